@@ -1,0 +1,1 @@
+"""Unsupervised anomaly detection in images: learn normal, score new images, keep a false-alarm rate."""
