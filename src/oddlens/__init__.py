@@ -1,1 +1,49 @@
 """Unsupervised anomaly detection in images: learn normal, score new images, keep a false-alarm rate."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oddlens.config import (
+        AutoencoderSettings as AutoencoderSettings,
+    )
+    from oddlens.config import (
+        DecisionSettings as DecisionSettings,
+    )
+    from oddlens.config import (
+        TrainingSettings as TrainingSettings,
+    )
+    from oddlens.datasets import DataSet as DataSet
+    from oddlens.datasets import ImageSet as ImageSet
+    from oddlens.datasets import open_dataset as open_dataset
+    from oddlens.detector import Detector as Detector
+    from oddlens.detector import Verdicts as Verdicts
+    from oddlens.errors import OddlensError as OddlensError
+
+_PUBLIC = {  # name -> the module that it lives in, imported when first asked for
+    "AutoencoderSettings": "config",
+    "DataSet": "datasets",
+    "DecisionSettings": "config",
+    "Detector": "detector",
+    "ImageSet": "datasets",
+    "OddlensError": "errors",
+    "TrainingSettings": "config",
+    "Verdicts": "detector",
+    "open_dataset": "datasets",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, so that `import oddlens` costs next to nothing."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'oddlens' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"oddlens.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -106,13 +106,15 @@ class DataSettings(Settings):
     `calibration` says where the conformal calibration images come from: `split` holds out a part of
     the training normals; `test_half` trains on all of them, as the seeds do, and takes a seeded half
     of the test normals, which are then left out of every rate. `distort` adds the evaluation
-    corruptions and unseen patterns as anomalies, for data sets in which every class is normal.
+    corruptions and unseen patterns as anomalies, for data sets in which every class is normal;
+    `foreign` names a data set whose pictures are shown too, where it is on this machine.
     """
 
     source: str
     normal: str | None = None
     calibration: Literal["split", "test_half"] = "split"
     distort: bool = False
+    foreign: str | None = None
     size: int | None = Field(None, ge=4, le=MAX_SIDE)
 
 

@@ -1,0 +1,58 @@
+"""Scoring with PyTorch, in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from oddlens.backends import Outputs
+from oddlens.config import InputSpec
+from oddlens.errors import SettingsError
+from oddlens.images import Pixels
+from oddlens.models import Model, ScoringGraph
+
+
+class TorchBackend:
+    """Runs a model's scoring graph on a device ("cpu" or "cuda")."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.model = model.eval()
+        self.graph = ScoringGraph(model).to(device)
+        self.graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.device = device
+
+    @property
+    def name(self) -> str:
+        """Runtime and precision."""
+        return f"torch {torch.__version__} {self.device.type} fp32"
+
+    @property
+    def spec(self) -> InputSpec:
+        """The pixels that it takes."""
+        return self.model.spec
+
+    def __call__(self, pixels: Pixels) -> Outputs:
+        """Score pixels (N, H, W, C)."""
+        with torch.inference_mode():
+            scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+            score, anomaly_map, reconstruction = scored
+            return Outputs(
+                score.double().cpu().numpy(),
+                None if anomaly_map is None else anomaly_map.cpu().numpy(),
+                None if reconstruction is None else reconstruction.permute(0, 2, 3, 1).contiguous().cpu().numpy(),
+            )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "auto" into CUDA when there, else CPU.
+
+    Raises:
+        SettingsError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install its GPU build"
+        )
+    return torch.device(name)

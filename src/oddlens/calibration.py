@@ -1,0 +1,324 @@
+"""Scores of held-out normal images -> p-values, thresholds, and what they promise; NumPy alone.
+
+The promises rest on one assumption: the held-out images and the new normal ones are exchangeable, that
+is, they come from the same process and the detector was trained on neither. Then, over n held-out
+images, a new normal image ranks anywhere among them with equal chance (conformal prediction).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.config import DecisionSettings
+from oddlens.errors import CalibrationError, SettingsError, StateError
+
+DEFAULT_RATE = 0.01
+_ROUNDING = Decimal("1e-40")  # a chance that equals the doubt allowed must not exceed it by its fiftieth digit
+
+Scores = npt.NDArray[np.float64]
+
+
+def conformal_rank(n: int, rate: float) -> int:
+    """Rank (1 = smallest) among n held-out scores of the threshold that flags at most `rate` on average.
+
+    ceil((1 - rate)(n + 1)), with `rate` read as the decimal that it is written as: in binary floating
+    point some ranks, such as that of n = 124 and rate = 0.176, come out one off.
+
+    Raises:
+        CalibrationError: n images cannot promise this rate.
+
+    >>> conformal_rank(99, 0.01), conformal_rank(124, 0.176)
+    (99, 103)
+    """
+    return promised_rank(n, rate, None)
+
+
+def pac_rank(n: int, rate: float, confidence: float) -> int:
+    """Smallest rank whose realised rate exceeds `rate` with a chance of at most 1 - confidence.
+
+    The r-th smallest of n scores flags more than `rate` when at most n - r of them lie in the upper
+    `rate` of all normal scores: a binomial tail, summed here in 50 decimal digits.
+
+    Raises:
+        CalibrationError: n images cannot promise this rate with this confidence.
+
+    >>> pac_rank(299, 0.01, 0.95), pac_rank(473, 0.01, 0.95)
+    (299, 472)
+    """
+    return promised_rank(n, rate, confidence)
+
+
+def promised_rank(n: int, rate: float, confidence: float | None) -> int:
+    """Rank of the threshold among n scores: `conformal_rank` without a confidence, `pac_rank` with one.
+
+    Raises:
+        CalibrationError: n images cannot promise this rate; it names the best that they can, and how
+            many images it takes.
+    """
+    _check_share("false-alarm rate", rate)
+    places = _places(n, rate, confidence) if n > 0 else 0
+    if places:
+        return n + 1 - places
+    best = f"{_percent(smallest_rate(n, confidence), 2, ROUND_CEILING)} at best" if n > 0 else "nothing"
+    sure = "" if confidence is None else f" with {_percent(confidence)} confidence"
+    raise CalibrationError(
+        f"{_images(n)} can promise {best}{sure}, and {_percent(rate)} needs {images_needed(rate, confidence)}: "
+        "hold out more normal images, or ask for a higher false-alarm rate"
+    )
+
+
+def smallest_rate(n: int, confidence: float | None = None) -> float:
+    """Smallest false-alarm rate that n held-out images can promise, on average or with `confidence`.
+
+    It is the float next to 1 / (n + 1), or to 1 - (1 - confidence)^(1/n), that the rank functions accept.
+
+    Raises:
+        CalibrationError: there are no images.
+    """
+    if n < 1:
+        raise CalibrationError("0 held-out normal images can promise nothing: calibrate on at least one")
+    rate = 1 / (n + 1)
+    if confidence is not None:
+        with _fifty_digits():
+            rate = float(1 - _doubt(confidence) ** (1 / Decimal(n)))
+    while _places(n, rate, confidence) < 1:
+        rate = math.nextafter(rate, 1)
+    return rate
+
+
+def images_needed(rate: float, confidence: float | None = None) -> int:
+    """Smallest number of held-out images that can promise `rate`, on average or with `confidence`.
+
+    >>> images_needed(0.01), images_needed(0.01, confidence=0.95)
+    (99, 299)
+    """
+    _check_share("false-alarm rate", rate)
+    if confidence is None:
+        return math.ceil(1 / Fraction(str(rate))) - 1
+    with _fifty_digits():
+        exact = _doubt(confidence).ln() / (1 - Decimal(str(rate))).ln()
+        return max(1, math.ceil(exact - _ROUNDING))
+
+
+def realised_range(n: int, rank: int, level: float = 0.95) -> tuple[float, float]:
+    """Central interval of the rate that the rank-th smallest of n scores really gives on new normals.
+
+    Over calibration sets that rate has the distribution Beta(n + 1 - rank, rank); equal scores only
+    lower it. Its quantiles are found by bisection of a binomial tail.
+
+    >>> [round(end, 4) for end in realised_range(999, 990)]
+    [0.0048, 0.017]
+    """
+    if not 1 <= rank <= n:
+        raise SettingsError(f"rank {rank} of {n} scores does not exist: give one from 1 to {n}")
+    _check_share("level", level)
+    above = np.arange(1, n - rank + 1)
+    log_counts = np.concatenate([[0.0], np.cumsum(np.log((n + 1 - above) / above))])  # of n choose 0, 1, ...
+    above = np.concatenate([[0], above])
+
+    def exceeds(rate: float) -> float:
+        """Chance that the realised rate is above `rate`: at most n - rank of n scores fall into it."""
+        return float(np.exp(log_counts + above * math.log(rate) + (n - above) * math.log1p(-rate)).sum())
+
+    def quantile(chance: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if exceeds(middle) > 1 - chance else (low, middle)
+        return high
+
+    return quantile((1 - level) / 2), quantile((1 + level) / 2)
+
+
+def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores:
+    """Conformal p-values (N,): (1 + how many of n calibration scores are at or above the score) / (n + 1).
+
+    A normal image has p <= a with a chance of at most a, ties or not.
+
+    Raises:
+        CalibrationError: a score is NaN.
+
+    >>> p_values([1.0, 2.0, 2.0, 3.0], [0.0, 2.0, 9.0]).tolist()
+    [1.0, 0.8, 0.2]
+    """
+    calibration = np.sort(_scores(calibration_scores, "calibration score"))
+    below = np.searchsorted(calibration, _scores(scores, "score"), side="left")
+    return (1 + len(calibration) - below) / (len(calibration) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """Everything that turns an anomaly score into a verdict.
+
+    `calibration_scores` (n,) come from held-out normal images and are kept sorted; `training_scores`
+    (m,) come from the images trained on. Either may be empty; both become read-only copies in float64.
+
+    Raises:
+        CalibrationError: a score is NaN (infinite ones are allowed and sort last).
+    """
+
+    settings: DecisionSettings
+    calibration_scores: Scores
+    training_scores: Scores
+
+    def __post_init__(self) -> None:
+        for name, scores in (
+            ("calibration_scores", np.sort(_scores(self.calibration_scores, "calibration score"))),
+            ("training_scores", _scores(self.training_scores, "training score").copy()),
+        ):
+            scores.setflags(write=False)
+            object.__setattr__(self, name, scores)
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """The rate asked for; without one, 1% where it can be promised, else the smallest that can.
+
+        Raises:
+            StateError: none was asked for, and conformal has no calibration images to choose by.
+        """
+        if self.settings.false_alarm_rate is not None:
+            return self.settings.false_alarm_rate
+        if self.settings.method == "train_percentile" and not self.calibration_scores.size:
+            return DEFAULT_RATE
+        return max(DEFAULT_RATE, smallest_rate(self._n_calibration(), self.settings.confidence))
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of the method in the settings; a score above it is an anomaly, an equal one normal.
+
+        Raises:
+            StateError: the scores that the method needs are not there.
+            CalibrationError: the calibration images cannot promise the rate asked for.
+        """
+        if self.settings.method == "conformal":
+            return float(self.calibration_scores[self._conformal_rank() - 1])
+        if self.percentile_threshold is None:
+            raise StateError("the training percentile needs training scores and there are none: fit the detector again")
+        return self.percentile_threshold
+
+    @property
+    def conformal_threshold(self) -> float | None:
+        """The threshold that keeps the false-alarm rate; None where the calibration images allow none."""
+        try:
+            return float(self.calibration_scores[self._conformal_rank() - 1])
+        except (StateError, CalibrationError):
+            return None
+
+    @property
+    def percentile_threshold(self) -> float | None:
+        """The seeds' threshold, a percentile of the training scores; None without training scores."""
+        scores = self.training_scores
+        if not scores.size:
+            return None
+        # between a number and infinity there is nothing to interpolate, only NaN
+        method: Literal["linear", "higher"] = "linear" if np.isfinite(scores).all() else "higher"
+        return float(np.percentile(scores, self.settings.train_percentile, method=method))
+
+    def p_values(self, scores: npt.ArrayLike) -> Scores:
+        """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
+        if not self.calibration_scores.size:
+            return np.full(_scores(scores, "score").shape, np.nan)
+        return p_values(self.calibration_scores, scores)
+
+    def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
+        """Scores (N,) -> labels (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
+        return (_scores(scores, "score") > self.threshold).astype(np.int8)
+
+    def promise(self) -> str:
+        """One sentence: what the threshold promises about new normal images, and on what grounds.
+
+        Raises:
+            StateError, CalibrationError: as `threshold`.
+        """
+        if self.settings.method == "train_percentile":
+            return self._no_promise()
+        rank, n, confidence = self._conformal_rank(), self._n_calibration(), self.settings.confidence
+        if self.threshold == math.inf:
+            return f"No image can be flagged: the threshold, the score at rank {rank} of {_images(n)}, is infinite."
+        rate = _percent(self.false_alarm_rate)
+        if self.settings.false_alarm_rate is None and self.false_alarm_rate > DEFAULT_RATE:
+            rate = f"{_percent(self.false_alarm_rate, 2, ROUND_CEILING)} (the smallest that can be promised)"
+        sure = "on average over calibrations" if confidence is None else f"with {_percent(confidence)} confidence"
+        low, high = (_percent(end, 3) for end in realised_range(n, rank))
+        return (
+            f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {_images(n)}; "
+            f"the realised rate lies between {low} and {high} in 95% of such calibrations."
+        )
+
+    def _no_promise(self) -> str:
+        about = f"The threshold is percentile {self.settings.train_percentile:g} of the training scores"
+        if not self.calibration_scores.size:
+            return f"{about}, which promises nothing."
+        flagged = _percent(float(np.mean(self.calibration_scores > self.threshold)), 3)
+        return f"{about}, which promises nothing; it flags {flagged} of {_images(self._n_calibration())}."
+
+    def _conformal_rank(self) -> int:
+        return promised_rank(self._n_calibration(), self.false_alarm_rate, self.settings.confidence)
+
+    def _n_calibration(self) -> int:
+        if not self.calibration_scores.size:
+            raise StateError(
+                "a conformal threshold needs held-out normal images and there are none: "
+                "run calibrate with normal images that were not trained on"
+            )
+        return int(self.calibration_scores.size)
+
+
+@contextmanager
+def _fifty_digits() -> Iterator[None]:
+    """Decimal arithmetic that neither rounds before the fiftieth digit nor underflows."""
+    with localcontext(Context(prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX)):
+        yield
+
+
+def _doubt(confidence: float) -> Decimal:
+    _check_share("confidence", confidence)
+    return 1 - Decimal(str(confidence))
+
+
+def _places(n: int, rate: float, confidence: float | None) -> int:
+    """The threshold's place from the top (1 = largest score); 0 where n scores cannot promise `rate`."""
+    if confidence is None:
+        return math.floor(Fraction(str(rate)) * (n + 1))
+    with _fifty_digits():
+        share, allowed = Decimal(str(rate)), _doubt(confidence) + _ROUNDING
+        places, term = 0, (1 - share) ** n  # term: chance that exactly `places` of n scores lie in the share
+        tail = term
+        while tail <= allowed and places < n:
+            places += 1
+            term *= share * (n + 1 - places) / ((1 - share) * places)
+            tail += term
+    return places
+
+
+def _scores(values: npt.ArrayLike, what: str) -> Scores:
+    scores = np.asarray(values, dtype=np.float64)
+    wrong = np.flatnonzero(np.isnan(scores))
+    if wrong.size:
+        raise CalibrationError(f"{what} {wrong[0]} of {scores.size} is NaN: the detector is broken, fit it again")
+    return scores
+
+
+def _check_share(what: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise SettingsError(f"the {what} must lie between 0 and 1, got {value}: 1% is written 0.01")
+
+
+def _images(n: int) -> str:
+    return f"{n} held-out normal image{'' if n == 1 else 's'}"
+
+
+def _percent(share: float, digits: int | None = None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """A share as percent, rounded to so many significant digits, else with the digits that it was given."""
+    percent = Decimal(str(share)) * 100
+    percent = Context(digits, rounding).plus(percent) if digits else percent.normalize()
+    return f"{percent:f}%"

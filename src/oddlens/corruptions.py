@@ -1,0 +1,224 @@
+"""Distorted and unseen pictures to test detectors with, fixed for good.
+
+For evaluation only: a detector that was trained on these, or chosen by them, would be judged by what it knows.
+Lengths are those of 28 x 28 pictures and grow with the sides. Every picture of a set draws equally many random
+numbers, one picture after the other, so the first pictures of a longer set are those of a shorter one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise, permutations
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens import images
+from oddlens.config import InputSpec
+from oddlens.errors import SettingsError
+from oddlens.images import Pixels
+
+PATTERNS = ("glyphs", "uniform_noise")
+
+Image: TypeAlias = npt.NDArray[Any]  # (H, W, C), whole numbers of any type
+Field: TypeAlias = npt.NDArray[np.float64]
+
+# Strokes between the nine points 012/345/678 of a square: letters and signs that are no digit, nor a digit turned.
+_GLYPHS = (
+    "618 35",  # A
+    "2068 34",  # E
+    "206 34",  # F
+    "06 28 35",  # H
+    "06 238",  # K
+    "60428",  # M
+    "06482",  # W
+    "08 26",  # X
+    "04 24 47",  # Y
+    "17 35",  # plus
+    "08 26 17 35",  # star
+    "1681",  # triangle
+    "17 315",  # arrow
+    "02860 08 26",  # crossed box
+)
+# The ways to deal four quarters that leave none in its place.
+_DEALS = tuple(deal for deal in permutations(range(4)) if all(deal[i] != i for i in range(4)))
+
+
+class Distortion(NamedTuple):
+    """What is done to a picture: in words, and as a function of (image, value_max, random bits)."""
+
+    sentence: str
+    change: Callable[[Image, int, np.random.PCG64], Image]
+
+
+def distort(kind: str, pixels: Pixels, value_max: int, seed: int) -> Pixels:
+    """Distort every picture of (N, H, W, C), sides of 4 or more, values 0..value_max; same shape and type.
+
+    Raises:
+        SettingsError: `kind` is not one of `DISTORTIONS`.
+    """
+    change = DISTORTIONS[_known(kind, DISTORTIONS, "a distortion")].change
+    bits, changed = np.random.PCG64(seed), np.empty_like(pixels)
+    for i, image in enumerate(pixels):
+        changed[i] = change(image, value_max, bits)
+    return changed
+
+
+def pattern(kind: str, count: int, spec: InputSpec, seed: int) -> Pixels:
+    """Draw pictures of something never seen, (count, H, W, C) of the spec's type.
+
+    "glyphs" are bold letters and signs, bright on black; "uniform_noise" gives each value the same chance.
+
+    Raises:
+        SettingsError: `kind` is not one of `PATTERNS`.
+    """
+    _known(kind, PATTERNS, "a pattern")
+    bits, drawn = np.random.PCG64(seed), np.empty((count, spec.height, spec.width, spec.channels), spec.dtype)
+    for i in range(count):
+        if kind == "glyphs":
+            drawn[i] = np.rint(_glyph(spec.height, spec.width, bits) * spec.value_max)[..., None]
+        else:
+            drawn[i] = np.floor(_uniform(bits, *drawn.shape[1:]) * (spec.value_max + 1))
+    return drawn
+
+
+def foreign(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """Bring pictures of another data set, (N, h, w, C) of any size and depth, to the spec: (N, H, W, C).
+
+    Their full scale (255, or by their largest value 4095 or 65535) becomes the spec's value_max; size and
+    channels are brought to the spec as those of a detector's own images.
+    """
+    full = images.value_max(int(pixels.max(initial=0)), 8 * pixels.dtype.itemsize)
+    fitted = np.empty((len(pixels), spec.height, spec.width, spec.channels), spec.dtype)
+    for i, image in enumerate(pixels):
+        scaled = image if full == spec.value_max else np.rint(image * (spec.value_max / full)).astype(spec.dtype)
+        fitted[i] = images.fit_to(scaled, spec, f"foreign {i}")
+    return fitted
+
+
+def describe(kind: str) -> str:
+    """Say in one sentence what a distortion, a pattern or "foreign" is.
+
+    Raises:
+        SettingsError: `kind` is none of them.
+
+    >>> describe("dimmed")
+    'All values were halved, rounding down.'
+    """
+    return _SENTENCES[_known(kind, _SENTENCES, "an evaluation corruption")]
+
+
+def _known(kind: str, kinds: Mapping[str, object] | tuple[str, ...], what: str) -> str:
+    if kind not in kinds:
+        raise SettingsError(f"'{kind}' is not {what}; choose one of {', '.join(kinds)}")
+    return kind
+
+
+def _uniform(bits: np.random.PCG64, *shape: int) -> Field:
+    """Numbers from 0 up to, not including, 1. NumPy may change its distributions, but never the bits of PCG64."""
+    raw = np.asarray(bits.random_raw(int(np.prod(shape)))).reshape(shape)
+    return np.asarray((raw >> np.uint64(11)) * 2.0**-53)
+
+
+def _choose(bits: np.random.PCG64, count: int) -> int:
+    return int(_uniform(bits, 1)[0] * count)
+
+
+def _noise(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+    radius, turn = _uniform(bits, 2, *image.shape)
+    gaussian = np.sqrt(-2 * np.log(1 - radius)) * np.cos(2 * np.pi * turn)  # Box and Muller, 1958
+    return np.asarray(np.clip(np.rint(image + 0.2 * value_max * gaussian), 0, value_max))
+
+
+def _blur(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+    sums, area = image.astype(np.int64), 1
+    for _ in range(2):  # downwards, then to the right
+        side = len(sums)
+        reach = max(1, round(2 * side / 28))
+        window = 2 * reach + 1
+        places = np.clip(np.arange(-reach - 1, side + reach), 0, side - 1)  # the edge goes on beyond itself
+        running = sums[places].cumsum(axis=0)
+        sums, area = (running[window:] - running[:side]).swapaxes(0, 1), area * window
+    return np.asarray(np.rint(sums / area))
+
+
+def _hole(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+    """Put background where it changes 5% of the pixels, or else as many as it can.
+
+    Background is the border's median: a dark picture gets a dark hole and a bright one a bright hole.
+    """
+    height, width = (round(8 * side / 28) for side in image.shape[:2])
+    border = np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+    background = np.sort(border, axis=0)[len(border) // 2]
+    sums = np.pad((image != background).any(-1).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    changes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    places = np.argwhere(changes >= min(0.05 * image[..., 0].size, changes.max()))
+    top, left = places[_choose(bits, len(places))]
+    holed = image.copy()
+    holed[top : top + height, left : left + width] = background
+    return holed
+
+
+def _quarter_turn(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+    """Turn left; a picture that is not square is stretched to its former shape."""
+    turned = np.rot90(image)
+    if turned.shape == image.shape:
+        return turned
+    height, width, channels = image.shape
+    depth = 255 if image.dtype == np.uint8 else 65535
+    spec = {"height": height, "width": width, "channels": channels, "value_max": depth}
+    return images.fit_to(turned, InputSpec.model_validate(spec), "quarter turn")
+
+
+def _shuffled_quadrants(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+    """Deal the quarters anew; the middle line of an odd side stays."""
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    upper, lower, left, right = slice(height), slice(-height, None), slice(width), slice(-width, None)
+    quarters = ((upper, left), (upper, right), (lower, left), (lower, right))
+    shuffled = image.copy()
+    for place, source in zip(quarters, _DEALS[_choose(bits, len(_DEALS))], strict=True):
+        shuffled[place] = image[quarters[source]]
+    return shuffled
+
+
+def _glyph(height: int, width: int, bits: np.random.PCG64) -> Field:
+    """A bold letter or sign, (height, width) in 0..1, drawn by each pixel's distance to the nearest stroke."""
+    strokes = _GLYPHS[_choose(bits, len(_GLYPHS))].split()
+    grid = np.stack(np.divmod(np.arange(9), 3), axis=-1) - 1.0  # (9, 2): down, right
+    grid += 0.3 * _uniform(bits, 9, 2) - 0.15
+    turn, thickness, tall, wide = _uniform(bits, 4)
+    cos, sin = np.cos(0.5 * turn - 0.25), np.sin(0.5 * turn - 0.25)
+    down, right = cos * grid[:, 0] - sin * grid[:, 1], sin * grid[:, 0] + cos * grid[:, 1]
+    points = np.stack([(0.5 + (0.24 + 0.08 * tall) * down) * height, (0.5 + (0.24 + 0.08 * wide) * right) * width])
+    starts, ends = np.array([(int(a), int(b)) for stroke in strokes for a, b in pairwise(stroke)]).T
+    distance = _distances(height, width, points[:, starts], points[:, ends]).min(axis=0)
+    return np.asarray(np.clip((0.05 + 0.03 * thickness) * min(height, width) - distance + 0.5, 0, 1))
+
+
+def _distances(height: int, width: int, start: Field, end: Field) -> Field:
+    """How far each pixel's centre is from S straight strokes, whose ends are (2, S): (S, height, width)."""
+    (top, left), (tall, wide) = start[..., None, None], (end - start)[..., None, None]
+    y, x = np.arange(height)[:, None] + 0.5 - top, np.arange(width) + 0.5 - left
+    nearest = np.clip((y * tall + x * wide) / (tall * tall + wide * wide), 0, 1)  # as a share of the stroke
+    return np.asarray(np.hypot(y - nearest * tall, x - nearest * wide))
+
+
+DISTORTIONS: Mapping[str, Distortion] = {
+    "noise": Distortion("Gaussian noise was added, its sigma a fifth of the value range.", _noise),
+    "blur": Distortion("Each value became the mean of the 5 x 5 around it (in a picture of 28 x 28).", _blur),
+    "hole": Distortion("A block of 8 x 8 (in a picture of 28 x 28) became background.", _hole),
+    "quarter_turn": Distortion("The picture was turned left by 90 degrees.", _quarter_turn),
+    "upside_down": Distortion("The picture was mirrored from top to bottom.", lambda image, full, bits: image[::-1]),
+    "inversion": Distortion(
+        "Dark and bright were exchanged.", lambda image, full, bits: full - np.minimum(image, full)
+    ),
+    "shuffled_quadrants": Distortion("The four quarters changed places, none staying.", _shuffled_quadrants),
+    "dimmed": Distortion("All values were halved, rounding down.", lambda image, full, bits: image // 2),
+    "blank": Distortion("All values became zero.", lambda image, full, bits: np.zeros_like(image)),
+}
+_SENTENCES = {kind: distortion.sentence for kind, distortion in DISTORTIONS.items()} | {
+    "glyphs": "Bold letters and signs, none of them a digit, bright on black.",
+    "uniform_noise": "Every pixel is random, each value as likely as the next.",
+    "foreign": "Pictures of another data set, brought to the same size and channels.",
+}

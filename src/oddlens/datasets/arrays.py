@@ -1,0 +1,106 @@
+"""Arrays of images: labelled ones as data sets, and `.npy` and `.npz` files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.datasets.image_set import DataSet, ImageSet, require_class
+from oddlens.errors import DataError
+
+MAX_BYTES = 16 * 2**30  # that an .npz file may unpack to
+
+_KERAS = ("x_train", "y_train", "x_test", "y_test")
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+
+class Labelled(NamedTuple):
+    """Images to learn from and to test on, (N, H, W[, C]), with the class of each, (N,) str."""
+
+    x_train: Array
+    kinds_train: npt.NDArray[np.str_]
+    x_test: Array
+    kinds_test: npt.NDArray[np.str_]
+
+
+def labelled_set(name: str, arrays: Labelled, normal: str | None) -> DataSet:
+    """A data set with one normal class, or with all of them normal (then no test image is anomalous).
+
+    Raises:
+        DataError: there is no such class, or the arrays are not images.
+    """
+    if normal is not None:
+        require_class(normal, np.unique(arrays.kinds_train).tolist(), name)
+    train = ImageSet.from_array(arrays.x_train, name="train", kind=arrays.kinds_train.tolist())
+    labels = np.zeros(len(arrays.x_test), dtype=np.int8) if normal is None else arrays.kinds_test != normal
+    test = ImageSet.from_array(arrays.x_test, name="test", kind=arrays.kinds_test.tolist(), label=labels)
+    if normal is None:
+        return DataSet(name, train, test, "all")
+    return DataSet(name, train.subset(arrays.kinds_train == normal), test, normal)
+
+
+def open_array_file(given: str, normal: str | None) -> DataSet:
+    """A `.npy` or `.npz` file of one array of normal images, or an `.npz` file laid out as Keras's mnist.npz.
+
+    Raises:
+        DataError: the file is damaged, holds Python objects or other arrays, or has no such class.
+    """
+    path = Path(given)
+    if path.suffix.lower() == ".npz":
+        names = _names(path)
+        if set(_KERAS) <= set(names):
+            return labelled_set(path.stem, read_keras(path), normal)
+        if len(names) != 1:
+            raise DataError(
+                f"{given}: holds the arrays {', '.join(names) or '(none)'}; "
+                f"save one array of images, or {', '.join(_KERAS)}"
+            )
+        array = _read_npz(path, (names[0],))[0]
+    else:  # not read into memory before it is needed
+        array = _loaded(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+    if normal is not None:
+        raise DataError(f"{given}: has no classes, so that '{normal}' cannot be the normal one; leave it out")
+    return DataSet(path.stem, ImageSet.from_array(array, name=given), ImageSet.from_files([]), "good")
+
+
+def read_keras(path: Path) -> Labelled:
+    """Read an `.npz` file of x_train, y_train, x_test and y_test; the classes are called by their numbers.
+
+    Raises:
+        DataError: the file is damaged, or has not one whole-numbered label an image.
+    """
+    x_train, y_train, x_test, y_test = _read_npz(path, _KERAS)
+    for images, labels in ((x_train, y_train), (x_test, y_test)):
+        if labels.dtype.kind not in "iu" or images.ndim == 0 or labels.size != len(images):
+            raise DataError(
+                f"{path}: has labels of shape {labels.shape} and type {labels.dtype} for images of shape "
+                f"{images.shape}; save one whole number an image"
+            )
+    return Labelled(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
+
+
+def _names(path: Path) -> list[str]:
+    with _loaded(path, lambda: np.load(path, allow_pickle=False)) as file:
+        return list(file.files)
+
+
+def _read_npz(path: Path, names: tuple[str, ...]) -> list[Array]:
+    with _loaded(path, lambda: np.load(path, allow_pickle=False)) as file:
+        size = sum(member.file_size for member in file.zip.infolist())
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: would unpack to {size:,} bytes, over the limit of {MAX_BYTES:,}; split it")
+        return _loaded(path, lambda: [file[name] for name in names])
+
+
+def _loaded(path: Path, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except Exception as error:  # NumPy's readers raise whatever a damaged file makes them stumble over
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: is no readable {path.suffix} file ({cause}); save it again with NumPy") from error

@@ -1,0 +1,266 @@
+"""`ImageSet` and `DataSet`: the two containers in which images travel through the house."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.config import InputSpec
+from oddlens.errors import DataError, ImageError
+from oddlens.images import ImageInfo, Pixels, as_pixels, choose_spec, decode, fit_to, probe, read_mask, value_max
+
+DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
+
+Mask = Path | npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images that are decoded only when asked for, with what is known about each of them.
+
+    `names` are what verdict files show: the path as the user gave it, or "train[17]" for arrays.
+    `kinds` are "good", a class or a defect, one an image. `labels` is (N,) int8: 0 normal, 1 anomalous.
+    `images` is one array (N, H, W, C), or a file or an array (H, W, C) an image. `masks` are files or
+    (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    labels: npt.NDArray[np.int8]
+    images: Pixels | tuple[Path | Pixels, ...]
+    masks: tuple[Mask | None, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {len(part) for part in (self.names, self.kinds, self.labels, self.images, self.masks)}
+        if len(sizes) > 1:
+            raise DataError(f"an ImageSet needs one name, kind, label, image and mask an image, got {sorted(sizes)}")
+
+    @classmethod
+    def from_array(
+        cls,
+        array: npt.NDArray[Any],
+        *,
+        name: str = "array",
+        kind: str | Sequence[str] = "good",
+        label: int | npt.ArrayLike = 0,
+        masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+    ) -> ImageSet:
+        """Images held in memory; see `images.as_pixels` for the shapes and types taken.
+
+        `kind` and `label` are one for all images or one an image; `masks` has an (H, W) bool or None an image.
+
+        Raises:
+            ImageError: the array is not one of images.
+        """
+        pixels = as_pixels(array, name)
+        names = tuple(f"{name}[{i}]" for i in range(len(pixels)))
+        of_each = (None,) * len(pixels) if masks is None else tuple(masks)
+        return cls(names, _each(kind, len(pixels)), _labels(label, len(pixels)), pixels, of_each)
+
+    @classmethod
+    def from_files(
+        cls,
+        paths: Iterable[str | Path],
+        *,
+        kind: str | Sequence[str] = "good",
+        label: int | npt.ArrayLike = 0,
+        masks: Sequence[Path | None] | None = None,
+    ) -> ImageSet:
+        """Image files in the order given, each named as it was written; none is opened yet."""
+        names = tuple(str(path) for path in paths)
+        of_each = (None,) * len(names) if masks is None else tuple(masks)
+        images = tuple(Path(name) for name in names)
+        return cls(names, _each(kind, len(names)), _labels(label, len(names)), images, of_each)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, index: npt.ArrayLike) -> ImageSet:
+        """The images at an integer or boolean index, in the index's order."""
+        chosen = np.asarray(index)
+        chosen = chosen.astype(np.intp) if chosen.size == 0 else np.arange(len(self))[chosen]
+        images = self.images[chosen] if isinstance(self.images, np.ndarray) else _at(self.images, chosen)
+        names, kinds, masks = _at(self.names, chosen), _at(self.kinds, chosen), _at(self.masks, chosen)
+        return ImageSet(names, kinds, self.labels[chosen], images, masks)
+
+    def image(self, i: int) -> Pixels:
+        """One image at its own size, (H, W, C).
+
+        Raises:
+            ImageError: its file cannot be read; the error has the image's name in this set.
+        """
+        image = self.images[i]
+        if not isinstance(image, Path):
+            return image
+        try:
+            return decode(image)
+        except ImageError as error:
+            raise ImageError(self.names[i], error.reason) from error
+
+    def mask(self, i: int) -> npt.NDArray[np.bool_] | None:
+        """One mask at its own size, (H, W) bool, or None where there is none.
+
+        Raises:
+            ImageError: its file cannot be read.
+        """
+        mask = self.masks[i]
+        return read_mask(mask) if isinstance(mask, Path) else mask
+
+    def infos(self) -> list[ImageInfo]:
+        """Size, channels and bits of every image; of files only the headers are read.
+
+        Raises:
+            ImageError: a header cannot be read.
+        """
+        return [self._info(i) for i in range(len(self))]
+
+    def _info(self, i: int) -> ImageInfo:
+        image = self.images[i]
+        if not isinstance(image, Path):
+            height, width, channels = image.shape
+            return ImageInfo(height, width, 3 if channels == 3 else 1, 8 if image.dtype == np.uint8 else 16)
+        try:
+            return probe(image)
+        except ImageError as error:
+            raise ImageError(self.names[i], error.reason) from error
+
+    def choose_spec(self, size: int | None) -> InputSpec:
+        """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.
+
+        Raises:
+            DataError: there are no images, or they do not go together.
+        """
+        infos = self.infos()
+        if not infos:
+            raise DataError("there are no images to choose an input size from; give at least one")
+        deep = [i for i, info in enumerate(infos) if info.bits == 16]
+        peak = max(_in_order(lambda k: int(self.image(deep[k]).max()), len(deep), 2 * DECODERS), default=0)
+        return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
+
+    def batches(self, spec: InputSpec, batch_size: int) -> Iterator[Pixels]:
+        """The images as `spec` wants them, (B, height, width, channels) at a time, in order.
+
+        Files are decoded by a few threads that stay at most two batches ahead.
+
+        Raises:
+            ImageError: at the first image that cannot be read or does not fit the spec.
+        """
+        images, shape = self.images, (spec.height, spec.width, spec.channels)
+        if isinstance(images, np.ndarray) and images.shape[1:] == shape and images.dtype == spec.dtype:
+            for start in range(0, len(self), batch_size):
+                yield images[start : start + batch_size]
+            return
+        fitted = _in_order(lambda i: fit_to(self.image(i), spec, self.names[i]), len(self), 2 * batch_size)
+        for start in range(0, len(self), batch_size):
+            count = min(batch_size, len(self) - start)
+            yield cast(Pixels, np.stack([next(fitted) for _ in range(count)]))
+
+    def load(self, spec: InputSpec) -> Pixels:
+        """All images as `spec` wants them, (N, height, width, channels).
+
+        Raises:
+            ImageError: at the first image that cannot be read or does not fit the spec.
+        """
+        pixels: Pixels = np.empty((len(self), spec.height, spec.width, spec.channels), dtype=spec.dtype)
+        start = 0
+        for batch in self.batches(spec, 64):
+            pixels[start : start + len(batch)] = batch
+            start += len(batch)
+        return pixels
+
+    def readable(self) -> tuple[ImageSet, list[ImageError]]:
+        """The images that can be decoded, and the errors of the others; every image is decoded once."""
+
+        def problem(i: int) -> ImageError | None:
+            try:
+                self.image(i)
+            except ImageError as error:
+                return error
+            return None
+
+        problems = list(_in_order(problem, len(self), 2 * DECODERS))
+        return self.subset(np.array([error is None for error in problems])), [e for e in problems if e is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A training set of normals beside a labelled test set.
+
+    `train` may be empty (a data set for testing only) and so may `test` (normals only). `normal` is
+    "good", the class that is normal, or "all" where every class is.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    normal: str
+
+
+def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
+    """One set of all the images, in order.
+
+    Arrays of equal shape and type become one array; anything else is kept image by image.
+    """
+    arrays = [part.images for part in sets if isinstance(part.images, np.ndarray)]
+    images: Pixels | tuple[Path | Pixels, ...]
+    if arrays and len(arrays) == len(sets) and len({(array.shape[1:], array.dtype) for array in arrays}) == 1:
+        images = cast(Pixels, np.concatenate(arrays))
+    else:
+        images = tuple(image for part in sets for image in part.images)
+    return ImageSet(
+        names=tuple(name for part in sets for name in part.names),
+        kinds=tuple(kind for part in sets for kind in part.kinds),
+        labels=np.concatenate([np.zeros(0, dtype=np.int8), *(part.labels for part in sets)]),
+        images=images,
+        masks=tuple(mask for part in sets for mask in part.masks),
+    )
+
+
+def require_class(normal: str, classes: Iterable[str], where: str) -> None:
+    """Refuse a normal class that is not among `classes`.
+
+    Raises:
+        DataError: lists the classes and names the nearest one.
+    """
+    known = list(classes)
+    if normal not in known:
+        near = difflib.get_close_matches(normal, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise DataError(f"{where}: has no class '{normal}'; {hint}the classes are: {', '.join(known) or '(none)'}")
+
+
+def _in_order(work: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
+    """`work(0)`, `work(1)`, ... in order, done by a few threads that are at most `ahead` items in front."""
+    pending: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(DECODERS)
+    try:
+        for i in range(count):
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+            pending.append(pool.submit(work, i))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _each(value: str | Sequence[str], count: int) -> tuple[str, ...]:
+    return (value,) * count if isinstance(value, str) else tuple(str(item) for item in value)
+
+
+def _labels(value: int | npt.ArrayLike, count: int) -> npt.NDArray[np.int8]:
+    return np.broadcast_to(np.asarray(value, dtype=np.int8), (count,)).copy()
+
+
+def _at(items: tuple[T, ...], index: npt.NDArray[np.intp]) -> tuple[T, ...]:
+    return tuple(items[i] for i in index)

@@ -1,0 +1,446 @@
+"""Detector: fit on normal images, calibrate, score new ones, save and load."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens import artifact
+from oddlens.artifact import DataSummary, Manifest
+from oddlens.backends import Backend, Outputs
+from oddlens.calibration import DEFAULT_RATE, Decision, images_needed, promised_rank
+from oddlens.config import DecisionSettings, InputSpec, ModelSettings, TrainingSettings, parse
+from oddlens.datasets import ImageSet, near_duplicate_groups, open_images, split_groups, thumbnails
+from oddlens.errors import ArtifactError, DataError, MissingExtraError, SettingsError, StateError
+from oddlens.images import Pixels, as_pixels, read_roi
+from oddlens.scoring import anomaly_scores, fingerprints, golden_pixels, in_batches, score_batches
+
+if TYPE_CHECKING:
+    from oddlens.models import Model
+    from oddlens.train import Progress
+
+Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
+Scores = npt.NDArray[np.float64]
+
+BATCH = 128  # images scored at once
+HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
+GOLDEN_TOLERANCE = 1e-3  # relative; processors and versions differ by far less
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a detector decided about N images, in the order in which they were given."""
+
+    files: tuple[str, ...]
+    anomaly_score: Scores  # (N,) higher is more anomalous
+    p_value: Scores  # (N,) share of normal images expected to score at least as high; nan if not calibrated
+    threshold: float
+    label: npt.NDArray[np.int8]  # (N,) 1 where the score is above the threshold
+
+    @property
+    def verdict(self) -> list[str]:
+        """One an image: "anomaly" or "normal"."""
+        return ["anomaly" if label else "normal" for label in self.label]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+class Detector:
+    """An anomaly detector for images.
+
+    Parameters are only stored; `fit` learns from normal images and holds some of them out to
+    calibrate, after which `predict` keeps to the false-alarm rate that was chosen.
+
+    Parameters:
+        model: a family's name, or its settings.
+        training: epochs, batch size, learning rate, precision, seed.
+        decision: how a score becomes a verdict; its `false_alarm_rate` is the promise.
+        size: longer side of the pictures as the model sees them; None keeps small ones and takes 128 otherwise.
+        roi: region of interest outside which nothing counts: the path of a mask image, or
+            "left,top,right,bottom" as fractions of the picture.
+        device: "auto", "cpu" or "cuda".
+
+    Example:
+        >>> import numpy as np
+        >>> from oddlens import Detector, TrainingSettings
+        >>> rng = np.random.default_rng(0)
+        >>> normal = rng.integers(100, 120, (60, 16, 16), dtype=np.uint8)
+        >>> detector = Detector(training=TrainingSettings(epochs=1)).fit(normal)
+        >>> odd = np.full((1, 16, 16), 250, dtype=np.uint8)
+        >>> detector.predict(odd).verdict
+        ['anomaly']
+    """
+
+    def __init__(
+        self,
+        model: str | ModelSettings = "autoencoder",
+        *,
+        training: TrainingSettings | None = None,
+        decision: DecisionSettings | None = None,
+        size: int | None = None,
+        roi: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.model = model
+        self.training = training
+        self.decision = decision
+        self.size = size
+        self.roi = roi
+        self.device = device
+
+    # -- learning ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        images: Images,
+        *,
+        hold_out: bool = True,
+        source: str = "",
+        normal: str = "good",
+        folder: Path | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> Detector:
+        """Learn from normal images, and calibrate on a held-out part of them.
+
+        Parameters:
+            images: an array (N, H, W[, C]), an `ImageSet`, or files and folders.
+            hold_out: False trains on all images; `calibrate` must then be called with others.
+            source, normal: what the manifest says of the images' origin, and of what is normal.
+            folder: where training keeps its history and checkpoints; None keeps none.
+            resume: go on after the newest checkpoint in `folder`.
+            progress: called with a `Step` now and then.
+
+        Raises:
+            DataError: the images are not usable.
+            CalibrationError: the held-out images cannot promise the asked rate (found before training).
+            TrainingError: training broke down.
+        """
+        try:
+            from oddlens import models, train
+            from oddlens.backends.torch import TorchBackend, resolve_device
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("fitting a detector", "train") from error
+        training, decision = self.training or TrainingSettings(), self.decision or DecisionSettings()
+        settings, device = self._model_settings(), resolve_device(self.device)
+        known = as_image_set(images)
+        if len(known) < 2:
+            raise DataError(
+                f"{len(known)} normal image(s) found; fitting needs at least 2, and 99 or more to promise 1%"
+            )
+        spec = known.choose_spec(self.size)
+        pixels = known.load(spec)
+        model = models.build(settings, spec, training.seed)
+        roi = read_roi(self.roi, spec) if self.roi else None
+        if roi is not None:
+            model.set_roi(roi)
+        everything, nothing = np.arange(len(pixels)), np.arange(0)
+        learn, hold = split_normals(pixels, decision, training.seed) if hold_out else (everything, nothing)
+        history = train.train(model, pixels[learn], training, device, folder=folder, resume=resume, progress=progress)
+        self.backend_: Backend = TorchBackend(model, device)
+        self._roi = roi
+        learned = np.sort(fingerprints(pixels[learn]))
+        self._statistics: artifact.Tensors = {
+            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[learn], BATCH))),
+            "training.fingerprints": learned,
+        }
+        self._manifest = Manifest(
+            model=settings,
+            training=training,
+            input=spec,
+            decision=decision,
+            data=DataSummary(
+                source=source or describe(images),
+                normal=normal,
+                n_training=len(learn),
+                fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
+            ),
+            history=summary(history),
+            versions=versions(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            golden=tuple(anomaly_scores(self.backend_, [golden_pixels(spec)]).tolist()),
+        )
+        self._calibrate(pixels[hold], decision, "held out of the training images")
+        return self
+
+    def calibrate(self, images: Images, *, decision: DecisionSettings | None = None, source: str = "") -> Detector:
+        """Make the decision anew from normal images that the detector was not trained on.
+
+        Raises:
+            StateError: the detector is not fitted.
+            DataError: the images are not usable, or the detector was trained on some of them.
+            CalibrationError: they cannot promise the asked rate.
+        """
+        backend, known = self._fitted(), as_image_set(images)
+        pixels = known.load(backend.spec)
+        seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
+        if seen.any():
+            raise DataError(
+                f"{int(seen.sum())} of {len(seen)} calibration images were trained on, {known.names[int(seen.argmax())]} "
+                "first, so that their scores say nothing about new ones; give images that the detector has not seen"
+            )
+        return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images))
+
+    def _calibrate(self, pixels: Pixels, decision: DecisionSettings, source: str) -> Detector:
+        scores, peaks = [np.empty(0)], [np.empty(0)]
+        for outputs in score_batches(self._fitted(), in_batches(pixels, BATCH)):
+            scores.append(outputs.anomaly_score)
+            if outputs.anomaly_map is not None:
+                peaks.append(outputs.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+        statistics: artifact.Tensors = {
+            **self._statistics,
+            "calibration.scores": np.sort(np.concatenate(scores)),
+            "calibration.map_peaks": np.sort(np.concatenate(peaks)),
+            "calibration.fingerprints": np.sort(fingerprints(pixels)),
+        }
+        made = Decision(decision, statistics["calibration.scores"], statistics["training.scores"])
+        if len(pixels):
+            made.threshold  # noqa: B018 - a promise that cannot be kept is refused before anything changes
+        data = self._manifest.data.model_copy(update={"n_calibration": len(pixels), "calibration_source": source})
+        self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
+        self.decision_, self._statistics = made, statistics
+        return self
+
+    # -- scoring ----------------------------------------------------------------------------------
+
+    def run(self, images: Images, batch_size: int = BATCH) -> Iterator[Outputs]:
+        """Scores, maps and reconstructions, a batch at a time, in order; constant memory."""
+        backend = self._fitted()
+        return score_batches(backend, as_image_set(images).batches(backend.spec, batch_size))
+
+    def score(self, images: Images) -> Scores:
+        """Anomaly scores (N,): raw, higher is more anomalous.
+
+        Raises:
+            StateError: the detector is not fitted.
+            DataError: an image cannot be read.
+        """
+        backend = self._fitted()
+        return anomaly_scores(backend, as_image_set(images).batches(backend.spec, BATCH))
+
+    def predict(self, images: Images) -> Verdicts:
+        """Scores, p-values and verdicts.
+
+        Raises:
+            StateError: the detector is not fitted, or not calibrated and decides by `conformal`.
+            DataError: an image cannot be read.
+        """
+        known = as_image_set(images)
+        return self.judge(known.names, self.score(known))
+
+    def judge(self, names: Sequence[str], scores: Scores) -> Verdicts:
+        """Verdicts on scores that were computed before."""
+        self._fitted()
+        decision = self.decision_
+        return Verdicts(tuple(names), scores, decision.p_values(scores), decision.threshold, decision.labels(scores))
+
+    @property
+    def backend(self) -> Backend:
+        """The runtime that holds the scoring graph."""
+        return self._fitted()
+
+    @property
+    def spec(self) -> InputSpec:
+        """The pixels that this detector takes."""
+        return self._fitted().spec
+
+    def seen(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
+        """Fingerprints of the images that the detector was trained or calibrated on."""
+        return self._statistics[f"{part}.fingerprints"]
+
+    @property
+    def map_level(self) -> float | None:
+        """What the map's largest value reaches on 99 of 100 calibration images; None without maps."""
+        peaks = self._statistics["calibration.map_peaks"]
+        return float(np.quantile(peaks, 0.99)) if len(peaks) else None
+
+    # -- files ------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Manifest:
+        """What this detector is, what it promises, what it was made from."""
+        self._fitted()
+        return self._manifest
+
+    @property
+    def tensors(self) -> artifact.Tensors:
+        """Everything else that a detector file holds: statistics, region of interest, weights where there are any."""
+        roi = {} if self._roi is None else {artifact.ROI: self._roi.astype(np.uint8)}
+        network = self.network
+        weights = {} if network is None else network.state_dict()
+        return {
+            **self._statistics,
+            **roi,
+            **{f"model.{name}": np.ascontiguousarray(value.cpu().numpy()) for name, value in weights.items()},
+        }
+
+    @property
+    def network(self) -> Model | None:
+        """The torch model behind this detector; None when it runs from an exported file."""
+        return getattr(self._fitted(), "model", None)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.safetensors` detector file; an older one is replaced in one step or not at all.
+
+        Raises:
+            StateError: the detector is not fitted.
+            SettingsError: the name does not end in .safetensors, or the detector came from an .onnx file.
+            OddlensError: the file cannot be written.
+        """
+        path = Path(path)
+        self._fitted()
+        if path.suffix != ".safetensors":
+            raise SettingsError(
+                f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
+            )
+        if self.network is None:
+            raise SettingsError(f"{path}: this detector was loaded from an .onnx file, which holds no weights to save")
+        return artifact.save(path, self.manifest, self.tensors)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto") -> Detector:
+        """Read a detector file (`.safetensors`, or `.onnx` without torch), and prove that it scores as it did.
+
+        Raises:
+            DataNotFoundError: there is no such file.
+            ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
+        """
+        path = Path(path)
+        load = {".safetensors": load_torch, ".onnx": load_onnx}.get(path.suffix)
+        if load is None:
+            raise ArtifactError(f"{path}: is not a detector file; detectors end in .safetensors or .onnx")
+        backend, manifest, tensors = load(path, device)
+        check_golden(path, backend, manifest)
+        detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
+        detector.backend_ = backend
+        detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
+        detector._statistics = artifact.statistics(tensors)
+        detector._manifest = manifest
+        detector.decision_ = Decision(manifest.decision, tensors["calibration.scores"], tensors["training.scores"])
+        return detector
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _fitted(self) -> Backend:
+        backend: Backend | None = getattr(self, "backend_", None)
+        if backend is None:
+            raise StateError("this detector is not fitted; call fit(images) first, or Detector.load(path)")
+        return backend
+
+    def _model_settings(self) -> ModelSettings:
+        if not isinstance(self.model, str):
+            return self.model
+        return parse(ModelSettings, {"family": self.model}, "detector")
+
+
+def load_torch(path: Path, device: str) -> tuple[Backend, Manifest, artifact.Tensors]:
+    """A `.safetensors` file as a torch backend."""
+    try:
+        import torch
+
+        from oddlens import models
+        from oddlens.backends.torch import TorchBackend, resolve_device
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
+    manifest, tensors = artifact.load(path)
+    model = models.build(manifest.model, manifest.input, manifest.training.seed)
+    weights = {name[6:]: torch.from_numpy(value) for name, value in tensors.items() if name.startswith("model.")}
+    model.load_state_dict(weights)
+    if artifact.ROI in tensors:
+        model.set_roi(tensors[artifact.ROI].astype(bool))
+    return TorchBackend(model, resolve_device(device)), manifest, tensors
+
+
+def load_onnx(path: Path, _device: str) -> tuple[Backend, Manifest, artifact.Tensors]:
+    """An exported `.onnx` file as an ONNX Runtime backend; nothing of torch is imported."""
+    from oddlens.backends.onnx import OnnxBackend, open_graph
+
+    session, metadata = open_graph(artifact.read_file(path), path)
+    manifest, tensors = artifact.read_onnx_metadata(path, metadata)
+    return OnnxBackend(session, manifest.input, path), manifest, tensors
+
+
+def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
+    """A loaded detector gives its own golden scores again.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    scores = anomaly_scores(backend, [golden_pixels(backend.spec)])
+    if len(scores) != len(manifest.golden) or not np.allclose(
+        scores, manifest.golden, rtol=GOLDEN_TOLERANCE, atol=1e-7
+    ):
+        raise ArtifactError(
+            f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
+            f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"
+        )
+
+
+def as_image_set(images: Images) -> ImageSet:
+    """Whatever a user hands over, as an `ImageSet`."""
+    if isinstance(images, ImageSet):
+        return images
+    if isinstance(images, np.ndarray):
+        return ImageSet.from_array(as_pixels(images))
+    return open_images([images] if isinstance(images, str | Path) else images)
+
+
+def split_normals(
+    pixels: Pixels, decision: DecisionSettings, seed: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Indices to train on and to calibrate on; near-duplicates stay on one side.
+
+    A fifth is held out, or as much more (up to half) as the asked rate needs.
+
+    Raises:
+        CalibrationError: half of the images cannot promise the asked rate.
+    """
+    groups = near_duplicate_groups(thumbnails(pixels))
+    largest = int(np.bincount(groups).max())
+    needed = images_needed(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
+    wanted = max(round(HOLD_OUT * len(pixels)), needed + largest - 1)
+    n_hold = max(1, min(wanted, len(pixels) // 2))
+    learn, hold = split_groups(groups, [len(pixels) - n_hold, n_hold], seed)
+    if len(learn) == 0 or len(hold) == 0:
+        raise DataError(
+            f"the {len(pixels)} normal images are near-duplicates of each other ({groups.max() + 1} group(s)), so that "
+            "none can be held out; add pictures of other parts"
+        )
+    if decision.method == "conformal" and decision.false_alarm_rate is not None:
+        promised_rank(len(hold), decision.false_alarm_rate, decision.confidence)
+    return learn, hold
+
+
+def summary(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The training history in four numbers."""
+    return {
+        "epochs": float(len(history)),
+        "first_loss": history[0]["loss"],
+        "last_loss": history[-1]["loss"],
+        "seconds": round(sum(row["seconds"] for row in history), 3),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What made this detector."""
+    packages = {name: importlib.metadata.version(name) for name in ("oddlens", "numpy", "pillow", "torch")}
+    return {"python": platform.python_version(), **packages}
+
+
+def describe(images: Images) -> str:
+    """Where images came from, for the manifest."""
+    if isinstance(images, str | Path):
+        return str(images)
+    if isinstance(images, ImageSet):
+        return images.names[0].rsplit("/", 1)[0] if len(images) else "nothing"
+    return f"array {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} files and folders"

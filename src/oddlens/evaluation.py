@@ -1,0 +1,217 @@
+"""Evaluation: how well a detector tells a labelled test set's anomalies from its normal images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens import corruptions, metrics
+from oddlens.backends import Outputs
+from oddlens.calibration import Decision
+from oddlens.config import InputSpec
+from oddlens.datasets import DataSet, ImageSet, concatenate
+from oddlens.detector import BATCH, Detector
+from oddlens.errors import DataError
+from oddlens.images import Pixels, resize_map
+from oddlens.scoring import fingerprints, score_batches
+
+NORMAL = "normal"  # what normal images are called where several classes of them are pooled
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A scored test set of N images, and what follows from it."""
+
+    images: ImageSet
+    scores: npt.NDArray[np.float64]  # (N,)
+    in_rates: npt.NDArray[np.bool_]  # (N,) false for images that a threshold was made from
+    errors: npt.NDArray[np.float64] | None  # (N,) mean squared reconstruction error; None without reconstructions
+    pixel: dict[str, float]  # pixel_auroc and aupro, where masks exist
+    decision: Decision
+    left_out: int  # test images that the detector was trained on; not among the N
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """(N,) 0 normal, 1 anomalous."""
+        return self.images.labels
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics table, as `eval --json` gives it."""
+        labels, scores = self.labels, self.scores
+        chosen = self._rates(self.decision.threshold)
+        return {
+            "image_auroc": metrics.auroc(labels, scores),
+            "image_auroc_ci": list(metrics.auroc_interval(labels, scores)),
+            "image_ap": metrics.average_precision(labels, scores),
+            "anomaly_base_rate": float(labels.mean()),
+            "false_alarm_rate": self.decision.false_alarm_rate,
+            **chosen,
+            "method": self.decision.settings.method,
+            "decisions": {
+                "train_percentile": self._rates(self.decision.percentile_threshold),
+                "conformal": self._rates(self.decision.conformal_threshold),
+            },
+            "n_normal": int((labels == 0).sum()),
+            "n_anomalous": int((labels == 1).sum()),
+            "n_normal_rates": int(((labels == 0) & self.in_rates).sum()),
+            "n_left_out_trained": self.left_out,
+            "per_class": self._per_class(),
+            **self.pixel,
+            **self._reconstruction(),
+        }
+
+    def _rates(self, threshold: float | None) -> dict[str, Any]:
+        """What a threshold does to images that it was not made from."""
+        if threshold is None:
+            return {"threshold": None, "false_alarm_rate_measured": None, "detection_rate": None}
+        flagged, kept, normal = self.scores > threshold, self.in_rates, self.labels == 0
+        alarms, n = int((flagged & kept & normal).sum()), int((kept & normal).sum())
+        return {
+            "threshold": threshold,
+            "false_alarm_rate_measured": alarms / n if n else None,
+            "false_alarm_rate_measured_ci": list(metrics.rate_interval(alarms, n)) if n else None,
+            "detection_rate": float(flagged[~normal & kept].mean()),
+        }
+
+    def _per_class(self) -> dict[str, dict[str, Any]]:
+        kinds, rows = np.array(self.images.kinds), {}
+        for kind in dict.fromkeys(self.images.kinds):
+            own = kinds == kind
+            anomalous = bool(self.labels[own][0])
+            against = own | (self.labels == 0)
+            kept = own & self.in_rates
+            rows[kind] = {
+                "auroc": metrics.auroc(self.labels[against], self.scores[against]) if anomalous else None,
+                "detection_rate": float((self.scores[kept] > self.decision.threshold).mean()) if kept.any() else None,
+                "n": int(own.sum()),
+            }
+        return rows
+
+    def _reconstruction(self) -> dict[str, Any]:
+        if self.errors is None:
+            return {}
+        return {
+            "reconstruction": {
+                name: {"mse": (mse := float(self.errors[self.labels == label].mean())), "psnr_db": -10 * np.log10(mse)}
+                for name, label in (("normal", 0), ("anomalous", 1))
+            }
+        }
+
+
+def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None] | None = None) -> Evaluation:
+    """Score a labelled test set. Images that the detector was trained on are left out, and counted.
+
+    Raises:
+        DataError: the set lacks normal or anomalous images.
+        StateError: the detector is not fitted or not calibrated.
+    """
+    for label, what in ((0, "normal"), (1, "anomalous")):
+        if not (test.labels == label).any():
+            raise DataError(f"the test set has no {what} images; evaluation needs both kinds (see docs/data.md)")
+    spec = detector.spec
+    outlines = mask_sizes(test)
+    scores, prints, errors, maps = [], [], [], []
+    done = 0
+    for pixels in test.batches(spec, BATCH):
+        (outputs,) = score_batches(detector.backend, [pixels])
+        scores.append(outputs.anomaly_score)
+        prints.append(fingerprints(pixels))
+        errors.append(squared_errors(pixels, outputs, spec))
+        maps += enlarged(outputs, outlines[done : done + len(pixels)]) if outlines else []
+        done += len(pixels)
+        if progress:
+            progress(done)
+    seen = np.concatenate(prints)
+    fresh = np.flatnonzero(~np.isin(seen, detector.seen("training")))
+    kept_errors = np.concatenate(errors)
+    evaluation = Evaluation(
+        images=test.subset(fresh),
+        scores=np.concatenate(scores)[fresh],
+        in_rates=~np.isin(seen[fresh], detector.seen("calibration")),
+        errors=None if np.isnan(kept_errors).any() else kept_errors[fresh],
+        pixel=pixel_metrics(test, maps, fresh),
+        decision=detector.decision_,
+        left_out=len(test) - len(fresh),
+    )
+    if len(set(evaluation.labels.tolist())) < 2:
+        raise DataError(
+            f"after leaving out {evaluation.left_out} images that the detector was trained on, the test set has images "
+            "of one label only; keep test images apart from training ones"
+        )
+    return evaluation
+
+
+def squared_errors(pixels: Pixels, outputs: Outputs, spec: InputSpec) -> npt.NDArray[np.float64]:
+    """(N,) mean squared reconstruction error of pixels in 0..1; nan without a reconstruction."""
+    if outputs.reconstruction is None:
+        return np.full(len(pixels), np.nan)
+    difference = pixels.astype(np.float32) / spec.value_max - outputs.reconstruction
+    errors: npt.NDArray[np.float64] = np.square(difference, dtype=np.float64).mean(axis=(1, 2, 3))
+    return errors
+
+
+def mask_sizes(test: ImageSet) -> list[tuple[int, int] | None]:
+    """The size at which each image's map is compared with its mask; empty where the set has no masks."""
+    if not any(mask is not None for mask in test.masks):
+        return []
+    infos = test.infos()
+    sizes: list[tuple[int, int] | None] = []
+    for i, info in enumerate(infos):
+        mask = test.mask(i)
+        if mask is not None and mask.any():
+            sizes.append((mask.shape[0], mask.shape[1]))
+        else:  # an anomaly whose mask is missing or empty says nothing about where
+            sizes.append(None if test.labels[i] else (info.height, info.width))
+    return sizes
+
+
+def enlarged(outputs: Outputs, sizes: list[tuple[int, int] | None]) -> list[npt.NDArray[np.float32] | None]:
+    """Each image's map at its mask's own size."""
+    if outputs.anomaly_map is None:
+        return [None] * len(sizes)
+    pairs = zip(outputs.anomaly_map, sizes, strict=True)
+    return [None if size is None else resize_map(values, *size) for values, size in pairs]
+
+
+def pixel_metrics(
+    test: ImageSet, maps: list[npt.NDArray[np.float32] | None], fresh: npt.NDArray[np.intp]
+) -> dict[str, float]:
+    """Pixel AUROC and AUPRO over normal images and anomalies with a mask; empty where there are none."""
+    known = [i for i in fresh if maps and maps[i] is not None]
+    masks = [test.mask(i) for i in known]
+    used = [
+        (maps[i], np.zeros_like(maps[i], dtype=bool) if mask is None else mask)
+        for i, mask in zip(known, masks, strict=True)
+    ]
+    if not any(mask.any() for _, mask in used):
+        return {}
+    values, truth = [pair[0] for pair in used], [pair[1] for pair in used]
+    return {"pixel_auroc": metrics.pixel_auroc(values, truth), "aupro": metrics.aupro(values, truth)}
+
+
+def labelled_images(data: DataSet, spec: InputSpec, seed: int, foreign: Pixels | None = None) -> ImageSet:
+    """The data set's own test images; where every class is normal, distorted and unseen ones beside them.
+
+    `foreign` are pictures (N, h, w, C) of another data set, shown in grey where the detector sees grey.
+    """
+    if data.normal != "all":
+        return data.test
+    normal = data.test.load(spec)
+    parts = [ImageSet.from_array(normal, name=f"{data.name}/test", kind=NORMAL)]
+    for kind in corruptions.DISTORTIONS:
+        parts.append(odd(corruptions.distort(kind, normal, spec.value_max, seed), kind))
+    for kind in corruptions.PATTERNS:
+        parts.append(odd(corruptions.pattern(kind, len(normal), spec, seed), kind))
+    if foreign is not None:
+        parts.append(odd(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
+    return concatenate(parts)
+
+
+def odd(pixels: Pixels, kind: str) -> ImageSet:
+    """Pictures of one kind of anomaly."""
+    return ImageSet.from_array(pixels, name=kind, kind=kind, label=1)

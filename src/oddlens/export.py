@@ -1,0 +1,110 @@
+"""Export: the scoring graph as one ONNX file, refused unless it scores as the detector does."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from oddlens import artifact
+from oddlens.backends.onnx import INPUT, OUTPUTS, OnnxBackend, open_graph
+from oddlens.detector import Detector
+from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
+from oddlens.files import write_bytes
+from oddlens.images import Pixels
+from oddlens.models import ScoringGraph
+from oddlens.scoring import anomaly_scores, golden_pixels
+
+TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
+
+
+def export(detector: Detector, path: str | Path) -> float:
+    """Write the detector as ONNX; gives the largest relative difference of its scores.
+
+    The file takes pixels (N, H, W, C) of the input spec's integer type, N free, and gives
+    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in its metadata.
+
+    Raises:
+        SettingsError: the name does not end in .onnx, or the detector was loaded from such a file.
+        ArtifactError: the exported scores differ; nothing is written.
+        OddlensError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise SettingsError(f"{path}: exported files end in .onnx")
+    if detector.network is None:
+        raise SettingsError(f"{path}: the detector was itself loaded from an .onnx file; export the .safetensors file")
+    content = traced(detector)
+    session, _ = open_graph(content, path)
+    difference = parity(detector, OnnxBackend(session, detector.spec, path))
+    if difference > TOLERANCE:
+        raise ArtifactError(
+            f"{path}: not written, since exported scores differ from the detector's by {difference:.1e} (relative), "
+            f"more than {TOLERANCE:.0e}; please report this with the detector's settings"
+        )
+    write_bytes(path, content)
+    return difference
+
+
+def traced(detector: Detector) -> bytes:
+    """The scoring graph as ONNX bytes, manifest and calibration in its metadata."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("exporting to ONNX", "train") from error
+    assert detector.network is not None  # noqa: S101 - checked by export
+    graph = ScoringGraph(copy.deepcopy(detector.network)).cpu().eval()
+    example = torch.from_numpy(golden_pixels(detector.spec)[:2])
+    names = [name for name, value in zip(OUTPUTS, graph(example), strict=True) if value is not None]
+    with quiet():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+            input_names=[INPUT],
+            output_names=names,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - dynamo=True gives a program
+    model = program.model_proto
+    onnx.helper.set_model_props(model, artifact.onnx_metadata(detector.manifest, detector.tensors))
+    onnx.checker.check_model(model)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def parity(detector: Detector, exported: OnnxBackend) -> float:
+    """Largest relative difference of scores, on golden and random pictures, in batches of 1, 3 and all."""
+    spec = detector.spec
+    rng = np.random.default_rng(0)
+    random = rng.integers(0, spec.value_max + 1, (13, spec.height, spec.width, spec.channels)).astype(spec.dtype)
+    pixels: Pixels = np.concatenate([golden_pixels(spec), random])
+    expected = detector.score(pixels)
+    batches = (pixels[:1], pixels[1:4], pixels)
+    found = anomaly_scores(exported, batches)
+    wanted = np.concatenate([expected[:1], expected[1:4], expected])
+    return float(np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1e-12)))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's own chatter from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,478 @@
+"""Pictures that people look at: reconstructions, verdicts, score histograms, ROC and training curves.
+
+Every function gives a matplotlib `Figure` that belongs to no window and no pyplot state; `save` writes it.
+Colours and sizes are passed explicitly and matplotlib's global settings are never touched, so a user's own
+style cannot turn our text white on white, and threads cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.errors import DataError, MissingExtraError
+from oddlens.files import write_bytes
+from oddlens.metrics import auroc
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+
+    from oddlens.images import Pixels
+
+Floats = npt.NDArray[np.floating[Any]]
+
+NOMINAL_DPI, SAVED_DPI = 100, 200
+INK, MUTED, RULE, WASH = "#1b1f24", "#57606a", "#c8ced5", "#fdf0e6"
+NORMAL, ANOMALY = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion: told apart by every kind of colour vision
+CURVES = (NORMAL, ANOMALY, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)  # the rest of their palette
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.2)))
+FONT = "DejaVu Sans"  # comes with matplotlib
+PLAIN: dict[str, Any] = {"fontfamily": FONT, "parse_math": False, "usetex": False}  # names may hold $ and _
+BODY, SMALL, HEADING = 9.0, 8.0, 12.0  # points
+MARGIN, GAP = 0.2, 0.08  # inches, as all lengths below
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One judged image: (H, W, C) pixels, and what the detector made of it.
+
+    `reconstruction` is (H, W, C) in 0..1, `anomaly_map` and `mask` are (H, W). `truth` is 0 for an image known
+    to be normal, 1 for one known to be anomalous, None where nobody knows: then no verdict is called wrong.
+    """
+
+    pixels: Pixels
+    reconstruction: Floats | None
+    anomaly_map: Floats | None
+    mask: npt.NDArray[np.bool_] | None
+    kind: str
+    score: float
+    threshold: float
+    name: str
+    truth: Literal[0, 1] | None
+
+    @property
+    def label(self) -> Literal[0, 1]:
+        """The verdict: 1 (anomaly) above the threshold, 0 (normal) at it or below."""
+        return 1 if self.score > self.threshold else 0
+
+    @property
+    def mistake(self) -> Literal["", "missed", "false alarm"]:
+        """What went wrong, if the verdict is known to be wrong."""
+        if self.truth is None or self.truth == self.label:
+            return ""
+        return "missed" if self.truth else "false alarm"
+
+
+def reconstructions(
+    pixels: Pixels, reconstructed: Floats, value_max: int, titles: Sequence[str] | None = None, heading: str = ""
+) -> Figure:
+    """Draw originals above their reconstructions, a column each.
+
+    (N, H, W, C) pixels in 0..value_max and (N, H, W, C) reconstructions in 0..1; `titles` stand over the columns.
+
+    Raises:
+        DataError: there are no images.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(pixels), "images")
+    cell = _cell(pixels.shape[1:], target=float(np.clip(9 / len(pixels), 0.5, 1.4)))
+    first, step = MARGIN + 1.05, cell[0] + GAP
+    top = MARGIN + 0.34 * bool(heading) + 0.24 * bool(titles)
+    sheet = _Sheet(max(first + len(pixels) * step - GAP + MARGIN, 4.0), top + 2 * cell[1] + GAP + MARGIN)
+    sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
+    for index, title in enumerate(titles or ()):
+        sheet.text(first + index * step + cell[0] / 2, top - 0.05, title, cell[0], SMALL, ha="center", va="bottom")
+    for name, images in (("original", pixels / value_max), ("reconstruction", reconstructed)):
+        sheet.text(MARGIN, top + cell[1] / 2, name, va="center", color=MUTED)
+        for index, image in enumerate(images):
+            sheet.picture(first + index * step, top, cell, image)
+        top += cell[1] + GAP
+    return sheet.figure
+
+
+def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "") -> Figure:
+    """Draw one row an image: original with its mask outlined, reconstruction, anomaly map, verdict.
+
+    A column that no example can fill is left out. All maps share one colour scale. Wrong verdicts stand on
+    a tinted band and say what went wrong in words, so that nothing depends on seeing colours.
+
+    Raises:
+        DataError: there are no examples.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(examples), "examples")
+    rows = [_pictures(example, value_max) for example in examples]
+    columns = [name for name in ("original", "reconstruction", "anomaly map") if any(name in row for row in rows)]
+    cells = [_cell(example.pixels.shape, 1.25) for example in examples]
+    heights = [max(cell[1], 1.0) + 2 * GAP for cell in cells]
+    step = max(1.12, *(cell[0] for cell in cells)) + 2 * GAP
+    lefts = [MARGIN + GAP + index * step for index in range(len(columns) + 1)]
+    maps = [row["anomaly map"] for row in rows if "anomaly map" in row]
+    top = MARGIN + 0.34 * bool(heading) + 0.25
+    sheet = _Sheet(lefts[-1] + 3.1 + MARGIN, top + sum(heights) + 0.55 * bool(maps) + MARGIN)
+    sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
+    for left, name in zip(lefts, [*columns, "verdict"], strict=True):
+        sheet.text(left, top - 0.06, name, va="bottom", color=MUTED)
+    low, high = _colour_range(maps)
+    for example, row, cell, height in zip(examples, rows, cells, heights, strict=True):
+        if example.mistake:
+            sheet.band(MARGIN, top + GAP / 4, sheet.width - 2 * MARGIN, height - GAP / 2)
+        for left, name in zip(lefts, columns, strict=False):
+            if name in row:
+                scale = {"cmap": "inferno", "vmin": low, "vmax": high} if name == "anomaly map" else {}
+                drawn = sheet.picture(left, top + (height - cell[1]) / 2, cell, row[name], **scale)
+                if name == "original" and example.mask is not None:
+                    _outline(drawn.axes, example.mask, example.pixels.shape)
+            else:
+                sheet.text(left + cell[0] / 2, top + height / 2, "–", ha="center", va="center", color=MUTED)
+        _verdict(sheet, example, lefts[-1], top + height / 2)
+        top += height
+    if maps:
+        width, largest = max(cell[0] for cell in cells), max(float(each.max()) for each in maps)
+        _colour_bar(sheet, (lefts[-2], top + 0.12), width, (low, high), largest)
+    return sheet.figure
+
+
+def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float], normal: str) -> Figure:
+    """Draw one histogram a kind on a shared axis, the normal images' outline repeated over each of the others.
+
+    `scores` gives (n,) scores for each kind; `normal` names the normal one. Kinds are sorted by their median, the
+    hardest to tell from normal first. The figures at the right are the share above the first of `thresholds`.
+    Scores that span orders of magnitude get a logarithmic axis; what lies far out is gathered in the outermost bars.
+
+    Raises:
+        DataError: there are no scores of normal images.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(scores.get(normal, ())), "scores of normal images")
+    others = [kind for kind in scores if kind != normal and len(scores[kind])]
+    kinds = [normal, *sorted(others, key=lambda kind: float(np.median(scores[kind])))]
+    height = 0.72 if len(kinds) <= 4 else 0.44
+    left, right, top = 1.9, 0.85, MARGIN + 0.22 * len(thresholds) + 0.1
+    sheet = _Sheet(7.4, top + height * len(kinds) + 0.62)
+    axes = sheet.axes(left, top, sheet.width - left - right, height * len(kinds))
+    edges, logarithmic, clipped = _bins(scores, list(thresholds.values()), normal)
+    for index, kind in enumerate(kinds):
+        color, base = NORMAL if kind == normal else ANOMALY, len(kinds) - 1 - index
+        axes.stairs(_bars(scores[kind], edges) + base, edges, baseline=base, fill=True, color=color, alpha=0.75)
+        axes.stairs(_bars(scores[normal], edges) + base, edges, baseline=base, color=NORMAL, linewidth=0.8)
+        axes.axhline(base, color=RULE, linewidth=1)
+        middle = top + (index + 0.6) * height
+        sheet.text(MARGIN, middle, kind, left - MARGIN - 0.1, weight="bold", color=color, va="bottom")
+        sheet.text(MARGIN, middle + 0.01, f"{len(scores[kind]):,} images", size=SMALL, color=MUTED)
+        for value in list(thresholds.values())[:1]:
+            share = f"{np.mean(scores[kind] > value):.1%}"
+            sheet.text(sheet.width - MARGIN, middle, share, weight="bold", color=color, ha="right", va="center")
+    if thresholds:
+        title = "flagged" if len(thresholds) == 1 else "over solid line"
+        sheet.text(sheet.width - MARGIN, top - 0.05, title, size=SMALL, ha="right", va="bottom", color=MUTED)
+    marks = [
+        axes.axvline(x, color=INK, linewidth=1.2, linestyle=DASHES[i % 3]) for i, x in enumerate(thresholds.values())
+    ]
+    labels = [sheet.fit(f"threshold {number(value)} ({name})", 3.8) for name, value in thresholds.items()]
+    _legend(axes, marks, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.3)
+    axes.set(ylim=(0, len(kinds)), yticks=[], xlim=(edges[0], edges[-1]))
+    axes.spines["left"].set_visible(False)
+    _scale(axes, "x", float(edges[-1] / edges[0]) if logarithmic else 0)
+    notes = ["logarithmic"] * logarithmic + ["the outermost bars hold what lies beyond"] * clipped
+    _axis_labels(axes, "anomaly score" + (f" ({'; '.join(notes)})" if notes else ""), "")
+    return sheet.figure
+
+
+def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[str, float] | None = None) -> Figure:
+    """Draw ROC curves with their AUROC in the legend, and the operating point of each that has a threshold.
+
+    `curves` gives (labels, scores) for each name, labels 0 normal and 1 anomalous; `thresholds` has the same names.
+
+    Raises:
+        DataError: there are no curves, or one lacks normal or anomalous images.
+        MissingExtraError: matplotlib or scikit-learn is not installed.
+    """
+    _need(len(curves), "curves")
+    areas = {name: auroc(*curve) for name, curve in curves.items()}
+    from sklearn.metrics import roc_curve
+
+    sheet = _Sheet(7.4, max(4.2, 0.8 + (0.36 if thresholds else 0.2) * len(curves)))
+    axes = sheet.axes(0.65, MARGIN, 3.4, 3.4)
+    axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=DASHES[1])
+    handles, labels = [], []
+    for index, (name, (truth, scores)) in enumerate(curves.items()):
+        label = f"{areas[name]:.3f}  {sheet.fit(name, 2.1)}"
+        ranks = np.unique(scores, return_inverse=True)[1]  # the same curve, and scikit-learn takes no infinite scores
+        false_alarms, caught, _ = roc_curve(truth, ranks)
+        color, dash = CURVES[index % len(CURVES)], DASHES[index // len(CURVES) % 3]
+        handles += axes.plot(false_alarms, caught, color=color, linewidth=1.8, linestyle=dash)
+        if thresholds and name in thresholds:
+            flagged, anomalous = np.asarray(scores) > thresholds[name], np.asarray(truth) == 1
+            x, y = float(flagged[~anomalous].mean()), float(flagged[anomalous].mean())
+            axes.plot(x, y, "o", markersize=7, color=color, markeredgecolor="white", clip_on=False, zorder=5)
+            label += f"\ncaught {y:.1%}, false alarms {x:.1%}"
+        labels.append(label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.005))
+    _axis_labels(axes, "false alarms (share of normal images flagged)", "caught (share of anomalies flagged)")
+    title = "AUROC   (● at the threshold)" if thresholds else "AUROC"
+    _legend(axes, handles, labels, loc="upper left", bbox_to_anchor=(1.04, 1.03), title=title)
+    return sheet.figure
+
+
+def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw every loss of a training history over its epochs: rows {"epoch": 1, "loss": 0.03, "seconds": 2.1, ...}.
+
+    Raises:
+        DataError: the history is empty.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(history), "epochs")
+    sheet = _Sheet(7.4, 3.2)
+    axes = sheet.axes(0.85, MARGIN + 0.3, 6.2, 2.15)
+    names = list(dict.fromkeys(name for row in history for name in row if "loss" in name))
+    handles, losses = [], [row[name] for row in history for name in names if name in row]
+    for index, name in enumerate(names):
+        epochs, values = zip(*((row["epoch"], row[name]) for row in history if name in row), strict=True)
+        marker = "o" if len(epochs) <= 30 else ""
+        color = CURVES[index % len(CURVES)]
+        handles += axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, linewidth=1.8)
+    low, high = min(losses, default=0), max(losses, default=0)
+    _scale(axes, "y", high / low if low > 0 and high > 20 * low else 0)
+    axes.set_xlim(min(row["epoch"] for row in history) - 0.5, max(row["epoch"] for row in history) + 0.5)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    _legend(
+        axes,
+        handles,
+        [sheet.fit(name.replace("_", " "), 1.3) for name in names],
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=3,
+    )
+    seconds = sum(row.get("seconds", 0.0) for row in history)
+    note = f"{len(history)} epoch{'s' * (len(history) > 1)}" + (f" in {seconds:,.3g} s" if seconds else "")
+    sheet.text(7.05, MARGIN + 0.18, note, color=MUTED, ha="right", va="bottom")
+    _axis_labels(axes, "epoch", "loss")
+    return sheet.figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, two pixels for each nominal one; the file appears whole or not at all.
+
+    Raises:
+        OddlensError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=SAVED_DPI, facecolor="white")
+    return write_bytes(path, buffer.getvalue())
+
+
+def number(value: float) -> str:
+    """A score in four significant digits.
+
+    >>> number(0.018), number(1234.0), number(float("inf"))
+    ('0.01800', '1234', '∞')
+    """
+    return f"{value:#.4g}".rstrip(".").replace("inf", "∞").replace("-", "−")
+
+
+class _Sheet:
+    """A white page measured in inches from its top left corner; boxes fall on whole saved pixels."""
+
+    def __init__(self, width: float, height: float) -> None:
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("drawing figures", "train") from error
+        self.width, self.height = _snap(width), _snap(height)
+        self.figure = Figure(figsize=(self.width, self.height), dpi=NOMINAL_DPI, facecolor="white")
+        self._canvas: Any = FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        left, width = _snap(left) / self.width, _snap(width) / self.width
+        top, height = _snap(top) / self.height, _snap(height) / self.height
+        axes = self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["bottom", "left"]].set(color=RULE, linewidth=0.8)
+        axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
+        return axes
+
+    def band(self, left: float, top: float, width: float, height: float) -> None:
+        axes = self.axes(left, top, width, height)
+        axes.set(xticks=[], yticks=[], facecolor=WASH)
+        axes.spines[:].set_visible(False)
+
+    def picture(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
+        """Draw a (H, W), (H, W, 1) or (H, W, 3) image; 0..1 is black to white unless `scale` says otherwise."""
+        axes = self.axes(left, top, *size)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=RULE, linewidth=0.5)
+        image = image[..., 0] if image.shape[2:] == (1,) else image
+        smooth = size[0] * SAVED_DPI < image.shape[1]
+        if not scale:
+            image, scale = image.clip(0, 1), {"cmap": "gray", "vmin": 0, "vmax": 1}
+        return axes.imshow(image, aspect="auto", interpolation="hanning" if smooth else "nearest", **scale)
+
+    def text(self, left: float, top: float, text: str, room: float = np.inf, size: float = BODY, **style: Any) -> None:
+        shown = self.fit(text, room, size, style.get("weight", "normal"))
+        style = {"color": INK, "va": "top"} | style
+        self.figure.text(left / self.width, 1 - top / self.height, shown, size=size, **PLAIN, **style)
+
+    def fit(self, text: str, room: float, size: float = BODY, weight: str = "normal") -> str:
+        """Replace what the font lacks, and shorten the middle until the text fits into `room` inches."""
+        from matplotlib.font_manager import FontProperties, findfont, get_font
+
+        properties = FontProperties(family=[FONT], size=size, weight=weight)
+        font = get_font(findfont(properties))
+        text = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "□" for letter in text)
+        measure = self._canvas.get_renderer().get_text_width_height_descent
+
+        def keeping(count: int) -> str:
+            return text if count == len(text) else text[: (count + 1) // 2] + "…" + text[len(text) - count // 2 :]
+
+        def too_wide(count: int) -> bool:
+            return bool(measure(keeping(count), properties, False)[0] > room * NOMINAL_DPI)
+
+        return keeping(max(1, bisect_left(range(min(len(text), 200) + 1), True, key=too_wide) - 1)) if text else ""
+
+
+def _snap(inches: float) -> float:
+    return round(inches * SAVED_DPI) / SAVED_DPI
+
+
+def _need(count: int, what: str) -> None:
+    if not count:
+        raise DataError(f"there are no {what} to draw: found 0, give at least one")
+
+
+def _cell(shape: Sequence[int], target: float) -> tuple[float, float]:
+    """(width, height) for an (H, W, ...) image about `target` long, its pixels crisp squares unless it must shrink."""
+    scale = target * SAVED_DPI / max(shape[:2])
+    scale = max(1, round(scale)) if scale > 0.75 else scale
+    return max(1, round(shape[1] * scale)) / SAVED_DPI, max(1, round(shape[0] * scale)) / SAVED_DPI
+
+
+def _pictures(example: Example, value_max: int) -> dict[str, Floats]:
+    every = {
+        "original": example.pixels / value_max,
+        "reconstruction": example.reconstruction,
+        "anomaly map": example.anomaly_map,
+    }
+    return {name: picture for name, picture in every.items() if picture is not None}
+
+
+def _outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> None:
+    """Draw a line exactly along the edges of the mask's pixels, over an image of `shape`."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(mask, 1)
+    y, x = np.nonzero(padded[:-1, 1:-1] != padded[1:, 1:-1])  # edges between a pixel and the one below it
+    across = np.stack([x, y, x + 1, y], axis=1)
+    y, x = np.nonzero(padded[1:-1, :-1] != padded[1:-1, 1:])  # edges between a pixel and its right neighbour
+    edges = np.concatenate([across, np.stack([x, y, x, y + 1], axis=1)]).reshape(-1, 2, 2)
+    lines = edges * (shape[1] / mask.shape[1], shape[0] / mask.shape[0]) - 0.5
+    for color, width in (("white", 1.8), (ANOMALY, 0.9)):
+        axes.add_collection(LineCollection(list(lines), colors=color, linewidths=width, capstyle="projecting"))
+
+
+def _colour_range(maps: Sequence[Floats]) -> tuple[float, float]:
+    """One range for all maps: from 0, or from the lowest value where some are negative, to all but the top 0.1%."""
+    if not maps:
+        return 0.0, 1.0
+    values = np.concatenate([each.ravel() for each in maps])
+    low, high = min(0.0, float(values.min())), float(np.quantile(values, 0.999))
+    return low, high if high > low else low + 1.0
+
+
+def _colour_bar(
+    sheet: _Sheet, corner: tuple[float, float], width: float, shown: tuple[float, float], largest: float
+) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes = sheet.axes(*corner, width, 0.09)
+    extend = "max" if largest > shown[1] else "neither"
+    colours = ScalarMappable(Normalize(*shown), "inferno")
+    bar = sheet.figure.colorbar(colours, axes, orientation="horizontal", extend=extend)
+    bar.outline.set(edgecolor=RULE, linewidth=0.8)
+    bar.set_ticks(list(shown), labels=[f"{value:.2g}" for value in shown])
+    axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
+    note = "one scale for all maps"
+    sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
+
+
+def _verdict(sheet: _Sheet, example: Example, left: float, middle: float, room: float = 3.0) -> None:
+    color, word, sign = (ANOMALY, "▲ anomaly", ">") if example.label else (NORMAL, "● normal", "≤")
+    sheet.text(left, middle - 0.32, word, size=11, weight="bold", color=color, va="center")
+    if example.mistake:
+        sheet.text(left + 1.08, middle - 0.32, f"✗ wrong: {example.mistake}", size=10, weight="bold", va="center")
+    elif example.truth is not None:
+        sheet.text(left + 1.08, middle - 0.32, "✓ right", color=MUTED, va="center")
+    score = f"score {number(example.score)} {sign} threshold {number(example.threshold)}"
+    sheet.text(left, middle - 0.08, score, room, va="center")
+    if example.kind:
+        sheet.text(left, middle + 0.13, f"it is: {example.kind}", room, va="center")
+    sheet.text(left, middle + 0.34, example.name, room, SMALL, color=MUTED, va="center")
+
+
+def _bins(scores: Mapping[str, Floats], thresholds: Sequence[float], normal: str) -> tuple[Floats, bool, bool]:
+    """Edges of the histogram's bars; whether they are logarithmic; whether there are scores beyond them.
+
+    A logarithmic axis needs positive normal scores, and is taken where the largest score is over ten times their
+    median. A linear one reaches 10 times the normal scores' spread above the last threshold, 3 times below them.
+    """
+    everything = np.concatenate([*scores.values(), np.asarray(thresholds, dtype=np.float64)])
+    finite = everything[np.isfinite(everything)]
+    usual = scores[normal][np.isfinite(scores[normal])]
+    if not len(usual):
+        return np.linspace(0, 1, 41), False, True
+    low, middle, high = (float(value) for value in np.quantile(usual, (0.005, 0.5, 0.995)))
+    logarithmic = low > 0 and bool(finite.max() > 10 * middle)
+    if logarithmic:
+        start, end = max(finite.min(), low / 10), finite.max()
+    else:
+        last = max([high, *(value for value in thresholds if np.isfinite(value))])
+        start, end = max(finite.min(), low - 3 * (high - low)), min(finite.max(), last + 10 * (high - low))
+    if end <= start:
+        start, end = start - 0.5, end + 0.5
+    count = int(np.clip(3 * np.sqrt(len(usual)), 40, 80)) + 1
+    edges = np.geomspace(start, end, count) if logarithmic else np.linspace(start, end, count)
+    return edges, logarithmic, bool(((everything < start) | (everything > end)).any())
+
+
+def _bars(scores: Floats, edges: Floats) -> Floats:
+    """Heights of one kind's bars; the tallest is 0.85 of its row, so that kinds of all sizes can be compared."""
+    counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0].astype(np.float64)
+    heights: Floats = 0.85 * counts / counts.max()
+    return heights
+
+
+def _scale(axes: Axes, direction: Literal["x", "y"], ratio: float) -> None:
+    """Plain numbers along an axis; logarithmic where the `ratio` of its ends is given, with fewer the larger it is."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    if ratio:
+        axes.set(**{f"{direction}scale": "log"})
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 2000 else (1,)) if ratio else MaxNLocator(7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+
+
+def _axis_labels(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=INK, fontsize=BODY, **PLAIN)
+    axes.set_ylabel(y, color=INK, fontsize=BODY, **PLAIN)
+
+
+def _legend(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **where: Any) -> None:
+    legend = axes.legend(handles, labels, frameon=False, fontsize=BODY, title_fontsize=BODY, **where)
+    legend.set_alignment("left")
+    for text in (legend.get_title(), *legend.get_texts()):
+        text.set(color=INK, **PLAIN)

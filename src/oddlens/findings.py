@@ -1,0 +1,233 @@
+"""What an evaluated detector shows: its pictures, and in words what it catches and what it misses."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens import corruptions, figures
+from oddlens.backends import Outputs
+from oddlens.detector import Detector
+from oddlens.evaluation import Evaluation
+from oddlens.images import Pixels
+from oddlens.report import Report, Section, Table, write_report
+
+SHOWN = 10  # pictures in a strip of reconstructions
+MISSED = 0.9  # an AUROC below this is spoken of
+
+REASONS = {  # why reconstruction error does not see a kind of change
+    "blank": "an empty picture is the easiest of all to reconstruct, so its error is below that of any normal image",
+    "dimmed": "a darker picture has smaller values and so smaller errors: dimming lowers the score as it adds oddness",
+    "hole": "what is left of the picture is normal, and a missing part adds no error where nothing is drawn",
+    "quarter_turn": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
+    "upside_down": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
+    "blur": "a smooth picture is simpler than a sharp one and rebuilds more easily",
+}
+SIMPLE = (
+    "Reconstruction error measures how complicated a picture is more than how strange: whatever has large smooth "
+    "areas is rebuilt well, whatever it shows, and a normal image with fine detail is not."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images of one kind with what the detector made of them."""
+
+    kind: str
+    index: npt.NDArray[np.intp]  # places in the evaluation
+    pixels: Pixels
+    outputs: Outputs
+
+
+def show(detector: Detector, evaluation: Evaluation, count: int) -> list[Shown]:
+    """The first `count` images of each kind, normal ones first: not chosen by how well they come out."""
+    kinds = np.array(evaluation.images.kinds)
+    ordered = sorted(dict.fromkeys(kinds.tolist()), key=lambda kind: int(evaluation.labels[kinds == kind][0]))
+    shown = []
+    for kind in ordered:
+        index = np.flatnonzero(kinds == kind)[:count]
+        pixels = evaluation.images.subset(index).load(detector.spec)
+        shown.append(Shown(kind, index, pixels, detector.backend(pixels)))
+    return shown
+
+
+def examples(shown: Sequence[Shown], evaluation: Evaluation, each: int) -> list[figures.Example]:
+    """`each` images of every kind, as rows for a picture of verdicts."""
+    found = []
+    for group in shown:
+        score, anomaly_map, reconstruction = group.outputs
+        for i, place in enumerate(group.index[:each]):
+            found.append(
+                figures.Example(
+                    pixels=group.pixels[i],
+                    reconstruction=None if reconstruction is None else reconstruction[i],
+                    anomaly_map=None if anomaly_map is None else anomaly_map[i],
+                    mask=evaluation.images.mask(int(place)),
+                    kind=group.kind.replace("_", " "),
+                    score=float(score[i]),
+                    threshold=evaluation.decision.threshold,
+                    name=evaluation.images.names[place],
+                    truth=1 if evaluation.labels[place] else 0,
+                )
+            )
+    return found
+
+
+def draw(
+    detector: Detector, evaluation: Evaluation, folder: Path, history: Sequence[dict[str, float]]
+) -> dict[str, Path]:
+    """Make all pictures of an evaluation in a folder; gives their paths by name."""
+    shown, value_max = show(detector, evaluation, SHOWN), detector.spec.value_max
+    made: dict[str, Any] = {}
+    for group in shown:
+        if group.outputs.reconstruction is not None:
+            heading = group.kind.replace("_", " ")
+            made[f"reconstructions-{group.kind}"] = figures.reconstructions(
+                group.pixels, group.outputs.reconstruction, value_max, heading=heading
+            )
+    each = 2 if len(shown) <= 4 else 1
+    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max)
+    thresholds = {
+        name.replace("_", " "): threshold
+        for name, threshold in (
+            ("train_percentile", evaluation.decision.percentile_threshold),
+            ("conformal", evaluation.decision.conformal_threshold),
+        )
+        if threshold is not None
+    }
+    labels, scores = evaluation.labels, evaluation.scores
+    kinds = np.array(evaluation.images.kinds)
+    anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
+    grouped = anomalies if len(anomalies) <= 1 else {"anomalies": scores[labels == 1]}
+    made["histogram"] = figures.score_histogram({"normal": scores[labels == 0], **grouped}, thresholds, "normal")
+    made["roc"] = figures.roc({"all anomalies": (labels, scores)}, thresholds)
+    if history:
+        made["training"] = figures.training_curve(history)
+    return {name: figures.save(figure, folder / f"{name}.png") for name, figure in made.items()}
+
+
+def in_words(metrics: dict[str, Any], family: str) -> str:
+    """What the detector promises, catches and misses, in plain sentences."""
+    asked, measured = metrics["false_alarm_rate"], metrics["false_alarm_rate_measured"]
+    alarms = "" if measured is None else f"It flagged {measured:.1%} of {metrics['n_normal_rates']} normal test images"
+    told = [
+        f"{alarms} (asked: {asked:.1%}) and caught {metrics['detection_rate']:.1%} of "
+        f"{metrics['n_anomalous']} anomalous ones."
+    ]
+    known = {kind: row for kind, row in metrics["per_class"].items() if row["auroc"] is not None}
+    weak = {kind: row for kind, row in known.items() if row["auroc"] < MISSED}
+    if not weak:
+        return " ".join([*told, f"It ranks every kind of anomaly above normal images well (AUROC {MISSED} or more)."])
+    listed = ", ".join(f"{kind.replace('_', ' ')} ({row['auroc']:.2f})" for kind, row in weak.items())
+    told.append(f"It misses much of these kinds (AUROC; 0.5 is chance): {listed}.")
+    backwards = [kind.replace("_", " ") for kind, row in weak.items() if row["auroc"] < 0.5]
+    if backwards:
+        told.append(f"Below chance, that is, taken for more normal than normal images: {', '.join(backwards)}.")
+    if family == "autoencoder":
+        told.append(SIMPLE)
+    return " ".join(told)
+
+
+def reasons(metrics: dict[str, Any]) -> Table | None:
+    """For kinds of distortion that a reconstruction error misses: why."""
+    rows = [
+        (kind.replace("_", " "), f"{row['auroc']:.3f}", corruptions.describe(kind), REASONS[kind])
+        for kind, row in metrics["per_class"].items()
+        if row["auroc"] is not None and row["auroc"] < MISSED and kind in REASONS
+    ]
+    return Table(("kind", "AUROC", "what was done", "why it is missed"), tuple(rows)) if rows else None
+
+
+def percent(value: float | None) -> str | None:
+    """A rate for a table."""
+    return None if value is None else f"{value:.1%}"
+
+
+def kinds_table(metrics: dict[str, Any]) -> Table:
+    """A row for each kind of image."""
+    rows = tuple(
+        (kind.replace("_", " "), row["n"], row["auroc"], percent(row["detection_rate"]))
+        for kind, row in metrics["per_class"].items()
+    )
+    return Table(("kind", "images", "AUROC", "flagged"), rows)
+
+
+def decisions_table(metrics: dict[str, Any]) -> Table:
+    """A row for each way to choose the threshold, with what it really gives."""
+    rows = tuple(
+        (
+            name.replace("_", " ") + (" (gives the verdicts)" if name == metrics["method"] else ""),
+            None if row["threshold"] is None else figures.number(row["threshold"]),
+            percent(row["false_alarm_rate_measured"]),
+            percent(row["detection_rate"]),
+        )
+        for name, row in metrics["decisions"].items()
+    )
+    return Table(("decision", "threshold", "normal images flagged", "anomalies caught"), rows)
+
+
+def cards(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The key figures."""
+    low, high = metrics["image_auroc_ci"]
+    found = [
+        ("image AUROC", f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"),
+        ("anomalies caught", f"{metrics['detection_rate']:.1%}"),
+        (
+            "normal images flagged",
+            f"{percent(metrics['false_alarm_rate_measured'])} (asked: {metrics['false_alarm_rate']:.1%})",
+        ),
+    ]
+    if "pixel_auroc" in metrics:
+        found.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
+    return tuple(found)
+
+
+def provenance(detector: Detector) -> tuple[tuple[str, str], ...]:
+    """What made these figures: command, seed, machine, versions."""
+    manifest = detector.manifest
+    return (
+        ("command", shlex.join(["oddlens", *sys.argv[1:]])),
+        ("seed", str(manifest.training.seed)),
+        ("machine", f"{platform.machine()}, {os.cpu_count()} logical processors, {platform.system()}"),
+        ("scoring", detector.backend.name),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        ("trained on", f"{manifest.data.n_training:,} images of {manifest.data.source} ({manifest.data.normal})"),
+        ("calibrated on", f"{manifest.data.n_calibration:,} images ({manifest.data.calibration_source})"),
+    )
+
+
+def write(path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path]) -> Path:
+    """The HTML report of an evaluation, self-contained."""
+    metrics = evaluation.metrics
+    missed = reasons(metrics)
+    sections = [
+        Section(
+            "Verdicts", figure=pictures["verdicts"], caption="The first test images of each kind, not a selection."
+        ),
+        Section("Kinds of images", table=kinds_table(metrics)),
+        *([Section("Why some kinds are missed", table=missed)] if missed else []),
+        Section(
+            "Decisions",
+            detector.decision_.promise() + " Rates are over images that no threshold was made from.",
+            table=decisions_table(metrics),
+        ),
+        Section("Scores", figure=pictures["histogram"]),
+        Section("Ranking", figure=pictures["roc"]),
+        *(
+            Section(f"Reconstructions: {name.removeprefix('reconstructions-').replace('_', ' ')}", figure=figure)
+            for name, figure in pictures.items()
+            if name.startswith("reconstructions-")
+        ),
+        *([Section("Training", figure=pictures["training"])] if "training" in pictures else []),
+    ]
+    summary = in_words(metrics, detector.manifest.model.family)
+    return write_report(path, Report(title, summary, cards(metrics), tuple(sections), provenance(detector)))

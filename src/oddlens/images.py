@@ -1,0 +1,432 @@
+"""The only place where bytes become pixels: decode, check, orient, resize, regions of interest.
+
+Pixels are what the file says, as a viewer would show them: turned by EXIF, laid over white where transparent,
+palettes looked up, CMYK and YCbCr made RGB; ICC profiles and gamma are ignored. Whatever would lose levels, pages or
+channels on the way is refused, so a detector never sees less than the camera wrote.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from oddlens.config import MAX_SIDE, InputSpec
+from oddlens.errors import DataError, ImageError, SettingsError
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+# Just below the 89.5 million at which Pillow's own, process-wide guard begins to warn: it never speaks.
+MAX_PIXELS = 89_000_000
+
+# The readers are used directly, not through Image.open: its size guard is a global setting and a warning.
+_READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
+    ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
+    ((b"\xff\xd8\xff",), JpegImageFile),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImageFile),
+    ((b"BM",), BmpImageFile),
+    ((b"RIFF",), WebPImageFile),
+)
+_WIDE = ("I;16", "I;16B")
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", *_WIDE)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Size (after EXIF rotation), channels and bits per channel of an image file."""
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    bits: Literal[8, 16]
+
+
+def probe(path: Path) -> ImageInfo:
+    """Read an image file's header; no pixel is decoded.
+
+    Raises:
+        ImageError: the file cannot be read, is no supported image, or is of a kind that `decode` refuses.
+    """
+    with _opened(path) as image:
+        return _info(image)
+
+
+def decode(path: Path) -> Pixels:
+    """Decode an image file to (H, W, C), uint8 or uint16, as `probe` announces it.
+
+    A palette of greys alone and 1-bit images become grey; of a JPEG with further pictures in it (MPO) the main one.
+
+    Raises:
+        ImageError: as for `probe`, or the pixels are damaged or truncated.
+    """
+    return _decode(path, background=255)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Open one image; whatever goes wrong here or in the with-block leaves as an ImageError."""
+    name = str(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(name, "is a folder, not an image file; name the files in it")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise ImageError(name, "is a pipe, socket or device, not an image file; save the image to a file first")
+        with path.open("rb") as file, _reader(file, name)(file) as image:
+            problem = _problem(image)
+            if problem:
+                raise ImageError(name, problem)
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(name, "is not there; check the path") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, _too_large("more pixels")) from error
+    except Exception as error:  # on damaged bytes the readers raise whatever their parsing stumbles over
+        if isinstance(error, OSError) and error.errno:
+            raise ImageError(name, f"cannot be read ({error.strerror}); check its permissions and its disk") from error
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            name, f"is damaged or of an unknown kind ({cause}); copy it again, or save it as PNG"
+        ) from error
+
+
+def _reader(file: BinaryIO, name: str) -> type[ImageFile]:
+    start = file.read(16)
+    file.seek(0)
+    for beginnings, reader in _READERS:
+        if start.startswith(beginnings):
+            return reader
+    if not start:
+        raise ImageError(name, "is empty; copy it again")
+    raise ImageError(name, f"is not a PNG, JPEG, TIFF, BMP or WebP image (it begins with {start!r}); convert it to PNG")
+
+
+def _too_large(found: str) -> str:
+    return f"has {found} than the limit of {MAX_PIXELS:,}; reduce or crop it"
+
+
+def _problem(image: ImageFile) -> str | None:
+    """Why an opened image is refused by its header, or None."""
+    width, height = image.size
+    wide = image.mode in _WIDE
+    if width * height > MAX_PIXELS:
+        return _too_large(f"{width} x {height} pixels, more")
+    if getattr(image, "is_animated", False):
+        return "holds several pages or frames; save the one to look at as a file of its own"
+    if image.mode in ("I", "F"):
+        return "holds 32-bit, signed or floating-point values; convert it to 8 or 16 bits by its known range"
+    if image.mode not in _MODES:
+        return f"is in the {image.mode} colour space; convert it to RGB or grey"
+    if isinstance(image, TiffImageFile):
+        problem = _tiff_problem(image.tag_v2, image.mode)
+        if problem:
+            return problem
+    if _file_bits(image) > 8 and not wide:
+        return (
+            "is in colour or transparent at 16 bits, of which only 8 can be read; save it as 16-bit grey or at 8 bits"
+        )
+    if wide and image.has_transparency_data:
+        return "has a transparent grey level at 16 bits; save it without transparency"
+    if isinstance(image, PngImageFile) and image.tile[0].args in ("L;2", "L;4") and image.has_transparency_data:
+        return "has a transparent grey level at 2 or 4 bits; save it at 8 bits"
+    if isinstance(image, JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info:
+        return "is a CMYK JPEG that does not say whether its inks are inverted; convert it to RGB"
+    return None
+
+
+def _tiff_problem(tags: Any, mode: str) -> str | None:
+    if int(tags.get(322, 0)) * int(tags.get(323, 0)) > MAX_PIXELS:  # decoded whole, however small the image
+        return _too_large("tiles of more pixels")
+    if any(kind != 1 for kind in tags.get(339, (1,))):
+        return "holds signed or floating-point samples; convert it to unsigned 8 or 16 bits by its known range"
+    if 0 in tags.get(338, ()):
+        return "holds an extra channel of unknown meaning; save it as grey or RGB"
+    if mode == "YCbCr" and tuple(tags.get(530, (2, 2))) != (1, 1):
+        return "holds uncompressed YCbCr with reduced colour, which cannot be read; save it as RGB"
+    return None
+
+
+def _file_bits(image: ImageFile) -> int:
+    """Bits per channel as stored, which Pillow's mode may hide."""
+    if isinstance(image, TiffImageFile):
+        return int(max(image.tag_v2.get(258, (1,))))
+    return 16 if isinstance(image, PngImageFile) and ";16" in str(image.tile[0].args) else 8
+
+
+def _info(image: ImageFile) -> ImageInfo:
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # its `size` is already turned by one of the two places for an orientation
+        width, height = image.tag_v2[256], image.tag_v2[257]
+    if _orientation(image) >= 5:
+        width, height = height, width
+    grey = image.mode in ("1", "L", "LA", "La", *_WIDE) or (image.mode in ("P", "PA") and _palette_is_grey(image))
+    return ImageInfo(height, width, 1 if grey else 3, 16 if image.mode in _WIDE else 8)
+
+
+def _palette_is_grey(image: ImageFile) -> bool:
+    if image.palette is None:
+        raise ValueError("no palette")
+    order, data = image.palette.getdata()
+    entries = np.frombuffer(data, np.uint8)
+    colours = entries.reshape(3, -1).T if order == "RGB;L" else entries.reshape(-1, len(order))[:, :3]
+    return bool((colours == colours[:, :1]).all())
+
+
+def _orientation(image: ImageFile) -> int:
+    """EXIF orientation, 1 to 8 (1 = upright); unreadable EXIF counts as none, as in viewers."""
+    bare = Image.Image()  # asking a PNG itself would decode its pixels
+    bare.info = image.info
+    try:
+        value = image.tag_v2.get(274) if isinstance(image, TiffImageFile) else None
+        value = int(value or bare.getexif().get(274, 1))
+    except Exception:
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _decode(path: Path, background: int) -> Pixels:
+    """Decode with transparent pixels laid over a grey level of `background`."""
+    with _opened(path) as image:
+        info, orientation = _info(image), _orientation(image)
+        image.load()
+        pixels = _load(image, info, background, str(path))
+        if not isinstance(image, TiffImageFile):  # Pillow turns TIFF by itself
+            if _orientation(image) != orientation:
+                raise ImageError(str(path), "says only after its pixels how to turn them; save it again")
+            pixels = _turn(pixels, orientation)
+        if pixels.shape != (info.height, info.width, info.channels):
+            raise ValueError("header and pixels disagree")
+    return pixels if pixels.flags.c_contiguous else pixels.copy()
+
+
+def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixels:
+    if info.bits == 16:
+        levels = np.array(image, dtype=np.uint16)[..., None]
+        white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+        return 65535 - levels if white_is_zero else levels  # Pillow inverts such files at 8 bits only
+    plain: Image.Image = image
+    if image.has_transparency_data:
+        layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La goes nowhere else
+        alpha = layers.getchannel("A")
+        if not alpha.getbbox():
+            raise ImageError(name, "is transparent everywhere; save it without transparency")
+        plain = Image.new("RGB", image.size, (background,) * 3)
+        plain.paste(layers, mask=alpha)
+    mode = "L" if info.channels == 1 else "RGB"
+    plain = plain if plain.mode == mode else plain.convert(mode)
+    return np.array(plain).reshape(*plain.size[::-1], info.channels)
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation: 5 to 8 swap the axes, then each is mirrored where the table says."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
+    """Check a user's array and bring it to (N, H, W, C), uint8 or uint16; nothing is guessed from its values.
+
+    Takes (N, H, W), (N, H, W, 1) or (N, H, W, 3): uint8 and uint16 as they are, bool as 0 and 255, floats in 0..1
+    times 65535 as uint16.
+
+    Raises:
+        ImageError: another shape, type or range; the message names the expression that mends it.
+    """
+    if not isinstance(array, np.ndarray):
+        raise ImageError(name, f"is a {type(array).__name__}, not a NumPy array; convert it with np.asarray")
+    problem = _shape_problem(array.shape)
+    if problem:
+        raise ImageError(name, f"has shape {array.shape}: {problem}")
+    array = array[..., None] if array.ndim == 3 else array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        return cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False))
+    if array.dtype.kind != "f":
+        fix = "convert it with astype(np.uint8) if it holds 0..255, with astype(np.uint16) if 0..65535"
+        raise ImageError(name, f"holds {array.dtype}; {fix}")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # NaN fails this, too
+        fix = "divide by the largest value that the camera can give, such as 255 or 4095"
+        raise ImageError(name, f"holds floats in {low:g}..{high:g}, but they must be in 0..1; {fix}")
+    levels = array.astype(np.float32)
+    levels *= 65535
+    return np.rint(levels).astype(np.uint16)
+
+
+def _shape_problem(shape: tuple[int, ...]) -> str | None:
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3)):
+        return "this looks like one image; a set of images has a first axis: array[None]"
+    if len(shape) not in (3, 4):
+        return "images come as (N, H, W) or (N, H, W, C)"
+    if 0 in shape:
+        return "there is no pixel in it; give at least one image"
+    if len(shape) == 3 or shape[3] in (1, 3):
+        return None
+    if shape[1] in (1, 3):
+        return "channels come last: np.moveaxis(array, 1, -1)"
+    return f"{shape[3]} channels cannot be used, only 1 (grey) or 3 (RGB): array[..., :3] keeps the first three"
+
+
+def value_max(peak: int, bits: int) -> Literal[255, 4095, 65535]:
+    """The full scale of images with `bits` a channel whose largest value is `peak`: 12-bit cameras write 16 bits."""
+    if bits == 8:
+        return 255
+    return 4095 if peak <= 4095 else 65535
+
+
+def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) -> InputSpec:
+    """The one form that all images of a training set are brought to.
+
+    Images of one size up to 64 x 64 keep it. Others get their median aspect ratio and a longer side of 128, or of
+    the largest image where that is less, in multiples of 8. With `size`, the longer side is exactly that and only
+    the shorter one is rounded. Colour if any image is.
+
+    Raises:
+        DataError: no image, or 8-bit beside 16-bit ones.
+        SettingsError: `size` is out of range.
+    """
+    if not infos:
+        raise DataError("there are no images to choose a size from; give at least one")
+    if size is not None and not 4 <= size <= MAX_SIDE:
+        raise SettingsError(f"size: must be from 4 to {MAX_SIDE} pixels, got {size}")
+    depths = Counter(info.bits for info in infos)
+    if len(depths) > 1:
+        raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them all to one depth")
+    height, width = _choose_size(infos, size)
+    channels = max(info.channels for info in infos)
+    return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": value_max})
+
+
+def _choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
+    first = infos[0]
+    alike = all((info.height, info.width) == (first.height, first.width) for info in infos)
+    if size is None and alike and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
+        return first.height, first.width
+    largest = max(max(info.height, info.width) for info in infos)
+    longer = size or max(8, min(128, largest) // 8 * 8)
+    # The logarithm makes the median of an even number of ratios the same for pictures lying and standing.
+    tilt = statistics.median(math.log(info.width / info.height) for info in infos)
+    shorter = longer if tilt == 0 else min(longer, max(8, round(longer / math.exp(abs(tilt)) / 8) * 8))
+    return (shorter, longer) if tilt > 0 else (longer, shorter)
+
+
+def fit_to(image: Pixels, spec: InputSpec, name: str) -> Pixels:
+    """Bring one (H, W, C) image to the spec's size and channels; the image itself where nothing is to do.
+
+    It is stretched to the size, so that nothing is cut off and every map pixel belongs to a place in the image;
+    bilinear, antialiased when it shrinks, so no value leaves the image's range. Colour becomes grey by ITU-R BT.601
+    luma in exact integers, (299 R + 587 G + 114 B + 500) // 1000; grey becomes colour by replication. Values above
+    the spec's value_max are kept.
+
+    Raises:
+        ImageError: 8-bit image for a 16-bit spec or the reverse, whose scales differ.
+    """
+    if image.dtype != spec.dtype:
+        bits, wanted = image.dtype.itemsize * 8, 8 if spec.dtype == "uint8" else 16
+        fix = f"give the image as the camera wrote it, at {wanted} bits, or train again on {bits}-bit images"
+        raise ImageError(name, f"has {bits} bits a channel, but this detector learned from {wanted}-bit images; {fix}")
+    if spec.channels == 1:
+        image = _grey(image)
+    if image.shape[:2] != (spec.height, spec.width):
+        image = _resize(image, spec.height, spec.width)
+    if image.shape[-1] == spec.channels:
+        return image
+    return image.repeat(spec.channels, axis=-1)
+
+
+def _grey(image: Pixels) -> Pixels:
+    if image.shape[-1] == 1:
+        return image
+    weights = np.array([299, 587, 114], np.uint32)
+    return cast(Pixels, ((image @ weights + 500) // 1000)[..., None].astype(image.dtype))
+
+
+def _resize(image: Pixels, height: int, width: int) -> Pixels:
+    planes = np.moveaxis(image, -1, 0)
+    if image.dtype == np.uint8:
+        resized = [np.array(Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR)) for p in planes]
+    else:
+        resized = [np.rint(resize_map(p, height, width)).astype(np.uint16) for p in planes]
+    return cast(Pixels, np.stack(resized, axis=-1))
+
+
+def resize_map(values: np.ndarray[Any, Any], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when it shrinks."""
+    plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.array(plane.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read a mask image of any kind as (H, W) bool: grey over 127 is marked, transparent pixels are not.
+
+    16-bit levels are divided by 257 first, so that full white is 255 in both.
+
+    Raises:
+        ImageError: it cannot be read, or holds labels (0 and 1) or 8-bit levels in 16 bits, which would mark nothing.
+    """
+    grey = _grey(_decode(path, background=0))[..., 0]
+    scale = 257 if grey.dtype == np.uint16 else 1
+    peak = int(grey.max())
+    if peak == 1 or 0 < peak < scale:
+        raise ImageError(str(path), f"is brightest at {peak} of {255 * scale} and would mark nothing; make marks white")
+    return grey > 127 * scale
+
+
+def read_roi(source: str, spec: InputSpec) -> npt.NDArray[np.bool_]:
+    """The region of interest as (height, width) bool, from a mask image or "left,top,right,bottom" in 0..1.
+
+    A pixel counts if its centre lies within the rectangle, or if at least half of it is marked in the mask, which
+    is stretched as the images are.
+
+    Raises:
+        DataError: neither of the two, a rectangle outside 0..1, or a region without a pixel.
+    """
+    sides = _fractions(source)
+    if sides is None:
+        try:
+            mask = read_mask(Path(source))
+        except ImageError as error:
+            raise DataError(f"region of interest {error}, or give fractions such as 0.1,0.1,0.9,0.9") from error
+        roi = resize_map(mask, spec.height, spec.width) >= 0.5
+    else:
+        left, top, right, bottom = sides
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise DataError(f"region of interest '{source}': needs 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
+        x, y = (np.arange(spec.width) + 0.5) / spec.width, (np.arange(spec.height) + 0.5) / spec.height
+        roi = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
+    if not roi.any():
+        raise DataError(f"region of interest '{source}': no pixel of {spec.width} x {spec.height} is in it; enlarge it")
+    return roi
+
+
+def _fractions(source: str) -> tuple[float, float, float, float] | None:
+    try:
+        left, top, right, bottom = (float(part) for part in source.split(","))
+    except ValueError:
+        return None
+    return left, top, right, bottom

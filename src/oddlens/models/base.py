@@ -1,0 +1,78 @@
+"""The contract that every family of detectors keeps, and the one graph that scores pixels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from oddlens.config import InputSpec
+
+
+class Scored(NamedTuple):
+    """What a model says about a batch of N images."""
+
+    anomaly_score: Tensor  # (N,) higher is more anomalous; raw, never clamped
+    anomaly_map: Tensor | None  # (N, H, W) evidence at each pixel, 0 outside the region of interest
+    reconstruction: Tensor | None  # (N, C, H, W) in 0..1
+
+
+class Model(nn.Module, ABC):
+    """Base of all families.
+
+    A family has `loss(batch)` for gradient training and `forward(batch)`, written only in operations
+    that export to ONNX with a dynamic batch. Batches are (N, C, H, W) floats, 1.0 being the value
+    range's end; pixels outside the region of interest are 0.
+    """
+
+    roi: Tensor  # (H, W) 1 where an image counts, 0 elsewhere
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
+        self.roi_pixels = spec.height * spec.width
+
+    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
+        """Let only the pixels count where `roi` (H, W) is true."""
+        self.roi.copy_(torch.from_numpy(roi.astype(np.float32)))
+        self.roi_pixels = int(roi.sum())
+
+    @abstractmethod
+    def loss(self, batch: Tensor) -> Tensor:
+        """Mean training loss of a batch (N, C, H, W); a scalar."""
+
+    @abstractmethod
+    def forward(self, batch: Tensor) -> Scored:
+        """Score a batch (N, C, H, W)."""
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
+        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (1.0 / self.spec.value_max) * self.roi
+
+    def mean_over_roi(self, values: Tensor) -> Tensor:
+        """(N, H, W) -> (N,): the mean over the region of interest."""
+        return (values * self.roi).sum(dim=(1, 2)) * (1.0 / self.roi_pixels)
+
+    def top_mean_over_roi(self, values: Tensor, percent: float) -> Tensor:
+        """(N, H, W) non-negative -> (N,): the mean of the largest `percent` of the region's values."""
+        count = max(1, math.ceil(self.roi_pixels * percent / 100))
+        return (values * self.roi).flatten(1).topk(count, dim=1).values.mean(dim=1)
+
+
+class ScoringGraph(nn.Module):
+    """Pixels to score, map and reconstruction: what scores, and what is exported."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Scored:
+        """Score pixels (N, H, W, C) of the spec's integer type."""
+        scored: Scored = self.model(self.model.scale(pixels))
+        return scored

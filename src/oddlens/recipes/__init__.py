@@ -1,0 +1,164 @@
+"""Whole runs: a recipe's data, fit, calibration, evaluation, pictures and report, in one folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oddlens import evaluation, findings, verdicts
+from oddlens.config import ModelSettings, Recipe, load_recipe, parse
+from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, open_dataset, split_groups, thumbnails
+from oddlens.detector import Detector
+from oddlens.errors import DataError, DataNotFoundError, SettingsError
+from oddlens.files import write_bytes
+from oddlens.images import Pixels
+
+if TYPE_CHECKING:
+    from oddlens.train import Progress
+
+FOLDER = Path(__file__).parent
+FOREIGN = 1000  # pictures of another data set that are shown
+
+
+def names() -> list[str]:
+    """The built-in recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def find(name: str) -> Recipe:
+    """A built-in recipe by name, or a TOML file by path.
+
+    Raises:
+        SettingsError: there is no such recipe, or it has wrong settings.
+    """
+    if name.endswith(".toml"):
+        return load_recipe(Path(name))
+    if name not in names():
+        raise SettingsError(
+            f"'{name}' is not a recipe; built in are {', '.join(names())}, or give the path of a .toml file"
+        )
+    return load_recipe(FOLDER / f"{name}.toml")
+
+
+def changed(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
+    """The recipe with what the command line overrides; another family comes with its own defaults."""
+    training = {"epochs": epochs, "seed": seed}
+    update: dict[str, Any] = {
+        "training": recipe.training.model_copy(update={k: v for k, v in training.items() if v is not None})
+    }
+    if detector is not None and detector != recipe.model.family:
+        update["model"] = parse(ModelSettings, {"family": detector}, "--detector")
+    return parse(Recipe, recipe.model_copy(update=update).model_dump(), recipe.name)
+
+
+@dataclass
+class Run:
+    """A recipe at work in a folder; `files` and `seconds` fill as it goes."""
+
+    recipe: Recipe
+    out: Path
+    data_dir: Path | None = None
+    device: str = "auto"
+    progress: Progress | None = None
+    say: Any = print
+    files: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, resume: bool = False) -> dict[str, Any]:
+        """Do everything; gives the metrics with `seconds` and `files`.
+
+        Raises:
+            OddlensError: something in the way of it, in one line.
+        """
+        data = open_dataset(self.recipe.data.source, normal=self.recipe.data.normal, data_dir=self.data_dir)
+        detector, history = self.fit(data, resume)
+        found = self.evaluate(detector, data)
+        result = {"recipe": self.recipe.name, **found.metrics, "promise": detector.decision_.promise()}
+        self.present(detector, found, history)
+        result |= {"seconds": self.seconds, "files": self.files}
+        self.keep("metrics", write_bytes(self.out / "metrics.json", json.dumps(result, indent=2).encode()))
+        return result
+
+    def fit(self, data: DataSet, resume: bool) -> tuple[Detector, list[dict[str, float]]]:
+        """Train and calibrate, and save the detector."""
+        recipe, started = self.recipe, time.perf_counter()
+        detector = Detector(
+            recipe.model, training=recipe.training, decision=recipe.decision, size=recipe.data.size, device=self.device
+        )
+        detector.fit(
+            data.train,
+            hold_out=recipe.data.calibration == "split",
+            source=data.name,
+            normal=data.normal,
+            folder=self.out,
+            resume=resume,
+            progress=self.progress,
+        )
+        self.took("fit", started)
+        if recipe.data.calibration == "test_half":
+            started = time.perf_counter()
+            detector.calibrate(
+                half_of_normals(data.test, detector, recipe.training.seed), source="half of the test normals"
+            )
+            self.took("calibrate", started)
+        self.keep("detector", detector.save(self.out / "detector.safetensors"))
+        self.keep("history", self.out / "history.jsonl")
+        lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        return detector, [json.loads(line) for line in lines]
+
+    def evaluate(self, detector: Detector, data: DataSet) -> evaluation.Evaluation:
+        """Score the test set, and write its verdicts."""
+        test = evaluation.labelled_images(data, detector.spec, self.recipe.training.seed, self.foreign())
+        started = time.perf_counter()
+        found = evaluation.evaluate(detector, test)
+        self.took("score", started)
+        judged = detector.judge(found.images.names, found.scores)
+        with verdicts.writing(self.out / "verdicts.csv") as write:
+            write(verdicts.rows(judged))
+        self.keep("verdicts", self.out / "verdicts.csv")
+        return found
+
+    def foreign(self) -> Pixels | None:
+        """Pictures of the recipe's foreign data set; None, and a word about it, where they are not here."""
+        name = self.recipe.data.foreign
+        if name is None:
+            return None
+        try:
+            test = open_dataset(name, data_dir=self.data_dir).test
+            chosen = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:FOREIGN]
+            return test.subset(np.sort(chosen)).load(test.choose_spec(None))
+        except DataNotFoundError as error:
+            self.say(f"left out the pictures of {name}: {error}")
+            return None
+
+    def present(self, detector: Detector, found: evaluation.Evaluation, history: list[dict[str, float]]) -> None:
+        """Draw the pictures and write the report."""
+        pictures = findings.draw(detector, found, self.out / "figures", history)
+        for name, path in pictures.items():
+            self.keep(name, path)
+        title = self.recipe.title or self.recipe.name
+        self.keep("report", findings.write(self.out / "report.html", title, detector, found, pictures))
+
+    def keep(self, name: str, path: Path) -> None:
+        """Remember a file that was made."""
+        self.files[name] = str(path)
+
+    def took(self, name: str, started: float) -> None:
+        """Remember how long a step took."""
+        self.seconds[name] = round(time.perf_counter() - started, 3)
+
+
+def half_of_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:
+    """A seeded half of the test normals; near-duplicates stay together."""
+    normal = np.flatnonzero(test.labels == 0)
+    if len(normal) < 2:
+        raise DataError("the test set has fewer than 2 normal images, so that no half of them can calibrate")
+    pixels = test.subset(normal).load(detector.spec)
+    half = len(normal) // 2
+    chosen, _ = split_groups(near_duplicate_groups(thumbnails(pixels)), [half, len(normal) - half], seed)
+    return test.subset(normal[chosen])

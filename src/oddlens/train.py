@@ -1,0 +1,199 @@
+"""Gradient training: one plain loop, with a checkpoint after each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from oddlens.config import TrainingSettings
+from oddlens.errors import TrainingError
+from oddlens.files import write_bytes
+from oddlens.images import Pixels
+from oddlens.models import Model
+
+CHECK_EVERY = 50  # steps between two looks at the loss
+EXPLODED = 1e4  # times the first loss
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far training is: what a progress display needs."""
+
+    epoch: int  # 1-based
+    epochs: int
+    step: int  # 1-based, within the epoch
+    steps: int
+    loss: float  # mean so far in this epoch
+
+
+Progress = Callable[[Step], None]
+
+
+def train(
+    model: Model,
+    pixels: Pixels,
+    settings: TrainingSettings,
+    device: torch.device,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Fit `model` to normal pixels (N, H, W, C); gives one history row an epoch.
+
+    With a `folder`, the history (`history.jsonl`) and the last two checkpoints are kept there, and
+    `resume` goes on after the newest one. Each epoch draws from its own generator, so that a resumed
+    run is bitwise the uninterrupted one.
+
+    Raises:
+        TrainingError: the loss is not a number or explodes; or a checkpoint belongs to another run.
+    """
+    model.to(device).train()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    images = torch.from_numpy(pixels).to(device)
+    run = run_digest(model, pixels, settings)
+    history = load_checkpoint(folder, model, optimizer, run) if folder and resume else []
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        started = time.perf_counter()
+        loss = train_epoch(model, images, optimizer, settings, epoch, progress)
+        history.append({"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)})
+        if folder:
+            save_checkpoint(folder, model, optimizer, run, history)
+            write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())
+    model.eval()
+    return history
+
+
+def train_epoch(
+    model: Model,
+    images: Tensor,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    epoch: int,
+    progress: Progress | None,
+) -> float:
+    """Go once through the images (N, H, W, C) in a fresh random order; gives the mean loss."""
+    bf16 = uses_bf16(settings.precision, images.device)
+    total, first, seen = torch.zeros((), device=images.device), math.nan, 0
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(settings.seed * 100_003 + epoch)
+        order = torch.randperm(len(images), device=images.device)
+        batches = torch.split(order, settings.batch_size)
+        for step, chosen in enumerate(batches, 1):
+            batch = model.scale(images[chosen])
+            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = model.loss(batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach() * len(chosen)
+            seen += len(chosen)
+            if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
+                mean = float(total) / seen
+                first = mean if step == 1 else first
+                check_loss(mean, first, epoch, settings)
+                if progress:
+                    progress(Step(epoch, settings.epochs, step, len(batches), mean))
+    return float(total) / seen
+
+
+def check_loss(loss: float, first: float, epoch: int, settings: TrainingSettings) -> None:
+    """Stop a run that broke down.
+
+    Raises:
+        TrainingError: saying what to try.
+    """
+    if not math.isfinite(loss) or loss > EXPLODED * max(first, 1e-3):
+        what = "exploded" if math.isfinite(loss) else "is not a number"
+        raise TrainingError(
+            f"the training loss {what} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
+            f"(now {settings.learning_rate:g}), precision 'fp32' (now '{settings.precision}') or a larger batch"
+        )
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether training multiplies in bfloat16: when asked to, or where the hardware is made for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
+    """What makes a run this run: family settings, input, region, training settings, and the very pixels.
+
+    The number of epochs is left out, so that a finished run can be continued for longer.
+    """
+    told = [repr(getattr(model, "settings", None)), model.spec.model_dump_json()]
+    told.append(settings.model_dump_json(exclude={"epochs"}))
+    digest = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
+    digest.update(model.roi.cpu().numpy().tobytes())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
+
+
+def save_checkpoint(
+    folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str, history: Sequence[Row]
+) -> None:
+    """Write model and optimiser after an epoch, and drop all but the last two checkpoints."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
+    content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"run": run, "history": json.dumps(list(history))}
+    write_bytes(folder / "checkpoints" / f"epoch-{len(history):06d}.safetensors", save(content, metadata))
+    for old in checkpoints(folder)[:-2]:
+        old.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str) -> list[Row]:
+    """Restore the newest readable checkpoint; gives its history, empty where there is none.
+
+    Raises:
+        TrainingError: the checkpoint was made by other settings or other images.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue  # cut short by a power loss: the one before it is whole
+        if metadata.get("run") != run:
+            raise TrainingError(
+                f"{path}: was made with other settings or other images; run without --resume, or choose another --out"
+            )
+        restore(model, optimizer, tensors)
+        history: list[Row] = json.loads(metadata["history"])
+        return history
+    return []
+
+
+def restore(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put a checkpoint's tensors back into model and optimiser."""
+    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

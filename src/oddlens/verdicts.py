@@ -1,0 +1,139 @@
+"""Writing what was decided: verdict files (CSV, JSON lines, Parquet) and anomaly maps as pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from oddlens.datasets import ImageSet
+from oddlens.detector import Detector, Verdicts
+from oddlens.errors import MissingExtraError, SettingsError
+from oddlens.files import replacing
+from oddlens.images import Pixels, resize_map
+
+COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
+
+Row = dict[str, Any]
+Write = Callable[[Sequence[Row]], None]
+
+
+def rows(verdicts: Verdicts) -> list[Row]:
+    """One row an image, in the order in which they were given; floats keep all their digits."""
+    columns = (
+        verdicts.files,
+        verdicts.anomaly_score.tolist(),
+        [None if np.isnan(p) else p for p in verdicts.p_value.tolist()],
+        [verdicts.threshold] * len(verdicts),
+        verdicts.label.tolist(),
+        verdicts.verdict,
+    )
+    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Write]:
+    """Give a function that appends rows; the file appears whole when the block ends well, or not at all.
+
+    Raises:
+        SettingsError: the name ends in none of .csv, .jsonl, .parquet.
+        MissingExtraError: Parquet was asked for without pyarrow.
+        OddlensError: the file cannot be written.
+    """
+    formats = {".csv": csv_writer, ".jsonl": json_writer, ".parquet": parquet_writer}
+    if path.suffix not in formats:
+        raise SettingsError(f"{path}: verdict files end in {', '.join(formats)}")
+    with replacing(path) as file, formats[path.suffix](file) as write:
+        yield write
+
+
+@contextlib.contextmanager
+def csv_writer(file: IO[bytes]) -> Iterator[Write]:
+    """Comma-separated values with a header line, UTF-8."""
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    yield writer.writerows
+    text.detach()  # flushes; the file is closed by who opened it
+
+
+@contextlib.contextmanager
+def json_writer(file: IO[bytes]) -> Iterator[Write]:
+    """One JSON object a line."""
+    yield lambda batch: file.writelines((json.dumps(row) + "\n").encode() for row in batch)
+
+
+@contextlib.contextmanager
+def parquet_writer(file: IO[bytes]) -> Iterator[Write]:
+    """Apache Parquet, one row group a batch."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("writing Parquet", "parquet") from error
+    types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
+    schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
+    with pq.ParquetWriter(file, schema) as writer:
+        yield lambda batch: writer.write_table(pa.Table.from_pylist(list(batch), schema))
+
+
+def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Where each image's map goes: its place below the images' common folder, `<name>_map.png`."""
+    parents = [os.path.dirname(os.path.abspath(name)) for name in names]  # noqa: PTH100, PTH120 - strings, not files
+    root = os.path.commonpath(parents) if parents else ""
+    places = [
+        folder / os.path.relpath(parent, root) / Path(name).stem for parent, name in zip(parents, names, strict=True)
+    ]
+    twice = {place for place, count in Counter(places).items() if count > 1}
+    return [
+        place.with_name(f"{Path(name).name if place in twice else place.name}_map.png")
+        for place, name in zip(places, names, strict=True)
+    ]
+
+
+def write_map(path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], level: float, value_max: int) -> None:
+    """The image in grey with its anomaly map over it, at the image's own size.
+
+    The colour says how far a pixel lies above what normal images reach: nothing up to half of `level`
+    (what 99 of 100 held-out normal images stay below), yellow at it, red from twice it on.
+    """
+    height, width = image.shape[:2]
+    grey = image.mean(axis=2) * (255 / value_max)
+    evidence = resize_map(anomaly_map, height, width) / level
+    alpha = np.clip((evidence - 0.5) / 1.5, 0, 1)[..., None] ** 0.5 * 0.8
+    redness = np.clip(evidence - 1, 0, 1)[..., None]
+    colour = np.array([255.0, 210.0, 40.0]) * (1 - redness) + np.array([220.0, 20.0, 30.0]) * redness
+    blended = grey[..., None] * (1 - alpha) + colour * alpha
+    with replacing(path) as file:
+        Image.fromarray(np.clip(blended, 0, 255).astype(np.uint8)).save(file, format="PNG")
+
+
+def judged(detector: Detector, images: ImageSet, maps: Path | None) -> Iterator[list[Row]]:
+    """Score images and give their rows a batch at a time; with `maps`, write each one's map below that folder."""
+    places = map_paths(maps, images.names) if maps else []
+    done = 0
+    for outputs in detector.run(images):
+        count = len(outputs.anomaly_score)
+        if maps and outputs.anomaly_map is not None and detector.map_level is not None:
+            for i, anomaly_map in enumerate(outputs.anomaly_map, done):
+                write_map(places[i], images.image(i), anomaly_map, detector.map_level, detector.spec.value_max)
+        yield rows(detector.judge(images.names[done : done + count], outputs.anomaly_score))
+        done += count
+
+
+def as_csv(lines: Sequence[Row]) -> list[str]:
+    """Rows as lines of CSV, for a terminal or a pipe."""
+    text = io.BytesIO()
+    with csv_writer(text) as write:
+        write(lines)
+    return text.getvalue().decode(errors="surrogateescape").splitlines()

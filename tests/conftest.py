@@ -1,0 +1,53 @@
+"""What tests share: small real pictures, a fitted detector, the folder of real data sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oddlens.config import AutoencoderSettings, TrainingSettings
+from oddlens.datasets import DataSet, open_dataset
+from oddlens.detector import Detector
+from oddlens.images import Pixels
+
+
+@pytest.fixture(scope="session")
+def digits() -> DataSet:
+    """Scikit-learn's handwritten digits, 8 x 8, all classes normal."""
+    return open_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def digit_pixels(digits: DataSet) -> Pixels:
+    """The training digits as one array."""
+    return digits.train.load(digits.train.choose_spec(None))
+
+
+@pytest.fixture(scope="session")
+def small_model() -> AutoencoderSettings:
+    """An autoencoder that trains in a second."""
+    return AutoencoderSettings(architecture="pooling", widths=(8, 16), loss="bce")
+
+
+@pytest.fixture(scope="session")
+def fitted(digit_pixels: Pixels, small_model: AutoencoderSettings) -> Detector:
+    """A detector fitted and calibrated on digits; tests do not change it."""
+    return Detector(small_model, training=TrainingSettings(epochs=3)).fit(digit_pixels)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST, CIFAR-10 and the magnetic tiles; tests that need it are skipped without it."""
+    folder = os.environ.get("ODDLENS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("real data sets are not here: set ODDLENS_DATA to their folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded randomness."""
+    return np.random.default_rng(0)

@@ -1,0 +1,160 @@
+"""Laws that every family of detectors obeys, run over the whole registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oddlens import models
+from oddlens.config import AutoencoderSettings, InputSpec, ModelSettings, TrainingSettings
+from oddlens.detector import Detector
+from oddlens.errors import StateError
+from oddlens.export import export
+from oddlens.images import Pixels
+from oddlens.scoring import golden_pixels
+
+# Every family, in each of the forms that its settings give it.
+FORMS: dict[str, ModelSettings] = {
+    "autoencoder-strided": AutoencoderSettings(widths=(8, 16), latent_dim=8),
+    "autoencoder-pooling": AutoencoderSettings(architecture="pooling", widths=(8, 16), loss="bce"),
+    "autoencoder-ssim-top": AutoencoderSettings(widths=(8,), latent_dim=8, loss="ssim", error="ssim", top_percent=10),
+    "autoencoder-l1-denoising": AutoencoderSettings(widths=(8,), latent_dim=8, loss="l1", error="l1", noise=0.1),
+}
+TRAINING = TrainingSettings(epochs=2, batch_size=32, seed=3)
+SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
+
+
+def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixels:
+    """Blobs at random places: something to learn."""
+    height, width, channels, value_max = size
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    centre = rng.uniform(0.3, 0.7, (count, 2)) * (height, width)
+    distance = (rows - centre[:, 0, None, None]) ** 2 + (columns - centre[:, 1, None, None]) ** 2
+    blobs = np.exp(-distance / 12)[..., None] * rng.uniform(0.6, 1, (count, 1, 1, channels))
+    return (blobs * value_max).astype(np.uint8 if value_max == 255 else np.uint16)
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def form(request: pytest.FixtureRequest) -> ModelSettings:
+    return FORMS[request.param]
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def size(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
+    return SIZES[request.param]
+
+
+@pytest.fixture(scope="module")
+def detector(form: ModelSettings, size: tuple[int, int, int, int]) -> Detector:
+    return Detector(form, training=TRAINING).fit(pictures(size, 120))
+
+
+def test_every_family_of_the_registry_is_under_the_laws() -> None:
+    assert {settings.family for settings in FORMS.values()} == set(models.FAMILIES)
+
+
+def test_an_unfitted_detector_refuses_to_score(form: ModelSettings, size: tuple[int, int, int, int]) -> None:
+    with pytest.raises(StateError, match="not fitted"):
+        Detector(form).score(pictures(size, 2))
+
+
+def test_the_same_seed_gives_the_same_weights(
+    detector: Detector, form: ModelSettings, size: tuple[int, int, int, int]
+) -> None:
+    again = Detector(form, training=TRAINING).fit(pictures(size, 120))
+    for name, tensor in detector.tensors.items():
+        np.testing.assert_array_equal(tensor, again.tensors[name], err_msg=name)
+
+
+def test_another_seed_gives_other_weights(
+    detector: Detector, form: ModelSettings, size: tuple[int, int, int, int]
+) -> None:
+    other = Detector(form, training=TRAINING.model_copy(update={"seed": 4})).fit(pictures(size, 120))
+    weights = [name for name in detector.tensors if name.startswith("model.")]
+    assert any((detector.tensors[name] != other.tensors[name]).any() for name in weights)
+
+
+def test_a_saved_detector_gives_equal_scores(
+    detector: Detector, size: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    loaded = Detector.load(detector.save(tmp_path / "part.safetensors"))
+    new = pictures(size, 40, seed=1)
+    np.testing.assert_array_equal(detector.score(new), loaded.score(new))
+    assert loaded.decision_.threshold == detector.decision_.threshold
+    assert loaded.manifest.model_copy(update={"digest": ""}) == detector.manifest
+
+
+def test_the_batch_size_does_not_matter(detector: Detector, size: tuple[int, int, int, int]) -> None:
+    new = pictures(size, 40, seed=1)
+    runs = [
+        np.concatenate([outputs.anomaly_score for outputs in detector.run(new, batch_size)])
+        for batch_size in (1, 7, 40)
+    ]
+    for other in runs[1:]:
+        np.testing.assert_allclose(runs[0], other, rtol=1e-5)
+
+
+def test_scores_are_finite_and_not_all_the_same(detector: Detector, size: tuple[int, int, int, int]) -> None:
+    scores = detector.score(np.concatenate([pictures(size, 40, seed=1), golden_pixels(detector.spec)]))
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) > 40
+
+
+def test_maps_and_reconstructions_have_the_images_shape(detector: Detector, size: tuple[int, int, int, int]) -> None:
+    height, width, channels, _ = size
+    (outputs,) = detector.run(pictures(size, 5))
+    assert outputs.anomaly_score.shape == (5,)
+    assert outputs.anomaly_map is None or outputs.anomaly_map.shape == (5, height, width)
+    assert outputs.reconstruction is None or outputs.reconstruction.shape == (5, height, width, channels)
+
+
+def test_nothing_outside_the_region_of_interest_counts(form: ModelSettings) -> None:
+    size = (16, 16, 1, 255)
+    detector = Detector(form, training=TRAINING, roi="0,0,0.5,1").fit(pictures(size, 120))
+    new = pictures(size, 10, seed=1)
+    painted = new.copy()
+    painted[:, :, 8:] = 255 - painted[:, :, 8:]
+    np.testing.assert_array_equal(detector.score(new), detector.score(painted))
+    (outputs,) = detector.run(new)
+    assert outputs.anomaly_map is None or (outputs.anomaly_map[:, :, 8:] == 0).all()
+    inside = new.copy()
+    inside[:, :, :8] = 255 - inside[:, :, :8]
+    assert (detector.score(inside) != detector.score(new)).all()
+
+
+def test_the_label_is_a_score_above_the_threshold(detector: Detector, size: tuple[int, int, int, int]) -> None:
+    verdicts = detector.predict(np.concatenate([pictures(size, 40, seed=1), golden_pixels(detector.spec)]))
+    np.testing.assert_array_equal(verdicts.label, verdicts.anomaly_score > verdicts.threshold)
+    assert verdicts.verdict == ["anomaly" if label else "normal" for label in verdicts.label]
+
+
+def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], tmp_path: Path) -> None:
+    path = tmp_path / "part.onnx"
+    export(detector, path)
+    exported = Detector.load(path)
+    new = pictures(size, 20, seed=1)
+    np.testing.assert_allclose(exported.score(new), detector.score(new), rtol=1e-4)
+    assert exported.decision_.threshold == detector.decision_.threshold
+    np.testing.assert_array_equal(exported.predict(new).p_value, detector.predict(new).p_value)
+    (ours,), (theirs,) = detector.run(new), exported.run(new)
+    assert ours.anomaly_map is not None
+    assert theirs.anomaly_map is not None
+    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-5)
+
+
+def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
+    spec = InputSpec(height=20, width=24, channels=3)
+    built = models.build(form, spec, seed=0)
+    assert models.tensor_shapes(form, spec) == {name: tuple(t.shape) for name, t in built.state_dict().items()}
+
+
+def test_building_a_model_leaves_the_users_randomness_alone(form: ModelSettings) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    models.build(form, InputSpec(height=16, width=16, channels=1), seed=5)
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,192 @@
+"""Detector files: safe to load, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from oddlens import artifact
+from oddlens.detector import Detector
+from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
+
+
+@pytest.fixture(scope="module")
+def saved(fitted: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted.save(tmp_path_factory.mktemp("artifact") / "part.safetensors")
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    manifest: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["oddlens"])
+    return manifest
+
+
+def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any], artifact.Tensors], None], seal: bool) -> Path:
+    """A copy of a detector file after `change`; with `seal`, its digest made to match, as an attacker would."""
+    manifest, tensors = manifest_of(path), load_tensors(path.read_bytes())
+    change(manifest, tensors)
+    text = json.dumps(manifest)
+    if seal:
+        text = artifact.sealed(artifact.parse(artifact.Manifest, manifest, "test"), tensors)
+    target.write_bytes(save_tensors(tensors, {"oddlens": text}))
+    return target
+
+
+def test_a_file_cut_at_any_of_100_places_is_refused(saved: Path, tmp_path: Path) -> None:
+    content = saved.read_bytes()
+    for place in np.linspace(0, len(content) - 1, 100).astype(int):
+        cut = tmp_path / "cut.safetensors"
+        cut.write_bytes(content[:place])
+        with pytest.raises(ArtifactError, match=r"cut\.safetensors: "):
+            Detector.load(cut)
+
+
+def test_a_flipped_bit_anywhere_is_refused(saved: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    content = saved.read_bytes()
+    for place in rng.integers(8, len(content), 60):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        flipped = tmp_path / "flipped.safetensors"
+        flipped.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="flipped"):
+            Detector.load(flipped)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(100), b"\xff" * 64, b"[1, 2, 3]" * 9]
+)
+def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="not an oddlens detector"):
+        Detector.load(path)
+
+
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(save_tensors({"weights": np.zeros(3, dtype=np.float32)}))
+    with pytest.raises(ArtifactError, match="no oddlens manifest"):
+        Detector.load(path)
+
+
+def test_a_name_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"end in \.safetensors or \.onnx"):
+        Detector.load(tmp_path / "model.pt")
+
+
+def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match="oddlens fit"):
+        Detector.load(tmp_path / "part.safetensors")
+
+
+def grow(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    manifest["model"]["widths"] = [1024] * 6
+
+
+def rename(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    tensors["model.encoder.9.weight"] = tensors.pop("model.encoder.0.weight")
+
+
+def retype(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    tensors["model.encoder.0.weight"] = tensors["model.encoder.0.weight"].astype(np.float64)
+
+
+def lose_calibration(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    del tensors["calibration.scores"]
+
+
+def poison(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    tensors["model.encoder.0.weight"].flat[0] = np.nan
+
+
+def other_weights(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    tensors["model.encoder.0.weight"] = -tensors["model.encoder.0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (grow, "not one of this family's"),
+        (rename, "not one of this family's"),
+        (retype, "not one of this family's"),
+        (lose_calibration, "lacks 1 tensors of this family"),
+        (poison, "not finite"),
+        (other_weights, "built-in test pictures"),
+    ],
+)
+def test_a_file_whose_tensors_were_changed_and_resealed_is_refused(
+    saved: Path, tmp_path: Path, change: Callable[..., None], message: str
+) -> None:
+    path = rewritten(saved, tmp_path / "changed.safetensors", change, seal=True)
+    with pytest.raises(ArtifactError, match=message):
+        Detector.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schema_version", 2, "schema version 2"),
+        ("schema_version", None, "schema version None"),
+        ("model", {"family": "os.system"}, "'model.family'"),
+        ("input", {"height": 10**9, "width": 8, "channels": 1, "value_max": 255}, "input.height"),
+        ("surprise", 1, "'surprise' is not a setting"),
+        ("created", "yesterday", "digest differs"),
+    ],
+)
+def test_a_changed_manifest_is_refused(saved: Path, tmp_path: Path, key: str, value: object, message: str) -> None:
+    path = rewritten(saved, tmp_path / "changed.safetensors", lambda m, _: m.update({key: value}), seal=False)
+    with pytest.raises(ArtifactError, match=message):
+        Detector.load(path)
+
+
+def test_no_users_image_is_in_the_file(fitted: Detector) -> None:
+    assert set(artifact.STATISTICS) <= set(fitted.tensors)
+    for name, tensor in fitted.tensors.items():
+        assert name.startswith("model.") or (name in artifact.STATISTICS and tensor.ndim == 1), name
+
+
+def test_saving_twice_gives_the_same_bytes(saved: Path, fitted: Detector, tmp_path: Path) -> None:
+    assert fitted.save(tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
+
+
+def test_a_name_that_is_not_safetensors_is_refused_before_anything_is_written(fitted: Detector, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"end in \.safetensors"):
+        fitted.save(tmp_path / "part.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_leaves_the_old_file_as_it_was(saved: Path, tmp_path: Path) -> None:
+    """A file-size limit makes the system itself refuse the write half-way, as a full disk does."""
+    target = tmp_path / "part.safetensors"
+    target.write_bytes(b"the old file")
+    program = (
+        "import resource, signal, sys\n"
+        "from oddlens.detector import Detector\n"
+        "from oddlens.errors import OddlensError\n"
+        "detector = Detector.load(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "try:\n    detector.save(sys.argv[2])\n"
+        "except OddlensError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, saved, target], capture_output=True, text=True, check=True)
+    assert "cannot be written (File too large)" in done.stdout
+    assert target.read_bytes() == b"the old file"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(fitted: Detector, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OddlensError, match="cannot be written"):
+        fitted.save(tmp_path / "file" / "part.safetensors")

@@ -1,0 +1,455 @@
+"""The promises of calibration, checked in exact fractions and by simulation."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]
+
+from oddlens.calibration import (
+    Decision,
+    conformal_rank,
+    images_needed,
+    p_values,
+    pac_rank,
+    realised_range,
+    smallest_rate,
+)
+from oddlens.config import DecisionSettings
+from oddlens.errors import CalibrationError, SettingsError, StateError
+
+Scores = npt.NDArray[np.float64]
+NONE: Scores = np.empty(0)
+
+unhurried = settings(deadline=None)  # this machine may be busy
+rates = st.integers(1, 9_999).map(lambda number: number / 10_000)  # 0.0001 ... 0.9999, written with four digits
+confidences = st.sampled_from([0.5, 0.75, 0.9, 0.95, 0.99, 0.999])
+# Few distinct values, so that ties and infinities are the rule rather than the exception.
+tied_scores = st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, 2.0, math.inf]), min_size=1, max_size=60)
+continuous_scores = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
+
+
+def decision(
+    calibration: npt.ArrayLike = NONE,
+    training: npt.ArrayLike = NONE,
+    rate: float | None = None,
+    confidence: float | None = None,
+    percentile: float | None = None,
+) -> Decision:
+    chosen = DecisionSettings(
+        method="conformal" if percentile is None else "train_percentile",
+        false_alarm_rate=rate,
+        confidence=confidence,
+        train_percentile=99.0 if percentile is None else percentile,
+    )
+    return Decision(chosen, np.asarray(calibration, float), np.asarray(training, float))
+
+
+def chance_of_exceeding(n: int, rank: int, rate: float) -> Fraction:
+    """P(the rank-th smallest of n uniform scores flags more than `rate`), exactly."""
+    share = Fraction(str(rate))
+    return sum(
+        (math.comb(n, above) * share**above * (1 - share) ** (n - above) for above in range(n - rank + 1)), Fraction(0)
+    )
+
+
+# Ranks
+
+
+@given(n=st.integers(1, 5_000), rate=rates)
+@unhurried
+def test_conformal_rank_is_exact_in_decimals(n: int, rate: float) -> None:
+    exact = math.ceil((1 - Fraction(str(rate))) * (n + 1))
+    if exact <= n:
+        assert conformal_rank(n, rate) == exact
+    else:
+        with pytest.raises(CalibrationError):
+            conformal_rank(n, rate)
+
+
+def test_conformal_rank_is_right_where_floats_are_one_off() -> None:
+    assert math.ceil((1 - 0.176) * 125) == 104  # one way to write it in floats
+    assert conformal_rank(124, 0.176) == 103  # 0.824 * 125 is 103 exactly
+    assert math.floor(0.29 * 100) == 28  # another
+    assert conformal_rank(99, 0.29) == 100 - 29
+
+
+@given(n=st.integers(1, 60), rate=rates, confidence=confidences)
+@unhurried
+def test_pac_rank_is_the_smallest_that_keeps_the_confidence(n: int, rate: float, confidence: float) -> None:
+    doubt = 1 - Fraction(str(confidence))
+    kept = [rank for rank in range(1, n + 1) if chance_of_exceeding(n, rank, rate) <= doubt]
+    if kept:
+        assert pac_rank(n, rate, confidence) == min(kept)
+    else:
+        with pytest.raises(CalibrationError):
+            pac_rank(n, rate, confidence)
+
+
+@pytest.mark.parametrize("n", [1, 7, 31, 39, 47, 49, 999])
+def test_pac_rank_keeps_a_promise_that_holds_with_equality(n: int) -> None:
+    # of an odd number of scores at most half lie in the upper half with a chance of exactly one half
+    assert pac_rank(n, 0.5, 0.5) == (n + 1) // 2
+
+
+@pytest.mark.parametrize(("rate", "confidence", "n"), [(0.1, 0.19, 2), (0.1, 0.3439, 4), (0.05, 0.142625, 3)])
+def test_images_needed_counts_a_promise_that_holds_with_equality(rate: float, confidence: float, n: int) -> None:
+    assert 1 - (1 - Fraction(str(rate))) ** n == Fraction(str(confidence))
+    assert images_needed(rate, confidence) == n
+
+
+def test_a_confidence_of_next_to_nothing_is_content_with_any_rank() -> None:
+    assert pac_rank(3, 0.5, 1e-45) == 1
+
+
+@pytest.mark.parametrize(("n", "place"), [(299, 1), (473, 2), (628, 3), (1568, 10)])
+def test_pac_places_at_one_percent_and_95_are_the_published_ones(n: int, place: int) -> None:
+    assert pac_rank(n, 0.01, 0.95) == n + 1 - place
+    if place > 1:
+        assert pac_rank(n - 1, 0.01, 0.95) == n + 1 - place  # one image fewer: one place fewer
+
+
+def test_pac_rank_is_fine_with_a_million_images_and_tails_below_the_smallest_float() -> None:
+    rank = pac_rank(10**6, 0.01, 0.95)
+    exceeds = stats.binom.cdf([10**6 - rank, 10**6 - rank + 1], 10**6, 0.01)
+    assert exceeds[0] <= 0.05 < exceeds[1]
+    n, share = 170_000, 0.999_999  # that no score lies in the share has a chance of 1e-1020000
+    assert pac_rank(n, share, 0.95) == n + 1 - int(stats.binom.ppf(0.05, n, share))
+
+
+@given(n=st.integers(1, 3_000), confidence=st.none() | confidences)
+@unhurried
+def test_smallest_rate_is_promised_and_nothing_below_it(n: int, confidence: float | None) -> None:
+    def rank(rate: float) -> int:
+        return conformal_rank(n, rate) if confidence is None else pac_rank(n, rate, confidence)
+
+    smallest = smallest_rate(n, confidence)
+    assert rank(smallest) == n
+    with pytest.raises(CalibrationError):
+        rank(smallest * (1 - 1e-9))
+    exact = 1 / (n + 1) if confidence is None else 1 - (1 - confidence) ** (1 / n)
+    assert smallest == pytest.approx(exact, rel=1e-9)
+
+
+@given(rate=rates, confidence=st.none() | confidences)
+@unhurried
+def test_images_needed_can_promise_and_one_fewer_cannot(rate: float, confidence: float | None) -> None:
+    def rank(n: int) -> int:
+        return conformal_rank(n, rate) if confidence is None else pac_rank(n, rate, confidence)
+
+    needed = images_needed(rate, confidence)
+    assert rank(needed) == needed  # with none to spare: the largest score is the threshold
+    if needed > 1:
+        with pytest.raises(CalibrationError):
+            rank(needed - 1)
+
+
+@pytest.mark.parametrize(("confidence", "needed"), [(None, 99), (0.95, 299)])
+def test_too_few_images_are_told_what_they_can_promise_and_how_many_it_takes(
+    confidence: float | None, needed: int
+) -> None:
+    with pytest.raises(CalibrationError) as caught:
+        _ = decision(np.arange(50), rate=0.01, confidence=confidence).threshold
+    message = str(caught.value)
+    assert f"1% needs {needed}" in message
+    assert "\n" not in message
+    if confidence is None:
+        assert "50 held-out normal images can promise 2.0% at best" in message
+    else:
+        assert "50 held-out normal images can promise 5.9% at best with 95% confidence" in message
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95])
+@pytest.mark.parametrize("n", [1, 2, 51, 98, 150, 298])
+def test_the_rate_that_an_error_offers_can_really_be_had(n: int, confidence: float | None) -> None:
+    too_small = 0.0001
+    with pytest.raises(CalibrationError) as caught:
+        _ = decision(np.arange(n), rate=too_small, confidence=confidence).threshold
+    offered = Decimal(str(caught.value).split("promise ")[1].split("%")[0]) / 100
+    assert decision(np.arange(n), rate=float(offered), confidence=confidence).threshold == n - 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0, math.nan])
+def test_rates_outside_0_to_1_are_refused(rate: float) -> None:
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        conformal_rank(100, rate)
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        images_needed(rate)
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        pac_rank(100, 0.1, rate)
+
+
+def test_no_images_can_promise_nothing() -> None:
+    with pytest.raises(CalibrationError, match="0 held-out normal images can promise nothing"):
+        conformal_rank(0, 0.01)
+    with pytest.raises(CalibrationError, match="0 held-out normal images can promise nothing"):
+        smallest_rate(0)
+
+
+# The realised rate
+
+
+@pytest.mark.parametrize(("n", "upper"), [(99, 0.02981), (499, 0.01825), (999, 0.01567), (4999, 0.01242)])
+def test_upper_95_bound_of_the_realised_rate_is_the_published_one(n: int, upper: float) -> None:
+    # a central interval of 90% ends at the one-sided bound of 95%
+    assert round(realised_range(n, conformal_rank(n, 0.01), level=0.9)[1], 5) == upper
+
+
+@pytest.mark.parametrize(
+    ("n", "rank"), [(1, 1), (2, 1), (99, 99), (99, 50), (99, 1), (4_999, 4_950), (10**6, 990_001), (10**6, 10**6)]
+)
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_realised_range_is_the_beta_interval(n: int, rank: int, level: float) -> None:
+    expected = stats.beta.interval(level, n + 1 - rank, rank)
+    assert realised_range(n, rank, level) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("rank", [0, 11, -1])
+def test_realised_range_refuses_a_rank_that_does_not_exist(rank: int) -> None:
+    with pytest.raises(SettingsError, match="does not exist"):
+        realised_range(10, rank)
+
+
+SETS = 2_000
+
+
+def realised_rates(n: int, rate: float, confidence: float | None) -> Scores:
+    """False-alarm rates of many calibrations: of uniform scores a share of exactly 1 - t lies above t."""
+    draws = np.random.default_rng([n, round(rate * 100)]).random((SETS, n))
+    return np.array([1 - decision(scores, rate=rate, confidence=confidence).threshold for scores in draws])
+
+
+@pytest.mark.parametrize("n", [99, 199, 999])
+@pytest.mark.parametrize("rate", [0.01, 0.05])
+def test_conformal_thresholds_flag_no_more_than_asked_on_average(n: int, rate: float) -> None:
+    realised = realised_rates(n, rate, None)
+    law = stats.beta(n + 1 - conformal_rank(n, rate), conformal_rank(n, rate))
+    # four standard errors of the mean of so many draws: passed by chance 3 times in 100,000
+    assert realised.mean() <= rate + 4 * law.std() / math.sqrt(SETS)
+    assert law.mean() == pytest.approx(rate)  # the promise is used up, so the test above can fail
+    assert stats.kstest(realised, law.cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("n", "rate"), [(99, 0.05), (199, 0.05), (999, 0.05), (999, 0.01), (299, 0.01)])
+def test_pac_thresholds_flag_more_than_asked_in_at_most_5_percent_of_calibrations(n: int, rate: float) -> None:
+    broken = (realised_rates(n, rate, 0.95) > rate).mean()
+    expected = float(chance_of_exceeding(n, pac_rank(n, rate, 0.95), rate))
+    # four standard errors of a share among so many calibrations
+    assert broken <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / SETS)
+    assert broken == pytest.approx(expected, abs=4 * math.sqrt(expected / SETS))
+
+
+@pytest.mark.parametrize("n", [99, 199, 298])
+def test_one_percent_with_confidence_is_refused_below_299_images(n: int) -> None:
+    with pytest.raises(CalibrationError, match="1% needs 299"):
+        _ = decision(np.arange(n), rate=0.01, confidence=0.95).threshold
+
+
+# p-values
+
+
+@given(tied_scores | continuous_scores, tied_scores | continuous_scores)
+@unhurried
+def test_p_values_count_the_scores_at_or_above(calibration: list[float], scores: list[float]) -> None:
+    n = len(calibration)
+    expected = [(1 + sum(other >= score for other in calibration)) / (n + 1) for score in scores]
+    assert p_values(calibration, scores).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), rates)
+@unhurried
+def test_p_values_are_valid_whatever_the_ties(scores: list[int], rate: float) -> None:
+    # exchangeable: each of the n + 1 scores is as likely as the others to be the new one
+    small = [p_values(scores[:i] + scores[i + 1 :], [scores[i]])[0] <= rate for i in range(len(scores))]
+    assert Fraction(sum(small), len(scores)) <= Fraction(str(rate))
+
+
+@given(tied_scores | continuous_scores, tied_scores | continuous_scores, rates)
+@unhurried
+def test_a_p_value_at_most_the_rate_is_the_same_as_a_score_above_the_threshold(
+    calibration: list[float], scores: list[float], rate: float
+) -> None:
+    if rate < smallest_rate(len(calibration)):
+        assert (p_values(calibration, scores) > rate).all()
+        return
+    chosen = decision(calibration, rate=rate)
+    asked = calibration + scores  # among them scores that equal the threshold
+    assert chosen.labels(asked).tolist() == (chosen.p_values(asked) <= rate).astype(int).tolist()
+
+
+# Verdicts
+
+
+def test_a_score_equal_to_the_threshold_is_normal() -> None:
+    chosen = decision(np.arange(1, 100), rate=0.01)
+    assert chosen.threshold == 99
+    labels = chosen.labels([98.0, 99.0, np.nextafter(99.0, 100.0), math.inf])
+    assert labels.dtype == np.int8
+    assert labels.tolist() == [0, 0, 1, 1]
+
+
+def test_tied_calibration_scores_never_flag_more_than_asked() -> None:
+    calibration = np.repeat([1.0, 2.0, 3.0], [80, 10, 9])
+    chosen = decision(calibration, rate=0.05)
+    assert chosen.threshold == 3.0  # the fifth largest of the hundred places is still a 3
+    assert chosen.labels(calibration).sum() == 0
+    assert decision(calibration, rate=0.10).threshold == 2.0
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "rank"), [(1, 1 / 2, 1), (50, 1 / 51, 50), (98, 1 / 99, 98), (99, 0.01, 99), (5_000, 0.01, 4_951)]
+)
+def test_without_a_rate_it_is_one_percent_or_the_smallest_that_can_be_promised(n: int, rate: float, rank: int) -> None:
+    chosen = decision(np.arange(1, n + 1))
+    assert chosen.false_alarm_rate == pytest.approx(rate, rel=1e-12)
+    assert chosen.threshold == rank
+
+
+def test_without_a_rate_confidence_counts_in_what_can_be_promised() -> None:
+    assert decision(np.arange(298), confidence=0.95).false_alarm_rate == pytest.approx(1 - 0.05 ** (1 / 298))
+    assert decision(np.arange(299), confidence=0.95).false_alarm_rate == 0.01
+
+
+def test_conformal_without_calibration_images_names_the_missing_step() -> None:
+    chosen = decision(training=np.arange(10))
+    for ask in (
+        lambda: chosen.threshold,
+        lambda: chosen.false_alarm_rate,
+        lambda: chosen.labels([1.0]),
+        chosen.promise,
+    ):
+        with pytest.raises(StateError, match="calibrate"):
+            ask()
+    assert chosen.conformal_threshold is None
+    assert np.isnan(chosen.p_values([0.0, 1.0])).all()
+
+
+def test_train_percentile_is_numpys_and_needs_no_calibration() -> None:
+    training = np.random.default_rng(0).normal(size=731)
+    chosen = decision(training=training, percentile=98.5)
+    assert chosen.threshold == np.percentile(training, 98.5)
+    assert chosen.percentile_threshold == chosen.threshold
+    assert chosen.conformal_threshold is None
+    assert chosen.labels(training).sum() == (training > np.percentile(training, 98.5)).sum() == 11
+    assert np.isnan(chosen.p_values(training)).all()
+    assert chosen.false_alarm_rate == 0.01
+
+
+def test_train_percentile_without_training_scores_says_so() -> None:
+    chosen = decision(np.arange(99), percentile=99.0)
+    assert chosen.percentile_threshold is None
+    with pytest.raises(StateError, match="training scores"):
+        _ = chosen.threshold
+
+
+def test_both_methods_are_computed_whichever_decides() -> None:
+    calibration, training = np.arange(99.0), np.arange(50.0)
+    for percentile in (None, 99.0):
+        chosen = decision(calibration, training, rate=0.01, percentile=percentile)
+        assert chosen.conformal_threshold == 98.0
+        assert chosen.percentile_threshold == np.percentile(training, 99.0)
+        assert chosen.threshold == (98.0 if percentile is None else np.percentile(training, 99.0))
+
+
+def test_a_rate_that_cannot_be_promised_stops_conformal_but_not_the_percentile() -> None:
+    chosen = decision(np.arange(50), np.arange(50), rate=0.01, percentile=99.0)
+    assert chosen.conformal_threshold is None
+    assert chosen.threshold == np.percentile(np.arange(50), 99.0)
+
+
+# Awkward scores
+
+
+def test_nan_scores_are_refused_everywhere() -> None:
+    bad = [1.0, math.nan, 2.0]
+    chosen = decision(np.arange(99), rate=0.01)
+    for ask in (
+        lambda: decision(calibration=bad),
+        lambda: decision(training=bad),
+        lambda: chosen.labels(bad),
+        lambda: chosen.p_values(bad),
+        lambda: decision().p_values(bad),
+        lambda: p_values(bad, [1.0]),
+    ):
+        with pytest.raises(CalibrationError, match="score 1 of 3 is NaN"):
+            ask()
+
+
+def test_infinite_calibration_scores_sort_last_and_may_end_all_flagging() -> None:
+    scores = np.r_[np.arange(198.0), math.inf]
+    spared = decision(scores[::-1], rate=0.01)
+    assert spared.threshold == 197.0  # the second largest: one infinite image is within the promise
+    assert spared.labels([math.inf]).tolist() == [1]
+    stuck = decision(np.r_[scores[:197], math.inf, math.inf], rate=0.01)
+    assert stuck.threshold == math.inf
+    assert stuck.labels([math.inf, 1e308]).tolist() == [0, 0]
+    assert stuck.promise().startswith("No image can be flagged")
+
+
+@pytest.mark.parametrize(("infinite", "threshold"), [(1, 99.0), (2, math.inf), (3, math.inf)])
+def test_infinite_training_scores_give_no_nan_percentile(infinite: int, threshold: float) -> None:
+    training = np.r_[np.arange(101.0 - infinite), [math.inf] * infinite]
+    assert decision(training=training, percentile=99.0).threshold == threshold
+
+
+def test_a_decision_keeps_sorted_read_only_copies() -> None:
+    mine = np.array([3.0, 1.0, 2.0])
+    chosen = decision(mine, mine)
+    mine[0] = 100.0
+    assert chosen.calibration_scores.tolist() == [1.0, 2.0, 3.0]
+    assert chosen.training_scores.tolist() == [3.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match="read-only"):
+        chosen.calibration_scores[0] = 0.0
+
+
+def test_float32_scores_are_compared_with_the_float32_scores_they_came_from() -> None:
+    scores = np.random.default_rng(1).random(99).astype(np.float32)
+    assert decision(scores, rate=0.01).labels(scores).sum() == 0
+
+
+# Sentences
+
+
+def test_the_promise_says_what_by_how_many_and_how_far_the_realised_rate_may_lie() -> None:
+    said = decision(np.arange(999), rate=0.01).promise()
+    assert said.startswith("At most 1% of normal images are flagged, on average")
+    assert "999 held-out normal images" in said
+    low, high = stats.beta.interval(0.95, 10, 990)
+    assert f"between {low:.3%} and {high:.2%} in 95%" in said
+
+
+def test_the_promise_names_its_confidence() -> None:
+    assert "At most 1% of normal images are flagged, with 95% confidence" in (
+        decision(np.arange(299), rate=0.01, confidence=0.95).promise()
+    )
+
+
+def test_the_promise_says_when_the_rate_is_larger_than_the_usual_one_percent() -> None:
+    assert decision(np.arange(50)).promise().startswith("At most 2.0% (the smallest that can be promised) of normal")
+    assert "smallest" not in decision(np.arange(99)).promise()
+
+
+def test_the_training_percentile_promises_nothing_and_shows_what_it_gives() -> None:
+    training = np.arange(101.0)
+    assert "promises nothing" in decision(training=training, percentile=99.0).promise()
+    shown = decision(np.arange(200.0), training, percentile=99.0).promise()
+    assert shown.endswith("promises nothing; it flags 50.0% of 200 held-out normal images.")
+
+
+def test_calibration_needs_neither_scipy_nor_scikit_learn_nor_torch() -> None:
+    code = (
+        "import sys; sys.modules.update(scipy=None, sklearn=None, torch=None); import numpy as np;"
+        "from oddlens.calibration import Decision; from oddlens.config import DecisionSettings;"
+        "print(Decision(DecisionSettings(confidence=0.9), np.arange(999.0), np.empty(0)).promise())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("At most 1%")

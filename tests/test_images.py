@@ -1,0 +1,705 @@
+"""Bytes become pixels: real files of every kind, with the values that must come out of them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from oddlens.config import InputSpec
+from oddlens.errors import DataError, ImageError, SettingsError
+from oddlens.images import (
+    ImageInfo,
+    as_pixels,
+    choose_spec,
+    decode,
+    fit_to,
+    probe,
+    read_mask,
+    read_roi,
+    resize_map,
+    value_max,
+)
+
+Array = npt.NDArray[Any]
+
+# 48 high, 100 wide, 4,800 different levels spread over all 16 bits: an 8-bit detour or a swapped byte shows.
+LEVELS = (np.arange(4800, dtype=np.uint16) * 13 + 7).reshape(48, 100)
+GREY = np.arange(48 * 100, dtype=np.uint16).reshape(48, 100).astype(np.uint8)
+COLOUR = np.random.default_rng(0).integers(0, 256, (48, 100, 3), dtype=np.uint8)
+
+
+def save(path: Path, array: Array, **options: Any) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def check(path: Path, expected: Array) -> None:
+    """The file decodes to exactly these pixels, as its header announced."""
+    pixels = decode(path)
+    expected = expected[..., None] if expected.ndim == 2 else expected
+    np.testing.assert_array_equal(pixels, expected)
+    assert pixels.dtype == expected.dtype
+    height, width, channels = pixels.shape
+    assert probe(path) == ImageInfo(height, width, 1 if channels == 1 else 3, 8 if pixels.dtype == np.uint8 else 16)
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+
+
+def refused(path: Path) -> str:
+    """Both `probe` and `decode` refuse the file in the same single line; gives the reason."""
+    with pytest.raises(ImageError) as announced:
+        probe(path)
+    with pytest.raises(ImageError) as raised:
+        decode(path)
+    assert str(announced.value) == str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.name == str(path)
+    return raised.value.reason
+
+
+def png(path: Path, depth: int, kind: int, rows: list[bytes], width: int, **chunks: bytes) -> Path:
+    """A PNG of any bit depth and colour type; chunks named in upper case follow the pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    early = b"".join(
+        chunk(name.encode(), data) for name, data in chunks.items() if not name.isupper() or name == "PLTE"
+    )
+    late = b"".join(chunk(b"eXIf", data) for name, data in chunks.items() if name == "LATE")
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + early + data + late + chunk(b"IEND", b""))
+    return path
+
+
+def tiff(path: Path, data: bytes, order: str = "<", **tags: Any) -> Path:
+    """A TIFF of one strip (or, with planar=2, one a channel) made tag by tag; deflated if compression=8."""
+    codes = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "orientation": 274}
+    codes |= {"samples": 277, "planar": 284, "extra": 338, "format": 339, "tile_width": 322, "tile_height": 323}
+    if tags.get("compression") == 8:
+        data = zlib.compress(data)
+    values = {codes[name]: value if isinstance(value, list) else [value] for name, value in tags.items()}
+    strips = values.get(277, [1])[0] if tags.get("planar") == 2 else 1
+    offsets = [8 + i * (len(data) // strips) for i in range(strips)]
+    values |= {273: offsets, 278: values[257], 279: [len(data) // strips] * strips}
+    body, entries = bytearray(data + b"\0" * (len(data) % 2)), b""
+    for code, numbers in sorted(values.items()):
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(packed) > 4:
+            packed, body = struct.pack(f"{order}I", 8 + len(body)), body + packed
+        entries += struct.pack(f"{order}HHI", code, 4, len(numbers)) + packed
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(body))
+    path.write_bytes(start + body + struct.pack(f"{order}H", len(values)) + entries + b"\0\0\0\0")
+    return path
+
+
+# Grey
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+def test_eight_bit_colour_keeps_every_value(tmp_path: Path, suffix: str) -> None:
+    options = {"lossless": True} if suffix == ".webp" else {}
+    check(save(tmp_path / f"a{suffix}", COLOUR, **options), COLOUR)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_eight_bit_grey_keeps_every_value(tmp_path: Path, suffix: str) -> None:
+    check(save(tmp_path / f"a{suffix}", GREY), GREY)
+
+
+def test_jpeg_keeps_flat_colours_within_its_rounding(tmp_path: Path) -> None:
+    flat = np.zeros((16, 32, 3), np.uint8)
+    flat[:, :16], flat[:, 16:] = (200, 30, 60), (20, 180, 90)
+    pixels = decode(save(tmp_path / "a.jpg", flat, quality=100, subsampling=0))
+    assert np.abs(pixels.astype(int) - flat).max() <= 2
+    grey = decode(save(tmp_path / "b.jpeg", flat[..., 0], quality=100))
+    assert grey.shape == (16, 32, 1)
+    assert np.abs(grey[..., 0].astype(int) - flat[..., 0]).max() <= 1
+
+
+def test_16_bit_png_keeps_all_levels(tmp_path: Path) -> None:
+    check(save(tmp_path / "a.png", LEVELS), LEVELS)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_tiff_keeps_all_levels_in_both_byte_orders(tmp_path: Path, order: str, compression: int) -> None:
+    data = LEVELS.astype(f"{order}u2").tobytes()
+    tags: dict[str, Any] = {"width": 100, "height": 48, "bits": 16, "compression": compression, "photometric": 1}
+    check(tiff(tmp_path / "a.tif", data, order, **tags), LEVELS)
+
+
+def test_12_bit_data_in_a_16_bit_file_is_not_rescaled(tmp_path: Path) -> None:
+    check(save(tmp_path / "a.png", LEVELS % 4096), LEVELS % 4096)
+
+
+def test_packed_12_bit_tiff_keeps_all_levels(tmp_path: Path) -> None:
+    levels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    even, odd = levels[:, ::2], levels[:, 1::2]
+    packed = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], axis=-1).astype(np.uint8).tobytes()
+    check(tiff(tmp_path / "a.tif", packed, width=64, height=64, bits=12, photometric=1), levels)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_tiff_in_which_zero_is_white_is_inverted_at_both_depths(tmp_path: Path, compression: int) -> None:
+    tags: dict[str, Any] = {"width": 100, "height": 48, "compression": compression, "photometric": 0}
+    check(tiff(tmp_path / "16.tif", LEVELS.astype("<u2").tobytes(), bits=16, **tags), 65535 - LEVELS)
+    check(tiff(tmp_path / "8.tif", GREY.tobytes(), bits=8, **tags), 255 - GREY)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_one_bit_images_become_black_and_white(tmp_path: Path, suffix: str) -> None:
+    bits = np.random.default_rng(1).random((9, 21)) > 0.5
+    check(save(tmp_path / f"a{suffix}", bits), bits.astype(np.uint8) * np.uint8(255))
+
+
+def test_two_and_four_bit_grey_spans_the_whole_range(tmp_path: Path) -> None:
+    check(png(tmp_path / "4.png", 4, 0, [b"\x01\x2f"], width=4), np.array([[0, 17, 34, 255]], np.uint8))
+    check(png(tmp_path / "2.png", 2, 0, [b"\x1b"], width=4), np.array([[0, 85, 170, 255]], np.uint8))
+
+
+# Colour
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_a_palette_gives_its_colours_and_a_grey_one_gives_grey(tmp_path: Path, suffix: str) -> None:
+    palette = np.random.default_rng(2).integers(0, 256, (256, 3), dtype=np.uint8)
+    image = Image.fromarray(GREY)
+    for name, colours in {"colour": palette, "grey": palette[:, :1].repeat(3, axis=1)}.items():
+        image.putpalette(colours.tobytes())
+        image.save(tmp_path / f"{name}{suffix}")
+    check(tmp_path / f"colour{suffix}", palette[GREY])
+    check(tmp_path / f"grey{suffix}", palette[GREY][..., 0])
+
+
+def test_cmyk_jpeg_is_not_shown_as_a_negative(tmp_path: Path) -> None:
+    inks = np.zeros((16, 48, 4), np.uint8)
+    inks[:, 16:32], inks[:, 32:] = (0, 255, 255, 0), (0, 0, 0, 200)
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    pixels = decode(tmp_path / "a.jpg")
+    for column, colour in ((8, (255, 255, 255)), (24, (255, 0, 0)), (40, (55, 55, 55))):
+        assert np.abs(pixels[8, column].astype(int) - colour).max() <= 3
+    assert probe(tmp_path / "a.jpg") == ImageInfo(16, 48, 3, 8)
+
+
+def test_cmyk_jpeg_without_adobes_mark_is_refused_rather_than_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path)
+    data = path.read_bytes()
+    mark = data.index(b"\xff\xee")
+    path.write_bytes(data[:mark] + data[mark + 2 + struct.unpack(">H", data[mark + 2 : mark + 4])[0] :])
+    assert "inks" in refused(path)
+
+
+def test_cmyk_and_ycbcr_tiff_become_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 5), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    check(tmp_path / "cmyk.tif", np.full((5, 4, 3), (255, 0, 0), np.uint8))
+    Image.new("YCbCr", (4, 5), (76, 85, 255)).save(tmp_path / "ycbcr.tif")
+    assert np.abs(decode(tmp_path / "ycbcr.tif").astype(int) - (255, 0, 0)).max() <= 2
+
+
+def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
+    check(save(tmp_path / "a.png", COLOUR, icc_profile=b"not even a profile"), COLOUR)
+
+
+# Transparency
+
+
+def test_transparent_pixels_show_white_and_never_their_hidden_colour(tmp_path: Path) -> None:
+    layers = np.array([[(10, 20, 30, 0), (10, 20, 30, 255), (10, 20, 30, 51), (255, 255, 255, 0)]], np.uint8)
+    # 51 of 255 is a fifth: 10/5 + 255*4/5 = 206, 20/5 + 204 = 208, 30/5 + 204 = 210
+    expected = np.array([[(255, 255, 255), (10, 20, 30), (206, 208, 210), (255, 255, 255)]], np.uint8)
+    check(save(tmp_path / "a.png", layers), expected)
+    check(save(tmp_path / "a.tif", layers), expected)
+    check(save(tmp_path / "a.webp", layers, lossless=True, exact=True), expected)
+
+
+def test_transparent_grey_stays_grey(tmp_path: Path) -> None:
+    layers = np.array([[(10, 0), (10, 255), (10, 51)]], np.uint8)
+    Image.fromarray(layers, mode="LA").save(tmp_path / "a.png")
+    check(tmp_path / "a.png", np.array([[255, 10, 206]], np.uint8))
+
+
+def test_premultiplied_grey_is_divided_by_its_alpha_first(tmp_path: Path) -> None:
+    tags: dict[str, Any] = {"bits": [8, 8], "samples": 2, "extra": 1, "photometric": 1}
+    path = tiff(tmp_path / "a.tif", bytes([50, 100, 0, 0]), width=2, height=1, **tags)
+    check(path, np.array([[205, 255]], np.uint8))  # 50/100 is half grey, over white at 100/255
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_palette_transparency_is_laid_over_white(tmp_path: Path, grey: bool) -> None:
+    colours = [(9, 9, 9), (100, 100, 100), (3, 3, 3)] if grey else [(9, 8, 7), (100, 50, 0), (1, 2, 3)]
+    palette = bytes(value for colour in colours for value in colour)
+    path = png(tmp_path / "a.png", 8, 3, [b"\0\1\2"], width=3, PLTE=palette, tRNS=b"\x00\x33")
+    expected = np.array([[(255,) * 3, [(v + 4 * 255 + 2) // 5 for v in colours[1]], colours[2]]], np.uint8)
+    check(path, expected[..., 0] if grey else expected)
+
+
+def test_a_colour_key_is_transparent(tmp_path: Path) -> None:
+    path = png(tmp_path / "a.png", 8, 2, [bytes(range(6))], width=2, tRNS=b"\0\0\0\1\0\2")
+    check(path, np.array([[(255, 255, 255), (3, 4, 5)]], np.uint8))
+    check(png(tmp_path / "b.png", 8, 0, [b"\7\x08"], width=2, tRNS=b"\0\7"), np.array([[255, 8]], np.uint8))
+    check(png(tmp_path / "c.png", 1, 0, [b"\x40"], width=2, tRNS=b"\0\0"), np.array([[255, 255]], np.uint8))
+
+
+def test_transparency_that_pillow_gets_wrong_is_refused(tmp_path: Path) -> None:
+    assert "2 or 4 bits" in refused(png(tmp_path / "a.png", 4, 0, [b"\x01\x2f"], width=4, tRNS=b"\0\2"))
+    assert "16 bits" in refused(png(tmp_path / "b.png", 16, 0, [b"\0\1\0\2"], width=2, tRNS=b"\0\1"))
+
+
+def test_an_image_without_one_visible_pixel_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(ImageError, match="transparent everywhere"):
+        decode(path)
+
+
+# Orientation
+
+
+SIDES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def stored(upright: Array, orientation: int) -> Array:
+    """What a camera held that way writes: EXIF names the sides on which row 0 and column 0 of the file belong."""
+    rows, columns = SIDES[orientation]
+    image = upright if rows in ("top", "bottom") else upright.swapaxes(0, 1)
+    return image[:: -1 if rows in ("bottom", "right") else 1, :: -1 if columns in ("bottom", "right") else 1]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    upright = COLOUR[:4, :6].repeat(16, axis=0).repeat(16, axis=1)
+    if suffix == ".jpg":
+        upright = upright[..., 0]
+    exif = Image.Exif()
+    exif[274] = orientation
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"quality": 100} if suffix == ".jpg" else {}
+    path = save(tmp_path / f"a{suffix}", np.ascontiguousarray(stored(upright, orientation)), exif=exif, **options)
+    if suffix == ".jpg":
+        assert probe(path) == ImageInfo(64, 96, 1, 8)
+        assert np.abs(decode(path)[..., 0].astype(int) - upright).max() <= 2
+    else:
+        check(path, upright)
+
+
+def test_16_bit_tiff_is_turned_too(tmp_path: Path) -> None:
+    data = np.ascontiguousarray(stored(LEVELS, 6)).astype("<u2").tobytes()
+    check(tiff(tmp_path / "a.tif", data, width=48, height=100, bits=16, photometric=1, orientation=6), LEVELS)
+
+
+def test_unreadable_exif_counts_as_upright(tmp_path: Path) -> None:
+    check(save(tmp_path / "a.png", COLOUR, exif=b"Exif\0\0no such header"), COLOUR)
+
+
+def test_an_orientation_after_the_pixels_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    late = png(tmp_path / "a.png", 8, 0, [b"\1\2", b"\3\4"], width=2, LATE=exif.tobytes()[6:])
+    with pytest.raises(ImageError, match="after its pixels"):
+        decode(late)
+    exif[274] = 1
+    harmless = png(tmp_path / "b.png", 8, 0, [b"\1\2", b"\3\4"], width=2, LATE=exif.tobytes()[6:])
+    check(harmless, np.array([[1, 2], [3, 4]], np.uint8))
+
+
+# What would lose something is refused
+
+
+def test_16_bit_colour_is_refused_because_only_8_bits_can_be_read(tmp_path: Path) -> None:
+    wide = np.stack([LEVELS, LEVELS, LEVELS], axis=-1)
+    rows = [row.astype(">u2").tobytes() for row in wide]
+    assert "16-bit grey" in refused(png(tmp_path / "a.png", 16, 2, rows, width=100))
+    assert "16-bit grey" in refused(png(tmp_path / "b.png", 16, 4, [b"\0\1\0\2"], width=1))
+    tags: dict[str, Any] = {"width": 100, "height": 48, "bits": [16] * 3, "samples": 3, "photometric": 2}
+    assert "16-bit grey" in refused(tiff(tmp_path / "c.tif", wide.astype("<u2").tobytes(), **tags))
+    planes = np.moveaxis(wide, -1, 0).astype("<u2").tobytes()
+    assert "16-bit grey" in refused(tiff(tmp_path / "d.tif", planes, planar=2, **tags))
+
+
+@pytest.mark.parametrize(("mode", "word"), [("F", "floating"), ("I", "32-bit"), ("LAB", "LAB")])
+def test_other_kinds_of_pixels_are_refused_by_name(tmp_path: Path, mode: str, word: str) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "a.tif")
+    assert word in refused(tmp_path / "a.tif")
+
+
+def test_tiff_samples_that_would_be_misread_are_refused(tmp_path: Path) -> None:
+    size: dict[str, Any] = {"width": 8, "height": 8}
+    signed = tiff(tmp_path / "a.tif", bytes(64), bits=8, photometric=1, format=2, **size)
+    assert "signed" in refused(signed)
+    four = tiff(tmp_path / "b.tif", bytes(256), bits=[8] * 4, samples=4, extra=0, photometric=2, **size)
+    assert "extra channel" in refused(four)
+    reduced = tiff(tmp_path / "c.tif", bytes(192), bits=[8] * 3, samples=3, photometric=6, **size)
+    assert "YCbCr" in refused(reduced)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
+def test_several_pages_or_frames_are_refused(tmp_path: Path, suffix: str) -> None:
+    more = [Image.fromarray(255 - COLOUR)]
+    assert "several" in refused(save(tmp_path / f"a{suffix}", COLOUR, save_all=True, append_images=more))
+
+
+def test_of_a_multi_picture_jpeg_the_main_picture_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("L", (32, 24), 200).save(path, "MPO", save_all=True, append_images=[Image.new("L", (32, 24), 20)])
+    check(path, np.full((24, 32), 200, np.uint8))
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2"])
+def test_arrays_of_small_whole_numbers_are_taken_as_they_are(dtype: Any) -> None:
+    grey, colour = np.arange(2 * 5 * 6).reshape(2, 5, 6), np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3) % 256
+    for array, expected in ((grey, grey[..., None]), (grey[..., None], grey[..., None]), (colour, colour)):
+        pixels = as_pixels(array.astype(dtype))
+        np.testing.assert_array_equal(pixels, expected)
+        assert pixels.dtype == np.dtype(dtype).newbyteorder("=")
+        assert pixels.dtype.isnative
+
+
+def test_bool_becomes_black_and_white() -> None:
+    pixels = as_pixels(np.eye(5, dtype=bool)[None])
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels[0, ..., 0], np.eye(5) * 255)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_fill_16_bits(dtype: Any) -> None:
+    pixels = as_pixels(np.array([0.0, 0.25, 0.5, 1.0], dtype).reshape(1, 2, 2))
+    assert pixels.dtype == np.uint16
+    assert pixels.ravel().tolist() == [0, 16384, 32768, 65535]
+
+
+def test_a_dark_float_image_is_not_stretched() -> None:
+    assert as_pixels(np.full((1, 4, 4), 1 / 255)).max() == 257
+
+
+@pytest.mark.parametrize("levels", [255, 4095, 65535])
+def test_floats_made_from_whole_levels_stay_apart(levels: int) -> None:
+    floats = (np.arange(levels + 1, dtype=np.float64) / levels).reshape(1, 1, -1, 1)
+    whole = as_pixels(floats).ravel().astype(np.int64)
+    np.testing.assert_array_equal(np.rint(whole * levels / 65535), np.arange(levels + 1))
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, -0.001, 1.001, 255.0])
+def test_floats_outside_0_to_1_are_refused_not_guessed(worst: float) -> None:
+    array = np.full((1, 4, 4), 0.5)
+    array[0, 2, 1] = worst
+    with pytest.raises(ImageError, match=r"mine: holds floats .* must be in 0\.\.1; divide by"):
+        as_pixels(array, "mine")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint32, np.int8, np.complex64, object])
+def test_other_types_are_refused_with_the_conversion(dtype: Any) -> None:
+    with pytest.raises(ImageError, match=r"astype\(np\.uint8\)"):
+        as_pixels(np.zeros((1, 4, 4), dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [
+        ((28, 28), r"array\[None\]"),
+        ((28, 28, 3), r"array\[None\]"),
+        ((28, 28, 1), r"array\[None\]"),
+        ((5, 3, 32, 32), r"np\.moveaxis\(array, 1, -1\)"),
+        ((5, 1, 28, 28), r"np\.moveaxis\(array, 1, -1\)"),
+        ((5, 32, 32, 4), r"array\[\.\.\., :3\]"),
+        ((0, 28, 28), "at least one"),
+        ((5, 0, 28, 3), "at least one"),
+        ((28,), r"\(N, H, W, C\)"),
+        ((1, 1, 28, 28, 3), r"\(N, H, W, C\)"),
+    ],
+)
+def test_other_shapes_are_refused_with_the_fix(shape: tuple[int, ...], fix: str) -> None:
+    with pytest.raises(ImageError, match=fix):
+        as_pixels(np.zeros(shape, np.uint8))
+
+
+def test_a_list_is_refused_with_the_conversion() -> None:
+    with pytest.raises(ImageError, match=r"np\.asarray"):
+        as_pixels([[[0, 1]]])  # type: ignore[arg-type]
+
+
+# The form that a detector takes
+
+
+def test_the_full_scale_follows_depth_and_peak() -> None:
+    assert [value_max(*case) for case in ((3, 8), (255, 8), (0, 16), (4095, 16), (4096, 16))] == [
+        255,
+        255,
+        4095,
+        4095,
+        65535,
+    ]
+
+
+def infos(*sizes: tuple[int, int]) -> list[ImageInfo]:
+    """Grey 8-bit images of these (height, width)."""
+    return [ImageInfo(height, width, 1, 8) for height, width in sizes]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size", "expected"),
+    [
+        ([(28, 28)] * 3, None, (28, 28)),
+        ([(64, 10)], None, (64, 10)),
+        ([(28, 28)], 16, (16, 16)),
+        ([(100, 100)], 100, (100, 100)),
+        ([(65, 65)], None, (64, 64)),
+        ([(1000, 2000)], None, (64, 128)),
+        ([(2000, 1000)], None, (128, 64)),
+        ([(1000, 2000)], 512, (256, 512)),
+        ([(1000, 2000)], 4096, (2048, 4096)),
+        ([(50, 100)] * 2, None, (48, 96)),  # never enlarged, and 50 is nearer to 48 than to 56
+        ([(1, 5000)], None, (8, 128)),
+        ([(2, 2)], None, (8, 8)),
+        ([(100, 200), (200, 100)], None, (128, 128)),  # lying and standing cancel out
+        ([(300, 100), (100, 200), (110, 220)], None, (64, 128)),
+        ([(1000, 3000)], 4, (4, 4)),
+    ],
+)
+def test_the_size_follows_the_images(sizes: list[tuple[int, int]], size: int | None, expected: tuple[int, int]) -> None:
+    spec = choose_spec(infos(*sizes), 255, size)
+    assert (spec.height, spec.width) == expected
+
+
+def test_one_colour_image_makes_the_detector_see_colour() -> None:
+    assert choose_spec(infos((28, 28)), 255, None) == InputSpec(height=28, width=28, channels=1)
+    mixed = [*infos((28, 28)), ImageInfo(28, 28, 3, 8)]
+    assert choose_spec(mixed, 255, None) == InputSpec(height=28, width=28, channels=3)
+    assert choose_spec([ImageInfo(28, 28, 1, 16)], 4095, None).value_max == 4095
+
+
+def test_mixed_depths_are_counted_and_refused() -> None:
+    with pytest.raises(DataError, match="2 images have 8 bits and 1 have 16 bits"):
+        choose_spec([*infos((28, 28), (28, 28)), ImageInfo(28, 28, 1, 16)], 255, None)
+    with pytest.raises(DataError, match="at least one"):
+        choose_spec([], 255, None)
+
+
+@pytest.mark.parametrize("size", [3, 4097])
+def test_sizes_out_of_range_are_refused(size: int) -> None:
+    with pytest.raises(SettingsError, match=f"from 4 to 4096 pixels, got {size}"):
+        choose_spec(infos((28, 28)), 255, size)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1, max_size=9))
+def test_the_chosen_size_is_small_and_never_enlarges(sizes: list[tuple[int, int]]) -> None:
+    spec = choose_spec(infos(*sizes), 255, None)
+    longer = max(spec.height, spec.width)
+    assert longer <= 128
+    assert longer <= max(8, max(max(size) for size in sizes))
+
+
+# Fitting images to it
+
+
+def spec_of(height: int, width: int, channels: int = 1, peak: int = 255) -> InputSpec:
+    return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": peak})
+
+
+def test_an_image_that_fits_is_not_copied() -> None:
+    assert fit_to(COLOUR, spec_of(48, 100, 3), "a") is COLOUR
+
+
+def test_colour_becomes_grey_by_exact_luma_at_both_depths() -> None:
+    image = np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255), (1, 1, 0)]], np.uint8).repeat(4, axis=0)
+    # 76.245, 149.685, 29.07 and 0.886, rounded
+    np.testing.assert_array_equal(fit_to(image, spec_of(4, 4), "a")[0, :, 0], [76, 150, 29, 1])
+    wide = image.astype(np.uint16) * 257
+    np.testing.assert_array_equal(fit_to(wide, spec_of(4, 4, 1, 65535), "a")[0, :, 0], [19595, 38469, 7471, 228])
+
+
+def test_grey_becomes_colour_by_replication() -> None:
+    colour = fit_to(GREY[..., None], spec_of(48, 100, 3), "a")
+    assert colour.shape == (48, 100, 3)
+    assert all(np.array_equal(colour[..., channel], GREY) for channel in range(3))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_shrinking_averages_instead_of_dropping_pixels(dtype: Any) -> None:
+    peak = np.iinfo(dtype).max
+    stripes = np.zeros((64, 64, 1), dtype)
+    stripes[:, ::2] = peak
+    small = fit_to(stripes, spec_of(8, 8, 1, peak), "a")
+    assert small.shape == (8, 8, 1)
+    assert np.abs(small.astype(float) / peak - 0.5).max() < 0.02  # taking single pixels would give 0.5
+
+
+def test_shrinking_by_two_follows_the_triangle_filter() -> None:
+    # Weights 1/8 3/8 3/8 1/8 around each pair; at the edges the missing one is shared out: 3/7 3/7 1/7.
+    ramp = np.array([0, 0, 0, 800, 0, 0, 0, 0], np.uint16)[None, :, None].repeat(8, axis=0)
+    assert fit_to(ramp, spec_of(8, 4, 1, 65535), "a")[0, :, 0].tolist() == [0, 300, 100, 0]
+
+
+def test_sixteen_bits_are_resized_at_full_precision() -> None:
+    image = (LEVELS // 16 + 30000)[..., None]
+    small = fit_to(image, spec_of(24, 52, 1, 65535), "a")
+    assert len(np.unique(small)) > 500  # an 8-bit detour would leave fewer than 20
+    assert abs(small.mean() - image.mean()) < 10
+
+
+def test_channels_are_resized_apart() -> None:
+    small = fit_to(COLOUR, spec_of(24, 40, 3), "a")
+    for channel in range(3):
+        alone = fit_to(np.ascontiguousarray(COLOUR[..., channel : channel + 1]), spec_of(24, 40), "a")
+        np.testing.assert_array_equal(small[..., channel : channel + 1], alone)
+
+
+def test_values_above_the_full_scale_are_kept() -> None:
+    image = np.full((16, 16, 1), 5000, np.uint16)
+    assert fit_to(image, spec_of(8, 8, 1, 4095), "a").min() == 5000
+
+
+def test_another_bit_depth_is_refused_with_the_fix() -> None:
+    with pytest.raises(ImageError, match="a: has 8 bits a channel, but this detector learned from 16-bit"):
+        fit_to(GREY[..., None], spec_of(48, 100, 1, 4095), "a")
+    with pytest.raises(ImageError, match="has 16 bits a channel, but this detector learned from 8-bit"):
+        fit_to(LEVELS[..., None], spec_of(48, 100), "a")
+
+
+sides = st.integers(4, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.tuples(sides, sides), st.tuples(sides, sides), st.sampled_from([1, 3]), st.booleans())
+def test_fitting_stays_within_the_images_range(
+    seed: int, old: tuple[int, int], new: tuple[int, int], channels: int, wide: bool
+) -> None:
+    peak = 65535 if wide else 255
+    generator = np.random.default_rng(seed)
+    low, high = np.sort(generator.integers(0, peak, 2, endpoint=True))
+    image: Any = generator.integers(low, high, (*old, channels), endpoint=True).astype(np.uint16 if wide else np.uint8)
+    for wanted in (1, 3):
+        fitted = fit_to(image, spec_of(*new, wanted, peak), "a")
+        assert fitted.shape == (*new, wanted)
+        assert fitted.dtype == image.dtype
+        assert low <= fitted.min() <= fitted.max() <= high
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 65535), st.tuples(sides, sides), st.tuples(sides, sides), st.sampled_from([1, 3]))
+def test_a_constant_image_stays_constant(level: int, old: tuple[int, int], new: tuple[int, int], channels: int) -> None:
+    wide, narrow = np.full((*old, channels), level, np.uint16), np.full((*old, channels), level % 256, np.uint8)
+    for wanted in (1, 3):
+        assert (fit_to(wide, spec_of(*new, wanted, 65535), "a") == level).all()
+        assert (fit_to(narrow, spec_of(*new, wanted), "a") == level % 256).all()
+
+
+# Maps, masks, regions
+
+
+def test_a_map_grows_between_pixel_centres() -> None:
+    grown = resize_map(np.array([[0.0, 1.0]]), 2, 4)
+    assert grown.dtype == np.float32
+    np.testing.assert_allclose(grown, [[0, 0.25, 0.75, 1]] * 2, atol=1e-6)
+
+
+def test_a_map_keeps_values_beyond_any_image_range() -> None:
+    np.testing.assert_allclose(resize_map(np.full((3, 5), -1e6), 7, 2), np.full((7, 2), -1e6))
+
+
+def test_only_grey_over_127_is_marked(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.array([[0, 127, 128, 255]], np.uint8))
+    assert read_mask(path).tolist() == [[False, False, True, True]]
+    wide = save(tmp_path / "b.png", np.array([[0, 127 * 257, 127 * 257 + 1, 65535]], np.uint16))
+    assert read_mask(wide).tolist() == [[False, False, True, True]]
+    assert not read_mask(save(tmp_path / "c.png", np.zeros((3, 3), np.uint8))).any()
+
+
+def test_masks_of_any_mode_are_read(tmp_path: Path) -> None:
+    marks = np.eye(6, dtype=bool)
+    white = marks[..., None].repeat(3, axis=-1) * np.uint8(255)
+    see_through = np.concatenate([np.full((6, 6, 3), 255, np.uint8), white[..., :1]], axis=-1)
+    for name, array in {"bits": marks, "colour": white, "transparent": see_through}.items():
+        np.testing.assert_array_equal(read_mask(save(tmp_path / f"{name}.png", array)), marks)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (1, np.uint16), (255, np.uint16)])
+def test_a_mask_on_a_wrong_scale_is_refused_rather_than_read_as_empty(tmp_path: Path, value: int, dtype: Any) -> None:
+    path = save(tmp_path / "a.png", np.eye(6, dtype=dtype) * dtype(value))
+    with pytest.raises(ImageError, match="would mark nothing"):
+        read_mask(path)
+
+
+def test_a_region_is_given_as_fractions_from_the_left_top() -> None:
+    roi = read_roi("0.25, 0, 0.75, 0.5", spec_of(4, 8))
+    expected = np.zeros((4, 8), bool)
+    expected[:2, 2:6] = True
+    np.testing.assert_array_equal(roi, expected)
+    assert read_roi("0,0,1,1", spec_of(5, 7)).all()
+
+
+def test_a_region_is_given_as_a_mask_image_of_any_size(tmp_path: Path) -> None:
+    mask = np.zeros((400, 200), np.uint8)
+    mask[:200, 50:] = 255
+    roi = read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8))
+    expected = np.zeros((8, 8), bool)
+    expected[:4, 2:] = True
+    np.testing.assert_array_equal(roi, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("0.5,0,0.4,1", "0 <= left < right <= 1"),
+        ("0,0,1,1.5", "0 <= left < right <= 1"),
+        ("nan,0,1,1", "0 <= left < right <= 1"),
+        ("0,0,0.01,0.01", "enlarge it"),
+        ("0,0,1", "give fractions such as"),
+        ("no-such-mask.png", "is not there"),
+    ],
+)
+def test_a_wrong_region_is_refused_in_one_line(source: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as raised:
+        read_roi(source, spec_of(8, 8))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_region_in_which_nothing_counts_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "roi.png", np.zeros((40, 40), np.uint8))
+    with pytest.raises(DataError, match="no pixel of 8 x 8 is in it"):
+        read_roi(str(path), spec_of(8, 8))
+
+
+# Real files
+
+
+def real_tiles() -> Iterator[tuple[Path, Path]]:
+    """Up to 40 magnetic tiles with their masks."""
+    root = Path(os.environ["ODDLENS_DATA"]) / "magnetic-tile"
+    masks = sorted((root / "ground_truth").rglob("*_mask.png"))[::10][:40]
+    for mask in masks:
+        yield next((root / "test" / mask.parent.name).glob(mask.name.replace("_mask.png", ".*"))), mask
+
+
+def test_real_masks_have_the_size_of_their_image() -> None:
+    if "ODDLENS_DATA" not in os.environ or not (Path(os.environ["ODDLENS_DATA"]) / "magnetic-tile").is_dir():
+        pytest.skip("the folder with magnetic-tile is not named in ODDLENS_DATA")
+    pairs = list(real_tiles())
+    assert len(pairs) > 20
+    for image, mask in pairs:
+        assert decode(image).shape[:2] == read_mask(mask).shape

@@ -1,0 +1,151 @@
+import base64
+import re
+import sys
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from oddlens.errors import DataError, MissingExtraError, OddlensError
+from oddlens.report import Report, Section, Table, write_report
+
+HOSTILE = "<script>alert(1)</script>.png\"><img src=x onerror=alert(1)> {{ 7 * 7 }} & 'quoted'"
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, text by tag."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: dict[str, list[str]] = defaultdict(list)
+        self._open: list[str] = []
+        self.feed(self.source)
+        assert self._open == [], "every tag is closed"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+        if tag not in ("meta", "link", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.text[self._open[-1]].append(data)
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures" / "score & threshold.png"
+    path.parent.mkdir()
+    Image.linear_gradient("L").resize((600, 400)).save(path)
+    return path
+
+
+def report(*sections: Section, text: str = "plain") -> Report:
+    return Report(text, text, ((text, text),), sections, ((text, text),))
+
+
+def test_one_file_holds_everything_and_fetches_nothing(tmp_path: Path, picture: Path) -> None:
+    sections = (Section("Scores", "Two\n\nparagraphs", picture, "All images"), Section("Again", figure=picture))
+    path = write_report(tmp_path / "out" / "report.html", report(*sections))
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    page = Page(path)
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    assert "http" not in page.source
+    assert "@import" not in page.source
+    assert "url(" not in page.source
+    addresses = page.values("src") + page.values("href")
+    assert len(addresses) == 3
+    assert all(address.startswith("data:") for address in addresses)
+    shown = [address.removeprefix("data:image/png;base64,") for address in page.values("src")]
+    assert [base64.b64decode(content, validate=True) for content in shown] == [picture.read_bytes()] * 2
+    assert set(page.values("width")) == {"300"}, "a picture has two pixels for each nominal one"
+    assert set(page.values("height")) == {"200"}
+    assert page.values("alt") == ["All images", "Again"]
+    assert {"Two", "paragraphs", "plain"} <= set(page.text["p"])
+
+
+def test_hostile_text_is_shown_as_text_wherever_it_stands(tmp_path: Path, picture: Path) -> None:
+    table = Table((HOSTILE, HOSTILE), ((HOSTILE, HOSTILE),))
+    section = Section(HOSTILE, HOSTILE, picture, HOSTILE, table)
+    page = Page(write_report(tmp_path / "report.html", report(section, text=HOSTILE)))
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 1
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert page.values("alt") == [HOSTILE]
+    for tag in ("title", "h1", "h2", "p", "dt", "dd", "th", "td", "figcaption"):
+        assert HOSTILE in "".join(page.text[tag]), tag
+
+
+def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path / "report.html", report(text="bad\udcffname 写真.png")))
+    assert page.text["h1"] == ["bad?name 写真.png"]
+
+
+def test_tables_show_three_decimals_thousands_and_a_dash_for_nothing(tmp_path: Path) -> None:
+    rows = (("crack", 1234, 0.98765, "1.5%"), ("fray", 7, None, "–"), ("3", -2, float("nan"), "12.0%"))
+    table = Table(("kind", "images", "AUROC", "caught"), rows)
+    page = Page(write_report(tmp_path / "report.html", report(Section("By kind", table=table))))
+    assert page.text["th"] == ["kind", "images", "AUROC", "caught", "crack", "fray", "3"]
+    assert page.text["td"] == ["1,234", "0.988", "1.5%", "7", "–", "–", "−2", "–", "12.0%"]
+    assert page.tags.count("tr") == 1 + len(rows)
+
+
+def test_columns_of_numbers_are_flush_right_and_columns_of_words_are_not(tmp_path: Path) -> None:
+    rows = (("0", 0.5, "≤ 1%", "a word", None), ("1", None, "0.97 (0.95–0.99)", "7 words", 3))
+    table = Table(("kind", "score", "rate", "note", "count"), rows)
+    page = Page(write_report(tmp_path / "report.html", report(Section("x", table=table))))
+    assert re.findall(r'<th scope="col"( class="number")?>', page.source) == [
+        "",
+        ' class="number"',
+        ' class="number"',
+        "",
+        ' class="number"',
+    ]
+
+
+def test_empty_parts_leave_no_empty_frames(tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path / "report.html", Report("Nothing yet", "", (), (Section("Soon"),), ())))
+    assert not {"dl", "table", "figure", "img", "footer", "p"} & set(page.tags)
+    assert page.text["h2"] == ["Soon"]
+
+
+def test_a_missing_picture_is_one_clear_line_and_leaves_the_old_report(tmp_path: Path, picture: Path) -> None:
+    path = write_report(tmp_path / "report.html", report())
+    before = path.read_bytes()
+    picture.unlink()
+    with pytest.raises(DataError, match=r"^\S.*score & threshold\.png: cannot be read \(.+\); save the figure"):
+        write_report(path, report(Section("Scores", figure=picture)))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<svg onload='alert(1)'></svg>" * 3])
+def test_a_picture_that_is_no_png_is_refused(tmp_path: Path, content: bytes) -> None:
+    fake = tmp_path / "fake.png"
+    fake.write_bytes(content)
+    with pytest.raises(DataError, match="is not a PNG file"):
+        write_report(tmp_path / "report.html", report(Section("Scores", figure=fake)))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OddlensError, match="cannot be written"):
+        write_report(tmp_path / "file" / "report.html", report())
+
+
+def test_without_jinja2_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'oddlens\[train\]'"):
+        write_report(tmp_path / "report.html", report())

@@ -1,0 +1,120 @@
+"""Training: seeded, resumable to the bit, and it says when it breaks down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oddlens import models, train
+from oddlens.backends.torch import resolve_device
+from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
+from oddlens.errors import SettingsError, TrainingError
+from oddlens.images import Pixels
+
+SPEC = InputSpec(height=8, width=8, channels=1)
+CPU = torch.device("cpu")
+
+
+def fit(
+    pixels: Pixels, folder: Path | None = None, *, resume: bool = False, epochs: int = 4, **changes: object
+) -> models.Model:
+    settings = AutoencoderSettings(widths=(4, 8), latent_dim=8, noise=0.05)
+    training = TrainingSettings(epochs=epochs, batch_size=32).model_copy(update=changes)
+    model = models.build(settings, SPEC, training.seed)
+    train.train(model, pixels, training, CPU, folder=folder, resume=resume)
+    return model
+
+
+def weights(model: models.Model) -> np.ndarray:
+    return np.concatenate([tensor.numpy().ravel() for tensor in model.state_dict().values()])
+
+
+def test_the_loss_falls(digit_pixels: Pixels) -> None:
+    model = models.build(AutoencoderSettings(widths=(8, 16), latent_dim=16), SPEC, 0)
+    history = train.train(model, digit_pixels[:500], TrainingSettings(epochs=5), CPU)
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+
+
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(digit_pixels: Pixels, tmp_path: Path) -> None:
+    pixels = digit_pixels[:200]
+    whole = weights(fit(pixels))
+    fit(pixels, tmp_path, epochs=2)
+    np.testing.assert_array_equal(weights(fit(pixels, tmp_path, resume=True)), whole)
+
+
+def test_a_checkpoint_cut_short_falls_back_to_the_one_before(digit_pixels: Pixels, tmp_path: Path) -> None:
+    pixels = digit_pixels[:200]
+    whole = weights(fit(pixels))
+    fit(pixels, tmp_path, epochs=3)
+    newest = train.checkpoints(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    np.testing.assert_array_equal(weights(fit(pixels, tmp_path, resume=True)), whole)
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_history_is_json_lines(digit_pixels: Pixels, tmp_path: Path) -> None:
+    fit(digit_pixels[:100], tmp_path, epochs=5)
+    assert [path.name for path in train.checkpoints(tmp_path)] == [
+        "epoch-000004.safetensors",
+        "epoch-000005.safetensors",
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(row["loss"] > 0 and row["seconds"] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize("change", ["settings", "images"])
+def test_a_checkpoint_of_another_run_is_refused(digit_pixels: Pixels, tmp_path: Path, change: str) -> None:
+    fit(digit_pixels[:100], tmp_path, epochs=1)
+    images, rate = (digit_pixels[:100], 0.01) if change == "settings" else (digit_pixels[1:101], 0.001)
+    with pytest.raises(TrainingError, match="other settings or other images"):
+        fit(images, tmp_path, resume=True, learning_rate=rate)
+
+
+def test_without_resume_old_checkpoints_are_not_used(digit_pixels: Pixels, tmp_path: Path) -> None:
+    fit(digit_pixels[:100], tmp_path, epochs=2, seed=1)
+    np.testing.assert_array_equal(
+        weights(fit(digit_pixels[:100], tmp_path, epochs=2)), weights(fit(digit_pixels[:100], epochs=2))
+    )
+
+
+def test_a_run_that_breaks_down_says_what_to_try(digit_pixels: Pixels) -> None:
+    class Broken(models.FAMILIES["autoencoder"]):  # type: ignore[misc,valid-type]
+        def loss(self, batch: torch.Tensor) -> torch.Tensor:
+            return super().loss(batch) * float("nan")  # type: ignore[no-any-return]
+
+    model = Broken(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
+    with pytest.raises(TrainingError, match=r"not a number in epoch 1 .* smaller learning rate \(now 0.001\)"):
+        train.train(model, digit_pixels[:64], TrainingSettings(epochs=1), CPU)
+
+
+def test_a_learning_rate_that_is_far_too_large_is_noticed(digit_pixels: Pixels) -> None:
+    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8), loss="bce"), SPEC, 0)
+    with pytest.raises(TrainingError, match=r"exploded|not a number"):
+        train.train(model, digit_pixels, TrainingSettings(epochs=20, learning_rate=10.0, precision="fp32"), CPU)
+
+
+def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    fit(digit_pixels[:64], epochs=1)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_progress_counts_up_to_the_end(digit_pixels: Pixels) -> None:
+    steps: list[train.Step] = []
+    model = models.build(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC, 0)
+    train.train(model, digit_pixels[:100], TrainingSettings(epochs=2, batch_size=10), CPU, progress=steps.append)
+    assert (steps[-1].epoch, steps[-1].epochs, steps[-1].step, steps[-1].steps) == (2, 2, 10, 10)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_that_is_not_there_is_refused_and_auto_takes_the_cpu() -> None:
+    with pytest.raises(SettingsError, match="sees no CUDA device; use --device cpu"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type == "cpu"
