@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -183,6 +184,12 @@ def test_the_outline_runs_along_the_edges_of_the_mask() -> None:
     assert segments[..., 1].max() == 4.5
 
 
+def test_a_mask_without_a_defect_has_no_outline(tmp_path: Path) -> None:
+    figure = figures.verdict_rows([example(mask=np.zeros((8, 8), dtype=bool))], 255)
+    assert not any(lines.get_segments() for lines in figure.findobj(LineCollection))
+    assert saved(figure, tmp_path).std() > 10
+
+
 def test_hostile_and_endless_names_are_drawn_as_plain_text_that_fits(tmp_path: Path) -> None:
     names = [LONG, "$\\frac{1}{0}$.png", "two\nlines\t.png", "写真\udcff.png", "", "_hidden", "x" * 5000]
     figure = figures.verdict_rows([example(name=name) for name in names], 255, LONG)
@@ -250,23 +257,27 @@ def test_scores_that_are_all_equal_are_still_drawn(tmp_path: Path) -> None:
 
 def test_roc_names_the_auroc_and_marks_the_operating_point() -> None:
     labels, scores = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.9, np.inf])
-    figure = figures.roc({LONG: (labels, scores), "$other$": (labels, -scores)}, {LONG: 0.5})
+    figure = figures.roc({LONG: (labels, scores), "$other$": (labels, -scores)}, {"conformal": 0.5, "_p": 0.35})
     legend = figure.axes[0].get_legend()
     assert legend is not None
     entries = [text.get_text() for text in legend.get_texts()]
-    assert entries[0].startswith(f"{auroc(labels, scores):.3f}  ")
-    assert entries[0].endswith("\ncaught 66.7%, false alarms 25.0%")
-    assert entries[1] == f"{auroc(labels, -scores):.3f}  $other$"
-    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert [(np.asarray(point.get_xdata()).tolist(), np.asarray(point.get_ydata()).tolist()) for point in points] == [
-        ([0.25], [2 / 3])
+    assert entries[0].startswith(f"{auroc(labels, scores):.3f}  a-very")
+    assert entries[1:] == [
+        "caught 66.7% at 25.0% (conformal)",
+        "caught 100.0% at 25.0% (_p)",
+        f"{auroc(labels, -scores):.3f}  $other$",
+        "caught 0.0% at 0.0% (conformal)",
+        "caught 0.0% at 0.0% (_p)",
     ]
+    points = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "D")]
+    places = [(np.asarray(point.get_xdata()).item(), np.asarray(point.get_ydata()).item()) for point in points]
+    assert places == [(0.25, 2 / 3), (0.25, 1.0), (0.0, 0.0), (0.0, 0.0)]
     assert_nothing_overlaps(figure)
 
 
 def test_every_roc_curve_can_be_told_from_the_others() -> None:
     labels, scores = np.array([0, 1]), np.array([0.0, 1.0])
-    figure = figures.roc({f"kind {index}": (labels, scores) for index in range(11)}, {})
+    figure = figures.roc({f"kind {index}": (labels, scores) for index in range(11)})
     styles = [(line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines[1:]]
     assert len(styles) == len(set(styles)) == 11
     assert_nothing_overlaps(figure)
@@ -298,13 +309,14 @@ def test_a_loss_that_was_not_measured_in_every_epoch_keeps_its_place() -> None:
 
 
 def test_nothing_to_draw_is_one_clear_line() -> None:
-    for draw in (
+    draws: list[Callable[[], Figure]] = [
         lambda: figures.reconstructions(DIGITS[:0], REBUILT[:0], 255),
         lambda: figures.verdict_rows([], 255),
         lambda: figures.score_histogram({"bad": np.ones(3)}, {}, "good"),
         lambda: figures.roc({}),
         lambda: figures.training_curve([]),
-    ):
+    ]
+    for draw in draws:
         with pytest.raises(DataError, match=r"^there are no [a-z ]+ to draw: found 0, give at least one$"):
             draw()
 
@@ -315,7 +327,7 @@ def all_kinds() -> list[Figure]:
         figures.reconstructions(DIGITS[:3], REBUILT[:3], 255, ["1", "2", "3"], "Digits"),
         figures.verdict_rows([example(mask=MAPS[0] > 0.01), example(1, 0.5)], 255, "Digits"),
         figures.score_histogram({"good": scores[:2], "bad": scores[2:]}, {"a": 0.2, "b": 0.25}, "good"),
-        figures.roc({"one": (labels, scores)}, {"one": 0.25}),
+        figures.roc({"one": (labels, scores)}, {"a": 0.25}),
         figures.training_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 0.01}]),
     ]
 

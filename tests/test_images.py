@@ -141,6 +141,13 @@ def test_16_bit_tiff_keeps_all_levels_in_both_byte_orders(tmp_path: Path, order:
     check(tiff(tmp_path / "a.tif", data, order, **tags), LEVELS)
 
 
+def test_big_tiff_is_read_where_pillow_can(tmp_path: Path) -> None:
+    check(save(tmp_path / "a.tif", LEVELS, big_tiff=True), LEVELS)
+    image = Image.frombytes("I;16B", (100, 48), LEVELS.astype(">u2").tobytes())
+    image.save(tmp_path / "b.tif", big_tiff=True)
+    assert "convert it to PNG" in refused(tmp_path / "b.tif")
+
+
 def test_12_bit_data_in_a_16_bit_file_is_not_rescaled(tmp_path: Path) -> None:
     check(save(tmp_path / "a.png", LEVELS % 4096), LEVELS % 4096)
 
@@ -309,8 +316,12 @@ def test_16_bit_tiff_is_turned_too(tmp_path: Path) -> None:
     check(tiff(tmp_path / "a.tif", data, width=48, height=100, bits=16, photometric=1, orientation=6), LEVELS)
 
 
-def test_unreadable_exif_counts_as_upright(tmp_path: Path) -> None:
+def test_exif_that_says_nothing_readable_counts_as_upright(tmp_path: Path) -> None:
     check(save(tmp_path / "a.png", COLOUR, exif=b"Exif\0\0no such header"), COLOUR)
+    exif = Image.Exif()
+    for orientation in (0, 9):
+        exif[274] = orientation
+        check(save(tmp_path / "b.png", COLOUR, exif=exif), COLOUR)
 
 
 def test_an_orientation_after_the_pixels_is_refused(tmp_path: Path) -> None:
@@ -551,8 +562,10 @@ def test_shrinking_averages_instead_of_dropping_pixels(dtype: Any) -> None:
 
 def test_shrinking_by_two_follows_the_triangle_filter() -> None:
     # Weights 1/8 3/8 3/8 1/8 around each pair; at the edges the missing one is shared out: 3/7 3/7 1/7.
-    ramp = np.array([0, 0, 0, 800, 0, 0, 0, 0], np.uint16)[None, :, None].repeat(8, axis=0)
-    assert fit_to(ramp, spec_of(8, 4, 1, 65535), "a")[0, :, 0].tolist() == [0, 300, 100, 0]
+    line = np.array([0, 0, 0, 806, 0, 0, 0, 0], np.uint16)[None, :, None].repeat(8, axis=0)
+    assert fit_to(line, spec_of(8, 4, 1, 65535), "a")[0, :, 0].tolist() == [0, 302, 101, 0]  # 302.25, 100.75
+    narrow = np.array([0, 254, 0, 0, 0, 0, 0, 0], np.uint8)[None, :, None].repeat(8, axis=0)
+    assert fit_to(narrow, spec_of(8, 4), "a")[0, :, 0].tolist() == [109, 32, 0, 0]  # 108.86, 31.75
 
 
 def test_sixteen_bits_are_resized_at_full_precision() -> None:
@@ -651,6 +664,7 @@ def test_a_region_is_given_as_fractions_from_the_left_top() -> None:
     expected[:2, 2:6] = True
     np.testing.assert_array_equal(roi, expected)
     assert read_roi("0,0,1,1", spec_of(5, 7)).all()
+    assert read_roi("0.2,0,0.8,1", spec_of(4, 4))[0].tolist() == [False, True, True, False]  # by pixel centres
 
 
 def test_a_region_is_given_as_a_mask_image_of_any_size(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def test_columns_of_numbers_are_flush_right_and_columns_of_words_are_not(tmp_pat
     ]
 
 
+def test_what_follows_a_key_figure_in_parentheses_is_set_smaller(tmp_path: Path) -> None:
+    facts = (("AUROC", "0.983 (0.971 to 0.990)"), ("caught", "93.1%"))
+    page = Page(write_report(tmp_path / "report.html", Report("Tiles", "", facts, (), ())))
+    assert [text.strip() for text in page.text["dd"]] == ["0.983", "93.1%"]
+    assert page.text["small"] == ["(0.971 to 0.990)"]
+
+
 def test_empty_parts_leave_no_empty_frames(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "report.html", Report("Nothing yet", "", (), (Section("Soon"),), ())))
     assert not {"dl", "table", "figure", "img", "footer", "p"} & set(page.tags)

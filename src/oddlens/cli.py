@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from oddlens import __version__
-from oddlens.errors import OddlensError, SettingsError
+from oddlens.errors import ImageError, OddlensError, SettingsError
 from oddlens.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder, an 
 
 def main() -> None:
     """Run the command line; our own errors become one line and exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said once, by our own error
     try:
         app()
     except OddlensError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -80,8 +82,8 @@ def options(
 
 
 @contextlib.contextmanager
-def command(as_json: bool, threads: int | None) -> Iterator[Terminal]:
-    """What every computing command begins and ends with."""
+def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Terminal]:
+    """What every computing command begins and ends with; `skips`: it can leave out unreadable images."""
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and ONNX Runtime when they start
         if "torch" in sys.modules:
@@ -89,6 +91,8 @@ def command(as_json: bool, threads: int | None) -> Iterator[Terminal]:
     terminal = Terminal(as_json)
     try:
         yield terminal
+    except ImageError as error:
+        raise ImageError(error.name, error.reason + "; or --skip-unreadable" * skips) from error
     finally:
         terminal.close()
 
@@ -172,7 +176,7 @@ def fit(
     seed: SeedOption = None,
 ) -> None:
     """Learn from normal images, hold some out, and calibrate the decision on them."""
-    with command(as_json, threads) as terminal:
+    with command(as_json, threads, skips=True) as terminal:
         from oddlens.config import TrainingSettings, parse
         from oddlens.datasets import open_dataset
         from oddlens.detector import Detector
@@ -253,7 +257,7 @@ def evaluate(
     seed: SeedOption = None,
 ) -> None:
     """The metrics table on a labelled test set, with intervals."""
-    with command(as_json, threads) as terminal:
+    with command(as_json, threads, skips=True) as terminal:
         from dataclasses import replace
 
         from oddlens import evaluation, findings
@@ -309,7 +313,7 @@ def score(
     threads: ThreadsOption = None,
 ) -> None:
     """Score images: a row each with its score, p-value, threshold and verdict."""
-    with command(as_json, threads) as terminal:
+    with command(as_json, threads, skips=True) as terminal:
         from oddlens import verdicts
         from oddlens.datasets import open_images
         from oddlens.detector import Detector

@@ -190,7 +190,7 @@ def _glyph(height: int, width: int, bits: np.random.PCG64) -> Field:
     turn, thickness, tall, wide = _uniform(bits, 4)
     cos, sin = np.cos(0.5 * turn - 0.25), np.sin(0.5 * turn - 0.25)
     down, right = cos * grid[:, 0] - sin * grid[:, 1], sin * grid[:, 0] + cos * grid[:, 1]
-    points = np.stack([(0.5 + (0.24 + 0.08 * tall) * down) * height, (0.5 + (0.24 + 0.08 * wide) * right) * width])
+    points = np.stack([(0.5 + (0.22 + 0.05 * tall) * down) * height, (0.5 + (0.22 + 0.05 * wide) * right) * width])
     starts, ends = np.array([(int(a), int(b)) for stroke in strokes for a, b in pairwise(stroke)]).T
     distance = _distances(height, width, points[:, starts], points[:, ends]).min(axis=0)
     return np.asarray(np.clip((0.05 + 0.03 * thickness) * min(height, width) - distance + 0.5, 0, 1))

@@ -101,7 +101,9 @@ def check_sizes(diagnosis: Diagnosis, train: ImageSet) -> None:
         unlike = max(ratios) / min(ratios) > 1.5
         text = f"images of {len(sizes)} sizes are stretched to one"
         if unlike:
-            text += f"; width / height goes from {min(ratios):.2f} to {max(ratios):.2f}: crop them alike for sharper maps"
+            text += (
+                f"; width / height goes from {min(ratios):.2f} to {max(ratios):.2f}: crop them alike for sharper maps"
+            )
         diagnosis.add("warning" if unlike else "note", "mixed sizes", text)
     if len(colours) > 1:
         rarer = min(colours, key=colours.__getitem__)

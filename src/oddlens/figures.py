@@ -11,6 +11,7 @@ import io
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -190,37 +191,38 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
 
 
 def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[str, float] | None = None) -> Figure:
-    """Draw ROC curves with their AUROC in the legend, and the operating point of each that has a threshold.
+    """Draw ROC curves with their AUROC in the legend, and what each catches at each threshold.
 
-    `curves` gives (labels, scores) for each name, labels 0 normal and 1 anomalous; `thresholds` has the same names.
+    `curves` gives (labels, scores) for each name, labels 0 normal and 1 anomalous; the thresholds hold for all.
 
     Raises:
         DataError: there are no curves, or one lacks normal or anomalous images.
         MissingExtraError: matplotlib or scikit-learn is not installed.
     """
     _need(len(curves), "curves")
+    thresholds = thresholds or {}
     areas = {name: auroc(*curve) for name, curve in curves.items()}
     from sklearn.metrics import roc_curve
 
-    sheet = _Sheet(7.4, max(4.2, 0.8 + (0.36 if thresholds else 0.2) * len(curves)))
+    sheet = _Sheet(7.4, max(4.2, 0.6 + 0.2 * len(curves) * (1 + len(thresholds))))
     axes = sheet.axes(0.65, MARGIN, 3.4, 3.4)
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=DASHES[1])
     handles, labels = [], []
     for index, (name, (truth, scores)) in enumerate(curves.items()):
-        label = f"{areas[name]:.3f}  {sheet.fit(name, 2.1)}"
         ranks = np.unique(scores, return_inverse=True)[1]  # the same curve, and scikit-learn takes no infinite scores
         false_alarms, caught, _ = roc_curve(truth, ranks)
         color, dash = CURVES[index % len(CURVES)], DASHES[index // len(CURVES) % 3]
         handles += axes.plot(false_alarms, caught, color=color, linewidth=1.8, linestyle=dash)
-        if thresholds and name in thresholds:
-            flagged, anomalous = np.asarray(scores) > thresholds[name], np.asarray(truth) == 1
+        labels.append(f"{areas[name]:.3f}  {sheet.fit(name, 2.1)}")
+        for marker, (decision, value) in zip(cycle("oDs"), thresholds.items(), strict=False):
+            flagged, anomalous = np.asarray(scores) > value, np.asarray(truth) == 1
             x, y = float(flagged[~anomalous].mean()), float(flagged[anomalous].mean())
-            axes.plot(x, y, "o", markersize=7, color=color, markeredgecolor="white", clip_on=False, zorder=5)
-            label += f"\ncaught {y:.1%}, false alarms {x:.1%}"
-        labels.append(label)
+            point = axes.plot(x, y, marker, color=color, markersize=7, markeredgecolor="white", clip_on=False, zorder=5)
+            handles += point
+            labels.append(sheet.fit(f"caught {y:.1%} at {x:.1%} ({decision})", 2.6))
     axes.set(xlim=(0, 1), ylim=(0, 1.005))
     _axis_labels(axes, "false alarms (share of normal images flagged)", "caught (share of anomalies flagged)")
-    title = "AUROC   (● at the threshold)" if thresholds else "AUROC"
+    title = "AUROC; share caught at share of false alarms" if thresholds else "AUROC"
     _legend(axes, handles, labels, loc="upper left", bbox_to_anchor=(1.04, 1.03), title=title)
     return sheet.figure
 

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".oddlens-", suffix=".partial")
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()

@@ -90,25 +90,19 @@ def draw(
     made: dict[str, Any] = {}
     for group in shown:
         if group.outputs.reconstruction is not None:
-            heading = group.kind.replace("_", " ")
             made[f"reconstructions-{group.kind}"] = figures.reconstructions(
-                group.pixels, group.outputs.reconstruction, value_max, heading=heading
+                group.pixels, group.outputs.reconstruction, value_max
             )
     each = 2 if len(shown) <= 4 else 1
     made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max)
-    thresholds = {
-        name.replace("_", " "): threshold
-        for name, threshold in (
-            ("train_percentile", evaluation.decision.percentile_threshold),
-            ("conformal", evaluation.decision.conformal_threshold),
-        )
-        if threshold is not None
-    }
+    decision = evaluation.decision
+    both = {"train_percentile": decision.percentile_threshold, "conformal": decision.conformal_threshold}
+    ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
+    thresholds = {name.replace("_", " "): both[name] for name in ordered if both[name] is not None}
     labels, scores = evaluation.labels, evaluation.scores
     kinds = np.array(evaluation.images.kinds)
     anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
-    grouped = anomalies if len(anomalies) <= 1 else {"anomalies": scores[labels == 1]}
-    made["histogram"] = figures.score_histogram({"normal": scores[labels == 0], **grouped}, thresholds, "normal")
+    made["histogram"] = figures.score_histogram({"normal": scores[labels == 0], **anomalies}, thresholds, "normal")
     made["roc"] = figures.roc({"all anomalies": (labels, scores)}, thresholds)
     if history:
         made["training"] = figures.training_curve(history)
@@ -118,10 +112,12 @@ def draw(
 def in_words(metrics: dict[str, Any], family: str) -> str:
     """What the detector promises, catches and misses, in plain sentences."""
     asked, measured = metrics["false_alarm_rate"], metrics["false_alarm_rate_measured"]
-    alarms = "" if measured is None else f"It flagged {measured:.1%} of {metrics['n_normal_rates']} normal test images"
+    alarms = (
+        "" if measured is None else f"It flagged {measured:.1%} of {metrics['n_normal_rates']:,} normal test images"
+    )
     told = [
         f"{alarms} (asked: {asked:.1%}) and caught {metrics['detection_rate']:.1%} of "
-        f"{metrics['n_anomalous']} anomalous ones."
+        f"{metrics['n_anomalous']:,} anomalous ones."
     ]
     known = {kind: row for kind, row in metrics["per_class"].items() if row["auroc"] is not None}
     weak = {kind: row for kind, row in known.items() if row["auroc"] < MISSED}

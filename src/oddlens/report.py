@@ -39,7 +39,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A page: the key figures (`facts`) on top as (name, value), where it comes from (`provenance`) at the end."""
+    """A page: the key figures (`facts`) on top as (name, value), where it comes from (`provenance`) at the end.
+
+    What stands in parentheses after a key figure, "0.983 (0.971 to 0.990)", is set smaller.
+    """
 
     title: str
     summary: str

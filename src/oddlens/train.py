@@ -189,11 +189,18 @@ def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer
 
 
 def restore(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put a checkpoint's tensors back into model and optimiser."""
+    """Put a checkpoint's tensors back into model and optimiser.
+
+    The optimiser's moments get their parameter's memory layout back (a file knows only the plain one):
+    the fused step runs over raw memory and would otherwise pair the wrong numbers.
+    """
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    parameters = optimizer.param_groups[0]["params"]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = tensor
+            parameter = parameters[int(number)]
+            value = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+            state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

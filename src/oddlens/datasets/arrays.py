@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from oddlens.datasets.image_set import DataSet, ImageSet, require_class
-from oddlens.errors import DataError
+from oddlens.errors import DataError, OddlensError
 
 MAX_BYTES = 16 * 2**30  # that an .npz file may unpack to
 
 _KERAS = ("x_train", "y_train", "x_test", "y_test")
 
-T = TypeVar("T")
 Array = npt.NDArray[Any]
 
 
@@ -52,18 +52,21 @@ def open_array_file(given: str, normal: str | None) -> DataSet:
         DataError: the file is damaged, holds Python objects or other arrays, or has no such class.
     """
     path = Path(given)
-    if path.suffix.lower() == ".npz":
-        names = _names(path)
-        if set(_KERAS) <= set(names):
-            return labelled_set(path.stem, read_keras(path), normal)
-        if len(names) != 1:
-            raise DataError(
-                f"{given}: holds the arrays {', '.join(names) or '(none)'}; "
-                f"save one array of images, or {', '.join(_KERAS)}"
-            )
-        array = _read_npz(path, (names[0],))[0]
-    else:  # not read into memory before it is needed
-        array = _loaded(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+    if path.suffix.lower() == ".npy":
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # in memory only when it is asked for
+        except Exception as error:
+            raise _unreadable(path, error) from error
+    else:
+        with _opened(path) as file:
+            if set(_KERAS) <= set(file.files):
+                return labelled_set(path.stem, _labelled(path, file), normal)
+            if len(file.files) != 1:
+                raise DataError(
+                    f"{given}: holds the arrays {', '.join(file.files) or '(none)'}; "
+                    f"save one array of images, or {', '.join(_KERAS)}"
+                )
+            array = file[file.files[0]]
     if normal is not None:
         raise DataError(f"{given}: has no classes, so that '{normal}' cannot be the normal one; leave it out")
     return DataSet(path.stem, ImageSet.from_array(array, name=given), ImageSet.from_files([]), "good")
@@ -75,7 +78,12 @@ def read_keras(path: Path) -> Labelled:
     Raises:
         DataError: the file is damaged, or has not one whole-numbered label an image.
     """
-    x_train, y_train, x_test, y_test = _read_npz(path, _KERAS)
+    with _opened(path) as file:
+        return _labelled(path, file)
+
+
+def _labelled(path: Path, file: Mapping[str, Array]) -> Labelled:
+    x_train, y_train, x_test, y_test = (file[name] for name in _KERAS)
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if labels.dtype.kind not in "iu" or images.ndim == 0 or labels.size != len(images):
             raise DataError(
@@ -85,22 +93,21 @@ def read_keras(path: Path) -> Labelled:
     return Labelled(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
 
 
-def _names(path: Path) -> list[str]:
-    with _loaded(path, lambda: np.load(path, allow_pickle=False)) as file:
-        return list(file.files)
-
-
-def _read_npz(path: Path, names: tuple[str, ...]) -> list[Array]:
-    with _loaded(path, lambda: np.load(path, allow_pickle=False)) as file:
-        size = sum(member.file_size for member in file.zip.infolist())
-        if size > MAX_BYTES:
-            raise DataError(f"{path}: would unpack to {size:,} bytes, over the limit of {MAX_BYTES:,}; split it")
-        return _loaded(path, lambda: [file[name] for name in names])
-
-
-def _loaded(path: Path, load: Callable[[], T]) -> T:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An `.npz` file; what a damaged one makes NumPy stumble over leaves the block as a DataError."""
     try:
-        return load()
-    except Exception as error:  # NumPy's readers raise whatever a damaged file makes them stumble over
-        cause = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: is no readable {path.suffix} file ({cause}); save it again with NumPy") from error
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            size = sum(member.file_size for member in file.zip.infolist())
+            if size > MAX_BYTES:
+                raise DataError(f"{path}: would unpack to {size:,} bytes, over the limit of {MAX_BYTES:,}; split it")
+            yield file
+    except OddlensError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    return DataError(f"{path}: is no readable {path.suffix} file ({cause}); save it again with NumPy")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import operator
 import pickle
 import struct
 import tarfile
@@ -111,9 +112,9 @@ def _read_pickle(content: bytes, place: str) -> Batch:
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
         fields = {key if isinstance(key, str) else key.decode(): value for key, value in batch.items()}
-        data, labels = fields["data"].array(), np.array([int(label) for label in fields["labels"]])
+        data, labels = fields["data"].array(), np.array([operator.index(label) for label in fields["labels"]])
     except Exception as error:  # a hostile pickle can make the unpickler raise almost anything
-        raise _damaged(place, f"not a pickle of arrays alone: {error!s:.100}") from error
+        raise _damaged(place, f"not a pickle of arrays alone: {type(error).__name__}: {error!s:.100}") from error
     return _checked(data, labels, place)
 
 

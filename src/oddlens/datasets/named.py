@@ -116,7 +116,7 @@ def _keras_folder() -> Path:
 def _cifar10(root: Path) -> Labelled:
     source = find_cifar(root) or find_cifar(_keras_folder())
     if source is None:
-        source = _fetch_all("cifar10", root, "cifar-10-batches-py or cifar-10-batches-bin")[0]
+        source = _fetch_all("cifar10", root, "cifar-10-batches-py, cifar-10-batches-bin or one of their .tar.gz")[0]
     (x_train, y_train), (x_test, y_test) = read_cifar(source)
     classes = np.array(CIFAR_CLASSES)
     return Labelled(x_train, classes[y_train], x_test, classes[y_test])
@@ -129,7 +129,7 @@ def _mnist_family(name: str, root: Path) -> Labelled:
             return _read_idx_files(name, files)
         if name == "mnist" and (place / "mnist.npz").is_file():
             return read_keras(place / "mnist.npz")
-    wanted = f"{SETS[name].folder}/{_IDX[0]}[.gz] and its three fellows{' or mnist.npz' if name == 'mnist' else ''}"
+    wanted = f"in {SETS[name].folder}: {', '.join(_IDX)}, plain or .gz{'; or mnist.npz' if name == 'mnist' else ''}"
     return _read_idx_files(name, _fetch_all(name, root, wanted))
 
 
@@ -161,7 +161,7 @@ def _read_idx_files(name: str, files: Sequence[Path]) -> Labelled:
 
 
 def _fetch_all(name: str, root: Path, wanted: str) -> list[Path]:
-    """Download the files of a set that are not there yet."""
+    """Download the files of a set that are not there yet; $ODDLENS_MIRROR/<name>/<file> replaces the publisher."""
     published = SETS[name]
     mirror = os.environ.get("ODDLENS_MIRROR")
     base = f"{mirror.rstrip('/')}/{name}" if mirror else published.url
@@ -187,15 +187,22 @@ def fetch(url: str, md5: str, folder: Path, patience: float = PATIENCE) -> Path:
         MissingExtraError: pooch, which downloads, is not installed.
     """
     pooch = _pooch(f"downloading {url}")
-    from requests import RequestException
+    import requests
 
     progress = _Progress(url)
-    loader = pooch.HTTPDownloader(progressbar=progress, chunk_size=2**14, timeout=patience)
     done: Future[str] = Future()
+
+    def download(url: str, path: str, _: object) -> None:
+        with requests.get(url, stream=True, timeout=patience) as response, Path(path).open("wb") as file:
+            response.raise_for_status()
+            progress.begin(int(response.headers.get("content-length", 0)))
+            for chunk in response.iter_content(2**14):
+                file.write(chunk)
+                progress.advance(len(chunk))
 
     def work() -> None:
         try:
-            done.set_result(pooch.retrieve(url, f"md5:{md5}", Path(url).name, folder, downloader=loader))
+            done.set_result(pooch.retrieve(url, f"md5:{md5}", Path(url).name, folder, downloader=download))
         except BaseException as error:
             done.set_exception(error)
 
@@ -206,14 +213,13 @@ def fetch(url: str, md5: str, folder: Path, patience: float = PATIENCE) -> Path:
             if time.monotonic() - progress.moved > patience:
                 raise DataNotFoundError(f"{url} sent nothing for {patience:g} seconds")
         return Path(done.result())
-    except RequestException as error:
+    except requests.RequestException as error:
         raise DataNotFoundError(f"{url} cannot be downloaded ({_cause(error)})") from error
     except ValueError as error:
         raise DataError(f"{url}: is not the published file (its MD5 sum is not {md5}); try another mirror") from error
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written to ({error.strerror}); name another folder with --data"
-        ) from error
+        cause = error.strerror or " ".join(str(error).split())
+        raise DataError(f"{folder}: cannot be written to ({cause}); name another folder with --data") from error
     finally:
         progress.close()
 
@@ -235,25 +241,24 @@ def _pooch(feature: str) -> Any:
 
 
 class _Progress:
-    """What pooch reports to: a bar where standard error is a terminal, and the time of the last byte."""
+    """A bar where standard error is a terminal, and the time of the last byte."""
 
     def __init__(self, url: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        self.total = 0
         self.moved = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(Path(url).name, total=None)
         self._bar.start()
 
-    def update(self, count: int) -> None:
-        self.moved = time.monotonic()
-        self._bar.update(self._task, advance=count, total=self.total or None)
+    def begin(self, size: int) -> None:
+        self._bar.update(self._task, total=size or None)
 
-    def reset(self) -> None:
-        self._bar.reset(self._task)
+    def advance(self, count: int) -> None:
+        self.moved = time.monotonic()
+        self._bar.update(self._task, advance=count)
 
     def close(self) -> None:
         self._bar.stop()

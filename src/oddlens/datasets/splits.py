@@ -141,14 +141,17 @@ def split_groups(groups: npt.NDArray[Any], sizes: Sequence[int], seed: int) -> l
         raise DataError(f"a split of {len(groups)} images into parts of {list(sizes)} does not add up")
     rng = np.random.default_rng(seed)
     names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    shuffled = rng.permutation(len(names))
+    order = rng.permutation(len(names))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    n_large = int((counts > 1).sum())
     room = np.array(sizes, dtype=np.int64)
     part_of = np.empty(len(names), dtype=np.intp)
-    for g in shuffled[np.argsort(-counts[shuffled], kind="stable")]:
-        weights = np.where(room >= counts[g], room, 0)
-        total = int(weights.sum())
-        draw = int(rng.integers(total)) if total else 0
-        part = int(np.searchsorted(weights.cumsum(), draw, side="right")) if total else int(room.argmax())
+    for g in order[:n_large]:
+        chances = np.where(room >= counts[g], room, 0).cumsum()
+        fits = chances[-1] > 0
+        part = np.searchsorted(chances, rng.integers(chances[-1]), side="right") if fits else room.argmax()
         part_of[g] = part
         room[part] -= counts[g]
+    places = np.repeat(np.arange(len(sizes)), room.clip(0))
+    part_of[order[n_large:]] = rng.permutation(places)[: len(names) - n_large]
     return [np.flatnonzero(part_of[group.ravel()] == part) for part in range(len(sizes))]

@@ -1,0 +1,86 @@
+"""What is imported when: the core runs without torch, and names come when asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import oddlens
+from oddlens.detector import Detector
+from oddlens.export import export
+from oddlens.images import Pixels
+
+HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow")
+
+
+def run(program: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_public_surface_is_pinned() -> None:
+    assert oddlens.__all__ == [
+        "AutoencoderSettings", "DataSet", "DecisionSettings", "Detector", "ImageSet", "OddlensError",
+        "TrainingSettings", "Verdicts", "__version__", "open_dataset",
+    ]  # fmt: skip
+    for name in oddlens.__all__:
+        assert getattr(oddlens, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        oddlens.nothing  # noqa: B018
+
+
+def test_importing_the_package_imports_no_dependency_at_all() -> None:
+    heavy = (*HEAVY, "numpy", "PIL", "pydantic", "typer", "rich", "safetensors", "onnxruntime")
+    assert run(f"import sys, oddlens; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["score", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom oddlens.cli import main\nsys.argv = ['oddlens', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print('heavy:', [name for name in {(*HEAVY, 'numpy', 'onnxruntime')} if name in sys.modules])"
+    )
+    assert run(program, *arguments).endswith("heavy: []\n")
+
+
+def test_a_deployed_detector_scores_files_without_torch(fitted: Detector, digit_pixels: Pixels, tmp_path: Path) -> None:
+    """Every package outside the core is made impossible to import."""
+    export(fitted, tmp_path / "part.onnx")
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(digit_pixels[:5]):
+        Image.fromarray(image[:, :, 0]).save(tmp_path / "images" / f"{i}.png")
+    program = (
+        "import sys\n"
+        f"for name in {HEAVY}: sys.modules[name] = None\n"
+        "from oddlens.cli import main\n"
+        "sys.argv = ['oddlens', 'score', sys.argv[1], sys.argv[2], '-o', sys.argv[3], '--maps', sys.argv[4]]\n"
+        "main()\n"
+    )
+    run(program, tmp_path / "part.onnx", tmp_path / "images", tmp_path / "v.csv", tmp_path / "maps")
+    lines = (tmp_path / "v.csv").read_text().splitlines()[1:]
+    scores = [float(line.split(",")[1]) for line in lines]
+    np.testing.assert_allclose(scores, fitted.score(digit_pixels[:5]), rtol=1e-4)
+    assert len(list((tmp_path / "maps").iterdir())) == 5
+
+
+def test_a_command_that_needs_an_extra_names_it(tmp_path: Path, digit_pixels: Pixels) -> None:
+    np.save(tmp_path / "digits.npy", digit_pixels[:60])
+    program = (
+        "import sys\n"
+        f"for name in {HEAVY}: sys.modules[name] = None\n"
+        "from oddlens.cli import main\n"
+        "sys.argv = ['oddlens', 'fit', sys.argv[1], '-o', sys.argv[2]]\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "digits.npy"), str(tmp_path / "part.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: fitting a detector needs packages that are not installed: pip install 'oddlens[train]'\n"
+    )
