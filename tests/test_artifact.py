@@ -16,6 +16,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from oddlens import artifact
+from oddlens.config import parse
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
 
@@ -38,7 +39,7 @@ def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any], artifa
     change(manifest, tensors)
     text = json.dumps(manifest)
     if seal:
-        text = artifact.sealed(artifact.parse(artifact.Manifest, manifest, "test"), tensors)
+        text = artifact.sealed(parse(artifact.Manifest, manifest, "test"), tensors)
     target.write_bytes(save_tensors(tensors, {"oddlens": text}))
     return target
 

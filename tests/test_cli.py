@@ -37,10 +37,10 @@ method = "train_percentile"
 """
 
 
-def oddlens(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def oddlens(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "oddlens", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, env=os.environ | environment, timeout=300
+        command, capture_output=True, text=True, check=False, env=os.environ | environment, timeout=300
     )
 
 

@@ -12,6 +12,8 @@ from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettin
 from oddlens.datasets import DataSet, ImageSet, concatenate, open_dataset
 from oddlens.detector import Detector
 from oddlens.errors import DataError
+from oddlens.images import resize_map
+from oddlens.scoring import fingerprints
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_images_that_calibrated_are_left_out_of_rates_but_not_of_the_ranking(
 def test_images_that_were_trained_on_are_left_out_of_everything(
     fitted: Detector, digits: DataSet, test_images: ImageSet
 ) -> None:
-    learned = np.isin(evaluation.fingerprints(digits.train.load(fitted.spec)), fitted.seen("training"))
+    learned = np.isin(fingerprints(digits.train.load(fitted.spec)), fitted.seen("training"))
     trained = digits.train.subset(np.flatnonzero(learned)[:40])
     again = evaluation.evaluate(fitted, concatenate([test_images, trained]))
     assert again.left_out == 40
@@ -91,7 +93,7 @@ def test_pixel_metrics_compare_maps_with_masks_at_the_masks_own_size(digits: Dat
     masks = [few.mask(i) for i in range(len(few))]
     size = few.image(0).shape[:2]
     truth = [np.zeros(size, dtype=bool) if mask is None else mask for mask in masks]
-    enlarged = [evaluation.resize_map(values, *mask.shape) for values, mask in zip(maps, truth, strict=True)]
+    enlarged = [resize_map(values, *mask.shape) for values, mask in zip(maps, truth, strict=True)]
     assert found.pixel["pixel_auroc"] == pytest.approx(metrics.pixel_auroc(enlarged, truth))
     assert found.pixel["aupro"] == pytest.approx(metrics.aupro(enlarged, truth))
 

@@ -185,9 +185,10 @@ class Detector:
         pixels = known.load(backend.spec)
         seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
         if seen.any():
+            first = known.names[int(seen.argmax())]
             raise DataError(
-                f"{int(seen.sum())} of {len(seen)} calibration images were trained on, {known.names[int(seen.argmax())]} "
-                "first, so that their scores say nothing about new ones; give images that the detector has not seen"
+                f"{int(seen.sum())} of {len(seen)} calibration images were trained on, {first} first, so that "
+                "their scores say nothing about new ones; give images that the detector has not seen"
             )
         return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images))
 

@@ -144,8 +144,9 @@ def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> N
         diagnosis.add(
             "note",
             "near-duplicates",
-            f"{near} of {len(train)} training images have a near-duplicate ({diagnosis.facts['n_groups_train']} groups); "
-            "fit keeps each group on one side of its split, and a promise counted by images does not cover groups",
+            f"{near} of {len(train)} training images have a near-duplicate "
+            f"({diagnosis.facts['n_groups_train']} groups); fit keeps a group on one side of its split, and a promise "
+            "counted by images does not cover groups",
         )
     if len(leaks):
         text = (

@@ -98,7 +98,7 @@ def draw(
     decision = evaluation.decision
     both = {"train_percentile": decision.percentile_threshold, "conformal": decision.conformal_threshold}
     ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
-    thresholds = {name.replace("_", " "): both[name] for name in ordered if both[name] is not None}
+    thresholds = {name.replace("_", " "): value for name in ordered if (value := both[name]) is not None}
     labels, scores = evaluation.labels, evaluation.scores
     kinds = np.array(evaluation.images.kinds)
     anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}

@@ -35,7 +35,8 @@ def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixe
     centre = rng.uniform(0.3, 0.7, (count, 2)) * (height, width)
     distance = (rows - centre[:, 0, None, None]) ** 2 + (columns - centre[:, 1, None, None]) ** 2
     blobs = np.exp(-distance / 12)[..., None] * rng.uniform(0.6, 1, (count, 1, 1, channels))
-    return (blobs * value_max).astype(np.uint8 if value_max == 255 else np.uint16)
+    pixels: Pixels = (blobs * value_max).astype(np.uint8 if value_max == 255 else np.uint16)
+    return pixels
 
 
 @pytest.fixture(scope="module", params=FORMS)
