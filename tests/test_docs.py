@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
+import nbformat
 import pytest
 import typer
+from nbclient import NotebookClient
 
 import oddlens
 from oddlens.cli import app
@@ -20,9 +22,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|(?<![\w-])-[a-z](?=[`,\s])")
 
 
-def commands() -> dict[str, click.Command]:
-    group = typer.main.get_command(app)
-    return dict(group.commands)  # type: ignore[attr-defined]
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
 
 
 def sections() -> dict[str, str]:
@@ -109,3 +111,22 @@ def test_the_notebook_is_valid_and_holds_no_results() -> None:
     for cell in code:
         compile("".join(cell["source"]), "cell", "exec")
         assert cell["outputs"] == []
+
+
+def test_the_notebook_runs(real_data: Path, tmp_path: Path) -> None:
+    """In a real kernel, with few images and one epoch."""
+    notebook: Any = nbformat.from_dict(json.loads((ROOT / "docs/seeds.ipynb").read_text(encoding="utf-8")))
+    for name, value in (
+        ("DATA = None", f"DATA = {str(real_data)!r}"),
+        ("EPOCHS = 10", "EPOCHS = 1"),
+        ("IMAGES = None", "IMAGES = 500"),
+    ):
+        assert name in notebook.cells[1].source
+        notebook.cells[1].source = notebook.cells[1].source.replace(name, value)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    assert any("image AUROC" in text for text in printed)
+    assert len(pictures) == 4

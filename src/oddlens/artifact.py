@@ -21,14 +21,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from oddlens.backends import Backend
 from oddlens.config import DecisionSettings, InputSpec, ModelSettings, Settings, TrainingSettings, parse
-from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
+from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError, SettingsError
 from oddlens.files import write_bytes
+from oddlens.scoring import anomaly_scores, golden_pixels
 
 SCHEMA_VERSION = 1
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
 MAX_MANIFEST = 8 * 2**20
+GOLDEN_TOLERANCE = 1e-3  # relative; processors and versions differ by far less
 STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
     "calibration.scores": "F64",
     "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
@@ -222,3 +225,55 @@ def read_onnx_metadata(path: Path, metadata: dict[str, str]) -> tuple[Manifest, 
         raise ArtifactError(f"{path}: its calibration is incomplete; export the detector again")
     check_content(path, manifest, tensors)
     return manifest, tensors
+
+
+def open_backend(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
+    """Read a detector file into the runtime that its suffix asks for, and prove that it scores as it did.
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
+        MissingExtraError: a `.safetensors` file needs torch, and it is not installed.
+    """
+    openers = {".safetensors": load_torch, ".onnx": load_onnx}
+    if path.suffix not in openers:
+        raise ArtifactError(f"{path}: is not a detector file; detectors end in {' or '.join(openers)}")
+    backend, manifest, tensors = openers[path.suffix](path, device)
+    check_golden(path, backend, manifest)
+    return backend, manifest, tensors
+
+
+def load_torch(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
+    """A `.safetensors` file as a torch backend."""
+    try:
+        from oddlens.backends.torch import rebuild
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
+    manifest, tensors = load(path)
+    weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    return rebuild(manifest.model, manifest.input, weights, tensors.get(ROI), device), manifest, tensors
+
+
+def load_onnx(path: Path, _device: str) -> tuple[Backend, Manifest, Tensors]:
+    """An exported `.onnx` file as an ONNX Runtime backend; nothing of torch is imported."""
+    from oddlens.backends.onnx import OnnxBackend, open_graph
+
+    session, metadata = open_graph(read_file(path), path)
+    manifest, tensors = read_onnx_metadata(path, metadata)
+    return OnnxBackend(session, manifest.input, path), manifest, tensors
+
+
+def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
+    """A loaded detector gives its own golden scores again.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    scores = anomaly_scores(backend, [golden_pixels(backend.spec)])
+    if len(scores) != len(manifest.golden) or not np.allclose(
+        scores, manifest.golden, rtol=GOLDEN_TOLERANCE, atol=1e-7
+    ):
+        raise ArtifactError(
+            f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
+            f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"
+        )

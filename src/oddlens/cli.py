@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from oddlens import __version__
-from oddlens.errors import ImageError, OddlensError, SettingsError
+from oddlens.errors import ImageError, MissingExtraError, OddlensError, SettingsError
 from oddlens.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -382,8 +382,11 @@ def export_detector(
     """Write the detector as one ONNX file, refused unless it scores the same."""
     with command(as_json, threads) as terminal:
         from oddlens.detector import Detector
-        from oddlens.export import export
 
+        try:
+            from oddlens.export import export
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("exporting a detector", "train") from error
         difference = export(Detector.load(detector, device="cpu"), output)
         result = {"files": {"onnx": str(output)}, "largest_relative_difference": difference}
         result["seconds"] = {"export": round(time.perf_counter() - terminal.started, 3)}

@@ -20,7 +20,7 @@ from oddlens.backends import Backend, Outputs
 from oddlens.calibration import DEFAULT_RATE, Decision, images_needed, promised_rank
 from oddlens.config import DecisionSettings, InputSpec, ModelSettings, TrainingSettings, parse
 from oddlens.datasets import ImageSet, near_duplicate_groups, open_images, split_groups, thumbnails
-from oddlens.errors import ArtifactError, DataError, MissingExtraError, SettingsError, StateError
+from oddlens.errors import DataError, MissingExtraError, SettingsError, StateError
 from oddlens.images import Pixels, as_pixels, read_roi
 from oddlens.scoring import anomaly_scores, fingerprints, golden_pixels, in_batches, score_batches
 
@@ -33,7 +33,6 @@ Scores = npt.NDArray[np.float64]
 
 BATCH = 128  # images scored at once
 HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
-GOLDEN_TOLERANCE = 1e-3  # relative; processors and versions differ by far less
 
 
 @dataclass(frozen=True)
@@ -317,11 +316,7 @@ class Detector:
             ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
         """
         path = Path(path)
-        load = {".safetensors": load_torch, ".onnx": load_onnx}.get(path.suffix)
-        if load is None:
-            raise ArtifactError(f"{path}: is not a detector file; detectors end in .safetensors or .onnx")
-        backend, manifest, tensors = load(path, device)
-        check_golden(path, backend, manifest)
+        backend, manifest, tensors = artifact.open_backend(path, device)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_ = backend
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
@@ -342,49 +337,6 @@ class Detector:
         if not isinstance(self.model, str):
             return self.model
         return parse(ModelSettings, {"family": self.model}, "detector")
-
-
-def load_torch(path: Path, device: str) -> tuple[Backend, Manifest, artifact.Tensors]:
-    """A `.safetensors` file as a torch backend."""
-    try:
-        import torch
-
-        from oddlens import models
-        from oddlens.backends.torch import TorchBackend, resolve_device
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
-    manifest, tensors = artifact.load(path)
-    model = models.build(manifest.model, manifest.input, manifest.training.seed)
-    weights = {name[6:]: torch.from_numpy(value) for name, value in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
-    if artifact.ROI in tensors:
-        model.set_roi(tensors[artifact.ROI].astype(bool))
-    return TorchBackend(model, resolve_device(device)), manifest, tensors
-
-
-def load_onnx(path: Path, _device: str) -> tuple[Backend, Manifest, artifact.Tensors]:
-    """An exported `.onnx` file as an ONNX Runtime backend; nothing of torch is imported."""
-    from oddlens.backends.onnx import OnnxBackend, open_graph
-
-    session, metadata = open_graph(artifact.read_file(path), path)
-    manifest, tensors = artifact.read_onnx_metadata(path, metadata)
-    return OnnxBackend(session, manifest.input, path), manifest, tensors
-
-
-def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
-    """A loaded detector gives its own golden scores again.
-
-    Raises:
-        ArtifactError: it does not.
-    """
-    scores = anomaly_scores(backend, [golden_pixels(backend.spec)])
-    if len(scores) != len(manifest.golden) or not np.allclose(
-        scores, manifest.golden, rtol=GOLDEN_TOLERANCE, atol=1e-7
-    ):
-        raise ArtifactError(
-            f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
-            f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"
-        )
 
 
 def as_image_set(images: Images) -> ImageSet:

@@ -1,46 +1,51 @@
 """Pictures that people look at: reconstructions, verdicts, score histograms, ROC and training curves.
 
 Every function gives a matplotlib `Figure` that belongs to no window and no pyplot state; `save` writes it.
-Colours and sizes are passed explicitly and matplotlib's global settings are never touched, so a user's own
-style cannot turn our text white on white, and threads cannot disturb each other.
 """
 
 from __future__ import annotations
 
 import io
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.errors import DataError, MissingExtraError
+from oddlens.errors import DataError
 from oddlens.files import write_bytes
 from oddlens.metrics import auroc
+from oddlens.page import (
+    ANOMALY,
+    CURVES,
+    DASHES,
+    FONT,
+    GAP,
+    HEADING,
+    INK,
+    MARGIN,
+    MUTED,
+    NORMAL,
+    RULE,
+    SAVED_DPI,
+    SMALL,
+    Floats,
+    Sheet,
+    cell_size,
+    label_axes,
+    legend_beside,
+    number,
+    scale_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from matplotlib.lines import Line2D
 
     from oddlens.images import Pixels
-
-Floats = npt.NDArray[np.floating[Any]]
-
-NOMINAL_DPI, SAVED_DPI = 100, 200
-INK, MUTED, RULE, WASH = "#1b1f24", "#57606a", "#c8ced5", "#fdf0e6"
-NORMAL, ANOMALY = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion: told apart by every kind of colour vision
-CURVES = (NORMAL, ANOMALY, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)  # the rest of their palette
-DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.2)))
-FONT = "DejaVu Sans"  # comes with matplotlib
-PLAIN: dict[str, Any] = {"fontfamily": FONT, "parse_math": False, "usetex": False}  # names may hold $ and _
-BODY, SMALL, HEADING = 9.0, 8.0, 12.0  # points
-MARGIN, GAP = 0.2, 0.08  # inches, as all lengths below
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +91,10 @@ def reconstructions(
         MissingExtraError: matplotlib is not installed.
     """
     _need(len(pixels), "images")
-    cell = _cell(pixels.shape[1:], target=float(np.clip(9 / len(pixels), 0.5, 1.4)))
+    cell = cell_size(pixels.shape[1:], target=float(np.clip(9 / len(pixels), 0.5, 1.4)))
     first, step = MARGIN + 1.05, cell[0] + GAP
     top = MARGIN + 0.34 * bool(heading) + 0.24 * bool(titles)
-    sheet = _Sheet(max(first + len(pixels) * step - GAP + MARGIN, 4.0), top + 2 * cell[1] + GAP + MARGIN)
+    sheet = Sheet(max(first + len(pixels) * step - GAP + MARGIN, 4.0), top + 2 * cell[1] + GAP + MARGIN)
     sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
     for index, title in enumerate(titles or ()):
         sheet.text(first + index * step + cell[0] / 2, top - 0.05, title, cell[0], SMALL, ha="center", va="bottom")
@@ -114,13 +119,13 @@ def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "")
     _need(len(examples), "examples")
     rows = [_pictures(example, value_max) for example in examples]
     columns = [name for name in ("original", "reconstruction", "anomaly map") if any(name in row for row in rows)]
-    cells = [_cell(example.pixels.shape, 1.25) for example in examples]
+    cells = [cell_size(example.pixels.shape, 1.25) for example in examples]
     heights = [max(cell[1], 1.0) + 2 * GAP for cell in cells]
     step = max(1.12, *(cell[0] for cell in cells)) + 2 * GAP
     lefts = [MARGIN + GAP + index * step for index in range(len(columns) + 1)]
     maps = [row["anomaly map"] for row in rows if "anomaly map" in row]
     top = MARGIN + 0.34 * bool(heading) + 0.25
-    sheet = _Sheet(lefts[-1] + 3.1 + MARGIN, top + sum(heights) + 0.55 * bool(maps) + MARGIN)
+    sheet = Sheet(lefts[-1] + 3.1 + MARGIN, top + sum(heights) + 0.55 * bool(maps) + MARGIN)
     sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
     for left, name in zip(lefts, [*columns, "verdict"], strict=True):
         sheet.text(left, top - 0.06, name, va="bottom", color=MUTED)
@@ -160,7 +165,7 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
     kinds = [normal, *sorted(others, key=lambda kind: float(np.median(scores[kind])))]
     height = 0.72 if len(kinds) <= 4 else 0.44
     left, right, top = 1.9, 0.85, MARGIN + 0.22 * len(thresholds) + 0.1
-    sheet = _Sheet(7.4, top + height * len(kinds) + 0.62)
+    sheet = Sheet(7.4, top + height * len(kinds) + 0.62)
     axes = sheet.axes(left, top, sheet.width - left - right, height * len(kinds))
     edges, logarithmic, clipped = _bins(scores, list(thresholds.values()), normal)
     for index, kind in enumerate(kinds):
@@ -181,12 +186,12 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
         axes.axvline(x, color=INK, linewidth=1.2, linestyle=DASHES[i % 3]) for i, x in enumerate(thresholds.values())
     ]
     labels = [sheet.fit(f"threshold {number(value)} ({name})", 3.8) for name, value in thresholds.items()]
-    _legend(axes, marks, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.3)
+    legend_beside(axes, marks, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.3)
     axes.set(ylim=(0, len(kinds)), yticks=[], xlim=(edges[0], edges[-1]))
     axes.spines["left"].set_visible(False)
-    _scale(axes, "x", float(edges[-1] / edges[0]) if logarithmic else 0)
+    scale_axis(axes, "x", float(edges[-1] / edges[0]) if logarithmic else 0)
     notes = ["logarithmic"] * logarithmic + ["the outermost bars hold what lies beyond"] * clipped
-    _axis_labels(axes, "anomaly score" + (f" ({'; '.join(notes)})" if notes else ""), "")
+    label_axes(axes, "anomaly score" + (f" ({'; '.join(notes)})" if notes else ""), "")
     return sheet.figure
 
 
@@ -204,7 +209,7 @@ def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[
     areas = {name: auroc(*curve) for name, curve in curves.items()}
     from sklearn.metrics import roc_curve
 
-    sheet = _Sheet(7.4, max(4.2, 0.6 + 0.2 * len(curves) * (1 + len(thresholds))))
+    sheet = Sheet(7.4, max(4.2, 0.6 + 0.2 * len(curves) * (1 + len(thresholds))))
     axes = sheet.axes(0.65, MARGIN, 3.4, 3.4)
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=DASHES[1])
     handles, labels = [], []
@@ -221,9 +226,9 @@ def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[
             handles += point
             labels.append(sheet.fit(f"caught {y:.1%} at {x:.1%} ({decision})", 2.6))
     axes.set(xlim=(0, 1), ylim=(0, 1.005))
-    _axis_labels(axes, "false alarms (share of normal images flagged)", "caught (share of anomalies flagged)")
+    label_axes(axes, "false alarms (share of normal images flagged)", "caught (share of anomalies flagged)")
     title = "AUROC; share caught at share of false alarms" if thresholds else "AUROC"
-    _legend(axes, handles, labels, loc="upper left", bbox_to_anchor=(1.04, 1.03), title=title)
+    legend_beside(axes, handles, labels, loc="upper left", bbox_to_anchor=(1.04, 1.03), title=title)
     return sheet.figure
 
 
@@ -235,7 +240,7 @@ def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     _need(len(history), "epochs")
-    sheet = _Sheet(7.4, 3.2)
+    sheet = Sheet(7.4, 3.2)
     axes = sheet.axes(0.85, MARGIN + 0.3, 6.2, 2.15)
     names = list(dict.fromkeys(name for row in history for name in row if "loss" in name))
     handles, losses = [], [row[name] for row in history for name in names if name in row]
@@ -245,11 +250,11 @@ def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
         color = CURVES[index % len(CURVES)]
         handles += axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, linewidth=1.8)
     low, high = min(losses, default=0), max(losses, default=0)
-    _scale(axes, "y", high / low if low > 0 and high > 20 * low else 0)
+    scale_axis(axes, "y", high / low if low > 0 and high > 20 * low else 0)
     axes.set_xlim(min(row["epoch"] for row in history) - 0.5, max(row["epoch"] for row in history) + 0.5)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.grid(axis="y", color=RULE, linewidth=0.5)
-    _legend(
+    legend_beside(
         axes,
         handles,
         [sheet.fit(name.replace("_", " "), 1.3) for name in names],
@@ -260,7 +265,7 @@ def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     seconds = sum(row.get("seconds", 0.0) for row in history)
     note = f"{len(history)} epoch{'s' * (len(history) > 1)}" + (f" in {seconds:,.3g} s" if seconds else "")
     sheet.text(7.05, MARGIN + 0.18, note, color=MUTED, ha="right", va="bottom")
-    _axis_labels(axes, "epoch", "loss")
+    label_axes(axes, "epoch", "loss")
     return sheet.figure
 
 
@@ -275,90 +280,9 @@ def save(figure: Figure, path: Path) -> Path:
     return write_bytes(path, buffer.getvalue())
 
 
-def number(value: float) -> str:
-    """A score in four significant digits.
-
-    >>> number(0.018), number(1234.0), number(float("inf"))
-    ('0.01800', '1234', '∞')
-    """
-    return f"{value:#.4g}".rstrip(".").replace("inf", "∞").replace("-", "−")
-
-
-class _Sheet:
-    """A white page measured in inches from its top left corner; boxes fall on whole saved pixels."""
-
-    def __init__(self, width: float, height: float) -> None:
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("drawing figures", "train") from error
-        self.width, self.height = _snap(width), _snap(height)
-        self.figure = Figure(figsize=(self.width, self.height), dpi=NOMINAL_DPI, facecolor="white")
-        self._canvas: Any = FigureCanvasAgg(self.figure)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        left, width = _snap(left) / self.width, _snap(width) / self.width
-        top, height = _snap(top) / self.height, _snap(height) / self.height
-        axes = self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["bottom", "left"]].set(color=RULE, linewidth=0.8)
-        axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
-        return axes
-
-    def band(self, left: float, top: float, width: float, height: float) -> None:
-        axes = self.axes(left, top, width, height)
-        axes.set(xticks=[], yticks=[], facecolor=WASH)
-        axes.spines[:].set_visible(False)
-
-    def picture(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
-        """Draw a (H, W), (H, W, 1) or (H, W, 3) image; 0..1 is black to white unless `scale` says otherwise."""
-        axes = self.axes(left, top, *size)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=RULE, linewidth=0.5)
-        image = image[..., 0] if image.shape[2:] == (1,) else image
-        smooth = size[0] * SAVED_DPI < image.shape[1]
-        if not scale:
-            image, scale = image.clip(0, 1), {"cmap": "gray", "vmin": 0, "vmax": 1}
-        return axes.imshow(image, aspect="auto", interpolation="hanning" if smooth else "nearest", **scale)
-
-    def text(self, left: float, top: float, text: str, room: float = np.inf, size: float = BODY, **style: Any) -> None:
-        shown = self.fit(text, room, size, style.get("weight", "normal"))
-        style = {"color": INK, "va": "top"} | style
-        self.figure.text(left / self.width, 1 - top / self.height, shown, size=size, **PLAIN, **style)
-
-    def fit(self, text: str, room: float, size: float = BODY, weight: str = "normal") -> str:
-        """Replace what the font lacks, and shorten the middle until the text fits into `room` inches."""
-        from matplotlib.font_manager import FontProperties, findfont, get_font
-
-        properties = FontProperties(family=[FONT], size=size, weight=weight)
-        font = get_font(findfont(properties))
-        text = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "□" for letter in text)
-        measure = self._canvas.get_renderer().get_text_width_height_descent
-
-        def keeping(count: int) -> str:
-            return text if count == len(text) else text[: (count + 1) // 2] + "…" + text[len(text) - count // 2 :]
-
-        def too_wide(count: int) -> bool:
-            return bool(measure(keeping(count), properties, False)[0] > room * NOMINAL_DPI)
-
-        return keeping(max(1, bisect_left(range(min(len(text), 200) + 1), True, key=too_wide) - 1)) if text else ""
-
-
-def _snap(inches: float) -> float:
-    return round(inches * SAVED_DPI) / SAVED_DPI
-
-
 def _need(count: int, what: str) -> None:
     if not count:
         raise DataError(f"there are no {what} to draw: found 0, give at least one")
-
-
-def _cell(shape: Sequence[int], target: float) -> tuple[float, float]:
-    """(width, height) for an (H, W, ...) image about `target` long, its pixels crisp squares unless it must shrink."""
-    scale = target * SAVED_DPI / max(shape[:2])
-    scale = max(1, round(scale)) if scale > 0.75 else scale
-    return max(1, round(shape[1] * scale)) / SAVED_DPI, max(1, round(shape[0] * scale)) / SAVED_DPI
 
 
 def _pictures(example: Example, value_max: int) -> dict[str, Floats]:
@@ -394,7 +318,7 @@ def _colour_range(maps: Sequence[Floats]) -> tuple[float, float]:
 
 
 def _colour_bar(
-    sheet: _Sheet, corner: tuple[float, float], width: float, shown: tuple[float, float], largest: float
+    sheet: Sheet, corner: tuple[float, float], width: float, shown: tuple[float, float], largest: float
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -410,7 +334,7 @@ def _colour_bar(
     sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
 
 
-def _verdict(sheet: _Sheet, example: Example, left: float, middle: float, room: float = 3.0) -> None:
+def _verdict(sheet: Sheet, example: Example, left: float, middle: float, room: float = 3.0) -> None:
     color, word, sign = (ANOMALY, "▲ anomaly", ">") if example.label else (NORMAL, "● normal", "≤")
     sheet.text(left, middle - 0.32, word, size=11, weight="bold", color=color, va="center")
     if example.mistake:
@@ -454,27 +378,3 @@ def _bars(scores: Floats, edges: Floats) -> Floats:
     counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0].astype(np.float64)
     heights: Floats = 0.85 * counts / counts.max()
     return heights
-
-
-def _scale(axes: Axes, direction: Literal["x", "y"], ratio: float) -> None:
-    """Plain numbers along an axis; logarithmic where the `ratio` of its ends is given, with fewer the larger it is."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
-    if ratio:
-        axes.set(**{f"{direction}scale": "log"})
-    axis = axes.xaxis if direction == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 2000 else (1,)) if ratio else MaxNLocator(7))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-
-
-def _axis_labels(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=INK, fontsize=BODY, **PLAIN)
-    axes.set_ylabel(y, color=INK, fontsize=BODY, **PLAIN)
-
-
-def _legend(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **where: Any) -> None:
-    legend = axes.legend(handles, labels, frameon=False, fontsize=BODY, title_fontsize=BODY, **where)
-    legend.set_alignment("left")
-    for text in (legend.get_title(), *legend.get_texts()):
-        text.set(color=INK, **PLAIN)

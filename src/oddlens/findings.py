@@ -19,6 +19,7 @@ from oddlens.backends import Outputs
 from oddlens.detector import Detector
 from oddlens.evaluation import Evaluation
 from oddlens.images import Pixels
+from oddlens.page import number
 from oddlens.report import Report, Section, Table, write_report
 
 SHOWN = 10  # pictures in a strip of reconstructions
@@ -162,7 +163,7 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
     rows = tuple(
         (
             name.replace("_", " ") + (" (gives the verdicts)" if name == metrics["method"] else ""),
-            None if row["threshold"] is None else figures.number(row["threshold"]),
+            None if row["threshold"] is None else number(row["threshold"]),
             percent(row["false_alarm_rate_measured"]),
             percent(row["detection_rate"]),
         )

@@ -24,6 +24,7 @@ class Terminal:
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.started = time.perf_counter()
+        self.epochs = 0
 
     def say(self, text: str) -> None:
         """A note for the person at the terminal."""
@@ -60,8 +61,9 @@ class Terminal:
             if done == total:
                 self.close()
         elif step.step == step.steps:
+            self.epochs += 1  # a resumed run did the earlier ones before
             spent = time.perf_counter() - self.started
-            left = spent / step.epoch * (step.epochs - step.epoch)
+            left = spent / self.epochs * (step.epochs - step.epoch)
             self.say(f"epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}, {spent:.0f} s, about {left:.0f} s left")
 
     def counting(self, what: str, total: int, done: int) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from oddlens import models
 from oddlens.backends import Outputs
-from oddlens.config import InputSpec
+from oddlens.config import InputSpec, ModelSettings
 from oddlens.errors import SettingsError
 from oddlens.images import Pixels
 from oddlens.models import Model, ScoringGraph
@@ -56,3 +60,18 @@ def resolve_device(name: str) -> torch.device:
             "--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install its GPU build"
         )
     return torch.device(name)
+
+
+def rebuild(
+    settings: ModelSettings,
+    spec: InputSpec,
+    weights: Mapping[str, npt.NDArray[np.float32]],
+    roi: npt.NDArray[np.uint8] | None,
+    device: str,
+) -> TorchBackend:
+    """A backend from saved weights by name, and the region of interest (H, W) if there is one."""
+    model = models.build(settings, spec, seed=0)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    if roi is not None:
+        model.set_roi(roi.astype(bool))
+    return TorchBackend(model, resolve_device(device))
