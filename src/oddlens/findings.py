@@ -31,6 +31,7 @@ REASONS = {  # why reconstruction error does not see a kind of change
     "hole": "what is left of the picture is normal, and a missing part adds no error where nothing is drawn",
     "quarter_turn": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
     "upside_down": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
+    "glyphs": "strange signs are made of strokes like those of normal pictures, and strokes are what was learned",
     "blur": "a smooth picture is simpler than a sharp one and rebuilds more easily",
 }
 SIMPLE = (
@@ -101,9 +102,10 @@ def draw(
     ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
     thresholds = {name.replace("_", " "): value for name in ordered if (value := both[name]) is not None}
     labels, scores = evaluation.labels, evaluation.scores
+    normal = scores[(labels == 0) & evaluation.in_rates]
     kinds = np.array(evaluation.images.kinds)
     anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
-    made["histogram"] = figures.score_histogram({"normal": scores[labels == 0], **anomalies}, thresholds, "normal")
+    made["histogram"] = figures.score_histogram({"normal": normal, **anomalies}, thresholds, "normal")
     made["roc"] = figures.roc({"all anomalies": (labels, scores)}, thresholds)
     if history:
         made["training"] = figures.training_curve(history)
