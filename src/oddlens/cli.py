@@ -92,7 +92,7 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
     try:
         yield terminal
     except ImageError as error:
-        raise ImageError(error.name, error.reason + "; or --skip-unreadable" * skips) from error
+        raise ImageError(error.name, error.reason + "; or leave it out with --skip-unreadable" * skips) from error
     finally:
         terminal.close()
 
@@ -101,7 +101,7 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for what is made.")] = Path("runs/demo"),
     as_json: JsonOption = False,
-    threads: ThreadsOption = None,
+    threads: ThreadsOption = 1,  # the pictures are so small that more threads would wait for each other
     seed: SeedOption = None,
 ) -> None:
     """The main job on real handwritten digits, offline, in a minute."""

@@ -133,11 +133,11 @@ class Detector:
         training, decision = self.training or TrainingSettings(), self.decision or DecisionSettings()
         settings, device = self._model_settings(), resolve_device(self.device)
         known = as_image_set(images)
+        spec = known.choose_spec(self.size)
         if len(known) < 2:
             raise DataError(
                 f"{len(known)} normal image(s) found; fitting needs at least 2, and 99 or more to promise 1%"
             )
-        spec = known.choose_spec(self.size)
         pixels = known.load(spec)
         model = models.build(settings, spec, training.seed)
         roi = read_roi(self.roi, spec) if self.roi else None

@@ -40,6 +40,12 @@ class Evaluation:
         return self.images.labels
 
     @property
+    def kinds(self) -> list[str]:
+        """The kinds of images, normal ones first."""
+        of_label = {kind: int(label) for kind, label in zip(self.images.kinds, self.labels, strict=True)}
+        return sorted(of_label, key=of_label.__getitem__)
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The metrics table, as `eval --json` gives it."""
         labels, scores = self.labels, self.scores
@@ -80,7 +86,7 @@ class Evaluation:
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
         kinds, rows = np.array(self.images.kinds), {}
-        for kind in dict.fromkeys(self.images.kinds):
+        for kind in self.kinds:
             own = kinds == kind
             anomalous = bool(self.labels[own][0])
             against = own | (self.labels == 0)
