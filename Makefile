@@ -39,7 +39,7 @@ doctest: setup
 	$(PYTEST) --doctest-modules src
 
 docs: setup
-	$(PYTEST) tests/test_docs.py
+	$(PYTEST) tests/test_docs.py -k "not notebook_runs"
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,12 +176,38 @@ def test_check_finds_what_is_wrong_and_exits_with_0(parts: Path, tmp_path: Path)
     assert "broken.jpg" in oddlens("check", folder).stdout
 
 
+def test_check_looks_at_masks_and_at_the_depth_of_test_images(parts: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(parts, root)
+    (root / "ground_truth/spot/000_mask.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((20, 24), dtype=np.uint8)).save(root / "ground_truth/spot/001_mask.png")
+    names = {finding["name"]: finding["level"] for finding in succeeds("check", root)["findings"]}
+    assert (names["unreadable masks"], names["empty masks"]) == ("error", "note")
+    deep = Image.fromarray(np.full((20, 24), 3000, dtype=np.uint16))
+    deep.save(root / "test/good/000.png")
+    found = {finding["name"]: finding for finding in succeeds("check", root)["findings"]}
+    assert found["mixed bit depths"]["files"] == [str(root / "test/good/000.png")]
+
+
 def test_a_recipe_makes_everything_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(RECIPE.format(epochs=2))
     result = succeeds("run", tmp_path / "small.toml", "--out", tmp_path / "out", "--threads", 1)
-    for name in ("detector", "history", "verdicts", "metrics", "report", "verdicts", "histogram", "roc", "training"):
-        assert Path(result["files"][name]).stat().st_size > 0, name
-    assert {f"reconstructions-{kind}" for kind in result["per_class"]} <= set(result["files"])
+    files, figures = result["files"], result["files"]["figures"]
+    for name, file in {"detector": "detector.safetensors", "history": "history.jsonl", "verdicts": "verdicts.csv",
+                       "metrics": "metrics.json", "report": "report.html"}.items():  # fmt: skip
+        assert files[name] == str(tmp_path / "out" / file)
+    expected = {
+        "verdicts",
+        "histogram",
+        "roc",
+        "training",
+        *(f"reconstructions-{kind}" for kind in result["per_class"]),
+    }
+    assert set(figures) == expected
+    assert all(
+        Path(path).stat().st_size > 0
+        for path in [*figures.values(), *(files[name] for name in files if name != "figures")]
+    )
     assert set(result["seconds"]) == {"fit", "calibrate", "score"}
     assert result["method"] == "train_percentile"
     assert result["n_normal_rates"] < result["n_normal"]
@@ -189,7 +216,7 @@ def test_a_recipe_makes_everything_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_killed_and_resumed_gives_bitwise_the_same_scores(tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(RECIPE.format(epochs=12))
+    (tmp_path / "small.toml").write_text(RECIPE.format(epochs=30))
     arguments = ["run", str(tmp_path / "small.toml"), "--threads", "1", "--out"]
     succeeds(*arguments, tmp_path / "whole")
     command = [sys.executable, "-m", "oddlens", *arguments, str(tmp_path / "killed")]
@@ -199,6 +226,8 @@ def test_a_run_killed_and_resumed_gives_bitwise_the_same_scores(tmp_path: Path) 
         if history.exists() and len(history.read_text().splitlines()) >= 3:
             break
         time.sleep(0.02)
+    assert process.poll() is None, "still training"
+    assert len(history.read_text().splitlines()) >= 3
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed/detector.safetensors").exists()
@@ -252,6 +281,36 @@ def test_one_truncated_image_among_many_is_named_and_left_out_only_when_asked(pa
     result = succeeds(*arguments, "--skip-unreadable")
     assert result["skipped"] == [str(folder / "077.jpg")]
     assert result["n_training"] + result["n_calibration"] == 129
+
+
+def test_a_bad_image_late_in_a_folder_leaves_neither_maps_nor_verdicts(part: Path, parts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(130):
+        picture(parts / f"train/good/{i:03}.png").save(folder / f"{i:03}.png")
+    (folder / "zzz.png").write_bytes(b"broken")
+    message = refused("score", part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
+    assert "zzz.png" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_reports_have_a_name_that_browsers_open(part: Path, parts: Path, tmp_path: Path) -> None:
+    assert "end in .html" in refused("eval", part, parts, "--report", tmp_path / "report")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_folders_say_that_no_normal_image_is_left_to_measure_with(parts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    for kind, source in (("ok", "train/good"), ("odd", "test/spot")):
+        (folder / kind).mkdir(parents=True)
+        for path in sorted((parts / source).iterdir()):
+            picture(path).save(folder / kind / path.name)
+    succeeds("fit", folder, "--normal", "ok", "-o", tmp_path / "p.safetensors", "--epochs", 1)
+    table = succeeds("eval", tmp_path / "p.safetensors", folder, "--report", tmp_path / "r.html")
+    assert table["n_left_out_trained"] > 0
+    assert table["n_normal_rates"] == 0
+    assert table["false_alarm_rate_measured"] is None
+    assert "cannot be measured here" in (tmp_path / "r.html").read_text()
 
 
 def test_a_text_file_called_png_is_refused(part: Path, tmp_path: Path) -> None:

@@ -135,6 +135,23 @@ def test_a_region_of_interest_is_kept_in_the_file(digit_pixels: Pixels, tmp_path
     np.testing.assert_array_equal(loaded.score(painted), loaded.score(digit_pixels[:5]))
 
 
+def test_a_folder_with_a_test_part_is_learnt_from_its_training_part_alone(digit_pixels: Pixels, tmp_path: Path) -> None:
+    for place, count in (("train/good", 40), ("test/good", 5), ("test/hole", 5), ("ground_truth/hole", 5)):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(count):
+            suffix = "_mask" if "truth" in place else ""
+            Image.fromarray(digit_pixels[i, :, :, 0]).save(tmp_path / place / f"{i}{suffix}.png")
+    for source in (tmp_path, str(tmp_path)):
+        data = Detector(training=FAST).fit(source).manifest.data
+        assert data.n_training + data.n_calibration == 40
+
+
+def test_a_loaded_detector_is_not_fitted_again(fitted: Detector, digit_pixels: Pixels, tmp_path: Path) -> None:
+    loaded = Detector.load(fitted.save(tmp_path / "part.safetensors"))
+    with pytest.raises(StateError, match="make a new Detector"):
+        loaded.fit(digit_pixels)
+
+
 def test_one_image_is_not_enough_and_a_wrong_family_is_named(digit_pixels: Pixels) -> None:
     with pytest.raises(DataError, match="fitting needs"):
         Detector().fit(digit_pixels[:1])

@@ -43,7 +43,7 @@ def test_every_option_of_a_command_is_documented_and_no_other(name: str) -> None
     real = {option for parameter in commands()[name].params for option in parameter.opts if option.startswith("-")}
     table = "\n".join(line for line in documented(name).splitlines() if line.startswith(("|", "## ")))
     named = set(OPTION.findall(table)) - {"--version", "--help", "-h"}
-    everywhere = {"--json", "--threads"}
+    everywhere = {"--json", "--threads", "--seed"}
     assert real <= named | everywhere
     assert named <= real | everywhere | {"--version", "--help", "-h"}
 
@@ -115,7 +115,7 @@ def test_the_notebook_is_valid_and_holds_no_results() -> None:
 
 def test_the_notebook_runs(real_data: Path, tmp_path: Path) -> None:
     """In a real kernel, with few images and one epoch."""
-    notebook: Any = nbformat.from_dict(json.loads((ROOT / "docs/seeds.ipynb").read_text(encoding="utf-8")))
+    notebook: Any = nbformat.reads((ROOT / "docs/seeds.ipynb").read_text(encoding="utf-8"), as_version=4)
     for name, value in (
         ("DATA = None", f"DATA = {str(real_data)!r}"),
         ("EPOCHS = 10", "EPOCHS = 1"),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oddlens import corruptions, evaluation, metrics
+from oddlens import corruptions, evaluation, findings, metrics
 from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettings
 from oddlens.datasets import DataSet, ImageSet, concatenate, open_dataset
 from oddlens.detector import Detector
@@ -18,7 +18,7 @@ from oddlens.scoring import fingerprints
 
 @pytest.fixture(scope="module")
 def test_images(fitted: Detector, digits: DataSet) -> ImageSet:
-    return evaluation.labelled_images(digits, fitted.spec, seed=0)
+    return evaluation.labelled_images(digits, fitted.spec, seed=0, distort=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,40 @@ def test_images_that_were_trained_on_are_left_out_of_everything(
     assert again.metrics["image_auroc"] == evaluation.evaluate(fitted, test_images).metrics["image_auroc"]
     with pytest.raises(DataError, match="one label only"):
         evaluation.evaluate(fitted, concatenate([trained, test_images.subset(test_images.labels == 1)]))
+
+
+def test_the_reconstruction_error_counts_only_the_region_of_interest(digits: DataSet) -> None:
+    detector = Detector(
+        AutoencoderSettings(widths=(4,), latent_dim=4), training=TrainingSettings(epochs=1), roi="0,0,0.5,1"
+    )
+    detector.fit(digits.train.load(digits.train.choose_spec(None)))
+    normal = digits.test.load(detector.spec)[:20]
+    painted = normal.copy()
+    painted[:, :, 4:] = 255
+    both = concatenate([ImageSet.from_array(normal), evaluation.odd(painted, "outside")])
+    table = evaluation.evaluate(detector, both).metrics
+    assert table["image_auroc"] == pytest.approx(0.5)
+    assert table["reconstruction"]["normal"] == table["reconstruction"]["anomalous"]
+
+
+def test_without_fair_normal_images_the_rate_is_unknown_and_said_so(digits: DataSet) -> None:
+    detector = Detector(AutoencoderSettings(widths=(4,), latent_dim=4), training=TrainingSettings(epochs=1))
+    detector.fit(digits.train)
+    odd = evaluation.odd(corruptions.distort("inversion", digits.test.load(detector.spec)[:20], 255, 0), "odd")
+    table = evaluation.evaluate(detector, concatenate([digits.train, odd])).metrics
+    assert table["n_normal_rates"] == 0
+    assert table["false_alarm_rate_measured"] is None
+    assert table["n_normal"] == detector.manifest.data.n_calibration
+    assert "cannot be measured here" in findings.in_words(table, "autoencoder")
+    assert dict(findings.cards(table))["normal images flagged"].startswith("not measured")
+
+
+def test_a_users_defect_is_not_explained_as_one_of_our_distortions(fitted: Detector, digits: DataSet) -> None:
+    pixels = digits.test.load(fitted.spec)[:20]
+    holes = evaluation.odd(corruptions.distort("hole", pixels, 255, 0), "hole")
+    found = evaluation.evaluate(fitted, concatenate([digits.test, holes]))
+    assert not found.distorted
+    assert evaluation.evaluate(fitted, evaluation.labelled_images(digits, fitted.spec, 0, True)).distorted
 
 
 def test_one_label_alone_cannot_be_evaluated(fitted: Detector, digits: DataSet) -> None:

@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 from oddlens import export as exporting
+from oddlens.config import TrainingSettings
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, SettingsError
+from oddlens.images import Pixels
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,19 @@ def test_the_file_takes_pixels_and_carries_its_manifest(exported: Path, fitted: 
 
 
 def test_a_graph_that_scores_differently_is_not_written(
-    fitted: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Detector, digit_pixels: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    other = Detector(fitted.model, training=TrainingSettings(epochs=1, seed=1)).fit(digit_pixels)
+    graph = exporting.traced(other)
+    monkeypatch.setattr(exporting, "traced", lambda _: graph)
     with pytest.raises(ArtifactError, match="not written, since exported scores differ"):
         exporting.export(fitted, tmp_path / "part.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_is_refused_for_an_exported_file(exported: Path) -> None:
+    with pytest.raises(SettingsError, match="run on the CPU"):
+        Detector.load(exported, device="cuda")
 
 
 def test_another_suffix_is_refused(fitted: Detector, tmp_path: Path) -> None:

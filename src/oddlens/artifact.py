@@ -116,9 +116,9 @@ def load(path: Path) -> tuple[Manifest, Tensors]:
 
 def read_file(path: Path) -> bytes:
     """The bytes of a detector file, within the size cap."""
-    if not path.exists():
-        raise DataNotFoundError(f"{path}: no such detector file; make one with `oddlens fit DATA -o {path}`")
     try:
+        if not path.exists():
+            raise DataNotFoundError(f"{path}: no such detector file; make one with `oddlens fit DATA -o FILE`")
         if path.stat().st_size > MAX_FILE:
             raise ArtifactError(
                 f"{path}: is larger than any detector ({path.stat().st_size:,} bytes); is it another file?"
@@ -221,8 +221,9 @@ def read_onnx_metadata(path: Path, metadata: dict[str, str]) -> tuple[Manifest, 
         tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
-    if tensors.keys() != STATISTICS.keys():
-        raise ArtifactError(f"{path}: its calibration is incomplete; export the detector again")
+    found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
+    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS.items()}:
+        raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
     check_content(path, manifest, tensors)
     return manifest, tensors
 
@@ -254,10 +255,12 @@ def load_torch(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
     return rebuild(manifest.model, manifest.input, weights, tensors.get(ROI), device), manifest, tensors
 
 
-def load_onnx(path: Path, _device: str) -> tuple[Backend, Manifest, Tensors]:
+def load_onnx(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
     """An exported `.onnx` file as an ONNX Runtime backend; nothing of torch is imported."""
     from oddlens.backends.onnx import OnnxBackend, open_graph
 
+    if device == "cuda":
+        raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
     session, metadata = open_graph(read_file(path), path)
     manifest, tensors = read_onnx_metadata(path, metadata)
     return OnnxBackend(session, manifest.input, path), manifest, tensors

@@ -182,13 +182,15 @@ class Decision:
     def false_alarm_rate(self) -> float:
         """The rate asked for; without one, 1% where it can be promised, else the smallest that can.
 
+        For `train_percentile` it is the share of scores above the percentile, asked for or not.
+
         Raises:
             StateError: none was asked for, and conformal has no calibration images to choose by.
         """
         if self.settings.false_alarm_rate is not None:
             return self.settings.false_alarm_rate
-        if self.settings.method == "train_percentile" and not self.calibration_scores.size:
-            return DEFAULT_RATE
+        if self.settings.method == "train_percentile":
+            return float((100 - Decimal(str(self.settings.train_percentile))) / 100)
         return max(DEFAULT_RATE, smallest_rate(self._n_calibration(), self.settings.confidence))
 
     @property

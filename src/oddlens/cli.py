@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from oddlens import __version__
-from oddlens.errors import ImageError, MissingExtraError, OddlensError, SettingsError
+from oddlens.errors import MissingExtraError, OddlensError, SettingsError, UnreadableImageError
 from oddlens.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ app = typer.Typer(
 Device = Literal["auto", "cpu", "cuda"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Give the result as JSON on stdout, and nothing else there.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads to use.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of whatever is random.")]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
 ]
@@ -57,9 +59,6 @@ def main() -> None:
     except OddlensError as error:
         print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         sys.exit(1)
@@ -91,8 +90,9 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
     terminal = Terminal(as_json)
     try:
         yield terminal
-    except ImageError as error:
-        raise ImageError(error.name, error.reason + "; or leave it out with --skip-unreadable" * skips) from error
+    except UnreadableImageError as error:
+        hint = "; or leave it out with --skip-unreadable" if skips else ""
+        raise UnreadableImageError(error.name, error.reason + hint) from error
     finally:
         terminal.close()
 
@@ -138,7 +138,7 @@ def run_recipe(
 
         recipe = recipes.changed(recipes.find(name), epochs=epochs, seed=seed, detector=detector)
         folder = out or Path("runs") / recipe.name
-        work = recipes.Run(recipe, folder, data, device, terminal.training, terminal.say)
+        work = recipes.Run(recipe, folder, data, device, terminal.training, terminal.say, typed())
         result = work(resume)
         title = recipe.title or recipe.name
         kinds, decisions = findings.kinds_table(result), findings.decisions_table(result)
@@ -196,7 +196,7 @@ def fit(
         work = output.with_suffix(".training")
         made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
         made.save(output)
-        forget(work)
+        shutil.rmtree(work, ignore_errors=True)
         manifest, seconds = made.manifest, round(time.perf_counter() - terminal.started, 3)
         result = {
             "seconds": {"fit": seconds},
@@ -222,6 +222,7 @@ def check(
     ] = 0.01,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """The data doctor: what is wrong with this data before you train."""
     with command(as_json, threads) as terminal:
@@ -264,16 +265,18 @@ def evaluate(
         from oddlens.datasets import open_dataset
         from oddlens.detector import Detector
 
+        if report is not None and report.suffix != ".html":
+            raise SettingsError(f"{report}: reports end in .html")
         part = Detector.load(detector, device=device)
         known = part.manifest.data.normal
         normal = normal or (known if known not in ("good", "all") else None)
         chosen = open_dataset(data, normal=normal, data_dir=data_dir)
-        if skip_unreadable:
-            good, problems = chosen.test.readable()
-            chosen = replace(chosen, test=good)
-            for problem in problems:
-                terminal.say(f"left out: {problem}")
-        test = evaluation.labelled_images(chosen, part.spec, seed or 0)
+        good, skipped = chosen.test.readable() if skip_unreadable else (chosen.test, [])
+        chosen = replace(chosen, test=good)
+        for problem in skipped:
+            terminal.say(f"left out: {problem}")
+        distort = chosen.normal == "all" and not chosen.test.labels.any()  # every class is normal
+        test = evaluation.labelled_images(chosen, part.spec, seed or 0, distort)
         started = time.perf_counter()
         found = evaluation.evaluate(part, test, lambda done: terminal.counting("scoring", len(test), done))
         result = {
@@ -281,12 +284,13 @@ def evaluate(
             **found.metrics,
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }
+        result["skipped"] = [problem.name for problem in skipped]
         if found.left_out:
             terminal.say(f"left out {found.left_out} test images that the detector was trained on")
         if report is not None:
             pictures = findings.draw(part, found, report.with_suffix(""), [])
-            findings.write(report, f"{detector.name} on {chosen.name}", part, found, pictures)
-            result["files"] = {"report": str(report), **{name: str(path) for name, path in pictures.items()}}
+            findings.write(report, f"{detector.name} on {chosen.name}", part, found, pictures, typed())
+            result["files"] = {"report": str(report), "figures": {name: str(path) for name, path in pictures.items()}}
         low, high = result["image_auroc_ci"]
         kinds, decisions = findings.kinds_table(result), findings.decisions_table(result)
         terminal.table(f"{detector.name} on {chosen.name}", kinds.columns, kinds.rows)
@@ -311,12 +315,14 @@ def score(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """Score images: a row each with its score, p-value, threshold and verdict."""
     with command(as_json, threads, skips=True) as terminal:
         from oddlens import verdicts
         from oddlens.datasets import open_images
         from oddlens.detector import Detector
+        from oddlens.files import filling
 
         part = Detector.load(detector, device=device)
         known = open_images(images)
@@ -325,13 +331,17 @@ def score(
             terminal.say(f"left out: {problem}")
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        started, flagged = time.perf_counter(), 0
+        started, flagged, done = time.perf_counter(), 0, 0
         rows: list[verdicts.Row] = []
-        with verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write:
-            for batch in verdicts.judged(part, known, maps):
+        with (
+            verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write,
+            filling(maps) if maps else contextlib.nullcontext() as folder,
+        ):
+            for batch in verdicts.judged(part, known, folder):
                 write(batch)
                 flagged += sum(row["label"] for row in batch)
-                terminal.counting("scoring", len(known), len(rows))
+                done += len(batch)
+                terminal.counting("scoring", len(known), done)
         result = {
             "n": len(known), "n_anomalous": flagged, "threshold": part.decision_.threshold,
             "false_alarm_rate": part.decision_.false_alarm_rate, "skipped": [problem.name for problem in skipped],
@@ -341,13 +351,17 @@ def score(
             result["files"] = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
             terminal.result(result, [f"{flagged} of {len(known)} images flagged; verdicts in {output}"])
         else:
-            terminal.result(result | {"verdicts": rows}, verdicts.as_csv(rows))
+            terminal.result(result | {"verdicts": rows})
+            if not as_json:
+                verdicts.print_csv(rows)
 
 
 @app.command()
-def show(detector: PartArgument, as_json: JsonOption = False) -> None:
+def show(
+    detector: PartArgument, as_json: JsonOption = False, threads: ThreadsOption = None, seed: SeedOption = None
+) -> None:
     """What this detector is, what it promises, what it was made from."""
-    with command(as_json, None) as terminal:
+    with command(as_json, threads) as terminal:
         from oddlens.detector import Detector
 
         part = Detector.load(detector)
@@ -378,6 +392,7 @@ def export_detector(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .onnx.")],
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """Write the detector as one ONNX file, refused unless it scores the same."""
     with command(as_json, threads) as terminal:
@@ -393,6 +408,11 @@ def export_detector(
         terminal.result(
             result, [f"{output}: scores as the detector does (largest relative difference {difference:.1e})"]
         )
+
+
+def typed() -> str:
+    """What the user typed."""
+    return shlex.join(["oddlens", *sys.argv[1:]])
 
 
 def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
@@ -417,12 +437,3 @@ def summary(part: Detector) -> dict[str, Any]:
         "promise": part.decision_.promise(),
         "history": manifest.history,
     }
-
-
-def forget(folder: Path) -> None:
-    """Remove a fit's checkpoints once its detector is saved."""
-    for path in [*(folder / "checkpoints").glob("*.safetensors"), folder / "history.jsonl"]:
-        path.unlink(missing_ok=True)
-    for empty in (folder / "checkpoints", folder):
-        with contextlib.suppress(OSError):
-            empty.rmdir()

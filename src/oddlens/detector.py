@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ from oddlens.artifact import DataSummary, Manifest
 from oddlens.backends import Backend, Outputs
 from oddlens.calibration import DEFAULT_RATE, Decision, images_needed, promised_rank
 from oddlens.config import DecisionSettings, InputSpec, ModelSettings, TrainingSettings, parse
-from oddlens.datasets import ImageSet, near_duplicate_groups, open_images, split_groups, thumbnails
+from oddlens.datasets import ImageSet, near_duplicate_groups, open_dataset, open_images, split_groups, thumbnails
 from oddlens.errors import DataError, MissingExtraError, SettingsError, StateError
 from oddlens.images import Pixels, as_pixels, read_roi
-from oddlens.scoring import anomaly_scores, fingerprints, golden_pixels, in_batches, score_batches
+from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches, score_batches
 
 if TYPE_CHECKING:
     from oddlens.models import Model
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 Scores = npt.NDArray[np.float64]
 
-BATCH = 128  # images scored at once
 HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
 
 
@@ -64,7 +64,8 @@ class Detector:
         model: a family's name, or its settings.
         training: epochs, batch size, learning rate, precision, seed.
         decision: how a score becomes a verdict; its `false_alarm_rate` is the promise.
-        size: longer side of the pictures as the model sees them; None keeps small ones and takes 128 otherwise.
+        size: longer side of the pictures as the model sees them; None keeps small ones as they are and takes at
+            most 128 otherwise.
         roi: region of interest outside which nothing counts: the path of a mask image, or
             "left,top,right,bottom" as fractions of the picture.
         device: "auto", "cpu" or "cuda".
@@ -96,6 +97,7 @@ class Detector:
         self.size = size
         self.roi = roi
         self.device = device
+        self.loaded = False
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -113,7 +115,8 @@ class Detector:
         """Learn from normal images, and calibrate on a held-out part of them.
 
         Parameters:
-            images: an array (N, H, W[, C]), an `ImageSet`, or files and folders.
+            images: an array (N, H, W[, C]), an `ImageSet`, a list of files, or what `open_dataset` opens (of a
+                folder with `train/` and `test/` only the normal training images are taken).
             hold_out: False trains on all images; `calibrate` must then be called with others.
             source, normal: what the manifest says of the images' origin, and of what is normal.
             folder: where training keeps its history and checkpoints; None keeps none.
@@ -130,9 +133,12 @@ class Detector:
             from oddlens.backends.torch import TorchBackend, resolve_device
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
+        if self.loaded:
+            raise StateError("this detector was loaded from a file; make a new Detector to fit")
+        started = time.perf_counter()
         training, decision = self.training or TrainingSettings(), self.decision or DecisionSettings()
         settings, device = self._model_settings(), resolve_device(self.device)
-        known = as_image_set(images)
+        known = normal_images(images)
         spec = known.choose_spec(self.size)
         if len(known) < 2:
             raise DataError(
@@ -150,7 +156,7 @@ class Detector:
         self._roi = roi
         learned = np.sort(fingerprints(pixels[learn]))
         self._statistics: artifact.Tensors = {
-            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[learn], BATCH))),
+            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[learn], batch_size(spec)))),
             "training.fingerprints": learned,
         }
         self._manifest = Manifest(
@@ -169,8 +175,8 @@ class Detector:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             golden=tuple(anomaly_scores(self.backend_, [golden_pixels(spec)]).tolist()),
         )
-        self._calibrate(pixels[hold], decision, "held out of the training images")
-        return self
+        self.seconds_ = {"fit": round(time.perf_counter() - started, 3)}
+        return self._calibrate(pixels[hold], decision, "held out of the training images")
 
     def calibrate(self, images: Images, *, decision: DecisionSettings | None = None, source: str = "") -> Detector:
         """Make the decision anew from normal images that the detector was not trained on.
@@ -180,7 +186,7 @@ class Detector:
             DataError: the images are not usable, or the detector was trained on some of them.
             CalibrationError: they cannot promise the asked rate.
         """
-        backend, known = self._fitted(), as_image_set(images)
+        backend, known = self._fitted(), normal_images(images)
         pixels = known.load(backend.spec)
         seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
         if seen.any():
@@ -192,8 +198,9 @@ class Detector:
         return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images))
 
     def _calibrate(self, pixels: Pixels, decision: DecisionSettings, source: str) -> Detector:
+        started = time.perf_counter()
         scores, peaks = [np.empty(0)], [np.empty(0)]
-        for outputs in score_batches(self._fitted(), in_batches(pixels, BATCH)):
+        for outputs in score_batches(self._fitted(), in_batches(pixels, batch_size(self.spec))):
             scores.append(outputs.anomaly_score)
             if outputs.anomaly_map is not None:
                 peaks.append(outputs.anomaly_map.max(axis=(1, 2)).astype(np.float64))
@@ -209,14 +216,15 @@ class Detector:
         data = self._manifest.data.model_copy(update={"n_calibration": len(pixels), "calibration_source": source})
         self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
         self.decision_, self._statistics = made, statistics
+        self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
         return self
 
     # -- scoring ----------------------------------------------------------------------------------
 
-    def run(self, images: Images, batch_size: int = BATCH) -> Iterator[Outputs]:
+    def run(self, images: Images, batch: int | None = None) -> Iterator[Outputs]:
         """Scores, maps and reconstructions, a batch at a time, in order; constant memory."""
         backend = self._fitted()
-        return score_batches(backend, as_image_set(images).batches(backend.spec, batch_size))
+        return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
 
     def score(self, images: Images) -> Scores:
         """Anomaly scores (N,): raw, higher is more anomalous.
@@ -226,7 +234,7 @@ class Detector:
             DataError: an image cannot be read.
         """
         backend = self._fitted()
-        return anomaly_scores(backend, as_image_set(images).batches(backend.spec, BATCH))
+        return anomaly_scores(backend, as_image_set(images).batches(backend.spec, batch_size(backend.spec)))
 
     def predict(self, images: Images) -> Verdicts:
         """Scores, p-values and verdicts.
@@ -257,6 +265,11 @@ class Detector:
     def seen(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
         """Fingerprints of the images that the detector was trained or calibrated on."""
         return self._statistics[f"{part}.fingerprints"]
+
+    @property
+    def region(self) -> npt.NDArray[np.bool_]:
+        """(H, W): where an image counts."""
+        return np.ones((self.spec.height, self.spec.width), dtype=bool) if self._roi is None else self._roi
 
     @property
     def map_level(self) -> float | None:
@@ -318,7 +331,7 @@ class Detector:
         path = Path(path)
         backend, manifest, tensors = artifact.open_backend(path, device)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
-        detector.backend_ = backend
+        detector.backend_, detector.loaded = backend, True
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
         detector._statistics = artifact.statistics(tensors)
         detector._manifest = manifest
@@ -337,6 +350,13 @@ class Detector:
         if not isinstance(self.model, str):
             return self.model
         return parse(ModelSettings, {"family": self.model}, "detector")
+
+
+def normal_images(images: Images) -> ImageSet:
+    """What to learn normal from: of a folder or data set with a training part, that part."""
+    if isinstance(images, str | Path):
+        return open_dataset(images).train
+    return as_image_set(images)
 
 
 def as_image_set(images: Images) -> ImageSet:

@@ -10,6 +10,7 @@ import numpy as np
 
 from oddlens.calibration import DEFAULT_RATE, images_needed
 from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, thumbnails
+from oddlens.errors import ImageError
 from oddlens.scoring import fingerprints
 
 LISTED = 20  # files named in one finding
@@ -50,7 +51,7 @@ class Diagnosis:
 
 
 def check(data: DataSet, false_alarm_rate: float = DEFAULT_RATE) -> Diagnosis:
-    """Look at every image once; nothing is changed.
+    """Look at every image; nothing is changed.
 
     Raises:
         DataError: there are no images at all.
@@ -66,7 +67,8 @@ def check(data: DataSet, false_alarm_rate: float = DEFAULT_RATE) -> Diagnosis:
     }
     train = check_readable(diagnosis, "train", data.train)
     test = check_readable(diagnosis, "test", data.test)
-    check_sizes(diagnosis, train)
+    check_masks(diagnosis, test)
+    check_sizes(diagnosis, train, test)
     check_duplicates(diagnosis, train, test)
     check_enough(diagnosis, train, false_alarm_rate)
     return diagnosis
@@ -87,12 +89,33 @@ def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSe
     return good
 
 
-def check_sizes(diagnosis: Diagnosis, train: ImageSet) -> None:
+def check_masks(diagnosis: Diagnosis, test: ImageSet) -> None:
+    """Masks that cannot be read are errors; empty ones are left out of pixel metrics."""
+    broken, empty = [], []
+    for i, name in enumerate(test.names):
+        try:
+            mask = test.mask(i)
+        except ImageError as error:
+            broken.append(error.name)
+            continue
+        if mask is not None and not mask.any():
+            empty.append(name)
+    if broken:
+        diagnosis.add(
+            "error", "unreadable masks", f"{len(broken)} mask(s) cannot be read; repair or remove them", broken
+        )
+    if empty:
+        text = f"{len(empty)} mask(s) are empty; their images are left out of pixel metrics"
+        diagnosis.add("note", "empty masks", text, empty)
+
+
+def check_sizes(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None:
     """Mixed sizes, grey beside colour, 8 beside 16 bits."""
     infos = train.infos()
     sizes = Counter((info.width, info.height) for info in infos)
     colours = Counter("colour" if info.channels == 3 else "grey" for info in infos)
-    bits = Counter(info.bits for info in infos)
+    everything = [*infos, *test.infos()]
+    bits = Counter(info.bits for info in everything)
     common = [{"width": w, "height": h, "n": n} for (w, h), n in sizes.most_common(10)]
     diagnosis.facts |= {"sizes": common, "n_sizes": len(sizes)}
     diagnosis.facts |= {"modes": dict(colours), "bits": {str(depth): n for depth, n in bits.items()}}
@@ -114,7 +137,8 @@ def check_sizes(diagnosis: Diagnosis, train: ImageSet) -> None:
         diagnosis.add("warning", "mixed modes", text + "convert them alike, or fit one detector each", files)
     if len(bits) > 1:
         rarer_bits = min(bits, key=bits.__getitem__)
-        files = [name for name, info in zip(train.names, infos, strict=True) if info.bits == rarer_bits]
+        names = [*train.names, *test.names]
+        files = [name for name, info in zip(names, everything, strict=True) if info.bits == rarer_bits]
         text = f"{bits[8]} images of 8 bits and {bits[16]} of 16 bits are mixed; convert them to one depth"
         diagnosis.add("error", "mixed bit depths", text, files)
 

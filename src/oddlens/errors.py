@@ -3,6 +3,7 @@
 OddlensError
 ├── DataError               the user's images are not usable as they are
 │   ├── ImageError          one image file or array; carries its `name`
+│   │   └── UnreadableImageError    its file cannot be decoded; it can be left out
 │   └── DataNotFoundError   a path or a named data set is not there
 ├── SettingsError           a setting, recipe or option is wrong
 ├── StateError              a step was asked for before the step that it needs
@@ -33,6 +34,10 @@ class ImageError(DataError):
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return type(self), (self.name, self.reason)
+
+
+class UnreadableImageError(ImageError):
+    """An image file cannot be decoded; it can be left out."""
 
 
 class DataNotFoundError(DataError):

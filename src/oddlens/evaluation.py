@@ -14,10 +14,10 @@ from oddlens.backends import Outputs
 from oddlens.calibration import Decision
 from oddlens.config import InputSpec
 from oddlens.datasets import DataSet, ImageSet, concatenate
-from oddlens.detector import BATCH, Detector
+from oddlens.detector import Detector
 from oddlens.errors import DataError
 from oddlens.images import Pixels, resize_map
-from oddlens.scoring import fingerprints, score_batches
+from oddlens.scoring import batch_size, fingerprints, score_batches
 
 NORMAL = "normal"  # what normal images are called where several classes of them are pooled
 
@@ -81,7 +81,7 @@ class Evaluation:
             "threshold": threshold,
             "false_alarm_rate_measured": alarms / n if n else None,
             "false_alarm_rate_measured_ci": list(metrics.rate_interval(alarms, n)) if n else None,
-            "detection_rate": float(flagged[~normal & kept].mean()),
+            "detection_rate": share(flagged[~normal & kept]),
         }
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
@@ -93,7 +93,7 @@ class Evaluation:
             kept = own & self.in_rates
             rows[kind] = {
                 "auroc": metrics.auroc(self.labels[against], self.scores[against]) if anomalous else None,
-                "detection_rate": float((self.scores[kept] > self.decision.threshold).mean()) if kept.any() else None,
+                "detection_rate": share(self.scores[kept] > self.decision.threshold),
                 "n": int(own.sum()),
             }
         return rows
@@ -101,12 +101,21 @@ class Evaluation:
     def _reconstruction(self) -> dict[str, Any]:
         if self.errors is None:
             return {}
-        return {
-            "reconstruction": {
-                name: {"mse": (mse := float(self.errors[self.labels == label].mean())), "psnr_db": -10 * np.log10(mse)}
-                for name, label in (("normal", 0), ("anomalous", 1))
-            }
+        errors = {"normal": self.errors[self.labels == 0].mean(), "anomalous": self.errors[self.labels == 1].mean()}
+        table = {
+            kind: {"mse": float(mse), "psnr_db": float(-10 * np.log10(max(mse, 1e-12)))} for kind, mse in errors.items()
         }
+        return {"reconstruction": table}
+
+    @property
+    def distorted(self) -> bool:
+        """Whether the anomalies are our own distortions of normal images."""
+        return set(corruptions.DISTORTIONS) <= set(self.images.kinds)
+
+
+def share(flagged: npt.NDArray[np.bool_]) -> float | None:
+    """The share of images that are flagged; None where there are no images."""
+    return float(flagged.mean()) if flagged.size else None
 
 
 def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None] | None = None) -> Evaluation:
@@ -123,11 +132,11 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
     outlines = mask_sizes(test)
     scores, prints, errors, maps = [], [], [], []
     done = 0
-    for pixels in test.batches(spec, BATCH):
+    for pixels in test.batches(spec, batch_size(spec)):
         (outputs,) = score_batches(detector.backend, [pixels])
         scores.append(outputs.anomaly_score)
         prints.append(fingerprints(pixels))
-        errors.append(squared_errors(pixels, outputs, spec))
+        errors.append(squared_errors(pixels, outputs, detector))
         maps += enlarged(outputs, outlines[done : done + len(pixels)]) if outlines else []
         done += len(pixels)
         if progress:
@@ -152,12 +161,12 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
     return evaluation
 
 
-def squared_errors(pixels: Pixels, outputs: Outputs, spec: InputSpec) -> npt.NDArray[np.float64]:
-    """(N,) mean squared reconstruction error of pixels in 0..1; nan without a reconstruction."""
+def squared_errors(pixels: Pixels, outputs: Outputs, detector: Detector) -> npt.NDArray[np.float64]:
+    """(N,) mean squared reconstruction error of pixels in 0..1, where an image counts; nan without a reconstruction."""
     if outputs.reconstruction is None:
         return np.full(len(pixels), np.nan)
-    difference = pixels.astype(np.float32) / spec.value_max - outputs.reconstruction
-    errors: npt.NDArray[np.float64] = np.square(difference, dtype=np.float64).mean(axis=(1, 2, 3))
+    difference = pixels.astype(np.float32) / detector.spec.value_max - outputs.reconstruction
+    errors: npt.NDArray[np.float64] = np.square(difference[:, detector.region], dtype=np.float64).mean(axis=(1, 2))
     return errors
 
 
@@ -200,14 +209,16 @@ def pixel_metrics(
     return {"pixel_auroc": metrics.pixel_auroc(values, truth), "aupro": metrics.aupro(values, truth)}
 
 
-def labelled_images(data: DataSet, spec: InputSpec, seed: int, foreign: Pixels | None = None) -> ImageSet:
-    """The data set's own test images; where every class is normal, distorted and unseen ones beside them.
+def labelled_images(
+    data: DataSet, spec: InputSpec, seed: int, distort: bool, foreign: Pixels | None = None
+) -> ImageSet:
+    """The data set's own test images; with `distort`, its normal ones with distorted and unseen ones beside them.
 
     `foreign` are pictures (N, h, w, C) of another data set, shown in grey where the detector sees grey.
     """
-    if data.normal != "all":
+    if not distort:
         return data.test
-    normal = data.test.load(spec)
+    normal = data.test.subset(data.test.labels == 0).load(spec)
     parts = [ImageSet.from_array(normal, name=f"{data.name}/test", kind=NORMAL)]
     for kind in corruptions.DISTORTIONS:
         parts.append(odd(corruptions.distort(kind, normal, spec.value_max, seed), kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,32 @@ def write_bytes(path: Path, content: bytes) -> Path:
     with replacing(path) as file:
         file.write(content)
     return path
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give an empty folder; what is in it moves into `folder` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OddlensError: the files cannot be put there.
+    """
+    temporary: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".oddlens-"))
+        yield temporary
+        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OddlensError(f"{folder}: cannot be filled ({reason}); free some space or choose another place") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where nothing is in it
 
 
 def _umask() -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from oddlens.evaluation import Evaluation
 from oddlens.images import Pixels
 from oddlens.page import number
 from oddlens.report import Report, Section, Table, write_report
+from oddlens.scoring import score_batches
 
 SHOWN = 10  # pictures in a strip of reconstructions
 MISSED = 0.9  # an AUROC below this is spoken of
@@ -57,7 +56,8 @@ def show(detector: Detector, evaluation: Evaluation, count: int) -> list[Shown]:
     for kind in evaluation.kinds:
         index = np.flatnonzero(kinds == kind)[:count]
         pixels = evaluation.images.subset(index).load(detector.spec)
-        shown.append(Shown(kind, index, pixels, detector.backend(pixels)))
+        (outputs,) = score_batches(detector.backend, [pixels])
+        shown.append(Shown(kind, index, pixels, outputs))
     return shown
 
 
@@ -101,10 +101,12 @@ def draw(
     ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
     thresholds = {name.replace("_", " "): value for name in ordered if (value := both[name]) is not None}
     labels, scores = evaluation.labels, evaluation.scores
-    normal = scores[(labels == 0) & evaluation.in_rates]
+    normal = labels == 0
+    fair = normal & evaluation.in_rates
+    shown_normal = scores[fair if fair.any() else normal]
     kinds = np.array(evaluation.images.kinds)
     anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
-    made["histogram"] = figures.score_histogram({"normal": normal, **anomalies}, thresholds, "normal")
+    made["histogram"] = figures.score_histogram({"normal": shown_normal, **anomalies}, thresholds, "normal")
     made["roc"] = figures.roc({"all anomalies": (labels, scores)}, thresholds)
     if history:
         made["training"] = figures.training_curve(history)
@@ -114,13 +116,15 @@ def draw(
 def in_words(metrics: dict[str, Any], family: str) -> str:
     """What the detector promises, catches and misses, in plain sentences."""
     asked, measured = metrics["false_alarm_rate"], metrics["false_alarm_rate_measured"]
-    alarms = (
-        "" if measured is None else f"It flagged {measured:.1%} of {metrics['n_normal_rates']:,} normal test images"
-    )
-    told = [
-        f"{alarms} (asked: {asked:.1%}) and caught {metrics['detection_rate']:.1%} of "
-        f"{metrics['n_anomalous']:,} anomalous ones."
-    ]
+    caught = f"caught {percent(metrics['detection_rate'])} of {metrics['n_anomalous']:,} anomalous ones"
+    if measured is None:
+        told = [
+            f"It {caught}. How many normal images it flags cannot be measured here: all normal test images went into "
+            "making the detector, so keep some apart."
+        ]
+    else:
+        n = metrics["n_normal_rates"]
+        told = [f"It flagged {measured:.1%} of {n:,} normal test images (asked: {asked:.1%}) and {caught}."]
     known = {kind: row for kind, row in metrics["per_class"].items() if row["auroc"] is not None}
     weak = {kind: row for kind, row in known.items() if row["auroc"] < MISSED}
     if not weak:
@@ -176,24 +180,22 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
 def cards(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The key figures."""
     low, high = metrics["image_auroc_ci"]
+    flagged = percent(metrics["false_alarm_rate_measured"]) or "not measured"
     found = [
         ("image AUROC", f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"),
-        ("anomalies caught", f"{metrics['detection_rate']:.1%}"),
-        (
-            "normal images flagged",
-            f"{percent(metrics['false_alarm_rate_measured'])} (asked: {metrics['false_alarm_rate']:.1%})",
-        ),
+        ("anomalies caught", percent(metrics["detection_rate"]) or "none left"),
+        ("normal images flagged", f"{flagged} (asked: {metrics['false_alarm_rate']:.1%})"),
     ]
     if "pixel_auroc" in metrics:
         found.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
     return tuple(found)
 
 
-def provenance(detector: Detector) -> tuple[tuple[str, str], ...]:
+def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
     """What made these figures: command, seed, machine, versions."""
     manifest = detector.manifest
     return (
-        ("command", shlex.join(["oddlens", *sys.argv[1:]])),
+        ("command", command),
         ("seed", str(manifest.training.seed)),
         ("machine", f"{platform.machine()}, {os.cpu_count()} logical processors, {platform.system()}"),
         ("scoring", detector.backend.name),
@@ -203,10 +205,12 @@ def provenance(detector: Detector) -> tuple[tuple[str, str], ...]:
     )
 
 
-def write(path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path]) -> Path:
-    """The HTML report of an evaluation, self-contained."""
+def write(
+    path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path], command: str
+) -> Path:
+    """The HTML report of an evaluation, self-contained; `command` is what made it."""
     metrics = evaluation.metrics
-    missed = reasons(metrics)
+    missed = reasons(metrics) if evaluation.distorted else None
     sections = [
         Section(
             "Verdicts", figure=pictures["verdicts"], caption="The first test images of each kind, not a selection."
@@ -228,4 +232,4 @@ def write(path: Path, title: str, detector: Detector, evaluation: Evaluation, pi
         *([Section("Training", figure=pictures["training"])] if "training" in pictures else []),
     ]
     summary = in_words(metrics, detector.manifest.model.family)
-    return write_report(path, Report(title, summary, cards(metrics), tuple(sections), provenance(detector)))
+    return write_report(path, Report(title, summary, cards(metrics), tuple(sections), provenance(detector, command)))

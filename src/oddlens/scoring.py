@@ -13,6 +13,9 @@ from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError
 from oddlens.images import Pixels
 
+MAX_BATCH = 128
+BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
+
 
 def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outputs]:
     """Score batches of pixels (B, H, W, C) one after the other, in order.
@@ -33,10 +36,15 @@ def anomaly_scores(backend: Backend, batches: Iterable[Pixels]) -> npt.NDArray[n
     return np.concatenate(scores) if scores else np.empty(0)
 
 
-def in_batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
+def batch_size(spec: InputSpec) -> int:
+    """How many images are scored at once: fewer the larger they are, so that memory stays bounded."""
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // (spec.height * spec.width)))
+
+
+def in_batches(pixels: Pixels, size: int) -> Iterator[Pixels]:
     """Cut pixels (N, H, W, C) into batches without copying."""
-    for start in range(0, len(pixels), batch_size):
-        yield pixels[start : start + batch_size]
+    for start in range(0, len(pixels), size):
+        yield pixels[start : start + size]
 
 
 def fingerprints(pixels: Pixels) -> npt.NDArray[np.uint64]:

@@ -23,7 +23,8 @@ from oddlens.images import Pixels
 from oddlens.models import Model
 
 CHECK_EVERY = 50  # steps between two looks at the loss
-EXPLODED = 1e4  # times the first loss
+WORSE = 1.25  # times the untrained loss
+SAMPLE = 256  # images on which the untrained loss is measured
 
 Row = dict[str, float]
 
@@ -65,15 +66,23 @@ def train(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     images = torch.from_numpy(pixels).to(device)
+    untrained = untrained_loss(model, images[:SAMPLE], settings.seed)
     run = run_digest(model, pixels, settings)
-    history = load_checkpoint(folder, model, optimizer, run) if folder and resume else []
+    history: list[Row] = []
+    if folder and resume:
+        history = load_checkpoint(folder, model, optimizer, run, settings.epochs)
+        write_history(folder, history)
+    elif folder:
+        forget(folder)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
         loss = train_epoch(model, images, optimizer, settings, epoch, progress)
         history.append({"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)})
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
-            write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())
+            write_history(folder, history)
+        if loss > WORSE * untrained:
+            raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
     model.eval()
     return history
 
@@ -88,7 +97,7 @@ def train_epoch(
 ) -> float:
     """Go once through the images (N, H, W, C) in a fresh random order; gives the mean loss."""
     bf16 = uses_bf16(settings.precision, images.device)
-    total, first, seen = torch.zeros((), device=images.device), math.nan, 0
+    total, seen = torch.zeros((), device=images.device), 0
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(settings.seed * 100_003 + epoch)
         order = torch.randperm(len(images), device=images.device)
@@ -104,25 +113,26 @@ def train_epoch(
             seen += len(chosen)
             if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
                 mean = float(total) / seen
-                first = mean if step == 1 else first
-                check_loss(mean, first, epoch, settings)
+                if not math.isfinite(mean):
+                    raise broken_down("is not a number", mean, epoch, settings)
                 if progress:
                     progress(Step(epoch, settings.epochs, step, len(batches), mean))
     return float(total) / seen
 
 
-def check_loss(loss: float, first: float, epoch: int, settings: TrainingSettings) -> None:
-    """Stop a run that broke down.
+def untrained_loss(model: Model, images: Tensor, seed: int) -> float:
+    """The loss on some images before any training: what a run that works falls below."""
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
+        torch.manual_seed(seed)
+        return float(model.loss(model.scale(images)))
 
-    Raises:
-        TrainingError: saying what to try.
-    """
-    if not math.isfinite(loss) or loss > EXPLODED * max(first, 1e-3):
-        what = "exploded" if math.isfinite(loss) else "is not a number"
-        raise TrainingError(
-            f"the training loss {what} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
-            f"(now {settings.learning_rate:g}), precision 'fp32' (now '{settings.precision}') or a larger batch"
-        )
+
+def broken_down(what: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
+    """The error of a run that broke down."""
+    return TrainingError(
+        f"the training loss {what} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
+        f"(now {settings.learning_rate:g}), precision 'fp32' (now '{settings.precision}') or a larger batch"
+    )
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -152,6 +162,17 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
 
 
+def write_history(folder: Path, history: Sequence[Row]) -> None:
+    """The history as JSON lines, one an epoch."""
+    write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier run left in a folder: its checkpoints and its history."""
+    for path in [*checkpoints(folder), folder / "history.jsonl"]:
+        path.unlink(missing_ok=True)
+
+
 def save_checkpoint(
     folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str, history: Sequence[Row]
 ) -> None:
@@ -160,30 +181,44 @@ def save_checkpoint(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
     content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"run": run, "history": json.dumps(list(history))}
+    metadata = {"run": run, "history": json.dumps(list(history)), "digest": content_digest(content)}
     write_bytes(folder / "checkpoints" / f"epoch-{len(history):06d}.safetensors", save(content, metadata))
     for old in checkpoints(folder)[:-2]:
         old.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str) -> list[Row]:
-    """Restore the newest readable checkpoint; gives its history, empty where there is none.
+def content_digest(tensors: dict[str, Tensor]) -> str:
+    """What tells a whole checkpoint from a damaged one."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str, epochs: int) -> list[Row]:
+    """Restore the newest whole checkpoint; gives its history, empty where there is none.
 
     Raises:
-        TrainingError: the checkpoint was made by other settings or other images.
+        TrainingError: the checkpoint was made by other settings or other images, or by more epochs.
     """
     for path in reversed(checkpoints(folder)):
         try:
             with safe_open(path, framework="pt") as file:
-                metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError):
             continue  # cut short by a power loss: the one before it is whole
-        if metadata.get("run") != run:
+        if metadata.get("digest") != content_digest(tensors):
+            continue
+        if metadata["run"] != run:
             raise TrainingError(
                 f"{path}: was made with other settings or other images; run without --resume, or choose another --out"
             )
-        restore(model, optimizer, tensors)
         history: list[Row] = json.loads(metadata["history"])
+        if len(history) > epochs:
+            raise TrainingError(
+                f"{path}: has {len(history)} epochs and {epochs} were asked for; ask for more, or run without --resume"
+            )
+        restore(model, optimizer, tensors)
         return history
     return []
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,12 @@ def parquet_writer(file: IO[bytes]) -> Iterator[Write]:
     types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with pq.ParquetWriter(file, schema) as writer:
-        yield lambda batch: writer.write_table(pa.Table.from_pylist(list(batch), schema))
+        yield lambda batch: writer.write_table(pa.Table.from_pylist([readable(row) for row in batch], schema))
+
+
+def readable(row: Row) -> Row:
+    """The row with a file name that is text; bytes that are none become question marks."""
+    return row | {"file": row["file"].encode("utf-8", "replace").decode()}
 
 
 def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -131,9 +137,9 @@ def judged(detector: Detector, images: ImageSet, maps: Path | None) -> Iterator[
         done += count
 
 
-def as_csv(lines: Sequence[Row]) -> list[str]:
-    """Rows as lines of CSV, for a terminal or a pipe."""
-    text = io.BytesIO()
-    with csv_writer(text) as write:
+def print_csv(lines: Sequence[Row]) -> None:
+    """Rows as CSV on stdout, for a person or a pipe."""
+    sys.stdout.flush()
+    with csv_writer(sys.stdout.buffer) as write:
         write(lines)
-    return text.getvalue().decode(errors="surrogateescape").splitlines()
+    sys.stdout.buffer.flush()

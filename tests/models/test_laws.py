@@ -144,7 +144,7 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
     (ours,), (theirs,) = detector.run(new), exported.run(new)
     assert ours.anomaly_map is not None
     assert theirs.anomaly_map is not None
-    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-5)
+    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-4)
 
 
 def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:

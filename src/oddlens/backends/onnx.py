@@ -24,7 +24,8 @@ def open_graph(graph: bytes, source: Path) -> tuple[ort.InferenceSession, dict[s
         ArtifactError: ONNX Runtime cannot load it.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    threads = os.environ.get("OMP_NUM_THREADS", "")  # what --threads sets; may be a list, meant for OpenMP alone
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -47,6 +48,7 @@ class OnnxBackend:
         if takes != [INPUT] or "anomaly_score" not in found or not found <= set(OUTPUTS):
             raise ArtifactError(f"{source}: is not a detector's graph (it takes {takes}, gives {sorted(found)})")
         self.session = session
+        self.source = source
         self._spec = spec
         self.outputs = [name for name in OUTPUTS if name in found]
 
@@ -62,7 +64,13 @@ class OnnxBackend:
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C)."""
-        values = dict(zip(self.outputs, self.session.run(self.outputs, {INPUT: pixels}), strict=True))
+        try:
+            values = dict(zip(self.outputs, self.session.run(self.outputs, {INPUT: pixels}), strict=True))
+        except Exception as error:  # onnxruntime raises many kinds, none of them public
+            reason = str(error).splitlines()[0][:200]
+            raise ArtifactError(
+                f"{self.source}: its graph does not run ({reason}); export the detector again"
+            ) from error
         reconstruction = values.get("reconstruction")
         return Outputs(
             values["anomaly_score"].astype(np.float64),

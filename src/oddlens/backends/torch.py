@@ -37,7 +37,8 @@ class TorchBackend:
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C)."""
-        with torch.inference_mode():
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
             score, anomaly_map, reconstruction = scored
             return Outputs(

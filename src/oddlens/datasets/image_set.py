@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config import InputSpec
-from oddlens.errors import DataError, ImageError
+from oddlens.errors import DataError, ImageError, UnreadableImageError
 from oddlens.images import ImageInfo, Pixels, as_pixels, choose_spec, decode, fit_to, probe, read_mask, value_max
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
@@ -105,7 +105,7 @@ class ImageSet:
         try:
             return decode(image)
         except ImageError as error:
-            raise ImageError(self.names[i], error.reason) from error
+            raise UnreadableImageError(self.names[i], error.reason) from error
 
     def mask(self, i: int) -> npt.NDArray[np.bool_] | None:
         """One mask at its own size, (H, W) bool, or None where there is none.
@@ -132,7 +132,7 @@ class ImageSet:
         try:
             return probe(image)
         except ImageError as error:
-            raise ImageError(self.names[i], error.reason) from error
+            raise UnreadableImageError(self.names[i], error.reason) from error
 
     def choose_spec(self, size: int | None) -> InputSpec:
         """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.

@@ -87,7 +87,7 @@ SETS = {
 }
 
 
-def open_named(name: str, normal: str | None, data_dir: Path | None) -> DataSet:
+def open_named(name: str, normal: str | None, data_dir: Path | None, download: bool = True) -> DataSet:
     """One of `NAMES`, from `data_dir`, else $ODDLENS_DATA, else a cache folder; downloaded there if need be.
 
     Raises:
@@ -99,7 +99,8 @@ def open_named(name: str, normal: str | None, data_dir: Path | None) -> DataSet:
     if name == "tiles":
         return tiles(normal)
     root = data_dir or _default_root(name)
-    return labelled_set(name, _cifar10(root) if name == "cifar10" else _mnist_family(name, root), normal)
+    arrays = _cifar10(root, download) if name == "cifar10" else _mnist_family(name, root, download)
+    return labelled_set(name, arrays, normal)
 
 
 def _default_root(name: str) -> Path:
@@ -113,16 +114,18 @@ def _keras_folder() -> Path:
     return Path(home) / "datasets"
 
 
-def _cifar10(root: Path) -> Labelled:
+def _cifar10(root: Path, download: bool) -> Labelled:
     source = find_cifar(root) or find_cifar(_keras_folder())
     if source is None:
-        source = _fetch_all("cifar10", root, "cifar-10-batches-py, cifar-10-batches-bin or one of their .tar.gz")[0]
+        source = _fetch_all(
+            "cifar10", root, "cifar-10-batches-py, cifar-10-batches-bin or one of their .tar.gz", download
+        )[0]
     (x_train, y_train), (x_test, y_test) = read_cifar(source)
     classes = np.array(CIFAR_CLASSES)
     return Labelled(x_train, classes[y_train], x_test, classes[y_test])
 
 
-def _mnist_family(name: str, root: Path) -> Labelled:
+def _mnist_family(name: str, root: Path, download: bool) -> Labelled:
     for place in (root, _keras_folder()):
         files = _find_idx(name, place)
         if files:
@@ -130,7 +133,7 @@ def _mnist_family(name: str, root: Path) -> Labelled:
         if name == "mnist" and (place / "mnist.npz").is_file():
             return read_keras(place / "mnist.npz")
     wanted = f"in {SETS[name].folder}: {', '.join(_IDX)}, plain or .gz{'; or mnist.npz' if name == 'mnist' else ''}"
-    return _read_idx_files(name, _fetch_all(name, root, wanted))
+    return _read_idx_files(name, _fetch_all(name, root, wanted, download))
 
 
 def _find_idx(name: str, place: Path) -> list[Path]:
@@ -160,8 +163,10 @@ def _read_idx_files(name: str, files: Sequence[Path]) -> Labelled:
     return Labelled(x_train, classes[y_train], x_test, classes[y_test])
 
 
-def _fetch_all(name: str, root: Path, wanted: str) -> list[Path]:
+def _fetch_all(name: str, root: Path, wanted: str, download: bool) -> list[Path]:
     """Download the files of a set that are not there yet; $ODDLENS_MIRROR/<name>/<file> replaces the publisher."""
+    if not download:
+        raise DataNotFoundError(f"{name}: is not below {root} (wanted: {wanted})")
     published = SETS[name]
     mirror = os.environ.get("ODDLENS_MIRROR")
     base = f"{mirror.rstrip('/')}/{name}" if mirror else published.url

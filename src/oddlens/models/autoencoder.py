@@ -38,11 +38,12 @@ class Autoencoder(Model):
         """Mean reconstruction loss; with `noise`, of the clean batch from a noisy one."""
         noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
         logits = self.logits(noisy).float()
-        if self.settings.loss == "bce":
-            errors = F.binary_cross_entropy_with_logits(logits, batch, reduction="none").mean(dim=1)
-        else:
-            errors = self.errors(batch, torch.sigmoid(logits), self.settings.loss)
-        return self.mean_over_roi(errors).mean()
+        with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
+            if self.settings.loss == "bce":
+                errors = F.binary_cross_entropy_with_logits(logits, batch, reduction="none").mean(dim=1)
+            else:
+                errors = self.errors(batch, torch.sigmoid(logits), self.settings.loss)
+            return self.mean_over_roi(errors).mean()
 
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score its errors."""

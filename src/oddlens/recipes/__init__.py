@@ -66,7 +66,8 @@ class Run:
     device: str = "auto"
     progress: Progress | None = None
     say: Any = print
-    files: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    files: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, resume: bool = False) -> dict[str, Any]:
@@ -76,17 +77,20 @@ class Run:
             OddlensError: something in the way of it, in one line.
         """
         data = open_dataset(self.recipe.data.source, normal=self.recipe.data.normal, data_dir=self.data_dir)
+        foreign = self.foreign()
         detector, history = self.fit(data, resume)
-        found = self.evaluate(detector, data)
+        found = self.evaluate(detector, data, foreign)
         result = {"recipe": self.recipe.name, **found.metrics, "promise": detector.decision_.promise()}
         self.present(detector, found, history)
         result |= {"seconds": self.seconds, "files": self.files}
-        self.keep("metrics", write_bytes(self.out / "metrics.json", json.dumps(result, indent=2).encode()))
+        self.keep(
+            "metrics", write_bytes(self.out / "metrics.json", json.dumps(result, indent=2, allow_nan=False).encode())
+        )
         return result
 
     def fit(self, data: DataSet, resume: bool) -> tuple[Detector, list[dict[str, float]]]:
         """Train and calibrate, and save the detector."""
-        recipe, started = self.recipe, time.perf_counter()
+        recipe = self.recipe
         detector = Detector(
             recipe.model, training=recipe.training, decision=recipe.decision, size=recipe.data.size, device=self.device
         )
@@ -99,24 +103,23 @@ class Run:
             resume=resume,
             progress=self.progress,
         )
-        self.took("fit", started)
         if recipe.data.calibration == "test_half":
-            started = time.perf_counter()
             detector.calibrate(
                 half_of_normals(data.test, detector, recipe.training.seed), source="half of the test normals"
             )
-            self.took("calibrate", started)
+        self.seconds |= detector.seconds_
         self.keep("detector", detector.save(self.out / "detector.safetensors"))
         self.keep("history", self.out / "history.jsonl")
         lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines()
         return detector, [json.loads(line) for line in lines]
 
-    def evaluate(self, detector: Detector, data: DataSet) -> evaluation.Evaluation:
+    def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> evaluation.Evaluation:
         """Score the test set, and write its verdicts."""
-        test = evaluation.labelled_images(data, detector.spec, self.recipe.training.seed, self.foreign())
+        recipe = self.recipe
+        test = evaluation.labelled_images(data, detector.spec, recipe.training.seed, recipe.data.distort, foreign)
         started = time.perf_counter()
         found = evaluation.evaluate(detector, test)
-        self.took("score", started)
+        self.seconds["score"] = round(time.perf_counter() - started, 3)
         judged = detector.judge(found.images.names, found.scores)
         with verdicts.writing(self.out / "verdicts.csv") as write:
             write(verdicts.rows(judged))
@@ -129,7 +132,7 @@ class Run:
         if name is None:
             return None
         try:
-            test = open_dataset(name, data_dir=self.data_dir).test
+            test = open_dataset(name, data_dir=self.data_dir, download=False).test
             chosen = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:FOREIGN]
             return test.subset(np.sort(chosen)).load(test.choose_spec(None))
         except DataNotFoundError as error:
@@ -139,18 +142,13 @@ class Run:
     def present(self, detector: Detector, found: evaluation.Evaluation, history: list[dict[str, float]]) -> None:
         """Draw the pictures and write the report."""
         pictures = findings.draw(detector, found, self.out / "figures", history)
-        for name, path in pictures.items():
-            self.keep(name, path)
+        self.files["figures"] = {name: str(path) for name, path in pictures.items()}
         title = self.recipe.title or self.recipe.name
-        self.keep("report", findings.write(self.out / "report.html", title, detector, found, pictures))
+        self.keep("report", findings.write(self.out / "report.html", title, detector, found, pictures, self.command))
 
     def keep(self, name: str, path: Path) -> None:
         """Remember a file that was made."""
         self.files[name] = str(path)
-
-    def took(self, name: str, started: float) -> None:
-        """Remember how long a step took."""
-        self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
 def half_of_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:
