@@ -150,9 +150,8 @@ def test_a_run_that_breaks_down_says_what_to_try(digit_pixels: Pixels) -> None:
         train.train(model, digit_pixels[:64], TrainingSettings(epochs=1), CPU)
 
 
-@pytest.mark.parametrize("loss", ["bce", "mse"])
-def test_a_learning_rate_that_is_far_too_large_is_noticed(loss: Loss, digit_pixels: Pixels) -> None:
-    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8), loss=loss), SPEC, 0)
+def test_a_learning_rate_that_is_far_too_large_is_noticed(digit_pixels: Pixels) -> None:
+    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8), loss="bce"), SPEC, 0)
     with pytest.raises(TrainingError, match=r"(worse than|not a number).*smaller learning rate \(now 5\)"):
         train.train(model, digit_pixels, TrainingSettings(epochs=5, learning_rate=5.0, precision="fp32"), CPU)
 
