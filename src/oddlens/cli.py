@@ -21,6 +21,7 @@ from oddlens.terminal import Terminal
 
 if TYPE_CHECKING:
     from oddlens.config import DecisionSettings
+    from oddlens.datasets import ImageSet
     from oddlens.detector import Detector
 
 app = typer.Typer(
@@ -190,9 +191,7 @@ def fit(
             size=size, roi=roi, device=device,
         )  # fmt: skip
         known = open_dataset(data, normal=normal, data_dir=data_dir)
-        images, skipped = known.train.readable() if skip_unreadable else (known.train, [])
-        for problem in skipped:
-            terminal.say(f"left out: {problem}")
+        images, skipped = usable(known.train, skip_unreadable, terminal)
         work = output.with_suffix(".training")
         made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
         made.save(output)
@@ -201,7 +200,7 @@ def fit(
         result = {
             "seconds": {"fit": seconds},
             "files": {"detector": str(output)},
-            "skipped": [problem.name for problem in skipped],
+            "skipped": skipped,
             **summary(made),
         }
         lines = [
@@ -271,10 +270,8 @@ def evaluate(
         known = part.manifest.data.normal
         normal = normal or (known if known not in ("good", "all") else None)
         chosen = open_dataset(data, normal=normal, data_dir=data_dir)
-        good, skipped = chosen.test.readable() if skip_unreadable else (chosen.test, [])
+        good, skipped = usable(chosen.test, skip_unreadable, terminal)
         chosen = replace(chosen, test=good)
-        for problem in skipped:
-            terminal.say(f"left out: {problem}")
         distort = chosen.normal == "all" and not chosen.test.labels.any()  # every class is normal
         test = evaluation.labelled_images(chosen, part.spec, seed or 0, distort)
         started = time.perf_counter()
@@ -284,7 +281,7 @@ def evaluate(
             **found.metrics,
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }
-        result["skipped"] = [problem.name for problem in skipped]
+        result["skipped"] = skipped
         if found.left_out:
             terminal.say(f"left out {found.left_out} test images that the detector was trained on")
         if report is not None:
@@ -325,10 +322,7 @@ def score(
         from oddlens.files import filling
 
         part = Detector.load(detector, device=device)
-        known = open_images(images)
-        known, skipped = known.readable() if skip_unreadable else (known, [])
-        for problem in skipped:
-            terminal.say(f"left out: {problem}")
+        known, skipped = usable(open_images(images), skip_unreadable, terminal)
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
         started, flagged, done = time.perf_counter(), 0, 0
@@ -344,7 +338,7 @@ def score(
                 terminal.counting("scoring", len(known), done)
         result = {
             "n": len(known), "n_anomalous": flagged, "threshold": part.decision_.threshold,
-            "false_alarm_rate": part.decision_.false_alarm_rate, "skipped": [problem.name for problem in skipped],
+            "false_alarm_rate": part.decision_.false_alarm_rate, "skipped": skipped,
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }  # fmt: skip
         if output:
@@ -408,6 +402,16 @@ def export_detector(
         terminal.result(
             result, [f"{output}: scores as the detector does (largest relative difference {difference:.1e})"]
         )
+
+
+def usable(images: ImageSet, skip_unreadable: bool, terminal: Terminal) -> tuple[ImageSet, list[str]]:
+    """The images to go on with and, where that was asked for, the names of unreadable ones that were left out."""
+    if not skip_unreadable:
+        return images, []
+    good, problems = images.readable()
+    for problem in problems:
+        terminal.say(f"left out: {problem}")
+    return good, [problem.name for problem in problems]
 
 
 def typed() -> str:
