@@ -257,21 +257,20 @@ def test_scores_that_are_all_equal_are_still_drawn(tmp_path: Path) -> None:
 
 def test_roc_names_the_auroc_and_marks_the_operating_point() -> None:
     labels, scores = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.9, np.inf])
-    figure = figures.roc({LONG: (labels, scores), "$other$": (labels, -scores)}, {"conformal": 0.5, "_p": 0.35})
+    points = {"conformal": (0.25, 2 / 3), "_p": (0.0, 0.0)}
+    figure = figures.roc({LONG: (labels, scores), "$other$": (labels, -scores)}, points)
     legend = figure.axes[0].get_legend()
     assert legend is not None
     entries = [text.get_text() for text in legend.get_texts()]
     assert entries[0].startswith(f"{auroc(labels, scores):.3f}  a-very")
     assert entries[1:] == [
-        "caught 66.7% at 25.0% (conformal)",
-        "caught 100.0% at 25.0% (_p)",
         f"{auroc(labels, -scores):.3f}  $other$",
-        "caught 0.0% at 0.0% (conformal)",
+        "caught 66.7% at 25.0% (conformal)",
         "caught 0.0% at 0.0% (_p)",
     ]
-    points = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "D")]
-    places = [(np.asarray(point.get_xdata()).item(), np.asarray(point.get_ydata()).item()) for point in points]
-    assert places == [(0.25, 2 / 3), (0.25, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    drawn = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "D")]
+    places = [(np.asarray(point.get_xdata()).item(), np.asarray(point.get_ydata()).item()) for point in drawn]
+    assert places == [(0.25, 2 / 3), (0.0, 0.0)]
     assert_nothing_overlaps(figure)
 
 
@@ -327,7 +326,7 @@ def all_kinds() -> list[Figure]:
         figures.reconstructions(DIGITS[:3], REBUILT[:3], 255, ["1", "2", "3"], "Digits"),
         figures.verdict_rows([example(mask=MAPS[0] > 0.01), example(1, 0.5)], 255, "Digits"),
         figures.score_histogram({"good": scores[:2], "bad": scores[2:]}, {"a": 0.2, "b": 0.25}, "good"),
-        figures.roc({"one": (labels, scores)}, {"a": 0.25}),
+        figures.roc({"one": (labels, scores)}, {"a": (0.5, 0.5)}),
         figures.training_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 0.01}]),
     ]
 

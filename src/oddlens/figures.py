@@ -195,21 +195,25 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
     return sheet.figure
 
 
-def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[str, float] | None = None) -> Figure:
-    """Draw ROC curves with their AUROC in the legend, and what each catches at each threshold.
+def roc(
+    curves: Mapping[str, tuple[npt.ArrayLike, Floats]], points: Mapping[str, tuple[float, float]] | None = None
+) -> Figure:
+    """Draw ROC curves with their AUROC in the legend, and where decisions work.
 
-    `curves` gives (labels, scores) for each name, labels 0 normal and 1 anomalous; the thresholds hold for all.
+    `curves` gives (labels, scores) for each name, labels 0 normal and 1 anomalous. `points` gives each decision's
+    measured (false-alarm rate, detection rate); they are over images that no threshold was made from, so that they
+    may lie a little off a curve over all images.
 
     Raises:
         DataError: there are no curves, or one lacks normal or anomalous images.
         MissingExtraError: matplotlib or scikit-learn is not installed.
     """
     _need(len(curves), "curves")
-    thresholds = thresholds or {}
+    points = points or {}
     areas = {name: auroc(*curve) for name, curve in curves.items()}
     from sklearn.metrics import roc_curve
 
-    sheet = Sheet(7.4, max(4.2, 0.6 + 0.2 * len(curves) * (1 + len(thresholds))))
+    sheet = Sheet(7.4, max(4.2, 0.6 + 0.2 * (len(curves) + len(points))))
     axes = sheet.axes(0.65, MARGIN, 3.4, 3.4)
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=DASHES[1])
     handles, labels = [], []
@@ -219,15 +223,12 @@ def roc(curves: Mapping[str, tuple[npt.ArrayLike, Floats]], thresholds: Mapping[
         color, dash = CURVES[index % len(CURVES)], DASHES[index // len(CURVES) % 3]
         handles += axes.plot(false_alarms, caught, color=color, linewidth=1.8, linestyle=dash)
         labels.append(f"{areas[name]:.3f}  {sheet.fit(name, 2.1)}")
-        for marker, (decision, value) in zip(cycle("oDs"), thresholds.items(), strict=False):
-            flagged, anomalous = np.asarray(scores) > value, np.asarray(truth) == 1
-            x, y = float(flagged[~anomalous].mean()), float(flagged[anomalous].mean())
-            point = axes.plot(x, y, marker, color=color, markersize=7, markeredgecolor="white", clip_on=False, zorder=5)
-            handles += point
-            labels.append(sheet.fit(f"caught {y:.1%} at {x:.1%} ({decision})", 2.6))
+    for marker, (decision, (x, y)) in zip(cycle("oDs"), points.items(), strict=False):
+        handles += axes.plot(x, y, marker, color=INK, markersize=7, markeredgecolor="white", clip_on=False, zorder=5)
+        labels.append(sheet.fit(f"caught {y:.1%} at {x:.1%} ({decision})", 2.6))
     axes.set(xlim=(0, 1), ylim=(0, 1.005))
     label_axes(axes, "false alarms (share of normal images flagged)", "caught (share of anomalies flagged)")
-    title = "AUROC; share caught at share of false alarms" if thresholds else "AUROC"
+    title = "AUROC; share caught at share of false alarms" if points else "AUROC"
     legend_beside(axes, handles, labels, loc="upper left", bbox_to_anchor=(1.04, 1.03), title=title)
     return sheet.figure
 

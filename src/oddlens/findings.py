@@ -107,10 +107,19 @@ def draw(
     kinds = np.array(evaluation.images.kinds)
     anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
     made["histogram"] = figures.score_histogram({"normal": shown_normal, **anomalies}, thresholds, "normal")
-    made["roc"] = figures.roc({"all anomalies": (labels, scores)}, thresholds)
+    made["roc"] = figures.roc({"all anomalies": (labels, scores)}, working_points(evaluation.metrics))
     if history:
         made["training"] = figures.training_curve(history)
     return {name: figures.save(figure, folder / f"{name}.png") for name, figure in made.items()}
+
+
+def working_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Each decision's measured false-alarm and detection rate, where both are known."""
+    rates = {
+        name.replace("_", " "): (row["false_alarm_rate_measured"], row["detection_rate"])
+        for name, row in metrics["decisions"].items()
+    }
+    return {name: pair for name, pair in rates.items() if None not in pair}
 
 
 def in_words(metrics: dict[str, Any], family: str) -> str:
