@@ -156,6 +156,17 @@ def test_a_learning_rate_that_is_far_too_large_is_noticed(digit_pixels: Pixels) 
         train.train(model, digit_pixels, TrainingSettings(epochs=5, learning_rate=5.0, precision="fp32"), CPU)
 
 
+def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixels) -> None:
+    """Grey pictures come first, and even an untrained network gives grey: the others must count too."""
+    pixels = digit_pixels[:1200].copy()
+    pixels[:300] = 120 + pixels[:300] // 32
+    pixels[300:] = 255 - pixels[300:] // 16
+    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8)), SPEC, 0)
+    on_the_first = train.untrained_loss(model, torch.from_numpy(pixels[:256]), 0)
+    (row,) = train.train(model, pixels, TrainingSettings(epochs=1, learning_rate=1e-5), CPU)
+    assert row["loss"] > train.WORSE * on_the_first
+
+
 def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> None:
     torch.manual_seed(5)
     expected = torch.rand(2)

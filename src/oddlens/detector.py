@@ -142,7 +142,7 @@ class Detector:
         spec = known.choose_spec(self.size)
         if len(known) < 2:
             raise DataError(
-                f"{len(known)} normal image(s) found; fitting needs at least 2, and 99 or more to promise 1%"
+                f"{len(known)} normal image(s) found; fitting needs at least 2, and about 200 to promise 1%"
             )
         pixels = known.load(spec)
         model = models.build(settings, spec, training.seed)

@@ -24,7 +24,7 @@ from oddlens.models import Model
 
 CHECK_EVERY = 50  # steps between two looks at the loss
 WORSE = 1.25  # times the untrained loss
-SAMPLE = 256  # images on which the untrained loss is measured
+SAMPLE = 256  # images at most on which the untrained loss is measured
 
 Row = dict[str, float]
 
@@ -66,7 +66,7 @@ def train(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     images = torch.from_numpy(pixels).to(device)
-    untrained = untrained_loss(model, images[:SAMPLE], settings.seed)
+    untrained = untrained_loss(model, images[:: -(-len(images) // SAMPLE)], settings.seed)  # spread over all of them
     run = run_digest(model, pixels, settings)
     history: list[Row] = []
     if folder and resume:
@@ -78,11 +78,11 @@ def train(
         started = time.perf_counter()
         loss = train_epoch(model, images, optimizer, settings, epoch, progress)
         history.append({"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)})
+        if loss > WORSE * untrained:  # before the checkpoint: a resume goes on from a network that works
+            raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
             write_history(folder, history)
-        if loss > WORSE * untrained:
-            raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
     model.eval()
     return history
 
