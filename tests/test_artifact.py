@@ -139,7 +139,7 @@ def test_a_file_whose_tensors_were_changed_and_resealed_is_refused(
     [
         ("schema_version", 2, "schema version 2"),
         ("schema_version", None, "schema version None"),
-        ("model", {"family": "os.system"}, "'model.family'"),
+        ("model", {"family": "os.system"}, "'os.system' is not a detector"),
         ("input", {"height": 10**9, "width": 8, "channels": 1, "value_max": 255}, "input.height"),
         ("surprise", 1, "'surprise' is not a setting"),
         ("created", "yesterday", "digest differs"),

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oddlens.config import duration
 from oddlens.datasets import open_dataset
 from oddlens.detector import Detector
+from oddlens.errors import SettingsError
 from oddlens.images import Pixels
 
 RECIPE = """
@@ -36,6 +38,8 @@ epochs = {epochs}
 [decision]
 method = "train_percentile"
 """
+
+QUICK = ("--detector", "autoencoder")  # fits in a second or two
 
 
 def oddlens(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +95,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def part(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fit") / "part.safetensors"
-    result = succeeds("fit", parts, "-o", path, "--epochs", 4, "--threads", 1)
+    result = succeeds("fit", parts, "-o", path, *QUICK, "--epochs", 4, "--threads", 1)
     assert result["files"] == {"detector": str(path)}
     assert result["seconds"]["fit"] > 0
     assert result["n_training"] + result["n_calibration"] == 130
@@ -152,6 +156,22 @@ def test_an_exported_file_gives_the_same_verdicts(part: Path, parts: Path, tmp_p
         [row["anomaly_score"] for row in ours], [row["anomaly_score"] for row in theirs], rtol=1e-4
     )
     assert succeeds("show", exported)["promise"] == succeeds("show", part)["promise"]
+
+
+def test_compare_prints_and_draws_a_leaderboard(parts: Path, tmp_path: Path) -> None:
+    board = tmp_path / "board.png"
+    result = succeeds("compare", parts, "--detectors", "autoencoder", "--budget", "60s", "-o", board, "--threads", 1)
+    assert {row["detector"] for row in result["leaderboard"]} == {"autoencoder", "thumbnails-8", "thumbnails-32"}
+    assert result["budget"] == 60
+    assert all(row["aupro"] is None for row in result["leaderboard"] if row["baseline"])
+    assert result["files"] == {"figure": str(board)}
+    assert picture(board).size[0] == 1520
+
+
+def test_compare_refuses_what_it_cannot_do_before_it_starts(parts: Path, tmp_path: Path) -> None:
+    assert "'nothing' is not a detector" in refused("compare", parts, "--detectors", "autoencoder,nothing")
+    assert "end in .png" in refused("compare", parts, "--detectors", "autoencoder", "-o", tmp_path / "board.jpg")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_finds_what_is_wrong_and_exits_with_0(parts: Path, tmp_path: Path) -> None:
@@ -240,7 +260,7 @@ def test_threads_and_seed_fix_the_scores(tmp_path: Path, digit_pixels: Pixels) -
     np.save(tmp_path / "d.npy", digit_pixels[:200])
     files = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for file, seed in zip(files, (1, 1, 2), strict=True):
-        succeeds("fit", tmp_path / "d.npy", "-o", file, "--epochs", 1, "--threads", 1, "--seed", seed)
+        succeeds("fit", tmp_path / "d.npy", "-o", file, *QUICK, "--epochs", 1, "--threads", 1, "--seed", seed)
     scores = [Detector.load(file).score(digit_pixels[200:220]) for file in files]
     np.testing.assert_array_equal(scores[0], scores[1])
     assert (scores[0] != scores[2]).all()
@@ -273,7 +293,7 @@ def test_one_truncated_image_among_many_is_named_and_left_out_only_when_asked(pa
         picture(parts / f"train/good/{i:03}.png").save(folder / f"{i:03}.jpg")
     whole = (folder / "077.jpg").read_bytes()
     (folder / "077.jpg").write_bytes(whole[: len(whole) // 2])
-    arguments = ["fit", folder, "-o", tmp_path / "p.safetensors", "--epochs", 1]
+    arguments = ["fit", folder, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1]
     message = refused(*arguments)
     assert "077.jpg" in message
     assert "--skip-unreadable" in message
@@ -305,7 +325,7 @@ def test_class_folders_say_that_no_normal_image_is_left_to_measure_with(parts: P
         (folder / kind).mkdir(parents=True)
         for path in sorted((parts / source).iterdir()):
             picture(path).save(folder / kind / path.name)
-    succeeds("fit", folder, "--normal", "ok", "-o", tmp_path / "p.safetensors", "--epochs", 1)
+    succeeds("fit", folder, "--normal", "ok", "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)
     table = succeeds("eval", tmp_path / "p.safetensors", folder, "--report", tmp_path / "r.html")
     assert table["n_left_out_trained"] > 0
     assert table["n_normal_rates"] == 0
@@ -320,7 +340,7 @@ def test_a_text_file_called_png_is_refused(part: Path, tmp_path: Path) -> None:
 
 
 def test_a_rate_that_cannot_be_promised_is_refused(parts: Path, tmp_path: Path) -> None:
-    message = refused("fit", parts, "-o", tmp_path / "p.safetensors", "--false-alarm-rate", 0.01)
+    message = refused("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--false-alarm-rate", 0.01)
     assert "65 held-out normal images can promise 1.6% at best, and 1% needs 99" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -342,10 +362,25 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     refused(*arguments, code=2)
 
 
-@pytest.mark.parametrize("option", [["--false-alarm-rate", "1.5"], ["--confidence", "0"], ["--roi", "no.png"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--false-alarm-rate", "1.5"], ["--confidence", "0"], ["--roi", "no.png"], ["--budget", "5 minutes"]],
+)
 def test_an_option_out_of_range_is_named(option: list[str], parts: Path, tmp_path: Path) -> None:
-    message = refused("fit", parts, "-o", tmp_path / "p.safetensors", *option)
+    message = refused("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, *option)
     assert option[0].strip("-").replace("-", "_") in message or option[1] in message
+
+
+@pytest.mark.parametrize("text", ["5 minutes", "0s", "-1", "m", "", "1e3", "5m30s", "nan", "inf", "9" * 400])
+def test_what_is_no_duration_is_refused_with_the_form(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"is not a duration; write it as 90s, 5m, 1h or plain seconds"):
+        duration(text)
+
+
+def test_a_plan_and_a_detector_together_are_refused(parts: Path, part: Path, tmp_path: Path) -> None:
+    message = refused("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--plan", part)
+    assert "leave out --detector autoencoder" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_seed_recipes_on_real_data_keep_their_shape(real_data: Path, tmp_path: Path) -> None:
@@ -359,7 +394,7 @@ def test_seed_recipes_on_real_data_keep_their_shape(real_data: Path, tmp_path: P
 
 def test_real_photographs_of_mixed_sizes_with_masks_work(real_data: Path, tmp_path: Path) -> None:
     part, tiles = tmp_path / "mt.safetensors", real_data / "magnetic-tile"
-    assert succeeds("fit", tiles, "-o", part, "--epochs", 1, "--size", 32)["n_calibration"] >= 99
+    assert succeeds("fit", tiles, "-o", part, *QUICK, "--epochs", 1, "--size", 32)["n_calibration"] >= 99
     table = succeeds("eval", part, tiles)
     assert table["n_normal"] == len(open_dataset(tiles).test.labels) - table["n_anomalous"]
     assert 0 < table["pixel_auroc"] < 1

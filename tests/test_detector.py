@@ -10,9 +10,10 @@ from PIL import Image
 
 from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettings
 from oddlens.datasets import DataSet, near_duplicate_groups, thumbnails
-from oddlens.detector import Detector, split_normals
+from oddlens.detector import Detector
 from oddlens.errors import CalibrationError, DataError, ImageError, SettingsError, StateError
 from oddlens.images import Pixels
+from oddlens.normals import split_normals
 from oddlens.scoring import fingerprints
 
 FAST = TrainingSettings(epochs=1)
@@ -22,7 +23,7 @@ def test_steps_out_of_order_say_which_step_is_missing(digit_pixels: Pixels) -> N
     for step in ("score", "predict", "calibrate"):
         with pytest.raises(StateError, match="call fit"):
             getattr(Detector(), step)(digit_pixels[:5])
-    trained = Detector(training=FAST).fit(digit_pixels[:150], hold_out=False)
+    trained = Detector("autoencoder", training=FAST).fit(digit_pixels[:150], hold_out=False)
     assert np.isfinite(trained.score(digit_pixels[:5])).all()
     with pytest.raises(StateError, match="calibrate"):
         trained.predict(digit_pixels[:5])
@@ -61,7 +62,7 @@ def test_files_arrays_and_folders_score_alike(fitted: Detector, digit_pixels: Pi
 
 
 def test_calibrating_anew_moves_the_threshold_and_no_score(digit_pixels: Pixels, digits: DataSet) -> None:
-    detector = Detector(training=FAST).fit(digit_pixels)
+    detector = Detector("autoencoder", training=FAST).fit(digit_pixels)
     before, scores = detector.decision_.threshold, detector.score(digits.test)
     detector.calibrate(digits.test, decision=DecisionSettings(false_alarm_rate=0.2))
     np.testing.assert_array_equal(detector.score(digits.test), scores)
@@ -76,7 +77,7 @@ def test_calibrating_on_training_images_is_refused(fitted: Detector, digit_pixel
 
 
 def test_a_rate_that_cannot_be_promised_is_refused_before_training(digit_pixels: Pixels, tmp_path: Path) -> None:
-    asked = Detector(training=FAST, decision=DecisionSettings(false_alarm_rate=0.01))
+    asked = Detector("autoencoder", training=FAST, decision=DecisionSettings(false_alarm_rate=0.01))
     message = r"50 held-out normal images can promise 2\.0% at best, and 1% needs 99"
     with pytest.raises(CalibrationError, match=message):
         asked.fit(digit_pixels[:100], folder=tmp_path)
@@ -84,7 +85,9 @@ def test_a_rate_that_cannot_be_promised_is_refused_before_training(digit_pixels:
 
 
 def test_a_calibration_that_cannot_promise_leaves_the_detector_as_it_was(digit_pixels: Pixels, digits: DataSet) -> None:
-    detector = Detector(training=FAST, decision=DecisionSettings(false_alarm_rate=0.01)).fit(digit_pixels)
+    detector = Detector("autoencoder", training=FAST, decision=DecisionSettings(false_alarm_rate=0.01)).fit(
+        digit_pixels
+    )
     threshold, manifest = detector.decision_.threshold, detector.manifest
     with pytest.raises(CalibrationError, match="50 held-out"):
         detector.calibrate(digits.test.subset(np.arange(50)))
@@ -93,7 +96,7 @@ def test_a_calibration_that_cannot_promise_leaves_the_detector_as_it_was(digit_p
 
 
 def test_without_a_rate_few_images_take_the_smallest_that_they_can_promise(digit_pixels: Pixels) -> None:
-    detector = Detector(training=FAST).fit(digit_pixels[:60])
+    detector = Detector("autoencoder", training=FAST).fit(digit_pixels[:60])
     n = detector.manifest.data.n_calibration
     assert n == 30
     assert detector.decision_.false_alarm_rate == pytest.approx(1 / 31)
@@ -103,20 +106,29 @@ def test_without_a_rate_few_images_take_the_smallest_that_they_can_promise(digit
 def test_near_duplicates_stay_on_one_side_of_the_split(digit_pixels: Pixels) -> None:
     pixels = digit_pixels[np.repeat(np.arange(80), 3)]
     groups = near_duplicate_groups(thumbnails(pixels))
-    learn, hold = split_normals(pixels, DecisionSettings(), seed=0)
+    learn, _, hold = split_normals(pixels, DecisionSettings(), seed=0)
     assert not set(groups[learn]) & set(groups[hold])
     assert sorted([*learn, *hold]) == list(range(240))
 
 
+def test_an_ensemble_gets_three_disjoint_parts_and_no_more_to_calibrate_than_it_needs(digit_pixels: Pixels) -> None:
+    learn, standard, hold = split_normals(digit_pixels, DecisionSettings(), seed=0, standardise=True)
+    assert sorted([*learn, *standard, *hold]) == list(range(len(digit_pixels)))
+    assert min(len(learn), len(standard), len(hold)) > 0
+    many = np.random.default_rng(0).integers(0, 256, (4000, 16, 16, 1), dtype=np.uint8)
+    _, standard, hold = split_normals(many, DecisionSettings(), seed=0, standardise=True)
+    assert (len(standard), len(hold)) == (300, 500)
+
+
 def test_images_that_are_all_alike_cannot_be_split(digit_pixels: Pixels) -> None:
     with pytest.raises(DataError, match="near-duplicates of each other"):
-        Detector(training=FAST).fit(np.repeat(digit_pixels[:1], 50, axis=0))
+        Detector("autoencoder", training=FAST).fit(np.repeat(digit_pixels[:1], 50, axis=0))
 
 
 def test_the_value_range_comes_from_the_training_images(rng: np.random.Generator) -> None:
     """Twelve-bit pictures in sixteen-bit arrays keep their 4,096 levels."""
     twelve = rng.integers(0, 4096, (60, 8, 8)).astype(np.uint16)
-    detector = Detector(training=FAST).fit(twelve)
+    detector = Detector("autoencoder", training=FAST).fit(twelve)
     assert detector.spec.value_max == 4095
     brighter = twelve.copy()
     brighter[0, 0, 0] += 1
@@ -142,7 +154,7 @@ def test_a_folder_with_a_test_part_is_learnt_from_its_training_part_alone(digit_
             suffix = "_mask" if "truth" in place else ""
             Image.fromarray(digit_pixels[i, :, :, 0]).save(tmp_path / place / f"{i}{suffix}.png")
     for source in (tmp_path, str(tmp_path)):
-        data = Detector(training=FAST).fit(source).manifest.data
+        data = Detector("autoencoder", training=FAST).fit(source).manifest.data
         assert data.n_training + data.n_calibration == 40
 
 
@@ -155,7 +167,7 @@ def test_a_loaded_detector_is_not_fitted_again(fitted: Detector, digit_pixels: P
 def test_one_image_is_not_enough_and_a_wrong_family_is_named(digit_pixels: Pixels) -> None:
     with pytest.raises(DataError, match="fitting needs"):
         Detector().fit(digit_pixels[:1])
-    with pytest.raises(SettingsError, match="'family'"):
+    with pytest.raises(SettingsError, match="'autoencoder2' is not a detector; there are auto, autoencoder"):
         Detector("autoencoder2").fit(digit_pixels)
 
 

@@ -26,7 +26,9 @@ def test_the_command_line_overrides_a_recipe() -> None:
     recipe = recipes.changed(recipes.find("mnist"), epochs=3, seed=7, detector="autoencoder")
     assert (recipe.training.epochs, recipe.training.seed) == (3, 7)
     assert recipe.model == recipes.find("mnist").model, "the recipe's own settings of the same family stay"
-    with pytest.raises(SettingsError, match="family"):
+    auto = recipes.changed(recipes.find("mnist"), epochs=None, seed=5, detector="auto")
+    assert (auto.model.family, auto.training.model_fields_set, auto.training.seed) == ("auto", {"seed"}, 5)
+    with pytest.raises(SettingsError, match="'nonsense' is not a detector"):
         recipes.changed(recipes.find("mnist"), epochs=None, seed=None, detector="nonsense")
 
 

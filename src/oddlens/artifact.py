@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from oddlens.backends import Backend
-from oddlens.config import DecisionSettings, InputSpec, ModelSettings, Settings, TrainingSettings, parse
+from oddlens.config import AnyModel, DecisionSettings, InputSpec, Settings, TrainingSettings, parse
 from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError, SettingsError
 from oddlens.files import write_bytes
 from oddlens.scoring import anomaly_scores, golden_pixels
@@ -59,12 +59,13 @@ class Manifest(Settings):
     """Everything about a detector that is not a tensor."""
 
     schema_version: Literal[1] = 1
-    model: ModelSettings
+    model: AnyModel
     training: TrainingSettings
     input: InputSpec
     decision: DecisionSettings
     data: DataSummary
     history: dict[str, float]
+    remarks: tuple[str, ...] = ()  # why `auto` chose this detector, and what it says of itself
     versions: dict[str, str]
     created: str
     golden: tuple[float, ...] = Field(min_length=1, max_length=16)
@@ -179,7 +180,7 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{path}: its entry '{name[:80]}' is damaged; copy the file again") from error
         good = (
-            (kind == "F32" and expected.get(name) == shape)
+            (kind == "F32" and name in expected and fits(shape, expected[name]))
             or (STATISTICS.get(name) == kind and len(shape) == 1)
             or (name == ROI and kind == "U8" and shape == (spec.height, spec.width))
         )
@@ -188,6 +189,13 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
     missing = (expected.keys() | STATISTICS.keys()) - header.keys()
     if missing:
         raise ArtifactError(f"{path}: lacks {len(missing)} tensors of this family, '{min(missing)}' first; fit again")
+
+
+def fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a tensor has the expected shape; None stands for any size but nothing."""
+    return len(shape) == len(expected) and all(
+        n == wanted if wanted is not None else n > 0 for n, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def check_content(path: Path, manifest: Manifest, tensors: Tensors) -> None:

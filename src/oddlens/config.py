@@ -7,11 +7,13 @@ here touches an image or a tensor, so a deployed detector can read its own manif
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from oddlens.errors import SettingsError
 
@@ -52,9 +54,11 @@ class AutoencoderSettings(Settings):
 
     `pooling` is convolution + max-pooling down, up-sampling + convolution back (the MNIST seed);
     `strided` is strided convolutions, a linear bottleneck of `latent_dim`, and transposed
-    convolutions back. `error` is what the anomaly map holds at each pixel; `top_percent` is the share
-    of the map's largest values whose mean is the anomaly score (100 = plain mean). `noise` is the
-    sigma, in units of the value range, of Gaussian noise added to the training inputs (denoising).
+    convolutions back. `error` is what the anomaly map holds at each pixel. `noise` is the sigma, in units of the
+    value range, of Gaussian noise added to the training inputs (denoising). `score` is what the anomaly score is:
+    "error", the mean of the map's largest `top_percent` (100 = plain mean); "sap" and "nap", how far the hidden
+    activations of an image and of its reconstruction lie apart, plain or whitened (RaPP); "latent", how far the
+    bottleneck lies from the training images' (shrunk Mahalanobis).
     """
 
     family: Literal["autoencoder"] = "autoencoder"
@@ -63,26 +67,139 @@ class AutoencoderSettings(Settings):
     latent_dim: int = Field(128, ge=1, le=4096)
     loss: Literal["bce", "mse", "l1", "ssim"] = "mse"
     error: Literal["mse", "l1", "ssim"] = "mse"
+    score: Literal["error", "sap", "nap", "latent"] = "error"
     top_percent: float = Field(100.0, gt=0, le=100)
     noise: float = Field(0.0, ge=0, le=1)
 
 
-# One class a family; when there is a second one this becomes a union told apart by `family`.
-ModelSettings = AutoencoderSettings
+class DictionarySettings(Settings):
+    """The dictionary family: whitened patches, pooled features, nearest neighbours. Closed form; no gradients.
+
+    `score` is made from descriptions of the whole picture ("pooled": small pictures of objects), or from the most
+    unusual places ("local": textures, large pictures), of which `top_percent` of the pixels count. `patch_sizes` are
+    the sides of the patches, each with its own `atoms`; the first one makes the map. `cells` is the number of parts
+    each way over which a picture is described. `neighbours` is the number of nearest normal ones. `mirror` adds the
+    training images' mirror images. `place` is how much it matters where in the picture something is; 0 for textures.
+    `bank_megabytes` caps what is kept of the training images.
+    """
+
+    family: Literal["dictionary"] = "dictionary"
+    score: Literal["pooled", "local"] = "pooled"
+    patch_sizes: tuple[Annotated[int, Field(ge=2, le=32)], ...] = Field((6,), min_length=1, max_length=4)
+    atoms: int = Field(150, ge=2, le=2000)
+    cells: int = Field(2, ge=1, le=8)
+    neighbours: int = Field(2, ge=1, le=100)
+    mirror: bool = False
+    place: float = Field(1.0, ge=0, le=100)
+    top_percent: float = Field(1.0, gt=0, le=100)
+    bank_megabytes: float = Field(16.0, gt=0, le=1024)
+
+
+class TransformsSettings(Settings):
+    """The transforms family: a small network that tells by how many quarter turns a picture was rotated.
+
+    Pictures are brought to `side` x `side` at most. `mirror` says that a mirrored normal picture is normal too.
+    `widths` are the channels of its three blocks. `neighbours`
+    is the number of nearest training features whose distance is the density part of the score, and `bank` the
+    number of training images whose features are kept.
+    """
+
+    family: Literal["transforms"] = "transforms"
+    side: int = Field(32, ge=16, le=64)
+    mirror: bool = True
+    widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((64, 128, 128), min_length=3, max_length=3)
+    neighbours: int = Field(5, ge=1, le=100)
+    bank: int = Field(1500, ge=2, le=100_000)
+
+
+class DefectsSettings(Settings):
+    """The defects family: a network that segments synthetic defects pasted into normal images.
+
+    `widths` are the channels of its levels, from half the picture's size on, each level half the one before; small
+    pictures use the first few. `top_percent` is the share of the map whose mean is the anomaly score.
+    """
+
+    family: Literal["defects"] = "defects"
+    widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((32, 64, 96, 128, 128), min_length=1, max_length=8)
+    top_percent: float = Field(0.5, gt=0, le=100)
+
+
+MemberModel = Annotated[
+    AutoencoderSettings | DictionarySettings | TransformsSettings | DefectsSettings, Field(discriminator="family")
+]
 
 
 class TrainingSettings(Settings):
     """How gradient training runs; the defaults are the CIFAR-10 seed's.
 
-    `precision` "auto" trains in bfloat16 where the processor has instructions for it; weights,
+    An epoch goes through all images, or through `epoch_images` of them drawn anew. `muon` steps
+    convolutions along their orthogonalised momentum. `linear` lowers the learning rate to nothing over the whole
+    training; `one_cycle` raises it over the first fifth before that. `pace` is the share of
+    the whole training that was done after each epoch, where a budget made it other than even; it replaces
+    `epochs`. `precision` "auto" trains in bfloat16 where the processor has instructions for it; weights,
     optimiser state and all scoring stay in float32.
     """
 
     epochs: int = Field(10, ge=1, le=100_000)
+    epoch_images: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1, le=65_536)
     learning_rate: float = Field(1e-3, gt=0, le=10)
+    optimizer: Literal["adam", "muon"] = "adam"
+    schedule: Literal["constant", "linear", "one_cycle"] = "constant"
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    pace: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
+
+
+# How each family trains unless told otherwise; closed-form families take the seed alone.
+TRAINING: dict[str, TrainingSettings] = {
+    "autoencoder": TrainingSettings(),
+    "dictionary": TrainingSettings(),
+    "transforms": TrainingSettings(
+        epochs=40, epoch_images=1024, learning_rate=3e-3, optimizer="muon", schedule="linear"
+    ),
+    "defects": TrainingSettings(
+        epochs=100, epoch_images=256, batch_size=16, learning_rate=3e-3, optimizer="muon", schedule="one_cycle"
+    ),
+    "ensemble": TrainingSettings(),
+}
+
+
+class Member(Settings):
+    """One detector of an ensemble, how it is trained, and how much its standardised score counts."""
+
+    model: MemberModel
+    training: TrainingSettings = TrainingSettings()
+    weight: float = Field(1.0, gt=0, le=100)
+
+
+class EnsembleSettings(Settings):
+    """The ensemble family: the weighted sum of its members' standardised raw scores."""
+
+    family: Literal["ensemble"] = "ensemble"
+    members: tuple[Member, ...] = Field(min_length=1, max_length=16)
+
+
+ModelSettings = (
+    AutoencoderSettings | DictionarySettings | TransformsSettings | DefectsSettings | EnsembleSettings
+)  # told apart by `family`
+
+
+class AutoSettings(Settings):
+    """Not a family: `auto` chooses, trains and weights an ensemble for the pictures that it is given."""
+
+    family: Literal["auto"] = "auto"
+
+
+AnyModel = Annotated[ModelSettings, Field(discriminator="family")]
+FAMILIES: dict[str, type[Settings]] = {
+    "autoencoder": AutoencoderSettings,
+    "dictionary": DictionarySettings,
+    "transforms": TransformsSettings,
+    "defects": DefectsSettings,
+    "ensemble": EnsembleSettings,
+}
 
 
 class DecisionSettings(Settings):
@@ -124,7 +241,7 @@ class Recipe(Settings):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w.-]+$")
     title: str = ""
     data: DataSettings
-    model: ModelSettings = ModelSettings()
+    model: Annotated[ModelSettings | AutoSettings, Field(discriminator="family")] = AutoencoderSettings()
     training: TrainingSettings = TrainingSettings()
     decision: DecisionSettings = DecisionSettings()
 
@@ -139,6 +256,23 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def duration(text: str) -> float:
+    """Seconds from "90s", "5m", "1h" or plain seconds.
+
+    Raises:
+        SettingsError: it is written another way, or is no time at all.
+
+    Example:
+        >>> [duration(text) for text in ("90s", "5m", "1h", "2.5")]
+        [90.0, 300.0, 3600.0, 2.5]
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"'{text}' is not a duration; write it as 90s, 5m, 1h or plain seconds")
+    return seconds
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -166,24 +300,45 @@ def parse(kind: type[S], values: object, source: str) -> S:
     try:
         return kind.model_validate(_tuples(values))
     except ValidationError as error:
-        problems = "; ".join(_problem(kind, detail) for detail in error.errors())
-        raise SettingsError(f"{source}: {problems}") from error
+        raise _refused(kind, error, source) from error
+
+
+def parse_model(values: object, source: str) -> ModelSettings:
+    """Check plain values, whose `family` says which settings they are.
+
+    Raises:
+        SettingsError: with every wrong setting at once.
+    """
+    try:
+        model: ModelSettings = TypeAdapter(AnyModel).validate_python(_tuples(values))
+        return model
+    except ValidationError as error:
+        raise _refused(Settings, error, source) from error
+
+
+def _refused(kind: type[Settings], error: ValidationError, source: str) -> SettingsError:
+    return SettingsError(f"{source}: " + "; ".join(_problem(kind, detail) for detail in error.errors()))
 
 
 def _problem(kind: type[Settings], detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "settings"
+    where = ".".join(str(part) for part in detail["loc"] if part not in FAMILIES) or "settings"
     if detail["type"] == "extra_forbidden":
         known = _known_names(kind, detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"'{where}' is not a setting ({hint})"
+    if detail["type"] == "union_tag_invalid":
+        return f"{detail['input']['family']!r} is not a detector; there are auto, {', '.join(FAMILIES)}"
     return f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}, got {str(detail['input'])[:80]!r}"
 
 
 def _known_names(kind: type[BaseModel], parents: tuple[int | str, ...]) -> list[str]:
     for name in parents:
         field = kind.model_fields.get(str(name))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            break
-        kind = field.annotation
+        if name in FAMILIES:
+            kind = FAMILIES[str(name)]
+        elif field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+        elif name == "members":
+            kind = Member
     return list(kind.model_fields)

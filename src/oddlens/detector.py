@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +19,30 @@ import numpy.typing as npt
 from oddlens import artifact
 from oddlens.artifact import DataSummary, Manifest
 from oddlens.backends import Backend, Outputs
-from oddlens.calibration import DEFAULT_RATE, Decision, images_needed, promised_rank
-from oddlens.config import DecisionSettings, InputSpec, ModelSettings, TrainingSettings, parse
-from oddlens.datasets import ImageSet, near_duplicate_groups, open_dataset, open_images, split_groups, thumbnails
+from oddlens.calibration import Decision
+from oddlens.config import (
+    TRAINING,
+    AutoSettings,
+    DecisionSettings,
+    EnsembleSettings,
+    InputSpec,
+    ModelSettings,
+    TrainingSettings,
+    parse_model,
+)
 from oddlens.errors import DataError, MissingExtraError, SettingsError, StateError
-from oddlens.images import Pixels, as_pixels, read_roi
+from oddlens.images import Pixels, read_roi
+from oddlens.normals import Images, as_image_set, describe, normal_images, split_normals
 from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches, score_batches
 
 if TYPE_CHECKING:
     from oddlens.models import Model
-    from oddlens.train import Progress
+    from oddlens.train import Progress, Row
 
-Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 Scores = npt.NDArray[np.float64]
 
-HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
+BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
+TRAINING_SCORED = 1000  # training images at most that are scored where scoring one is not nearly free
 
 
 @dataclass(frozen=True)
@@ -61,21 +71,22 @@ class Detector:
     calibrate, after which `predict` keeps to the false-alarm rate that was chosen.
 
     Parameters:
-        model: a family's name, or its settings.
-        training: epochs, batch size, learning rate, precision, seed.
+        model: "auto", a family's name, or a family's settings. `auto` chooses and trains an ensemble for the images.
+        training: epochs, batch size, learning rate, precision, seed; what is not set is as usual for the family.
         decision: how a score becomes a verdict; its `false_alarm_rate` is the promise.
         size: longer side of the pictures as the model sees them; None keeps small ones as they are and takes at
             most 128 otherwise.
         roi: region of interest outside which nothing counts: the path of a mask image, or
             "left,top,right,bottom" as fractions of the picture.
         device: "auto", "cpu" or "cuda".
+        budget: seconds that fitting and calibrating may take together; 300 for `auto` without it, no limit otherwise.
 
     Example:
         >>> import numpy as np
         >>> from oddlens import Detector, TrainingSettings
         >>> rng = np.random.default_rng(0)
         >>> normal = rng.integers(100, 120, (60, 16, 16), dtype=np.uint8)
-        >>> detector = Detector(training=TrainingSettings(epochs=1)).fit(normal)
+        >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(normal)
         >>> odd = np.full((1, 16, 16), 250, dtype=np.uint8)
         >>> detector.predict(odd).verdict
         ['anomaly']
@@ -83,13 +94,14 @@ class Detector:
 
     def __init__(
         self,
-        model: str | ModelSettings = "autoencoder",
+        model: str | ModelSettings | AutoSettings = "auto",
         *,
         training: TrainingSettings | None = None,
         decision: DecisionSettings | None = None,
         size: int | None = None,
         roi: str | None = None,
         device: str = "auto",
+        budget: float | None = None,
     ) -> None:
         self.model = model
         self.training = training
@@ -97,6 +109,7 @@ class Detector:
         self.size = size
         self.roi = roi
         self.device = device
+        self.budget = budget
         self.loaded = False
 
     # -- learning ---------------------------------------------------------------------------------
@@ -129,15 +142,17 @@ class Detector:
             TrainingError: training broke down.
         """
         try:
-            from oddlens import models, train
+            from oddlens.auto import RESERVE, Task, fitted
             from oddlens.backends.torch import TorchBackend, resolve_device
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
         started = time.perf_counter()
-        training, decision = self.training or TrainingSettings(), self.decision or DecisionSettings()
-        settings, device = self._model_settings(), resolve_device(self.device)
+        wanted, decision = self._wanted(), self.decision or DecisionSettings()
+        training = self._training(wanted)
+        combined = wanted is None or isinstance(wanted, EnsembleSettings)
+        budget = self.budget or (BUDGET if wanted is None else math.inf)
         known = normal_images(images)
         spec = known.choose_spec(self.size)
         if len(known) < 2:
@@ -145,22 +160,28 @@ class Detector:
                 f"{len(known)} normal image(s) found; fitting needs at least 2, and about 200 to promise 1%"
             )
         pixels = known.load(spec)
-        model = models.build(settings, spec, training.seed)
         roi = read_roi(self.roi, spec) if self.roi else None
-        if roi is not None:
-            model.set_roi(roi)
-        everything, nothing = np.arange(len(pixels)), np.arange(0)
-        learn, hold = split_normals(pixels, decision, training.seed) if hold_out else (everything, nothing)
-        history = train.train(model, pixels[learn], training, device, folder=folder, resume=resume, progress=progress)
-        self.backend_: Backend = TorchBackend(model, device)
+        learn, standard, hold = np.arange(len(pixels)), np.arange(0), np.arange(0)
+        if hold_out or combined:
+            learn, standard, hold = split_normals(
+                pixels, decision, training.seed, hold_out=hold_out, standardise=combined
+            )
+        scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
+        task = Task(
+            pixels[learn], pixels[standard], spec, roi, resolve_device(self.device), training.seed,
+            to_score=len(scored) + len(hold), deadline=started + budget * (1 - RESERVE),
+            folder=folder, resume=resume, progress=progress,
+        )  # fmt: skip
+        found = fitted(wanted, training, task, pixels[hold])
+        self.backend_: Backend = TorchBackend(found.model, task.device)
         self._roi = roi
-        learned = np.sort(fingerprints(pixels[learn]))
+        learned = np.sort(fingerprints(task.learn))
         self._statistics: artifact.Tensors = {
-            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[learn], batch_size(spec)))),
+            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[scored], batch_size(spec)))),
             "training.fingerprints": learned,
         }
         self._manifest = Manifest(
-            model=settings,
+            model=found.settings,
             training=training,
             input=spec,
             decision=decision,
@@ -170,11 +191,13 @@ class Detector:
                 n_training=len(learn),
                 fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
             ),
-            history=summary(history),
+            history=summary(found.history),
+            remarks=found.remarks,
             versions=versions(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             golden=tuple(anomaly_scores(self.backend_, [golden_pixels(spec)]).tolist()),
         )
+        self.history_ = found.history
         self.seconds_ = {"fit": round(time.perf_counter() - started, 3)}
         return self._calibrate(pixels[hold], decision, "held out of the training images")
 
@@ -346,56 +369,31 @@ class Detector:
             raise StateError("this detector is not fitted; call fit(images) first, or Detector.load(path)")
         return backend
 
-    def _model_settings(self) -> ModelSettings:
-        if not isinstance(self.model, str):
-            return self.model
-        return parse(ModelSettings, {"family": self.model}, "detector")
+    def _wanted(self) -> ModelSettings | None:
+        """The settings of the model to make; None where `auto` chooses them."""
+        if self.model == "auto" or isinstance(self.model, AutoSettings):
+            return None
+        return parse_model({"family": self.model}, "--detector") if isinstance(self.model, str) else self.model
+
+    def _training(self, wanted: ModelSettings | None) -> TrainingSettings:
+        """The family's usual training, changed by what was set."""
+        usual = TRAINING["ensemble" if wanted is None else wanted.family]
+        asked = self.training or usual
+        changes = {name: getattr(asked, name) for name in asked.model_fields_set}
+        if isinstance(wanted, EnsembleSettings):  # a plan is repeated with its own seed
+            changes.setdefault("seed", wanted.members[0].training.seed)
+        if (wanted is None or wanted.family == "ensemble") and changes.keys() - {"seed"}:
+            raise SettingsError(
+                f"{', '.join(sorted(changes.keys() - {'seed'}))} cannot be set for auto and ensembles, whose members "
+                "train each in its own way; set the budget, or choose a single detector"
+            )
+        return usual.model_copy(update=changes)
 
 
-def normal_images(images: Images) -> ImageSet:
-    """What to learn normal from: of a folder or data set with a training part, that part."""
-    if isinstance(images, str | Path):
-        return open_dataset(images).train
-    return as_image_set(images)
-
-
-def as_image_set(images: Images) -> ImageSet:
-    """Whatever a user hands over, as an `ImageSet`."""
-    if isinstance(images, ImageSet):
-        return images
-    if isinstance(images, np.ndarray):
-        return ImageSet.from_array(as_pixels(images))
-    return open_images([images] if isinstance(images, str | Path) else images)
-
-
-def split_normals(
-    pixels: Pixels, decision: DecisionSettings, seed: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Indices to train on and to calibrate on; near-duplicates stay on one side.
-
-    A fifth is held out, or as much more (up to half) as the asked rate needs.
-
-    Raises:
-        CalibrationError: half of the images cannot promise the asked rate.
-    """
-    groups = near_duplicate_groups(thumbnails(pixels))
-    largest = int(np.bincount(groups).max())
-    needed = images_needed(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
-    wanted = max(round(HOLD_OUT * len(pixels)), needed + largest - 1)
-    n_hold = max(1, min(wanted, len(pixels) // 2))
-    learn, hold = split_groups(groups, [len(pixels) - n_hold, n_hold], seed)
-    if len(learn) == 0 or len(hold) == 0:
-        raise DataError(
-            f"the {len(pixels)} normal images are near-duplicates of each other ({groups.max() + 1} group(s)), so that "
-            "none can be held out; add pictures of other parts"
-        )
-    if decision.method == "conformal" and decision.false_alarm_rate is not None:
-        promised_rank(len(hold), decision.false_alarm_rate, decision.confidence)
-    return learn, hold
-
-
-def summary(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The training history in four numbers."""
+def summary(history: Sequence[Row]) -> dict[str, float]:
+    """The training history in four numbers; empty for what does not train by gradients."""
+    if not history:
+        return {}
     return {
         "epochs": float(len(history)),
         "first_loss": history[0]["loss"],
@@ -408,12 +406,3 @@ def versions() -> dict[str, str]:
     """What made this detector."""
     packages = {name: importlib.metadata.version(name) for name in ("oddlens", "numpy", "pillow", "torch")}
     return {"python": platform.python_version(), **packages}
-
-
-def describe(images: Images) -> str:
-    """Where images came from, for the manifest."""
-    if isinstance(images, str | Path):
-        return str(images)
-    if isinstance(images, ImageSet):
-        return images.names[0].rsplit("/", 1)[0] if len(images) else "nothing"
-    return f"array {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} files and folders"

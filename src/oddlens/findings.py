@@ -220,7 +220,18 @@ def write(
     """The HTML report of an evaluation, self-contained; `command` is what made it."""
     metrics = evaluation.metrics
     missed = reasons(metrics) if evaluation.distorted else None
+    remarks = detector.manifest.remarks
     sections = [
+        *(
+            [
+                Section(
+                    "Why this detector",
+                    table=Table(("what was found, from normal images alone",), tuple((r,) for r in remarks)),
+                )
+            ]
+            if remarks
+            else []
+        ),
         Section(
             "Verdicts", figure=pictures["verdicts"], caption="The first test images of each kind, not a selection."
         ),

@@ -57,14 +57,15 @@ class Terminal:
         if self.err.is_terminal:
             total = step.epochs * step.steps
             done = (step.epoch - 1) * step.steps + step.step
-            self._advance(f"training: loss {step.loss:.4g}", done, total)
+            self._advance(f"training {step.family}: loss {step.loss:.4g}", done, total)
             if done == total:
                 self.close()
         elif step.step == step.steps:
             self.epochs += 1  # a resumed run did the earlier ones before
             spent = time.perf_counter() - self.started
             left = spent / self.epochs * (step.epochs - step.epoch)
-            self.say(f"epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}, {spent:.0f} s, about {left:.0f} s left")
+            told = f"{step.family} epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}"
+            self.say(f"{told}, {spent:.0f} s, about {left:.0f} s left")
 
     def counting(self, what: str, total: int, done: int) -> None:
         """A progress bar over images on a terminal; silent otherwise."""

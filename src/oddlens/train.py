@@ -1,4 +1,4 @@
-"""Gradient training: one plain loop, with a checkpoint after each epoch."""
+"""Fitting a model: one plain loop of gradient training, with a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from oddlens.errors import TrainingError
 from oddlens.files import write_bytes
 from oddlens.images import Pixels
 from oddlens.models import Model
+from oddlens.optim import Muon
 
 CHECK_EVERY = 50  # steps between two looks at the loss
+WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
 WORSE = 1.25  # times the untrained loss
 SAMPLE = 256  # images at most on which the untrained loss is measured
 
@@ -38,6 +40,7 @@ class Step:
     step: int  # 1-based, within the epoch
     steps: int
     loss: float  # mean so far in this epoch
+    family: str = ""
 
 
 Progress = Callable[[Step], None]
@@ -52,20 +55,50 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    deadline: float = math.inf,
 ) -> list[Row]:
-    """Fit `model` to normal pixels (N, H, W, C); gives one history row an epoch.
+    """Fit `model` to normal pixels (N, H, W, C); gives one history row an epoch, none without gradients.
 
     With a `folder`, the history (`history.jsonl`) and the last two checkpoints are kept there, and
     `resume` goes on after the newest one. Each epoch draws from its own generator, so that a resumed
-    run is bitwise the uninterrupted one.
+    run is bitwise the uninterrupted one. With a `deadline` (of `time.perf_counter`), fewer epochs than asked for
+    are made where time runs short, and the schedule ends with the last of them; the rows' `progress` is the pace
+    that repeats it.
 
     Raises:
         TrainingError: the loss is not a number or explodes; or a checkpoint belongs to another run.
     """
     model.to(device).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     images = torch.from_numpy(pixels).to(device)
+    with torch.no_grad():
+        model.prepare(images, settings.seed)
+    history = descend(model, images, pixels, settings, folder, resume, progress, deadline) if model.trains else []
+    model.eval()
+    with torch.no_grad():
+        model.fit_closed_form(images, settings.seed)
+    return history
+
+
+def descend(
+    model: Model,
+    images: Tensor,
+    pixels: Pixels,
+    settings: TrainingSettings,
+    folder: Path | None,
+    resume: bool,
+    progress: Progress | None,
+    deadline: float,
+) -> list[Row]:
+    """Train by gradients, epoch after epoch."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "muon":
+        optimizer = Muon(learning, settings.learning_rate)
+    else:
+        decay = settings.weight_decay
+        optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=decay, fused=True)
+    full_rates = [group["lr"] for group in optimizer.param_groups]
     untrained = untrained_loss(model, images[:: -(-len(images) // SAMPLE)], settings.seed)  # spread over all of them
     run = run_digest(model, pixels, settings)
     history: list[Row] = []
@@ -74,35 +107,70 @@ def train(
         write_history(folder, history)
     elif folder:
         forget(folder)
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        started = time.perf_counter()
-        loss = train_epoch(model, images, optimizer, settings, epoch, progress)
-        history.append({"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)})
+    while (share := next_share(history, settings, deadline)) is not None:
+        started, epoch = time.perf_counter(), len(history) + 1
+        span = (history[-1]["progress"] if history else 0.0, share)
+        loss = train_epoch(model, images, optimizer, full_rates, settings, epoch, span, progress)
+        seconds = round(time.perf_counter() - started, 3)
+        history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
         if loss > WORSE * untrained:  # before the checkpoint: a resume goes on from a network that works
             raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
             write_history(folder, history)
-    model.eval()
     return history
+
+
+def next_share(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float | None:
+    """The share of the whole training that is done after the next epoch; None where there is none."""
+    done = len(history)
+    if settings.pace:
+        return settings.pace[done] if done < len(settings.pace) else None
+    if done >= settings.epochs:
+        return None
+    if deadline == math.inf:
+        return (done + 1) / settings.epochs
+    if not history:
+        return 1 / settings.epochs
+    before, usual = history[-1]["progress"], history[-3:]
+    affordable = (deadline - time.perf_counter()) / (sum(row["seconds"] for row in usual) / len(usual))
+    left = min(settings.epochs - done, int(affordable))
+    return None if before >= 1 else 1.0 if left <= 1 else before + (1 - before) / left
+
+
+def rate_factor(schedule: str, progress: float) -> float:
+    """What the learning rate is multiplied with when so much of the training is done."""
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return 1 - progress
+    return progress / WARM_UP if progress < WARM_UP else (1 - progress) / (1 - WARM_UP)
 
 
 def train_epoch(
     model: Model,
     images: Tensor,
     optimizer: torch.optim.Optimizer,
+    full_rates: Sequence[float],
     settings: TrainingSettings,
     epoch: int,
+    span: tuple[float, float],
     progress: Progress | None,
 ) -> float:
-    """Go once through the images (N, H, W, C) in a fresh random order; gives the mean loss."""
+    """Go once through the images (N, H, W, C) in a fresh random order; gives the mean loss.
+
+    `span` is the share of the whole training that is done before and after this epoch.
+    """
     bf16 = uses_bf16(settings.precision, images.device)
     total, seen = torch.zeros((), device=images.device), 0
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(settings.seed * 100_003 + epoch)
-        order = torch.randperm(len(images), device=images.device)
+        order = torch.randperm(len(images), device=images.device)[: settings.epoch_images]
         batches = torch.split(order, settings.batch_size)
         for step, chosen in enumerate(batches, 1):
+            done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
+            for group, rate in zip(optimizer.param_groups, full_rates, strict=True):
+                group["lr"] = rate * rate_factor(settings.schedule, done)
             batch = model.scale(images[chosen])
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
@@ -116,7 +184,9 @@ def train_epoch(
                 if not math.isfinite(mean):
                     raise broken_down("is not a number", mean, epoch, settings)
                 if progress:
-                    progress(Step(epoch, settings.epochs, step, len(batches), mean))
+                    expected = epoch + round((1 - span[1]) / (span[1] - span[0]))
+                    family = model.settings.family
+                    progress(Step(epoch, expected, step, len(batches), mean, family))
     return float(total) / seen
 
 
@@ -230,7 +300,7 @@ def restore(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, T
     the fused step runs over raw memory and would otherwise pair the wrong numbers.
     """
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    parameters = optimizer.param_groups[0]["params"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -72,7 +72,7 @@ def rebuild(
 ) -> TorchBackend:
     """A backend from saved weights by name, and the region of interest (H, W) if there is one."""
     model = models.build(settings, spec, seed=0)
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    model.load_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     if roi is not None:
         model.set_roi(roi.astype(bool))
     return TorchBackend(model, resolve_device(device))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from oddlens.config import InputSpec, ModelSettings
-from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import Model, Scored, ScoringGraph
+from oddlens.models.ensemble import MEMBERS, Ensemble
 
-FAMILIES: dict[str, Callable[[ModelSettings, InputSpec], Model]] = {"autoencoder": Autoencoder}
+FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
+    **MEMBERS,
+    "ensemble": Ensemble,
+}
 
 __all__ = ["FAMILIES", "Model", "Scored", "ScoringGraph", "build", "tensor_shapes"]
 
@@ -22,8 +26,14 @@ def build(settings: ModelSettings, spec: InputSpec, seed: int) -> Model:
         return FAMILIES[settings.family](settings, spec)
 
 
-def tensor_shapes(settings: ModelSettings, spec: InputSpec) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model of these settings has, without allocating them."""
+def tensor_shapes(settings: ModelSettings, spec: InputSpec) -> dict[str, tuple[int | None, ...]]:
+    """Names and shapes of the tensors that a model of these settings has, without allocating them.
+
+    The first number of a bank's shape is None: it depends on the training images.
+    """
     with torch.device("meta"):
         model = FAMILIES[settings.family](settings, spec)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for name, tensor in model.state_dict().items():
+        shapes[name] = (None, *tensor.shape[1:]) if name in model.banks else tuple(tensor.shape)
+    return shapes

@@ -10,15 +10,25 @@ from torch import Tensor, nn
 
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Model, Scored
-from oddlens.models.layers import SSIM, pad_to_multiple
+from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
+
+CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
+WIDE = 128  # channels above which they are averaged over the whole picture instead
+SAMPLE = 10_000  # training images at most from which the whitening is taken
 
 
 class Autoencoder(Model):
     """Convolutional autoencoder with the two seed architectures; see `AutoencoderSettings`.
 
-    The anomaly map is the reconstruction error at each pixel (the channels' mean), the anomaly score
-    its mean over the region of interest, or the mean of its largest `top_percent`.
+    The anomaly map is the reconstruction error at each pixel (the channels' mean). The anomaly score is its mean over
+    the region of interest, or the mean of its largest `top_percent`; or, with `score`, what the encoder's hidden
+    activations say: SAP and NAP (Kim et al., "RaPP", ICLR 2020) compare the image's with its reconstruction's. SAP is
+    the mean squared difference over all hidden units. NAP whitens the differences, and as a covariance of all units
+    would outgrow any picture's network, it takes their averages on a 2 x 2 grid, or over the whole picture where a
+    layer has more than 128 channels.
     """
+
+    settings: AutoencoderSettings
 
     def __init__(self, settings: AutoencoderSettings, spec: InputSpec) -> None:
         super().__init__(spec)
@@ -28,16 +38,26 @@ class Autoencoder(Model):
         self.encoder, self.decoder = build(settings, spec)
         uses_ssim = "ssim" in (settings.loss, settings.error)
         self.ssim = SSIM(spec.channels, spec.height, spec.width) if uses_ssim else None
+        self.whitened = Whitened(evidence_size(settings)) if settings.score in ("nap", "latent") else None
 
-    def logits(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> the reconstruction before its sigmoid, same shape."""
-        decoded: Tensor = self.decoder(self.encoder(pad_to_multiple(batch, self.multiple)))
+    def hidden(self, batch: Tensor) -> list[Tensor]:
+        """(N, C, H, W) -> the encoder's activations, layer by layer; the last is the bottleneck."""
+        values, found = pad_to_multiple(batch, self.multiple), []
+        for layer in self.encoder:
+            values = layer(values)
+            if isinstance(layer, nn.ReLU | nn.Linear):
+                found.append(values)
+        return found
+
+    def logits(self, bottleneck: Tensor) -> Tensor:
+        """The bottleneck -> the reconstruction (N, C, H, W) before its sigmoid."""
+        decoded: Tensor = self.decoder(bottleneck)
         return decoded[:, :, : self.spec.height, : self.spec.width]
 
     def loss(self, batch: Tensor) -> Tensor:
         """Mean reconstruction loss; with `noise`, of the clean batch from a noisy one."""
         noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
-        logits = self.logits(noisy).float()
+        logits = self.logits(self.hidden(noisy)[-1]).float()
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
             if self.settings.loss == "bce":
                 errors = F.binary_cross_entropy_with_logits(logits, batch, reduction="none").mean(dim=1)
@@ -45,15 +65,41 @@ class Autoencoder(Model):
                 errors = self.errors(batch, torch.sigmoid(logits), self.settings.loss)
             return self.mean_over_roi(errors).mean()
 
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Take the whitening from the training images, or from as many of them, spread over all."""
+        if self.whitened is None:
+            return
+        chosen, found = images[:: -(-len(images) // SAMPLE)], []
+        for batch in self.batches(chosen):
+            hidden = self.hidden(batch)
+            found.append(self.evidence(hidden, torch.sigmoid(self.logits(hidden[-1]))))
+        self.whitened.fit(torch.cat(found))
+
     def forward(self, batch: Tensor) -> Scored:
-        """Reconstruct a batch (N, C, H, W) and score its errors."""
-        reconstruction = torch.sigmoid(self.logits(batch))
+        """Reconstruct a batch (N, C, H, W) and score it."""
+        hidden = self.hidden(batch)
+        reconstruction = torch.sigmoid(self.logits(hidden[-1]))
         anomaly_map = self.errors(batch, reconstruction, self.settings.error) * self.roi
-        if self.settings.top_percent == 100:
+        if self.whitened is not None:
+            score = self.whitened(self.evidence(hidden, reconstruction))
+        elif self.settings.score == "sap":
+            differences = torch.cat([each.flatten(1) for each in self.differences(hidden, reconstruction)], dim=1)
+            score = differences.square().mean(dim=1)
+        elif self.settings.top_percent == 100:
             score = self.mean_over_roi(anomaly_map)
         else:
             score = self.top_mean_over_roi(anomaly_map, self.settings.top_percent)
         return Scored(score, anomaly_map, reconstruction)
+
+    def differences(self, hidden: list[Tensor], reconstruction: Tensor) -> list[Tensor]:
+        """Hidden activations minus those of the reconstruction, layer by layer."""
+        again = self.hidden(reconstruction * self.roi)
+        return [first - second for first, second in zip(hidden, again, strict=True)]
+
+    def evidence(self, hidden: list[Tensor], reconstruction: Tensor) -> Tensor:
+        """(N, D): what is whitened."""
+        layers = hidden[-1:] if self.settings.score == "latent" else self.differences(hidden, reconstruction)
+        return torch.cat([averaged(values) for values in layers], dim=1)
 
     def errors(self, batch: Tensor, reconstruction: Tensor, kind: str) -> Tensor:
         """(N, C, H, W) twice -> (N, H, W): the error at each pixel."""
@@ -65,7 +111,28 @@ class Autoencoder(Model):
         return (difference.abs() if kind == "l1" else difference.square()).mean(dim=1)
 
 
-def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Module, nn.Module]:
+def averaged(values: Tensor) -> Tensor:
+    """Activations (N, C, h, w) -> (N, cells * C), averaged on a small grid; (N, D) stay as they are."""
+    if values.ndim == 2:
+        return values
+    return F.adaptive_avg_pool2d(values, grid(values.shape[1])).flatten(1)
+
+
+def grid(channels: int) -> int:
+    """The side of the grid on which a layer of so many channels is averaged."""
+    return CELLS if channels <= WIDE else 1
+
+
+def evidence_size(settings: AutoencoderSettings) -> int:
+    """How many features are whitened."""
+    bottleneck = settings.widths[-1] * grid(settings.widths[-1]) ** 2
+    if settings.architecture == "strided":
+        bottleneck = settings.latent_dim
+    before = sum(channels * grid(channels) ** 2 for channels in settings.widths)
+    return bottleneck if settings.score == "latent" else before + bottleneck
+
+
+def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Sequential, nn.Sequential]:
     """The MNIST seed: 3x3 convolution + max-pooling down, up-sampling + 3x3 convolution back.
 
     With widths (32, 64): C-32, ReLU, pool, 32-64, ReLU, pool, 64-64, ReLU | up, 64-32, ReLU, up, 32-C.
@@ -81,7 +148,7 @@ def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 
-def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Module, nn.Module]:
+def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Sequential, nn.Sequential]:
     """The CIFAR-10 seed: 3x3 stride-2 convolutions, a linear bottleneck, 4x4 stride-2 transposed convolutions.
 
     With widths (32, 64, 128): C-32-64-128 with ReLU, linear to `latent_dim` | linear back, 128-64-32-C

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from oddlens.config import InputSpec
+from oddlens.config import InputSpec, ModelSettings
 
 
 class Scored(NamedTuple):
@@ -25,11 +26,17 @@ class Scored(NamedTuple):
 class Model(nn.Module, ABC):
     """Base of all families.
 
-    A family has `loss(batch)` for gradient training and `forward(batch)`, written only in operations
-    that export to ONNX with a dynamic batch. Batches are (N, C, H, W) floats, 1.0 being the value
-    range's end; pixels outside the region of interest are 0.
+    Fitting goes through three steps, of which a family has those that it needs: `prepare` looks at the images
+    before any gradient; `loss(batch)` trains by gradients; `fit_closed_form` takes from the images what has a
+    closed form once the network stands. `forward(batch)` scores, written only in operations that export to ONNX
+    with a dynamic batch. Batches are (N, C, H, W) floats, 1.0 being the value range's end; pixels outside the
+    region of interest are 0.
     """
 
+    trains: ClassVar[bool] = True  # by gradients
+    banks: frozenset[str] = frozenset()  # buffers with as many rows as the training images gave
+
+    settings: ModelSettings
     roi: Tensor  # (H, W) 1 where an image counts, 0 elsewhere
 
     def __init__(self, spec: InputSpec) -> None:
@@ -43,9 +50,15 @@ class Model(nn.Module, ABC):
         self.roi.copy_(torch.from_numpy(roi.astype(np.float32)))
         self.roi_pixels = int(roi.sum())
 
-    @abstractmethod
+    def prepare(self, images: Tensor, seed: int) -> None:
+        """Take from the training pixels (N, H, W, C) what the network needs before it learns."""
+
     def loss(self, batch: Tensor) -> Tensor:
         """Mean training loss of a batch (N, C, H, W); a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} does not train by gradients")
+
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Take from the training pixels (N, H, W, C) what has a closed form; the network stands by then."""
 
     @abstractmethod
     def forward(self, batch: Tensor) -> Scored:
@@ -54,6 +67,21 @@ class Model(nn.Module, ABC):
     def scale(self, pixels: Tensor) -> Tensor:
         """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
         return pixels.permute(0, 3, 1, 2).to(torch.float32) * (1.0 / self.spec.value_max) * self.roi
+
+    def batches(self, images: Tensor, size: int = 64) -> Iterator[Tensor]:
+        """Pixels (N, H, W, C), a few at a time, as batches of floats: what the closed-form steps go through."""
+        for start in range(0, len(images), size):
+            yield self.scale(images[start : start + size])
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put a detector file's tensors in place; banks take the number of rows that the file has."""
+        for name in self.banks & weights.keys():
+            self.get_buffer(name).resize_(weights[name].shape)
+        self.load_state_dict(weights)
+
+    def remark(self, images: Tensor) -> str | None:
+        """What this model has to say of itself, judged on normal pixels (N, H, W, C) that it did not learn."""
+        return None
 
     def mean_over_roi(self, values: Tensor) -> Tensor:
         """(N, H, W) -> (N,): the mean over the region of interest."""

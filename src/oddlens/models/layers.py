@@ -47,3 +47,83 @@ class SSIM(nn.Module):
         reach = self.window.shape[-1] // 2
         padded = F.pad(batch, (reach, reach, reach, reach), mode="reflect")
         return F.conv2d(padded, self.window, groups=self.window.shape[0])
+
+
+class ResizeTo(nn.Module):
+    """Brings pictures of a fixed size to side x side: averaged down by a whole number first, then bilinear."""
+
+    def __init__(self, height: int, width: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.shrink = (max(1, height // side), max(1, width // side))
+        self.same = (height, width) == (side, side)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, C, height, width) -> (N, C, side, side)."""
+        if self.same:
+            return batch
+        smaller = F.avg_pool2d(batch, self.shrink) if self.shrink != (1, 1) else batch
+        return F.interpolate(smaller, size=(self.side, self.side), mode="bilinear", align_corners=False)
+
+
+def shrunk_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, D) -> mean (D,) and a matrix (D, D) after which centred samples have the unit covariance.
+
+    The covariance is shrunk towards a multiple of the unit matrix, by as much as its own uncertainty asks for
+    (Ledoit and Wolf, J. Multivariate Analysis 2004), so that few samples and constant ones do no harm.
+    """
+    samples = samples.double()
+    mean = samples.mean(dim=0)
+    centred = samples - mean
+    covariance = centred.T @ centred / len(samples)
+    target = covariance.trace() / len(mean) * torch.eye(len(mean), dtype=samples.dtype, device=samples.device)
+    spread = (covariance - target).square().sum()
+    doubt = (centred.square().sum(dim=1).square().mean() - covariance.square().sum()) / len(samples)
+    shrinkage = float((doubt / spread.clamp_min(1e-300)).clamp(0, 1))
+    variances, directions = torch.linalg.eigh(torch.lerp(covariance, target, shrinkage))
+    least = 1e-6 * float(samples.square().mean()) + 1e-12  # below it lies what float32 cannot tell apart
+    return mean.float(), (directions / variances.clamp_min(least).sqrt()).float()
+
+
+class Whitened(nn.Module):
+    """How far (N, D) features lie from training ones: sqrt(1 + their mean square, whitened).
+
+    Over the training features that mean square is 1 or, by the shrinkage, less. The 1 under the root keeps the
+    distance away from 0, where a runtime's rounding would be all that it shows.
+    """
+
+    mean: Tensor  # (D,)
+    whitening: Tensor  # (D, D)
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("whitening", torch.eye(features))
+
+    def fit(self, samples: Tensor) -> None:
+        """Take mean and covariance from samples (N, D)."""
+        mean, whitening = shrunk_whitening(samples)
+        self.mean.copy_(mean)
+        self.whitening.copy_(whitening)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) -> (N,)."""
+        return (1 + ((features - self.mean) @ self.whitening).square().mean(dim=1)).sqrt()
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with nothing but floats in its state (PyTorch's own also counts batches)."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same, each channel normalised: by the batch while training, by what was learned after."""
+        return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)

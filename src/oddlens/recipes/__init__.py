@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oddlens import evaluation, findings, verdicts
-from oddlens.config import ModelSettings, Recipe, load_recipe, parse
+from oddlens.config import Recipe, load_recipe, parse
 from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, open_dataset, split_groups, thumbnails
 from oddlens.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
@@ -47,13 +47,13 @@ def find(name: str) -> Recipe:
 
 def changed(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
     """The recipe with what the command line overrides; another family comes with its own defaults."""
-    training = {"epochs": epochs, "seed": seed}
-    update: dict[str, Any] = {
-        "training": recipe.training.model_copy(update={k: v for k, v in training.items() if v is not None})
-    }
+    values = recipe.model_dump(exclude_unset=True)
     if detector is not None and detector != recipe.model.family:
-        update["model"] = parse(ModelSettings, {"family": detector}, "--detector")
-    return parse(Recipe, recipe.model_copy(update=update).model_dump(), recipe.name)
+        values["model"] = {"family": detector}
+        values["training"] = {"seed": recipe.training.seed}
+    asked = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    values["training"] = values.get("training", {}) | asked
+    return parse(Recipe, values, recipe.name)
 
 
 @dataclass
@@ -109,9 +109,9 @@ class Run:
             )
         self.seconds |= detector.seconds_
         self.keep("detector", detector.save(self.out / "detector.safetensors"))
-        self.keep("history", self.out / "history.jsonl")
-        lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        return detector, [json.loads(line) for line in lines]
+        if (self.out / "history.jsonl").exists():
+            self.keep("history", self.out / "history.jsonl")
+        return detector, detector.history_
 
     def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> evaluation.Evaluation:
         """Score the test set, and write its verdicts."""

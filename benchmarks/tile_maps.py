@@ -1,0 +1,156 @@
+"""One picture of the anomaly maps that several detectors give for the same defective and good images.
+
+Images are chosen by their place in the set, never by a result: the first two of each kind of defect, and good ones at
+even distances. Each detector's maps have a colour scale of its own, with what 99 of 100 held-out good images stay below
+(`Detector.map_level`) in its middle: bright is beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.datasets import ImageSet, open_dataset
+from oddlens.detector import Detector
+from oddlens.errors import DataError
+from oddlens.figures import _outline, save
+from oddlens.images import resize_map
+from oddlens.page import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Sheet, cell_size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw", "save"]
+
+PER_KIND, GOOD = 2, 10
+SIDE, LABEL, LINE = 1.0, 1.15, 0.17  # inches: an image's longer side, the names at the left, a line of text
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one detector makes of the images: an (H, W) map of each at its own size, and whether it is flagged."""
+
+    name: str
+    maps: list[Map]
+    flagged: npt.NDArray[np.bool_]
+    level: float
+
+    @property
+    def colours(self) -> tuple[float, float]:
+        """The ends of the colour scale: the lowest value shown, and as far above the level as that is below it."""
+        low = min(float(each.min()) for each in self.maps)
+        reach = max(self.level - low, 1e-12)
+        return self.level - reach, self.level + reach
+
+
+def draw(files: Mapping[str, Path], source: str | Path) -> Figure:
+    """Score the chosen test images of a set with each fitted detector, and draw them.
+
+    Raises:
+        DataError: the set has no test images, or a detector gives no maps.
+    """
+    test = open_dataset(source).test
+    chosen = test.subset(choose(test))
+    judged = [judge(name, Detector.load(file, device="cpu"), chosen) for name, file in files.items()]
+    return sheet(chosen, judged)
+
+
+def choose(test: ImageSet) -> npt.NDArray[np.intp]:
+    """Indices of the first two images of each kind of defect, then of good ones at even distances."""
+    kinds, good = np.array(test.kinds), np.flatnonzero(test.labels == 0)
+    if not len(good) or len(good) == len(test):
+        raise DataError(f"maps are drawn of good and defective test images, found {len(good)} good of {len(test)}")
+    odd = [np.flatnonzero((kinds == kind) & (test.labels == 1))[:PER_KIND] for kind in dict.fromkeys(test.kinds)]
+    places = np.linspace(0, len(good) - 1, min(GOOD, len(good))).round().astype(np.intp)
+    return np.concatenate([*odd, good[places]])
+
+
+def judge(name: str, detector: Detector, images: ImageSet) -> Judged:
+    """Score images with a detector, and bring its maps to the images' own sizes."""
+    if detector.map_level is None:
+        raise DataError(f"{name}: this detector has no maps; name one that has")
+    scores, maps = [], []
+    for outputs in detector.run(images):
+        if outputs.anomaly_map is None:
+            raise DataError(f"{name}: this detector gives no maps; name one that does")
+        scores.append(outputs.anomaly_score)
+        maps += list(outputs.anomaly_map)
+    sizes = [(info.height, info.width) for info in images.infos()]
+    maps = [resize_map(values, *size) for values, size in zip(maps, sizes, strict=True)]
+    flagged = detector.decision_.labels(np.concatenate(scores)).astype(bool)
+    return Judged(name, maps, flagged, detector.map_level)
+
+
+def sheet(images: ImageSet, judged: Sequence[Judged]) -> Figure:
+    """A block of defective and one of good images; in each, the images and below them each detector's maps."""
+    blocks = [np.flatnonzero(images.labels == label) for label in (1, 0)]
+    cells = [cell_size((info.height, info.width), SIDE) for info in images.infos()]
+    step = max(max(cell[0] for cell in cells), 0.85) + GAP
+    heights = [max(cells[i][1] for i in block) for block in blocks]
+    tall = [0.3 + LINE + height + 2 * GAP + len(judged) * (height + LINE + GAP) for height in heights]
+    width = LABEL + max(len(block) for block in blocks) * step + 2 * MARGIN
+    page = Sheet(width, 2 * MARGIN + sum(tall) + 0.6)
+    top = MARGIN
+    for title, block, height, used in zip(("defective", "good"), blocks, heights, tall, strict=True):
+        page.text(MARGIN, top, f"{title} test images (✗ wrongly judged)", size=HEADING, weight="bold")
+        rows(page, images, judged, block, cells, (top + 0.3, height, step))
+        top += used
+    room = (width - 2 * MARGIN - LABEL) / len(judged)
+    page.text(MARGIN, top + 0.06, "scales", size=SMALL, color=MUTED)
+    for place, each in enumerate(judged):
+        colour_bar(page, MARGIN + LABEL + place * room, top + 0.08, room, each)
+    note = "In the middle of a scale: what the largest value of a map stays below on 99 of 100 held-out good images."
+    page.text(MARGIN + LABEL, top + 0.45, note, size=SMALL, color=MUTED)
+    return page.figure
+
+
+def rows(
+    page: Sheet,
+    images: ImageSet,
+    judged: Sequence[Judged],
+    block: npt.NDArray[np.intp],
+    cells: Sequence[tuple[float, float]],
+    place: tuple[float, float, float],
+) -> None:
+    """One block: a column an image; its kind and picture with the mask's outline, then a map and verdict a detector."""
+    top, height, step = place
+    for column, i in enumerate(block):
+        left, cell = MARGIN + LABEL + column * step, cells[i]
+        image, mask = images.image(i), images.mask(i)
+        page.text(left, top, images.kinds[i], step - GAP, SMALL)
+        peak = 255 if image.dtype == np.uint8 else 65535
+        drawn = page.picture(left, top + LINE, cell, image / peak)
+        if mask is not None:
+            _outline(drawn.axes, mask, image.shape)
+        below = top + LINE + height + 2 * GAP
+        for each in judged:
+            low, high = each.colours
+            page.picture(left, below, cell, each.maps[i], cmap="inferno", vmin=low, vmax=high)
+            verdict(page, left, below + cell[1] + 0.03, bool(each.flagged[i]), bool(images.labels[i]))
+            below += height + LINE + GAP
+    page.text(MARGIN, top + LINE + height / 2, "image", va="center", color=MUTED)
+    for row, each in enumerate(judged):
+        middle = top + LINE + height + 2 * GAP + row * (height + LINE + GAP) + height / 2
+        page.text(MARGIN, middle, each.name, LABEL - GAP, va="center", color=MUTED)
+
+
+def verdict(page: Sheet, left: float, top: float, flagged: bool, defective: bool) -> None:
+    """The verdict in a sign and a word, and whether it is wrong."""
+    word, colour = ("▲ anomaly", ANOMALY) if flagged else ("● normal", NORMAL)
+    page.text(left, top, word + " ✗" * (flagged != defective), size=SMALL, color=colour, weight="bold")
+
+
+def colour_bar(page: Sheet, left: float, top: float, room: float, judged: Judged) -> None:
+    """A detector's colour scale with its level marked."""
+    low, high = judged.colours
+    width = min(1.6, room / 3)
+    page.picture(left, top, (width, 0.09), np.linspace(0, 1, 200)[None], cmap="inferno", vmin=0, vmax=1)
+    for share, value, side in ((0, low, "left"), (0.5, judged.level, "center"), (1, high, "right")):
+        page.text(left + share * width, top + 0.12, f"{value:.2g}".replace("-", "−"), size=SMALL, ha=side)
+    page.text(left + width + GAP, top + 0.045, judged.name, room - width - 2 * GAP, SMALL, va="center", color=INK)

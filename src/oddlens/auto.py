@@ -1,0 +1,253 @@
+"""auto: picks, trains and weights the members of an ensemble, from normal images alone and within a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from oddlens import artifact, models, train
+from oddlens.config import (
+    TRAINING,
+    DefectsSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    InputSpec,
+    Member,
+    MemberModel,
+    ModelSettings,
+    TrainingSettings,
+    TransformsSettings,
+    parse_model,
+)
+from oddlens.datasets import thumbnails
+from oddlens.errors import ArtifactError, SettingsError
+from oddlens.images import Pixels
+from oddlens.models import Model
+from oddlens.models.ensemble import Ensemble
+from oddlens.models.transforms import TURNS, Transforms
+from oddlens.train import Progress, Row
+
+SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
+RESERVE = 0.05  # share of the budget kept for what nobody foresees
+LEAST = 5.0  # seconds that gradient training must have to be worth starting
+ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, and the means for it."""
+
+    learn: Pixels  # (N, H, W, C) normal images to train on
+    standard: Pixels  # (M, H, W, C) others, which bring the members to one scale and weight them
+    spec: InputSpec
+    roi: npt.NDArray[np.bool_] | None
+    device: torch.device
+    seed: int
+    to_score: int = 0  # images that will be scored after training, within the same budget
+    deadline: float = math.inf  # of time.perf_counter
+    folder: Path | None = None
+    resume: bool = False
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that stands, its settings (an ensemble's are the plan that repeats it), and how it came about."""
+
+    model: Model
+    settings: ModelSettings
+    history: list[Row]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A member that stands, and how it came about."""
+
+    member: Member
+    model: Model
+    history: list[Row]
+
+
+def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task, held_out: Pixels) -> Fitted:
+    """Train what is wanted: a single detector, a planned ensemble, or (None) whatever suits the pictures.
+
+    `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
+    """
+    if wanted is None:
+        return train_auto(task)
+    if isinstance(wanted, EnsembleSettings):
+        return train_planned(wanted, task)
+    model = untrained(wanted, training.seed, task)
+    deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
+    one = train_member(model, Member(model=wanted, training=training), task, None, deadline)
+    with torch.inference_mode():
+        remark = model.remark(torch.from_numpy(held_out).to(task.device)) if len(held_out) else None
+    return Fitted(model, wanted, one.history, (remark,) if remark else ())
+
+
+def train_auto(task: Task) -> Fitted:
+    """Choose members for these pictures, train them until the deadline, weight them, and say why.
+
+    The settings that come back are the plan: the same images and `train_planned` give the same detector.
+    """
+    candidates, reasons = chosen(task)
+    trained: list[Trained] = []
+    for settings in candidates:
+        training = TRAINING[settings.family].model_copy(update={"seed": task.seed})
+        started = time.perf_counter()
+        model = untrained(settings, task.seed, task)
+        deadline = task.deadline - scoring_seconds([model, *(one.model for one in trained)], task)
+        if model.trains and deadline - started < LEAST and trained:
+            reasons.append(f"{settings.family}: left out, since the budget leaves no time for it")
+            continue
+        one = train_member(model, Member(model=settings, training=training), task, len(trained), deadline)
+        weight, why = weighed(one.model, task)
+        reasons.append(f"{settings.family}: {time.perf_counter() - started:.0f} s of fitting; {why}")
+        if weight > 0:
+            pace = tuple(row["progress"] for row in one.history)
+            kept = one.member.model_copy(
+                update={"weight": weight, "training": training.model_copy(update={"pace": pace})}
+            )
+            trained.append(replace(one, member=kept))
+    plan = EnsembleSettings(members=tuple(one.member for one in trained))
+    return Fitted(assembled(plan, trained, task), plan, longest(trained), tuple(reasons))
+
+
+def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
+    """Train the members that a plan names, as it says."""
+    trained = [
+        train_member(untrained(member.model, member.training.seed, task), member, task, number, math.inf)
+        for number, member in enumerate(settings.members)
+    ]
+    return Fitted(assembled(settings, trained, task), settings, longest(trained), ("fitted by a plan",))
+
+
+def longest(trained: list[Trained]) -> list[Row]:
+    """The history of the member that trained for the most epochs; empty where none did."""
+    return max((one.history for one in trained), key=len)
+
+
+def load_plan(path: Path) -> EnsembleSettings:
+    """The plan in a detector file, or in a JSON file (an ensemble's settings, as `show --json` prints them).
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        ArtifactError: the detector file is damaged.
+        SettingsError: it holds no plan.
+    """
+    if path.suffix == ".json":
+        try:
+            found = parse_model(json.loads(path.read_text(encoding="utf-8")), str(path))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: cannot be read as a plan ({error}); give an ensemble's settings") from error
+    elif path.suffix == ".safetensors":
+        found = artifact.load(path)[0].model
+    else:
+        raise ArtifactError(f"{path}: holds no plan; plans are in .safetensors detectors and .json files")
+    if not isinstance(found, EnsembleSettings):
+        raise SettingsError(f"{path}: is the plan of a single detector ({found.family}); use --detector {found.family}")
+    return found
+
+
+def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
+    """The families to try on such pictures, and why."""
+    spec = task.spec
+    size = f"pictures of {spec.width} x {spec.height}"
+    if max(spec.height, spec.width) > SMALL:
+        why = f"{size} are searched for local defects (more than {SMALL} px): dictionary and defects"
+        return [DictionarySettings(), DefectsSettings()], [why]
+    ratio = mirrored_distance(task.learn, task.seed)
+    mirror = ratio <= ALIKE
+    why = f"{size} are taken for one object each (up to {SMALL} px): dictionary and transforms"
+    told = f"mirrored pictures {'count' if mirror else 'do not count'} as normal: they lie {ratio:.2f} times as far"
+    return [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)], [why, f"{told} from the others"]
+
+
+def mirrored_distance(pixels: Pixels, seed: int) -> float:
+    """How far mirrored pictures lie from the other ones, in units of how far unmirrored pictures do.
+
+    From thumbnails of at most 1,000 pictures (N, H, W, C): medians of the largest correlation's distance from 1.
+    """
+    some = pixels[np.random.default_rng(seed).permutation(len(pixels))[:1000]]
+    known, mirrored = thumbnails(some), thumbnails(np.ascontiguousarray(some[:, :, ::-1]))
+    if len(known) < 2:
+        return 1.0
+    plain, turned = known @ known.T, mirrored @ known.T
+    for similar in (plain, turned):
+        np.fill_diagonal(similar, -1)
+    usual = float(np.median(1 - plain.max(axis=1)))
+    return float(np.median(1 - turned.max(axis=1))) / max(usual, 1e-6)
+
+
+def untrained(settings: MemberModel, seed: int, task: Task) -> Model:
+    """A member before training."""
+    model = models.build(settings, task.spec, seed)
+    if task.roi is not None:
+        model.set_roi(task.roi)
+    return model.to(task.device)
+
+
+def train_member(model: Model, member: Member, task: Task, number: int | None, deadline: float) -> Trained:
+    """Train one member; with a number, in a folder of its own."""
+    folder = task.folder
+    if folder and number is not None:
+        folder = folder / f"{number}-{member.model.family}"
+    history = train.train(
+        model,
+        task.learn,
+        member.training,
+        task.device,
+        folder=folder,
+        resume=task.resume,
+        progress=task.progress,
+        deadline=deadline,
+    )
+    return Trained(member, model, history)
+
+
+def scoring_seconds(members: list[Model], task: Task) -> float:
+    """What scoring after training will take, from a first batch of pictures."""
+    pixels = torch.from_numpy(task.learn[:32]).to(task.device)
+    total = 0.0
+    for model in members:
+        model.eval()
+        with torch.inference_mode():
+            batch = model.scale(pixels)
+            model(batch)
+            started = time.perf_counter()
+            model(batch)
+            total += (time.perf_counter() - started) / len(pixels)
+    return total * (task.to_score + len(task.standard))
+
+
+def weighed(model: Model, task: Task) -> tuple[float, str]:
+    """How much a member's standardised score should count, 0 for not at all, and why."""
+    if isinstance(model, Transforms):
+        with torch.inference_mode():
+            accuracy = model.accuracy(torch.from_numpy(task.standard).to(task.device))
+        weight = max(0.0, (accuracy - 1 / TURNS) / (1 - 1 / TURNS))
+        told = f"quarter turns of pictures that it did not learn are told with {accuracy:.0%} accuracy"
+        return (weight, f"{told}; weight {weight:.2f}") if weight > 0.2 else (0.0, f"{told}; left out")
+    return 1.0, "weight 1"
+
+
+def assembled(settings: EnsembleSettings, trained: list[Trained], task: Task) -> Ensemble:
+    """The ensemble of trained members, on one scale."""
+    model = models.build(settings, task.spec, task.seed)
+    assert isinstance(model, Ensemble)  # noqa: S101 - the family of these settings
+    for number, one in enumerate(trained):
+        model.members[number] = one.model
+    if task.roi is not None:
+        model.set_roi(task.roi)
+    model.to(task.device).eval()
+    with torch.inference_mode():
+        model.standardise(torch.from_numpy(task.standard if len(task.standard) else task.learn).to(task.device))
+    return model

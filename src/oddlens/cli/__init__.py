@@ -1,0 +1,67 @@
+"""The command line: parse, call, print. What a command does lives in the modules that it calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from oddlens import __version__
+from oddlens.cli import deploy, learn, look
+from oddlens.errors import OddlensError
+
+app = typer.Typer(
+    help="Learns what normal images look like, from normal images alone; says which new ones are not, and where.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; our own errors become one line and exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said once, by our own error
+    try:
+        app()
+    except OddlensError as error:
+        print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        sys.exit(1)
+
+
+def show_version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        print(f"oddlens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": learn.demo,
+    "run": learn.run,
+    "fit": learn.fit,
+    "compare": learn.compare,
+    "check": look.check,
+    "eval": look.evaluate,
+    "score": deploy.score,
+    "show": look.show,
+    "export": deploy.export_detector,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(function)

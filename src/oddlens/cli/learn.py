@@ -1,0 +1,206 @@
+"""Commands that learn: demo, run, fit, compare."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oddlens.cli.shared import (
+    BudgetOption,
+    DataArgument,
+    DataDirOption,
+    DetectorOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    NormalOption,
+    ResumeOption,
+    SeedOption,
+    SkipOption,
+    ThreadsOption,
+    command,
+    summary,
+    typed,
+    usable,
+)
+from oddlens.errors import SettingsError
+
+if TYPE_CHECKING:
+    from oddlens.config import DecisionSettings, EnsembleSettings
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is made.")] = Path("runs/demo"),
+    as_json: JsonOption = False,
+    threads: ThreadsOption = 1,  # the pictures are so small that more threads would wait for each other
+    seed: SeedOption = None,
+) -> None:
+    """The main job on real handwritten digits, offline, in a minute."""
+    run_recipe("demo", out=out, as_json=as_json, threads=threads, seed=seed)
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="mnist, cifar10-airplane, demo, or a .toml file.")],
+    data: DataDirOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for what is made; runs/RECIPE without it.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs instead.")] = None,
+    device: DeviceOption = "auto",
+    detector: DetectorOption = None,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """A whole recipe: fit, calibrate, evaluate, pictures, report."""
+    run_recipe(
+        recipe, data=data, out=out, epochs=epochs, device=device, detector=detector, resume=resume,
+        as_json=as_json, threads=threads, seed=seed,
+    )  # fmt: skip
+
+
+def run_recipe(
+    name: str, *, as_json: bool, threads: int | None, seed: int | None, out: Path | None, data: Path | None = None,
+    epochs: int | None = None, device: Device = "auto", detector: str | None = None, resume: bool = False,
+) -> None:  # fmt: skip
+    """What `demo` and `run` share."""
+    with command(as_json, threads) as terminal:
+        from oddlens import findings, recipes
+
+        recipe = recipes.changed(recipes.find(name), epochs=epochs, seed=seed, detector=detector)
+        folder = out or Path("runs") / recipe.name
+        work = recipes.Run(recipe, folder, data, device, terminal.training, terminal.say, typed())
+        result = work(resume)
+        title = recipe.title or recipe.name
+        kinds, decisions = findings.kinds_table(result), findings.decisions_table(result)
+        terminal.table(title, kinds.columns, kinds.rows)
+        terminal.table("", decisions.columns, decisions.rows)
+        lines = [findings.in_words(result, recipe.model.family), f"report: {result['files']['report']}"]
+        terminal.result(result, lines)
+
+
+def fit(
+    data: DataArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Detector file to write, .safetensors.")],
+    normal: NormalOption = None,
+    data_dir: DataDirOption = None,
+    detector: DetectorOption = None,
+    budget: BudgetOption = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="Fit this detector file's plan again, or that of a .json file.")
+    ] = None,
+    device: DeviceOption = "auto",
+    false_alarm_rate: Annotated[
+        float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be flagged; 0.01 is 1%.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="Keep the rate with this confidence instead of on average.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs.")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", min=4, help="Longer side of the pictures that the model sees.")
+    ] = None,
+    roi: Annotated[
+        str | None, typer.Option("--roi", help="Where an image counts: a mask image, or left,top,right,bottom in 0..1.")
+    ] = None,
+    skip_unreadable: SkipOption = False,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Learn from normal images, hold some out, and calibrate the decision on them."""
+    with command(as_json, threads, skips=True) as terminal:
+        from oddlens.config import TrainingSettings, duration, parse
+        from oddlens.datasets import open_dataset
+        from oddlens.detector import Detector
+
+        if output.suffix != ".safetensors":
+            raise SettingsError(f"{output}: detector files end in .safetensors")
+        asked = {"epochs": epochs, "seed": seed}
+        training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
+        made = Detector(
+            chosen(detector, plan), training=training, decision=decision(false_alarm_rate, confidence),
+            size=size, roi=roi, device=device, budget=None if budget is None else duration(budget),
+        )  # fmt: skip
+        known = open_dataset(data, normal=normal, data_dir=data_dir)
+        images, skipped = usable(known.train, skip_unreadable, terminal)
+        work = output.with_suffix(".training")
+        made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
+        made.save(output)
+        shutil.rmtree(work, ignore_errors=True)
+        manifest, seconds = made.manifest, round(time.perf_counter() - terminal.started, 3)
+        result = {
+            "seconds": {"fit": seconds},
+            "files": {"detector": str(output)},
+            "skipped": skipped,
+            **summary(made),
+        }
+        lines = [
+            f"{output}: learned from {manifest.data.n_training} normal images in {seconds:.1f} s, "
+            f"calibrated on {manifest.data.n_calibration} others",
+            *manifest.remarks,
+            made.decision_.promise(),
+        ]
+        terminal.result(result, lines)
+
+
+def compare(
+    data: DataArgument,
+    detectors: Annotated[str, typer.Option("--detectors", help="Detectors to compare, with commas between.")],
+    normal: NormalOption = None,
+    data_dir: DataDirOption = None,
+    budget: BudgetOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Draw the leaderboard here, .png.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """A leaderboard of detectors on labelled data, with intervals, seconds and a trivial baseline."""
+    with command(as_json, threads) as terminal:
+        from oddlens import compare as comparing
+        from oddlens.config import duration
+        from oddlens.datasets import open_dataset
+
+        if output is not None and output.suffix != ".png":
+            raise SettingsError(f"{output}: pictures end in .png")
+        result = comparing.compare(
+            open_dataset(data, normal=normal, data_dir=data_dir),
+            [name.strip() for name in detectors.split(",")],
+            seed=seed or 0,
+            budget=None if budget is None else duration(budget),
+            device=device,
+            progress=terminal.training if terminal.err.is_terminal else None,  # else a line a detector is enough
+            say=terminal.say,
+        )
+        result["seconds"] = {"compare": round(time.perf_counter() - terminal.started, 3)}
+        if output is not None:
+            from oddlens import figures
+
+            result["files"] = {"figure": str(figures.save(comparing.leaderboard(result), output))}
+        board = comparing.table(result)
+        terminal.table(f"{result['data']}, normal: {result['normal']}", board.columns, board.rows)
+        terminal.result(result, result["notes"])
+
+
+def chosen(detector: str | None, plan: Path | None) -> str | EnsembleSettings:
+    """The model that `fit` makes: a family by its name, or the ensemble of a plan."""
+    if plan is None:
+        return detector or "auto"
+    if detector is not None:
+        raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
+    from oddlens.auto import load_plan
+
+    return load_plan(plan)
+
+
+def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
+    """The conformal decision that the options ask for."""
+    from oddlens.config import DecisionSettings, parse
+
+    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
+    return parse(DecisionSettings, asked, "options")

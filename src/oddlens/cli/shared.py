@@ -1,0 +1,91 @@
+"""What the commands share: options, how a command begins and ends, and a few words about detectors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from oddlens.errors import UnreadableImageError
+from oddlens.terminal import Terminal
+
+if TYPE_CHECKING:
+    from oddlens.datasets import ImageSet
+    from oddlens.detector import Detector
+
+Device = Literal["auto", "cpu", "cuda"]
+JsonOption = Annotated[bool, typer.Option("--json", help="Give the result as JSON on stdout, and nothing else there.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads to use.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of whatever is random.")]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
+]
+NormalOption = Annotated[
+    str | None, typer.Option("--normal", help="The class that is normal, in class folders or a named set.")
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto is CUDA when there, else the CPU.")]
+DetectorOption = Annotated[str | None, typer.Option("--detector", help="Family of detector, or auto.")]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", help="Time that planning and training may take: 90s, 5m, 1h.")
+]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and name them.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint.")]
+PartArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder, an array file, or a data set's name.")]
+
+
+@contextlib.contextmanager
+def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Terminal]:
+    """What every computing command begins and ends with; `skips`: it can leave out unreadable images."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and ONNX Runtime when they start
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+    terminal = Terminal(as_json)
+    try:
+        yield terminal
+    except UnreadableImageError as error:
+        hint = "; or leave it out with --skip-unreadable" if skips else ""
+        raise UnreadableImageError(error.name, error.reason + hint) from error
+    finally:
+        terminal.close()
+
+
+def usable(images: ImageSet, skip_unreadable: bool, terminal: Terminal) -> tuple[ImageSet, list[str]]:
+    """The images to go on with and, where that was asked for, the names of unreadable ones that were left out."""
+    if not skip_unreadable:
+        return images, []
+    good, problems = images.readable()
+    for problem in problems:
+        terminal.say(f"left out: {problem}")
+    return good, [problem.name for problem in problems]
+
+
+def typed() -> str:
+    """What the user typed."""
+    return shlex.join(["oddlens", *sys.argv[1:]])
+
+
+def summary(part: Detector) -> dict[str, Any]:
+    """What `fit` and `show` say of a detector in JSON."""
+    manifest = part.manifest
+    return {
+        "family": manifest.model.family,
+        "input": manifest.input.model_dump(),
+        "n_training": manifest.data.n_training,
+        "n_calibration": manifest.data.n_calibration,
+        "method": manifest.decision.method,
+        "false_alarm_rate": part.decision_.false_alarm_rate,
+        "threshold": part.decision_.threshold,
+        "promise": part.decision_.promise(),
+        "history": manifest.history,
+        "remarks": list(manifest.remarks),
+    }

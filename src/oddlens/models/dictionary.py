@@ -1,0 +1,314 @@
+"""The dictionary family: pictures made of unusual patches lie far from all normal ones. No gradients.
+
+Patches are contrast-normalised, whitened and compared with a dictionary that spherical k-means learned from them
+(Coates & Ng, "Learning feature representations with k-means", 2012); what they are like is averaged over parts of the
+picture, and the distance to the nearest normal pictures tells how odd it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oddlens.config import DictionarySettings, InputSpec
+from oddlens.models.base import Model, Scored
+
+CONTRAST = 1e-3  # variance below which a patch counts as flat
+WHITENING = 0.1  # added to the patches' eigenvalues
+DEADZONE = 0.25  # responses below it are nothing
+PATCHES = 50_000  # drawn to learn the atoms
+ROUNDS = 10  # of k-means
+RESERVE = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count
+LEAST_DISTANCE = 1e-3  # added, so that a picture of the bank has a logarithm
+LEAST_SPREAD = 0.05  # of log distances: constant training images have none
+DIMS, LIGHT_DIMS, PLACE_DIMS = 128, 64, 32  # principal axes kept of each kind of descriptor
+PLACE_UNIT = 3.0  # distance of the middle from the edge, in the descriptor's own units
+WINDOW, STEP = 6, 3  # responses around a place, and from place to place
+PLACE_ROWS = 2000  # places in the local bank
+PLACE_IMAGES = 200  # whose places fill it, and as many that say how far normal ones are
+TYPICAL = 2000  # images on which the usual distance is measured
+
+
+class Atoms(nn.Module):
+    """A dictionary of patches as one convolution."""
+
+    filters: Tensor  # (atoms, C, size, size)
+    offset: Tensor  # (atoms, 1, 1)
+
+    def __init__(self, count: int, channels: int, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+        self.register_buffer("filters", torch.zeros(count, channels, size, size))
+        self.register_buffer("offset", torch.zeros(count, 1, 1))
+
+    def fit(self, patches: Tensor, generator: torch.Generator) -> None:
+        """Learn from raw patches (P, C * size * size)."""
+        patches = patches - patches.mean(dim=1, keepdim=True)
+        patches = patches / (patches.square().mean(dim=1, keepdim=True) + CONTRAST).sqrt()
+        mean = patches.mean(dim=0)
+        centred = patches - mean
+        values, vectors = torch.linalg.eigh(centred.T.double() @ centred.double() / len(centred))
+        whitening = ((vectors * (values.clamp_min(0) + WHITENING).rsqrt()) @ vectors.T).float()
+        atoms = spherical_kmeans(centred @ whitening, len(self.filters), generator)
+        filters = atoms @ whitening
+        self.offset.copy_((filters @ mean)[:, None, None])
+        self.filters.copy_((filters - filters.mean(dim=1, keepdim=True)).reshape(self.filters.shape))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, atoms, rows, columns): how much more than a little each patch is like each atom."""
+        contrast = (patch_variance(batch, self.size, self.stride) + CONTRAST).rsqrt()
+        response = F.conv2d(batch, self.filters, stride=self.stride) * contrast - self.offset
+        return response - response.clamp(-DEADZONE, DEADZONE)
+
+
+class Bank(nn.Module):
+    """What normal descriptors look like: their principal axes, and many of them along those axes.
+
+    `beside` is the number of further coordinates that stand beside the projected ones.
+    """
+
+    centre: Tensor  # (features,)
+    axes: Tensor  # (features, dims) of the features divided by their standard deviations
+    rows: Tensor  # (M, dims + beside)
+
+    def __init__(self, features: int, dims: int, neighbours: int, beside: int = 0) -> None:
+        super().__init__()
+        dims = min(dims, features)
+        self.neighbours = neighbours
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("axes", torch.zeros(features, dims))
+        self.register_buffer("rows", torch.zeros(1, dims + beside))
+
+    def fit_axes(self, descriptors: Tensor) -> None:
+        """Take mean, scale and principal axes from (M, features)."""
+        self.centre.copy_(descriptors.mean(dim=0))
+        centred = descriptors - self.centre
+        deviation = centred.square().mean(dim=0).sqrt()
+        scale = 1 / (deviation + 1e-3 * deviation.mean() + 1e-6)
+        scaled = centred * scale
+        covariance = (scaled.T @ scaled / len(scaled)).double()
+        axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.axes.shape[1]]
+        self.axes.copy_(scale[:, None] * axes.float())
+
+    def keep(self, rows: Tensor) -> None:
+        """Remember these projected descriptors (M, dims + beside)."""
+        self.rows.resize_(rows.shape).copy_(rows)
+
+    def project(self, descriptors: Tensor) -> Tensor:
+        """(..., features) -> (..., dims)."""
+        return (descriptors - self.centre) @ self.axes
+
+    def forward(self, projected: Tensor, skip: int = 0) -> Tensor:
+        """(M, dims + beside) -> (M,): log of the mean distance to the nearest rows, after the `skip` nearest.
+
+        Neighbours are found by a matrix product; their distances are computed anew, since the product's
+        cancellation would let a score depend on the batch.
+        """
+        count = min(self.neighbours + skip, self.rows.shape[0])
+        nearness = projected @ self.rows.T - 0.5 * self.rows.square().sum(dim=1)
+        near = self.rows[nearness.topk(count, dim=1).indices]
+        distances = (near - projected[:, None]).square().sum(dim=2).sqrt()
+        if skip:
+            distances = distances.sort(dim=1).values[:, min(skip, count - 1) :]
+        return (distances.mean(dim=1) + LEAST_DISTANCE).log()
+
+
+class Dictionary(Model):
+    """Whitened patch dictionary with pooled features and nearest neighbours; see `DictionarySettings`.
+
+    A picture is described by what its patches are like, on average over `cells` x `cells` parts, and by the light
+    and contrast of those parts; a place by what the patches around it are like. Each description's distance to the
+    nearest normal ones is standardised by what normal images reach. The map is that of the places.
+    """
+
+    trains = False
+    settings: DictionarySettings
+    usual: Tensor  # (2, 2) mean and spread of the log distance: of the patches, of the light
+    usual_places: Tensor  # (2, rows, columns) the same for each place
+
+    def __init__(self, settings: DictionarySettings, spec: InputSpec) -> None:
+        super().__init__(spec)
+        self.settings = settings
+        least, k = min(spec.height, spec.width), settings.neighbours
+        sizes = [min(size, least // 2 + 1) for size in settings.patch_sizes]
+        stride = max(1, least // 64)
+        self.atoms = nn.ModuleList(Atoms(settings.atoms, spec.channels, size, stride) for size in sizes)
+        rows, columns = ((side - sizes[0]) // stride + 1 for side in (spec.height, spec.width))  # of responses
+        self.cells = min(settings.cells, (least - max(sizes)) // stride + 1)
+        self.window = min(WINDOW, rows, columns)
+        self.grid = [(side - self.window) // STEP + 1 for side in (rows, columns)]
+        self.step = STEP * stride  # pixels from place to place
+        self.reach = stride * (self.window - 1) + sizes[0]  # pixels each way that a place looks at
+        parts = self.cells**2
+        self.pictures = Bank(2 * settings.atoms * len(sizes) * parts, DIMS, k)
+        self.light = Bank((spec.channels + 2) * parts, LIGHT_DIMS, k)
+        self.places = Bank(2 * settings.atoms, PLACE_DIMS, k, beside=2)
+        self.banks = frozenset({"pictures.rows", "light.rows", "places.rows"})
+        self.register_buffer("usual", torch.zeros(2, 2))
+        self.register_buffer("usual_places", torch.zeros(2, *self.grid))
+
+    # -- fitting ----------------------------------------------------------------------------------
+
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Learn atoms, axes and banks from the training pixels (N, H, W, C)."""
+        generator = torch.Generator().manual_seed(seed)
+        for atoms in self.learners():
+            atoms.fit(self.draw_patches(images, atoms.size, generator), generator)
+        order = torch.randperm(len(images), generator=generator)
+        if self.settings.score == "pooled":
+            self.fit_pictures(images[order[: self.most_rows()]])
+        self.fit_places(images[order[: 2 * PLACE_IMAGES]], generator)
+
+    def most_rows(self) -> int:
+        """How many images' descriptors the bank may hold."""
+        copies = 2 if self.settings.mirror else 1
+        bytes_each = 4 * (self.pictures.rows.shape[1] + self.light.rows.shape[1]) * copies
+        return max(2, int(self.settings.bank_megabytes * 2**20) // bytes_each)
+
+    def fit_pictures(self, images: Tensor) -> None:
+        """Fill the banks of whole pictures, and measure how far one is usually from the others."""
+        whole = [self.describe(batch) for batch in self.some(images)]
+        descriptions = [torch.cat([each[kind] for each in whole]) for kind in (0, 1)]
+        mirrored: list[Tensor] = []
+        if self.settings.mirror:
+            turned = [self.describe(batch.flip(3)) for batch in self.some(images)]
+            mirrored = [torch.cat([each[kind] for each in turned]) for kind in (0, 1)]
+        for kind, bank in enumerate((self.pictures, self.light)):
+            bank.fit_axes(descriptions[kind])
+            rows = bank.project(descriptions[kind])
+            bank.keep(torch.cat([rows, bank.project(mirrored[kind])]) if mirrored else rows)
+            logs = torch.cat([bank(part, skip=1) for part in torch.split(rows[:TYPICAL], 64)])
+            self.usual[:, kind] = torch.stack([logs.mean(), spread(logs, 0)])
+
+    def fit_places(self, images: Tensor, generator: torch.Generator) -> None:
+        """Fill the bank of places from half of the images; the others tell how far normal ones are."""
+        half = (len(images) + 1) // 2
+        found = torch.cat([self.around(self.first(batch)) for batch in self.some(images[:half])])
+        chosen = torch.randperm(found.shape[:3].numel(), generator=generator)
+        self.places.fit_axes(found.flatten(0, 2)[chosen[: 8 * PLACE_ROWS]])
+        self.places.keep(self.located(found).flatten(0, 2)[chosen[:PLACE_ROWS]])
+        others = [self.around(self.first(batch)) for batch in self.some(images[half:])]
+        logs = torch.cat([self.place_distances(each) for each in others])
+        if self.settings.place == 0:  # a texture is alike everywhere
+            logs = logs.reshape(-1, 1, 1)
+        usual = torch.stack([logs.mean(dim=0), spread(logs, 0)])
+        self.usual_places.copy_(usual.expand_as(self.usual_places))
+
+    def some(self, images: Tensor) -> Iterator[Tensor]:
+        """Batches so small that their responses fit into memory."""
+        return self.batches(images, max(1, min(64, 2**18 // (self.spec.height * self.spec.width))))
+
+    def place_distances(self, around: Tensor) -> Tensor:
+        """(N, rows, columns, F) -> (N, rows, columns): log distance of each place to the nearest normal ones."""
+        located = self.located(around)
+        return self.places(located.flatten(0, 2)).reshape(located.shape[:3])  # type: ignore[no-any-return]
+
+    def draw_patches(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        """Patches (P, C * size * size) from random places in random images."""
+        few = -(-PATCHES // len(images))
+        chosen = images[torch.randperm(len(images), generator=generator)[:PATCHES]]
+        reach, drawn = torch.arange(size), []
+        for batch in self.batches(chosen):
+            each = torch.arange(len(batch))[:, None, None, None]
+            top, left = (
+                torch.randint(side - size + 1, (len(batch), few, 1, 1), generator=generator) for side in batch.shape[2:]
+            )
+            patches = batch[each, :, top + reach[:, None], left + reach]  # (N, few, size, size, C)
+            drawn.append(patches.permute(0, 1, 4, 2, 3).flatten(0, 1).flatten(1))
+        return torch.cat(drawn)
+
+    # -- scoring ----------------------------------------------------------------------------------
+
+    def forward(self, batch: Tensor) -> Scored:
+        """Score a batch (N, C, H, W) and say which places are unusual."""
+        responses = self.first(batch)
+        mean, spread = self.usual_places
+        odd = F.softplus((self.place_distances(self.around(responses)) - mean) / spread)
+        anomaly_map = self.spread_out(odd) * self.roi
+        if self.settings.score == "local":
+            return Scored(self.top_mean_over_roi(anomaly_map, self.settings.top_percent), anomaly_map, None)
+        pooled, light = self.describe(batch, responses)
+        logs = torch.stack([self.pictures(self.pictures.project(pooled)), self.light(self.light.project(light))], dim=1)
+        unusual = (logs - self.usual[0]) / self.usual[1] - torch.tensor(RESERVE, device=logs.device)
+        return Scored(F.softplus(torch.logsumexp(unusual, dim=1)), anomaly_map, None)
+
+    def learners(self) -> list[Atoms]:
+        """The dictionaries, one a patch size."""
+        return [cast(Atoms, atoms) for atoms in self.atoms]
+
+    def first(self, batch: Tensor) -> Tensor:
+        """The responses of the first dictionary."""
+        return self.learners()[0](batch)  # type: ignore[no-any-return]
+
+    def describe(self, batch: Tensor, responses: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> (N, features) of the patches and (N, features) of light and contrast."""
+        first, *others = self.learners()
+        maps = [self.first(batch) if responses is None else responses, *(atoms(batch) for atoms in others)]
+        contrast = (patch_variance(batch, first.size, first.stride) + 1e-4).log()
+        steps = (batch[:, :, 1:, 1:] - batch[:, :, :-1, :-1]).square().mean(dim=1, keepdim=True)
+        parts = [self.parts(batch), self.parts(contrast), (self.parts(steps) + 1e-5).log()]
+        return torch.cat([two_sided(self.parts, each) for each in maps], dim=1), torch.cat(parts, dim=1)
+
+    def parts(self, maps: Tensor) -> Tensor:
+        """(N, F, h, w) -> (N, F * cells * cells): means over the parts of the picture."""
+        rows, columns = (bounds(side, self.cells) for side in maps.shape[2:])
+        strips = [maps[:, :, top:below].mean(dim=2) for top, below in rows]
+        return torch.cat([strip[:, :, left:right].mean(dim=2) for strip in strips for left, right in columns], dim=1)
+
+    def around(self, responses: Tensor) -> Tensor:
+        """(N, F, h, w) -> (N, rows, columns, 2 * F): means over a window around each place."""
+        return two_sided(lambda maps: F.avg_pool2d(maps, self.window, STEP), responses).permute(0, 2, 3, 1)
+
+    def located(self, around: Tensor) -> Tensor:
+        """(N, rows, columns, F) -> (N, rows, columns, dims + 2): projected, with the place beside it."""
+        projected = self.places.project(around)
+        down, across = (torch.linspace(-1, 1, n, device=around.device) for n in self.grid)
+        where = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=2) * (PLACE_UNIT * self.settings.place)
+        return torch.cat([projected, where.expand(projected.shape[0], -1, -1, -1)], dim=3)
+
+    def spread_out(self, places: Tensor) -> Tensor:
+        """(N, rows, columns) -> (N, H, W): smooth between the places' centres, constant beyond them."""
+        size = [n * self.step for n in self.grid]
+        large = F.interpolate(places[:, None], size=size, mode="bilinear", align_corners=False)
+        before = max(0, self.reach - self.step) // 2
+        after = [side - n - before for side, n in zip((self.spec.height, self.spec.width), size, strict=True)]
+        return F.pad(large, (before, after[1], before, after[0]), mode="replicate")[:, 0]
+
+
+def two_sided(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:
+    """Pool what is positive and what is negative apart, without ever holding both at full size."""
+    signed, size = pool(responses), pool(responses.abs())
+    return torch.cat([size + signed, size - signed], dim=1) * 0.5
+
+
+def patch_variance(batch: Tensor, size: int, stride: int) -> Tensor:
+    """(N, C, H, W) -> (N, 1, rows, columns): variance of all values of each patch."""
+    mean = F.avg_pool2d(batch.mean(dim=1, keepdim=True), size, stride)
+    return F.relu(F.avg_pool2d(batch.square().mean(dim=1, keepdim=True), size, stride) - mean.square())
+
+
+def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(P, D) -> (count, D): unit directions, each the mean of the points that it (or its negative) fits best."""
+    order = torch.randperm(len(points), generator=generator)
+    centres = F.normalize(points[order.repeat(-(-count // len(points)))[:count]])
+    for _ in range(ROUNDS):
+        likeness = points @ centres.T
+        nearest = likeness.abs().argmax(dim=1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points * likeness.gather(1, nearest[:, None]))
+        taken = sums.norm(dim=1, keepdim=True) > 1e-6
+        centres = torch.where(taken, F.normalize(sums), centres)
+    return centres
+
+
+def bounds(side: int, parts: int) -> list[tuple[int, int]]:
+    """Cut 0..side into equal parts, as (first, behind the last)."""
+    return [(side * part // parts, -(-side * (part + 1) // parts)) for part in range(parts)]
+
+
+def spread(logs: Tensor, dim: int) -> Tensor:
+    """Standard deviation, never nothing."""
+    return logs.std(dim=dim, correction=0).clamp_min(LEAST_SPREAD)

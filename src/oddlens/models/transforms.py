@@ -1,0 +1,163 @@
+"""The transforms family: a network that can tell how a normal picture was turned knows what normal is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oddlens.config import InputSpec, TransformsSettings
+from oddlens.models.base import Model, Scored
+from oddlens.models.layers import BatchNorm, ResizeTo
+
+TURNS = 4  # quarter turns, 0 to 3: the classes
+SMOOTHING = 0.1  # of the labels
+SHIFT = 2  # pixels by which training pictures are moved at most
+SURPRISE = 0.1  # weight of the log-probabilities beside the log-distances
+WHITENED = 2000  # training images whose patches make the first layer
+MEANINGFUL = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
+
+
+class Transforms(Model):
+    """A small convolutional network that tells quarter turns apart (Gidaris et al., ICLR 2018; Golan & El-Yaniv 2018).
+
+    The anomaly score is the geometric mean, over the four turns of a picture, of the distance of its features to
+    their nearest among normal pictures turned the same way (cosine; Sohn et al., ICLR 2021), times a small power
+    of how improbable the network finds the right turn. There is no map: the score belongs to the whole picture.
+    The first layer is a frozen whitening of small patches (Jordan, 2024).
+    """
+
+    settings: TransformsSettings
+    mean: Tensor  # (1, C, 1, 1)
+    scaling: Tensor  # (1, C, 1, 1)
+    bank: Tensor  # (M, 4, D) unit features of normal pictures, a row for each turn
+
+    def __init__(self, settings: TransformsSettings, spec: InputSpec) -> None:
+        super().__init__(spec)
+        self.settings = settings
+        self.banks = frozenset({"bank"})
+        side = max(16, min(settings.side, max(spec.height, spec.width)))
+        self.resize = ResizeTo(spec.height, spec.width, side)
+        self.register_buffer("mean", torch.zeros(1, spec.channels, 1, 1))
+        self.register_buffer("scaling", torch.ones(1, spec.channels, 1, 1))
+        reach = 2 if spec.channels == 3 else 3
+        filters = 2 * spec.channels * reach * reach
+        self.whitening = nn.Conv2d(spec.channels, filters, reach, bias=False).requires_grad_(False)
+        widths = (filters, *settings.widths)
+        self.blocks = nn.Sequential(*(Block(widths[i], widths[i + 1]) for i in range(len(settings.widths))))
+        self.head = nn.Linear(widths[-1], TURNS)
+        self.register_buffer("bank", torch.zeros(1, TURNS, widths[-1]))
+
+    # -- learning ---------------------------------------------------------------------------------
+
+    def prepare(self, images: Tensor, seed: int) -> None:
+        """Centre and scale the pixels, and whiten small patches: the frozen first layer."""
+        chosen = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:WHITENED]]
+        batch = torch.cat([self.resize(part) for part in self.batches(chosen)])
+        self.mean.copy_(batch.mean(dim=(0, 2, 3), keepdim=True))
+        self.scaling.copy_(1 / (batch.std(dim=(0, 2, 3), keepdim=True) + 1e-3))
+        self.whitening.weight.copy_(whitening_filters(self.centred(batch), self.whitening.kernel_size[0]))
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """Cross-entropy of the turn, over all four turns of a batch (N, C, H, W) that is shifted and mirrored."""
+        pictures = shifted(self.centred(self.resize(batch)), SHIFT)
+        if self.settings.mirror:
+            mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
+            pictures = torch.where(mirrored, pictures.flip(3), pictures)
+        logits: Tensor = self.head(self.features(torch.cat(turns(pictures))))
+        right = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch))
+        return F.cross_entropy(logits.float(), right, label_smoothing=SMOOTHING)
+
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Keep the features of some training images as the bank of normal ones."""
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        chosen = images[order[: self.settings.bank]]
+        self.bank = torch.cat([self.views(batch)[0] for batch in self.batches(chosen)])
+
+    # -- scoring ----------------------------------------------------------------------------------
+
+    def forward(self, batch: Tensor) -> Scored:
+        """Score a batch (N, C, H, W)."""
+        features, logits = self.views(batch)
+        similar = torch.einsum("ntd,mtd->ntm", features, self.bank)
+        nearest = similar.topk(min(self.settings.neighbours, len(self.bank)), dim=2).indices
+        found = self.bank[nearest, torch.arange(TURNS, device=batch.device)[:, None]]  # (N, 4, k, D)
+        squared = (features[:, :, None] - found).square().sum(dim=3).mean(dim=2)  # anew: 1 - cosine loses digits
+        distance = torch.log(squared + 1e-3)  # the bank's own pictures are not infinitely normal
+        surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
+        return Scored(torch.exp((distance + SURPRISE * surprise).mean(dim=1)), None, None)
+
+    def views(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> unit features (N, 4, D) and logits (N, 4, 4) of its four turns, averaged over mirroring."""
+        pictures = self.centred(self.resize(batch))
+        features = torch.stack([self.features(view) for view in turns(pictures)], dim=1)
+        if self.settings.mirror:
+            features = (features + torch.stack([self.features(view) for view in turns(pictures.flip(3))], dim=1)) / 2
+        return F.normalize(features, dim=2), self.head(features)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(N, C, S, S) -> (N, D): the network without its head."""
+        found: Tensor = self.blocks(F.gelu(self.whitening(pictures), approximate="tanh"))
+        return found.amax(dim=(2, 3))
+
+    def centred(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) in 0..1 -> the same with mean 0 and deviation 1 over the training images."""
+        return (batch - self.mean) * self.scaling
+
+    def accuracy(self, images: Tensor) -> float:
+        """The share of turns of pixels (N, H, W, C) that the network tells right; 0.25 by chance."""
+        right = [
+            self.views(batch)[1].argmax(dim=2) == torch.arange(TURNS, device=batch.device)
+            for batch in self.batches(images)
+        ]
+        return float(torch.cat(right).float().mean())
+
+    def remark(self, images: Tensor) -> str | None:
+        """Whether turning means anything for these pictures, judged on pixels (N, H, W, C) that it did not learn."""
+        accuracy = self.accuracy(images)
+        told = f"quarter turns of held-out pictures are told apart with {accuracy:.0%} accuracy (chance 25%)"
+        if accuracy >= MEANINGFUL:
+            return told
+        return f"{told}: they look alike turned, so the transforms detector says little about them; prefer another"
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with normalisation and GELU; the first one halves the picture."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(BatchNorm(after) for _ in range(2))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, before, H, W) -> (N, after, H // 2, W // 2)."""
+        halved = F.max_pool2d(self.first(batch), 2)
+        inner = F.gelu(self.norms[0](halved), approximate="tanh")
+        return F.gelu(self.norms[1](self.second(inner)), approximate="tanh")
+
+
+def turns(batch: Tensor) -> list[Tensor]:
+    """(N, C, S, S) -> the batch as it is, then turned by one, two and three quarters."""
+    across = batch.transpose(2, 3)
+    return [batch, across.flip(2), batch.flip((2, 3)), across.flip(3)]
+
+
+def shifted(batch: Tensor, reach: int) -> Tensor:
+    """(N, C, S, S) -> each picture moved by up to `reach` pixels, its edges reflected."""
+    count, _, side, _ = batch.shape
+    padded = F.pad(batch, (reach,) * 4, mode="reflect").permute(0, 2, 3, 1)
+    starts = torch.randint(0, 2 * reach + 1, (2, count, 1), device=batch.device)
+    rows, columns = starts + torch.arange(side, device=batch.device)
+    pictures = torch.arange(count, device=batch.device)[:, None, None]
+    return padded[pictures, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def whitening_filters(batch: Tensor, reach: int) -> Tensor:
+    """(N, C, S, S) -> (2 C reach^2, C, reach, reach): filters whose outputs are uncorrelated, and their negatives."""
+    channels = batch.shape[1]
+    patches = F.unfold(batch, reach, stride=2).transpose(1, 2).reshape(-1, channels * reach**2)
+    patches = patches - patches.mean(dim=0)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (vectors / torch.sqrt(values.clamp(min=0) + 5e-4)).T.reshape(-1, channels, reach, reach)
+    return torch.cat([filters, -filters])

@@ -1,0 +1,189 @@
+"""The leaderboard: every detector beside a baseline, on one data set, with failures shown and leaks named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.text import Text
+from PIL import Image
+
+from oddlens import figures
+from oddlens.compare import DETECTORS, attempt, check, compare, leaderboard, nearest, shrunk, table
+from oddlens.config import FAMILIES, InputSpec
+from oddlens.datasets import DataSet, ImageSet
+from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError
+from oddlens.images import Pixels
+
+
+def stripes(count: int, seed: int) -> Pixels:
+    """Stripes of any pitch and phase, with noise: (N, 16, 16, 1)."""
+    rng = np.random.default_rng(seed)
+    pitch, phase = rng.uniform(0.3, 1.2, (count, 1, 1)), rng.uniform(0, 6, (count, 1, 1))
+    waves = 110 + 60 * np.sin(np.arange(16)[None, None] * pitch + phase) + rng.normal(0, 10, (count, 16, 16))
+    pixels: Pixels = waves.clip(0, 255).astype(np.uint8)[..., None]
+    return pixels
+
+
+def spotted(count: int, seed: int) -> tuple[Pixels, list[np.ndarray]]:
+    """The same with a bright square, and where it is."""
+    pixels, mask = stripes(count, seed), np.zeros((16, 16), dtype=bool)
+    mask[5:9, 6:10] = True
+    pixels[:, mask] = 250
+    return pixels, [mask] * count
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    odd, masks = spotted(20, 2)
+    good = [None] * 30
+    test = ImageSet.from_array(
+        np.concatenate([stripes(30, 1), odd]),
+        kind=["good"] * 30 + ["spot"] * 20,
+        label=[0] * 30 + [1] * 20,
+        masks=[*good, *masks],
+    )
+    return DataSet("stripes", ImageSet.from_array(stripes(140, 0)), test, "good")
+
+
+def test_every_detector_stands_beside_the_baselines_the_best_first(data: DataSet, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = compare(data, ["autoencoder", "autoencoder"], seed=3, say=said.append)
+    rows = result["leaderboard"]
+    assert {row["detector"]: row["baseline"] for row in rows} == {
+        "autoencoder": False, "thumbnails-8": True, "thumbnails-32": True,
+    }  # fmt: skip
+    areas = [row["image_auroc"] for row in rows]
+    assert areas == sorted(areas, reverse=True)
+    for row in rows:
+        low, high = row["image_auroc_ci"]
+        assert low <= row["image_auroc"] <= high
+        assert (row["n_normal"], row["n_anomalous"], row["error"]) == (30, 20, None)
+        assert row["n_training"] + row["n_calibration"] == 140
+        assert 0 <= row["false_alarm_rate_measured"] <= 1
+        assert row["seconds"]["fit"] > 0
+        assert row["score_ms"] > 0
+        assert row["model_bytes"] > 0
+    (trained,) = (row for row in rows if not row["baseline"])
+    assert trained["pixel_auroc"] > 0.8
+    assert len(said) == 3
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    again = compare(data, ["autoencoder"], seed=3)["leaderboard"]
+    assert [row["image_auroc"] for row in again] == areas
+
+
+def test_a_detector_that_fails_is_a_row_with_its_error(data: DataSet, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("asking for CUDA is what fails here, and this machine has it")
+    result = compare(data, ["autoencoder"], device="cuda")
+    last = result["leaderboard"][-1]
+    assert last["detector"] == "autoencoder"
+    assert "sees no CUDA device" in last["error"]
+    assert table(result).rows[-1][:3] == ("autoencoder", None, "failed")
+    figure = leaderboard(result)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert any(text.startswith("failed: --dev") for text in texts)
+    for row in result["leaderboard"][:-1]:
+        low, high = row["image_auroc_ci"]
+        assert f"{row['image_auroc']:.3f} ({low:.3f}–{high:.3f})" in texts
+    with Image.open(figures.save(figure, tmp_path / "board.png")) as image:
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_unforeseen_errors_are_named_by_their_kind() -> None:
+    def broken() -> dict[str, object]:
+        raise ZeroDivisionError("division\nby zero")
+
+    def refused() -> dict[str, object]:
+        raise CalibrationError("too few images")
+
+    def bare() -> dict[str, object]:
+        raise MissingExtraError("fitting a detector", "train")
+
+    assert attempt(broken) == {"error": "ZeroDivisionError: division"}
+    assert attempt(refused) == {"error": "too few images"}
+    with pytest.raises(MissingExtraError):
+        attempt(bare)
+
+
+def test_where_everything_fails_the_data_is_at_fault(data: DataSet) -> None:
+    same = DataSet("copies", ImageSet.from_array(np.repeat(stripes(1, 0), 50, axis=0)), data.test, "good")
+    with pytest.raises(DataError, match=r"nothing could be compared.* near-duplicates"):
+        compare(same, ["autoencoder"])
+
+
+@pytest.mark.parametrize(("name", "hint"), [("autoencodr", "there are auto, autoencoder"), ("ensemble", "a plan")])
+def test_an_unknown_detector_is_refused_before_anything_is_fitted(name: str, hint: str, data: DataSet) -> None:
+    said: list[str] = []
+    with pytest.raises(SettingsError, match=hint):
+        compare(data, ["autoencoder", name], say=said.append)
+    assert said == []
+
+
+def test_every_family_but_the_ensemble_can_be_compared() -> None:
+    assert set(DETECTORS) == {"auto", *FAMILIES} - {"ensemble"}
+    for name in DETECTORS:
+        check(name)
+
+
+def test_data_without_training_images_or_without_both_labels_is_refused(data: DataSet) -> None:
+    normal_only = DataSet("stripes", data.train, data.test.subset(data.test.labels == 0), "good")
+    with pytest.raises(DataError, match="30 normal and 0 anomalous images"):
+        compare(normal_only, ["autoencoder"])
+    with pytest.raises(DataError, match="no normal training images"):
+        compare(DataSet("stripes", data.train.subset([]), data.test, "good"), ["autoencoder"])
+
+
+def test_images_that_were_learned_are_left_out_of_the_test(data: DataSet) -> None:
+    whole = np.concatenate([stripes(140, 0), stripes(30, 1), spotted(20, 2)[0]])
+    test = ImageSet.from_array(whole, kind=["good"] * 170 + ["spot"] * 20, label=[0] * 170 + [1] * 20)
+    result = compare(DataSet("folders", data.train, test, "good"), ["autoencoder"])
+    rows = result["leaderboard"]
+    assert len({row["n_training"] for row in rows}) == 1
+    assert result["leak_auroc"] is not None
+    for row in rows:
+        assert row["n_left_out_trained"] == row["n_training"]
+        assert row["n_normal_rates"] == 30
+        assert row["n_normal"] == 30 + row["n_calibration"]
+
+
+def test_a_leaking_split_is_doubted() -> None:
+    rng = np.random.default_rng(0)
+    train = rng.integers(0, 256, (80, 16, 16, 1), dtype=np.uint8)  # nothing is common to these pictures
+    copies = (train[::2].astype(np.int16) + rng.integers(-3, 4, (40, 16, 16, 1))).clip(0, 255).astype(np.uint8)
+    odd = rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    labels = [0] * 40 + [1] * 40
+    leaking = ImageSet.from_array(np.concatenate([copies, odd]), kind=["good"] * 40 + ["odd"] * 40, label=labels)
+    fresh = rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    fair = ImageSet.from_array(np.concatenate([fresh, odd]), kind=["good"] * 40 + ["odd"] * 40, label=labels)
+    found = [compare(DataSet("noise", ImageSet.from_array(train), test, "good"), []) for test in (leaking, fair)]
+    assert found[0]["leak_auroc"] == 1
+    assert found[1]["leak_auroc"] < 0.7
+    assert "reaches an AUROC of 1.000" in found[0]["notes"][0]
+    assert "near-duplicates" in found[0]["notes"][0]
+    assert "oddlens check" in found[0]["notes"][0]
+    assert found[1]["notes"] == []
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))
+@settings(deadline=None, max_examples=30)
+def test_the_nearest_is_that_of_every_pair(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    known, new = rng.random((n, 12), dtype=np.float32), rng.random((m, 12), dtype=np.float32)
+    pairs = np.sqrt(np.square(new[:, None].astype(np.float64) - known[None]).mean(axis=2))
+    np.testing.assert_allclose(nearest(known, new, block=7), pairs.min(axis=1), rtol=1e-6, atol=1e-7)
+
+
+def test_thumbnails_of_deep_colour_images_lie_in_0_to_1() -> None:
+    spec = InputSpec(height=40, width=30, channels=3, value_max=4095)
+    pixels = np.full((2, 40, 30, 3), 4095, dtype=np.uint16)
+    pixels[1] = 0
+    thumbs = shrunk(pixels, 8, spec)
+    assert thumbs.shape == (2, 8 * 8 * 3)
+    assert thumbs[0].tolist() == [1.0] * 192
+    assert thumbs[1].tolist() == [0.0] * 192
