@@ -113,8 +113,8 @@ def test_a_member_that_cannot_tell_turns_apart_gets_no_weight() -> None:
     work = task(noise)
     model = models.build(TransformsSettings(side=16, widths=(8, 8, 8)), work.spec, 0).eval()
     weight, why = auto.weighed(model, work)
-    assert weight == 0
-    assert "left out" in why
+    assert weight < auto.LITTLE
+    assert "accuracy" in why
 
 
 def test_an_ensembles_members_keep_their_own_training() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from oddlens import artifact, models, train
+from oddlens import artifact, metrics, models, synthetic, train
+from oddlens.backends.torch import TorchBackend
 from oddlens.config import (
     TRAINING,
     DefectsSettings,
@@ -32,10 +33,14 @@ from oddlens.images import Pixels
 from oddlens.models import Model
 from oddlens.models.ensemble import Ensemble
 from oddlens.models.transforms import TURNS, Transforms
+from oddlens.scoring import anomaly_scores, in_batches
 from oddlens.train import Progress, Row
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
 RESERVE = 0.05  # share of the budget kept for what nobody foresees
+MOST = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
+LITTLE = 0.2  # weight below which a member is left out
+TINY = 0.001  # weight of a member that is worth nothing
 LEAST = 5.0  # seconds that gradient training must have to be worth starting
 ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
 
@@ -99,7 +104,7 @@ def train_auto(task: Task) -> Fitted:
     The settings that come back are the plan: the same images and `train_planned` give the same detector.
     """
     candidates, reasons = chosen(task)
-    trained: list[Trained] = []
+    trained: list[Trained] = []  # each with the weight that it was found worth
     for settings in candidates:
         training = TRAINING[settings.family].model_copy(update={"seed": task.seed})
         started = time.perf_counter()
@@ -111,14 +116,13 @@ def train_auto(task: Task) -> Fitted:
         one = train_member(model, Member(model=settings, training=training), task, len(trained), deadline)
         weight, why = weighed(one.model, task)
         reasons.append(f"{settings.family}: {time.perf_counter() - started:.0f} s of fitting; {why}")
-        if weight > 0:
-            pace = tuple(row["progress"] for row in one.history)
-            kept = one.member.model_copy(
-                update={"weight": weight, "training": training.model_copy(update={"pace": pace})}
-            )
-            trained.append(replace(one, member=kept))
-    plan = EnsembleSettings(members=tuple(one.member for one in trained))
-    return Fitted(assembled(plan, trained, task), plan, longest(trained), tuple(reasons))
+        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in one.history)})
+        trained.append(replace(one, member=one.member.model_copy(update={"weight": weight, "training": paced})))
+    best = max(one.member.weight for one in trained)
+    kept = [one for one in trained if one.member.weight >= min(LITTLE, best)]
+    reasons += [f"{one.member.model.family}: left out, since it would add little" for one in trained if one not in kept]
+    plan = EnsembleSettings(members=tuple(one.member for one in kept))
+    return Fitted(assembled(plan, kept, task), plan, longest(kept), tuple(reasons))
 
 
 def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
@@ -163,7 +167,7 @@ def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     size = f"pictures of {spec.width} x {spec.height}"
     if max(spec.height, spec.width) > SMALL:
         why = f"{size} are searched for local defects (more than {SMALL} px): dictionary and defects"
-        return [DictionarySettings(), DefectsSettings()], [why]
+        return [DictionarySettings(score="local"), DefectsSettings()], [why]
     ratio = mirrored_distance(task.learn, task.seed)
     mirror = ratio <= ALIKE
     why = f"{size} are taken for one object each (up to {SMALL} px): dictionary and transforms"
@@ -214,7 +218,7 @@ def train_member(model: Model, member: Member, task: Task, number: int | None, d
 
 
 def scoring_seconds(members: list[Model], task: Task) -> float:
-    """What scoring after training will take, from a first batch of pictures."""
+    """What will be scored once the networks stand, from the time that a first batch of pictures takes."""
     pixels = torch.from_numpy(task.learn[:32]).to(task.device)
     total = 0.0
     for model in members:
@@ -224,8 +228,9 @@ def scoring_seconds(members: list[Model], task: Task) -> float:
             model(batch)
             started = time.perf_counter()
             model(batch)
-            total += (time.perf_counter() - started) / len(pixels)
-    return total * (task.to_score + len(task.standard))
+            once = (time.perf_counter() - started) / len(pixels)
+            total += once * (task.to_score + len(task.standard) + model.visits(len(task.learn)))
+    return total
 
 
 def weighed(model: Model, task: Task) -> tuple[float, str]:
@@ -233,10 +238,24 @@ def weighed(model: Model, task: Task) -> tuple[float, str]:
     if isinstance(model, Transforms):
         with torch.inference_mode():
             accuracy = model.accuracy(torch.from_numpy(task.standard).to(task.device))
-        weight = max(0.0, (accuracy - 1 / TURNS) / (1 - 1 / TURNS))
+        weight = round(max(TINY, MOST * max(0.0, (accuracy - 1 / TURNS) / (1 - 1 / TURNS)) ** 2), 3)
         told = f"quarter turns of pictures that it did not learn are told with {accuracy:.0%} accuracy"
-        return (weight, f"{told}; weight {weight:.2f}") if weight > 0.2 else (0.0, f"{told}; left out")
-    return 1.0, "weight 1"
+        return weight, f"{told}; weight {weight:.2f}"
+    if max(task.spec.height, task.spec.width) <= SMALL or not len(task.standard):
+        return 1.0, "weight 1"
+    found = separation(model, task)
+    weight = round(max(TINY, max(0.0, 2 * found - 1) ** 2), 3)
+    told = f"synthetic defects in pictures that it did not learn are ranked with AUROC {found:.3f}"
+    return weight, f"{told}; weight {weight:.2f}"
+
+
+def separation(model: Model, task: Task) -> float:
+    """AUROC of a member on held-out normal pictures and on the same with synthetic defects, drawn anew."""
+    damaged, _ = synthetic.defects(task.standard, task.seed, task.spec.value_max)
+    scores = [
+        anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, 32)) for pixels in (task.standard, damaged)
+    ]
+    return metrics.auroc(np.repeat([0, 1], len(damaged)), np.concatenate(scores))
 
 
 def assembled(settings: EnsembleSettings, trained: list[Trained], task: Task) -> Ensemble:

@@ -30,6 +30,7 @@ from oddlens.config import (
     TrainingSettings,
     parse_model,
 )
+from oddlens.datasets import ImageSet
 from oddlens.errors import DataError, MissingExtraError, SettingsError, StateError
 from oddlens.images import Pixels, read_roi
 from oddlens.normals import Images, as_image_set, describe, normal_images, split_normals
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 
+AUTO_SIDE = 192  # longer side that `auto` gives pictures at most: small defects need more than the usual 128
 BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
 TRAINING_SCORED = 1000  # training images at most that are scored where scoring one is not nearly free
 
@@ -75,7 +77,7 @@ class Detector:
         training: epochs, batch size, learning rate, precision, seed; what is not set is as usual for the family.
         decision: how a score becomes a verdict; its `false_alarm_rate` is the promise.
         size: longer side of the pictures as the model sees them; None keeps small ones as they are and takes at
-            most 128 otherwise.
+            most 128 otherwise, 192 for `auto`.
         roi: region of interest outside which nothing counts: the path of a mask image, or
             "left,top,right,bottom" as fractions of the picture.
         device: "auto", "cpu" or "cuda".
@@ -154,7 +156,7 @@ class Detector:
         combined = wanted is None or isinstance(wanted, EnsembleSettings)
         budget = self.budget or (BUDGET if wanted is None else math.inf)
         known = normal_images(images)
-        spec = known.choose_spec(self.size)
+        spec = chosen_spec(known, self.size, AUTO_SIDE if combined else None)
         if len(known) < 2:
             raise DataError(
                 f"{len(known)} normal image(s) found; fitting needs at least 2, and about 200 to promise 1%"
@@ -388,6 +390,15 @@ class Detector:
                 "train each in its own way; set the budget, or choose a single detector"
             )
         return usual.model_copy(update=changes)
+
+
+def chosen_spec(images: ImageSet, size: int | None, largest: int | None) -> InputSpec:
+    """The pixels that a detector of these images takes: of the asked size, or as usual, or up to `largest`."""
+    spec = images.choose_spec(size)
+    if size is not None or largest is None or max(spec.height, spec.width) < 128:
+        return spec
+    found = max(max(info.height, info.width) for info in images.infos())
+    return images.choose_spec(min(largest, found // 8 * 8))
 
 
 def summary(history: Sequence[Row]) -> dict[str, float]:

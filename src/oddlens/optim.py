@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].mul_(MOMENTUM).add_(gradient)
         ahead = gradient.add(state["momentum"], alpha=MOMENTUM)
-        weight.mul_(len(weight) ** 0.5 / weight.norm())
+        weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
         weight.add_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=-rate)
 
     def _adam(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], rate: float) -> None:

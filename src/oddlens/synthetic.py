@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from oddlens.errors import DataError
 from oddlens.images import Pixels
 
-SIZES = (0.04, 0.7)  # lengths of defects
+SIZES = (0.04, 1.2)  # lengths of defects
 TRIES = 6  # shapes and fillings tried for one defect before one that cannot fail
 FINE = 4  # how much finer shapes are drawn than the image is
 SOLID = 0.3  # opacity from which on a pixel belongs to the defect

@@ -60,6 +60,10 @@ class Model(nn.Module, ABC):
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Take from the training pixels (N, H, W, C) what has a closed form; the network stands by then."""
 
+    def visits(self, count: int) -> int:
+        """How many of `count` training images the closed form looks at through the trained network."""
+        return 0
+
     @abstractmethod
     def forward(self, batch: Tensor) -> Scored:
         """Score a batch (N, C, H, W)."""

@@ -74,6 +74,10 @@ class Transforms(Model):
         chosen = images[order[: self.settings.bank]]
         self.bank = torch.cat([self.views(batch)[0] for batch in self.batches(chosen)])
 
+    def visits(self, count: int) -> int:
+        """The bank's."""
+        return min(count, self.settings.bank)
+
     # -- scoring ----------------------------------------------------------------------------------
 
     def forward(self, batch: Tensor) -> Scored:
