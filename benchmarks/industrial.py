@@ -132,6 +132,8 @@ def main(words: Sequence[str]) -> int:
     known.add_argument("--maps", type=Path, metavar="OUT.png", help="draw maps of the set instead of making its table")
     known.add_argument("--detectors", default="dictionary,defects", help="whose maps (dictionary,defects)")
     options = known.parse_args(words)
+    if options.maps and len(options.set) > 1:
+        known.error(f"--maps draws one set, and --set names {len(options.set)}; give one")
     if not options.maps:
         return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
     try:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from cells import ROOT, Cell, Cells, say
 
+from oddlens.thumbnails import KINDS
+
 DASH = "–"
-THUMBNAILS = ("8", "32", "8 normalised", "32 normalised")  # the baseline's kinds, as thumbnails.py names them
+THUMBNAILS = tuple(str(kind) for kind in KINDS)  # 8, 32, 8 normalised, 32 normalised
 PAIRS = ("thumbnails 8 / 32", "normalised 8 / 32")
 
 

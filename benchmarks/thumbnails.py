@@ -19,10 +19,10 @@ import numpy.typing as npt
 from cells import say
 
 from oddlens import evaluation, recipes
-from oddlens.compare import SIDES, nearest, shrunk
 from oddlens.datasets import ImageSet, open_dataset
 from oddlens.errors import OddlensError
 from oddlens.metrics import auroc
+from oddlens.thumbnails import KINDS, nearest, shrunk
 
 
 def aurocs(test: ImageSet, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -33,14 +33,6 @@ def aurocs(test: ImageSet, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
         shown = normal | (kinds == kind)
         of_kind[str(kind)] = auroc(test.labels[shown], scores[shown])
     return {"image_auroc": auroc(test.labels, scores), "per_class": of_kind}
-
-
-def normalised(thumbnails: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N, D): each with mean 0 and length 1; one of a single colour becomes zero."""
-    centred: npt.NDArray[np.float32] = thumbnails - thumbnails.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    centred /= np.where(lengths > 1e-6, lengths, np.inf)
-    return centred
 
 
 def main(words: list[str]) -> int:
@@ -59,11 +51,9 @@ def main(words: list[str]) -> int:
             foreign = recipes.Run(recipe, Path(), options.data, say=say).foreign()
             test = evaluation.labelled_images(data, spec, recipe.training.seed, recipe.data.distort, foreign)
         learnt, shown = data.train.load(spec), test.load(spec)
-        result = {}
-        for side in SIDES:
-            small, other = shrunk(learnt, side, spec), shrunk(shown, side, spec)
-            result[f"{side}"] = aurocs(test, nearest(small, other))
-            result[f"{side} normalised"] = aurocs(test, nearest(normalised(small), normalised(other)))
+        result = {
+            str(kind): aurocs(test, nearest(shrunk(learnt, kind, spec), shrunk(shown, kind, spec))) for kind in KINDS
+        }
     except OddlensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from oddlens.datasets import ImageSet, open_dataset
 from oddlens.detector import Detector
 from oddlens.errors import DataError
-from oddlens.figures import _outline, save
+from oddlens.figures import outline, save
 from oddlens.images import resize_map
 from oddlens.page import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Sheet, cell_size
 
@@ -127,7 +127,7 @@ def rows(
         peak = 255 if image.dtype == np.uint8 else 65535
         drawn = page.picture(left, top + LINE, cell, image / peak)
         if mask is not None:
-            _outline(drawn.axes, mask, image.shape)
+            outline(drawn.axes, mask, image.shape)
         below = top + LINE + height + 2 * GAP
         for each in judged:
             low, high = each.colours

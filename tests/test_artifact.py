@@ -15,10 +15,19 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from oddlens import artifact
-from oddlens.config import parse
+from oddlens import artifact, models
+from oddlens.config import (
+    AutoencoderSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    InputSpec,
+    Member,
+    TransformsSettings,
+    parse,
+)
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
+from oddlens.images import Pixels
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +141,36 @@ def test_a_file_whose_tensors_were_changed_and_resealed_is_refused(
     path = rewritten(saved, tmp_path / "changed.safetensors", change, seal=True)
     with pytest.raises(ArtifactError, match=message):
         Detector.load(path)
+
+
+@pytest.fixture(scope="module")
+def with_bank(digit_pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    detector = Detector(DictionarySettings(atoms=4, bank_megabytes=0.02)).fit(digit_pixels[:60])
+    return detector.save(tmp_path_factory.mktemp("bank") / "part.safetensors")
+
+
+@pytest.mark.parametrize("bank", ["pictures", "light", "places"])
+@pytest.mark.parametrize("count", [0, 1_000_000])
+def test_a_bank_with_no_row_or_too_many_is_refused(with_bank: Path, tmp_path: Path, bank: str, count: int) -> None:
+    name = f"model.{bank}.rows"
+
+    def change(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+        tensors[name] = np.zeros((count, tensors[name].shape[1]), dtype=np.float32)
+
+    path = rewritten(with_bank, tmp_path / "changed.safetensors", change, seal=True)
+    with pytest.raises(ArtifactError, match=rf"'{name}' \(F32 \({count}, .* it may be F32 \(1 to \d+, "):
+        Detector.load(path)
+
+
+def test_a_bank_may_have_as_many_rows_as_its_settings_allow_and_no_more() -> None:
+    settings = TransformsSettings(widths=(4, 4, 8), bank=30)
+    plan = EnsembleSettings(members=(Member(model=AutoencoderSettings()), Member(model=settings)))
+    spec = InputSpec(height=16, width=16, channels=1)
+    for shape in (models.tensor_shapes(settings, spec)["bank"], models.tensor_shapes(plan, spec)["members.1.bank"]):
+        allowed = [rows for rows in range(40) if artifact.fits((rows, 4, 8), shape)]
+        assert allowed == list(range(1, 31))
+        assert not artifact.fits((30, 4, 9), shape)
+        assert not artifact.fits((30, 4), shape)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import auto, models
+from oddlens import auto, models, train
 from oddlens.config import (
     AutoencoderSettings,
+    DictionarySettings,
     EnsembleSettings,
     InputSpec,
     Member,
@@ -19,7 +20,7 @@ from oddlens.config import (
     TransformsSettings,
 )
 from oddlens.detector import Detector
-from oddlens.errors import ArtifactError, SettingsError
+from oddlens.errors import ArtifactError, DataError, SettingsError
 from oddlens.images import Pixels
 
 
@@ -43,15 +44,30 @@ def task(pixels: Pixels, **changes: object) -> auto.Task:
 
 @pytest.fixture(scope="module")
 def fitted() -> Detector:
-    return Detector("auto", budget=12.0).fit(arrows(150))
+    """With time for all epochs, so that the clock decides nothing."""
+    return Detector("auto", budget=600.0).fit(arrows(210))
+
+
+@pytest.fixture(scope="module")
+def plan() -> EnsembleSettings:
+    """Two members, one of them trained at an uneven pace."""
+    turning = TrainingSettings(batch_size=32, optimizer="muon", schedule="linear", pace=(0.1, 0.5, 0.7, 1.0), seed=4)
+    return EnsembleSettings(
+        members=(
+            Member(model=DictionarySettings(atoms=10), training=TrainingSettings(seed=4)),
+            Member(model=TransformsSettings(side=16, widths=(8, 8, 16), bank=50), training=turning, weight=0.5),
+        )
+    )
 
 
 def test_auto_tells_what_it_chose_and_why(fitted: Detector) -> None:
     chosen = fitted.manifest.model
     assert isinstance(chosen, EnsembleSettings)
+    assert [member.model.family for member in chosen.members] == ["dictionary", "transforms"]
+    assert len(chosen.members[1].training.pace) > 1
     remarks = " ".join(fitted.manifest.remarks)
-    for member in chosen.members:
-        assert member.model.family in remarks
+    assert "dictionary:" in remarks
+    assert "accuracy" in remarks
     assert "do not count as normal" in remarks  # an arrow is not its mirror image
 
 
@@ -61,17 +77,27 @@ def test_auto_sees_what_is_odd(fitted: Detector) -> None:
     assert np.median(odd) > normal.max()
 
 
-def test_the_plan_in_a_detector_file_makes_the_same_detector_again(fitted: Detector, tmp_path: Path) -> None:
-    plan = auto.load_plan(fitted.save(tmp_path / "part.safetensors"))
-    again = Detector(plan).fit(arrows(150))
+def test_a_plan_makes_the_same_detector_again(plan: EnsembleSettings, tmp_path: Path) -> None:
+    first = Detector(plan).fit(arrows(150))
+    assert first.manifest.training.seed == 4
+    again = Detector(auto.load_plan(first.save(tmp_path / "part.safetensors"))).fit(arrows(150))
+    for name, tensor in first.tensors.items():
+        np.testing.assert_array_equal(tensor, again.tensors[name], err_msg=name)
+
+
+def test_what_auto_made_can_be_made_again_by_its_plan(fitted: Detector) -> None:
+    assert isinstance(fitted.manifest.model, EnsembleSettings)
+    again = Detector(fitted.manifest.model).fit(arrows(210))
     for name, tensor in fitted.tensors.items():
         np.testing.assert_array_equal(tensor, again.tensors[name], err_msg=name)
 
 
-def test_a_plan_can_be_a_json_file(fitted: Detector, tmp_path: Path) -> None:
+def test_a_plan_can_be_a_json_file_or_what_show_prints(plan: EnsembleSettings, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    path.write_text(fitted.manifest.model.model_dump_json())
-    assert auto.load_plan(path) == fitted.manifest.model
+    path.write_text(plan.model_dump_json())
+    assert auto.load_plan(path) == plan
+    path.write_text(json.dumps({"manifest": {"model": plan.model_dump(mode="json")}}))
+    assert auto.load_plan(path) == plan
 
 
 @pytest.mark.parametrize(
@@ -92,8 +118,25 @@ def test_what_is_no_plan_is_refused(name: str, content: str, message: str, tmp_p
 
 def test_training_standardising_and_calibrating_use_disjoint_images(fitted: Detector) -> None:
     data = fitted.manifest.data
-    assert data.n_training + data.n_calibration < 150  # the rest standardises
-    assert not set(fitted.seen("training").tolist()) & set(fitted.seen("calibration").tolist())
+    assert min(data.n_training, data.n_standardising, data.n_calibration) > 0
+    assert data.n_training + data.n_standardising + data.n_calibration == 210
+    used = np.concatenate([fitted.seen("training"), fitted.seen("calibration")])
+    assert len(np.unique(used)) == 210
+    with pytest.raises(DataError, match="trained on"):  # also those that only standardised
+        fitted.calibrate(arrows(210))
+
+
+def test_too_few_images_to_weigh_members_make_a_single_one() -> None:
+    found = Detector("auto").fit(arrows(30)).manifest
+    assert isinstance(found.model, EnsembleSettings)
+    assert [member.model.family for member in found.model.members] == ["dictionary"]
+    assert "too few to weigh members" in " ".join(found.remarks)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_handful_of_images_is_enough_to_begin(count: int) -> None:
+    scores = Detector("auto").fit(arrows(count)).score(arrows(5, seed=1))
+    assert np.isfinite(scores).all()
 
 
 def test_symmetric_pictures_count_mirrored_as_normal() -> None:
@@ -104,17 +147,55 @@ def test_symmetric_pictures_count_mirrored_as_normal() -> None:
 
 
 def test_large_pictures_are_searched_for_defects() -> None:
-    families = [settings.family for settings in auto.chosen(task(np.zeros((10, 96, 96, 1), dtype=np.uint8)))[0]]
+    pictures = np.zeros((200, 96, 96, 1), dtype=np.uint8)
+    families = [settings.family for settings in auto.chosen(task(pictures))[0]]
     assert families == ["dictionary", "defects"]
 
 
-def test_a_member_that_cannot_tell_turns_apart_gets_no_weight() -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (60, 16, 16, 1), dtype=np.uint8)
-    work = task(noise)
-    model = models.build(TransformsSettings(side=16, widths=(8, 8, 8)), work.spec, 0).eval()
-    weight, why = auto.weighed(model, work)
-    assert weight < auto.LITTLE
-    assert "accuracy" in why
+def test_the_weight_follows_from_how_well_turns_are_told() -> None:
+    training = TrainingSettings(epochs=8, batch_size=32, optimizer="muon", schedule="linear")
+    weights = {}
+    noise = np.random.default_rng(0).integers(0, 255, (200, 16, 16, 1), dtype=np.uint8)
+    for name, pictures in (("noise", noise), ("arrows", arrows(200))):
+        work = task(pictures)
+        model = models.build(TransformsSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
+        train.train(model, work.learn, training, work.device)
+        weights[name], why = auto.weighed(model, work)
+        assert "accuracy" in why
+    assert weights["noise"] < auto.LITTLE
+    assert weights["arrows"] > 1
+
+
+def test_a_region_that_tells_the_turn_by_itself_leaves_transforms_out() -> None:
+    roi = np.zeros((16, 16), dtype=bool)
+    roi[:, :10] = True
+    pictures = arrows(200)
+    families, why = auto.chosen(task(pictures, roi=roi))
+    assert [settings.family for settings in families] == ["dictionary"]
+    assert "region of interest" in why[-1]
+    model = models.build(TransformsSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)
+    model.set_roi(roi)
+    assert "region of interest" in str(model.remark(torch.from_numpy(pictures)))
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        (Detector("auto", budget=-5.0), "leaves no time"),
+        (Detector("ensemble"), "needs members"),
+        (Detector("dictionary", training=TrainingSettings(epochs=3)), "learned in one step"),
+        (Detector("autoencoder", training=TrainingSettings(optimizer="muon")), "use adam"),
+        (Detector("auto", training=TrainingSettings(epochs=3)), "set the budget"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(detector: Detector, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        detector.fit(arrows(60))
+
+
+def test_a_plan_takes_no_budget(plan: EnsembleSettings) -> None:
+    with pytest.raises(SettingsError, match="takes no budget"):
+        Detector(plan, budget=10.0).fit(arrows(60))
 
 
 def test_an_ensembles_members_keep_their_own_training() -> None:

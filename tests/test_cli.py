@@ -161,7 +161,9 @@ def test_an_exported_file_gives_the_same_verdicts(part: Path, parts: Path, tmp_p
 def test_compare_prints_and_draws_a_leaderboard(parts: Path, tmp_path: Path) -> None:
     board = tmp_path / "board.png"
     result = succeeds("compare", parts, "--detectors", "autoencoder", "--budget", "60s", "-o", board, "--threads", 1)
-    assert {row["detector"] for row in result["leaderboard"]} == {"autoencoder", "thumbnails-8", "thumbnails-32"}
+    assert {row["detector"] for row in result["leaderboard"]} == {
+        "autoencoder", "thumbnails-8", "thumbnails-32", "thumbnails-8-normalised", "thumbnails-32-normalised",
+    }  # fmt: skip
     assert result["budget"] == 60
     assert all(row["aupro"] is None for row in result["leaderboard"] if row["baseline"])
     assert result["files"] == {"figure": str(board)}

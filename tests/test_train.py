@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,7 @@ import torch
 
 from oddlens import models, train
 from oddlens.backends.torch import resolve_device
-from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
+from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings, parse
 from oddlens.errors import SettingsError, TrainingError
 from oddlens.images import Pixels
 from oddlens.models.autoencoder import Autoencoder
@@ -187,3 +189,84 @@ def test_cuda_that_is_not_there_is_refused_and_auto_takes_the_cpu() -> None:
     with pytest.raises(SettingsError, match="sees no CUDA device; use --device cpu"):
         resolve_device("cuda")
     assert resolve_device("auto").type == "cpu"
+
+
+def rows(*progress: float, seconds: float = 10.0) -> list[dict[str, float]]:
+    return [{"epoch": i + 1, "loss": 1.0, "progress": p, "seconds": seconds} for i, p in enumerate(progress)]
+
+
+def shares(settings: TrainingSettings, seconds: float, budget: float, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pace of a training whose epochs take so many seconds, by a clock of our own."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    history: list[dict[str, float]] = []
+    while (share := train.next_share(history, settings, budget)) is not None:
+        now += seconds
+        history = rows(*[row["progress"] for row in history], share, seconds=seconds)
+    return [row["progress"] for row in history]
+
+
+def test_a_deadline_makes_as_many_epochs_as_fit_and_ends_the_schedule_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(epochs=100)
+    found = shares(settings, seconds=10.0, budget=155.0, monkeypatch=monkeypatch)
+    assert len(found) == 15
+    assert found[-1] == 1.0
+    assert all(after > before for before, after in pairwise(found))
+    assert shares(settings, seconds=10.0, budget=5000.0, monkeypatch=monkeypatch)[-1] == 1.0
+    assert len(shares(settings, seconds=10.0, budget=5000.0, monkeypatch=monkeypatch)) == 100
+
+
+def test_a_deadline_that_has_passed_ends_with_the_next_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(shares(TrainingSettings(epochs=100), seconds=10.0, budget=1.0, monkeypatch=monkeypatch)) == 2
+
+
+def test_without_a_deadline_progress_is_even() -> None:
+    settings = TrainingSettings(epochs=4)
+    assert train.next_share(rows(0.25), settings, float("inf")) == 0.5
+    assert train.next_share(rows(0.25, 0.5, 0.75, 1.0), settings, float("inf")) is None
+
+
+def test_a_pace_is_repeated_bitwise(digit_pixels: Pixels) -> None:
+    uneven = (0.05, 0.3, 1.0)
+    paced = fit(digit_pixels, schedule="linear", pace=uneven)
+    again = fit(digit_pixels, schedule="linear", pace=uneven)
+    even = fit(digit_pixels, schedule="linear", epochs=3)
+    np.testing.assert_array_equal(weights(paced), weights(again))
+    assert (weights(paced) != weights(even)).any()
+
+
+def test_an_epoch_can_be_a_part_of_the_images(digit_pixels: Pixels) -> None:
+    seen: list[train.Step] = []
+    fit(digit_pixels, epochs=2, epoch_images=70, progress=seen.append)
+    assert {step.steps for step in seen} == {3}  # 32 + 32 + 6
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("constant", [1, 1, 1, 1]), ("linear", [1, 0.9, 0.5, 0]), ("one_cycle", [0, 0.5, 0.625, 0])],
+)
+def test_schedules_end_where_they_should(schedule: str, factors: list[float]) -> None:
+    found = [train.rate_factor(schedule, progress) for progress in (0.0, 0.1, 0.5, 1.0)]
+    assert found == pytest.approx(factors)
+
+
+def test_a_finished_run_goes_on_for_more_epochs(digit_pixels: Pixels, tmp_path: Path) -> None:
+    """Also when they are not a multiple: the earlier rows' progress belongs to a shorter training."""
+    fit(digit_pixels, tmp_path, epochs=3)
+    fit(digit_pixels, tmp_path, epochs=4, resume=True, progress=lambda step: None)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+
+
+def test_another_number_of_epochs_is_another_run_where_the_learning_rate_falls(
+    digit_pixels: Pixels, tmp_path: Path
+) -> None:
+    fit(digit_pixels, tmp_path, epochs=2, schedule="linear")
+    with pytest.raises(TrainingError, match="other settings"):
+        fit(digit_pixels, tmp_path, epochs=3, schedule="linear", resume=True)
+
+
+@pytest.mark.parametrize("pace", [(0.5, 0.5), (0.7, 0.2, 1.0)])
+def test_a_pace_must_rise(pace: tuple[float, ...]) -> None:
+    with pytest.raises(SettingsError, match="rise"):
+        parse(TrainingSettings, {"pace": pace}, "test")

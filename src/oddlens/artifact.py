@@ -50,7 +50,8 @@ class DataSummary(Settings):
     source: str
     normal: str
     n_training: int = Field(ge=1)
-    fingerprint: str  # of the training images, whatever their order
+    n_standardising: int = Field(0, ge=0)  # normal images that brought an ensemble's members to one scale
+    fingerprint: str  # of the training and standardising images, whatever their order
     n_calibration: int = Field(0, ge=0)
     calibration_source: str = "none"
 
@@ -185,17 +186,25 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
             or (name == ROI and kind == "U8" and shape == (spec.height, spec.width))
         )
         if not good:
-            raise ArtifactError(f"{path}: its tensor '{name[:80]}' ({kind} {shape}) is not one of this family's")
+            allowed = f"; it may be F32 ({written(expected[name])})" if name in expected else ""
+            raise ArtifactError(
+                f"{path}: its tensor '{name[:80]}' ({kind} {shape}) is not one of this family's{allowed}; fit again"
+            )
     missing = (expected.keys() | STATISTICS.keys()) - header.keys()
     if missing:
         raise ArtifactError(f"{path}: lacks {len(missing)} tensors of this family, '{min(missing)}' first; fit again")
 
 
-def fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether a tensor has the expected shape; None stands for any size but nothing."""
+def fits(shape: tuple[int, ...], expected: tuple[int | range, ...]) -> bool:
+    """Whether a tensor has the expected shape; a range stands for the numbers of rows that a bank may have."""
     return len(shape) == len(expected) and all(
-        n == wanted if wanted is not None else n > 0 for n, wanted in zip(shape, expected, strict=True)
+        n in wanted if isinstance(wanted, range) else n == wanted for n, wanted in zip(shape, expected, strict=True)
     )
+
+
+def written(shape: tuple[int | range, ...]) -> str:
+    """A shape to read: "1 to 1500, 4, 256"."""
+    return ", ".join(f"{n.start} to {n.stop - 1}" if isinstance(n, range) else str(n) for n in shape)
 
 
 def check_content(path: Path, manifest: Manifest, tensors: Tensors) -> None:

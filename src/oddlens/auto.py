@@ -28,12 +28,12 @@ from oddlens.config import (
     parse_model,
 )
 from oddlens.datasets import thumbnails
-from oddlens.errors import ArtifactError, SettingsError
+from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
 from oddlens.images import Pixels
 from oddlens.models import Model
 from oddlens.models.ensemble import Ensemble
-from oddlens.models.transforms import TURNS, Transforms
-from oddlens.scoring import anomaly_scores, in_batches
+from oddlens.models.transforms import TURNS, Transforms, looks_the_same_turned
+from oddlens.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.train import Progress, Row
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
@@ -41,6 +41,7 @@ RESERVE = 0.05  # share of the budget kept for what nobody foresees
 MOST = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
 LITTLE = 0.2  # weight below which a member is left out
 TINY = 0.001  # weight of a member that is worth nothing
+FEW = 20  # images apart from the training ones below which their scores' mean and spread say nothing
 LEAST = 5.0  # seconds that gradient training must have to be worth starting
 ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
 
@@ -86,10 +87,13 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
 
     `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
     """
-    if wanted is None:
-        return train_auto(task)
-    if isinstance(wanted, EnsembleSettings):
-        return train_planned(wanted, task)
+    if task.folder and not task.resume:
+        train.forget(task.folder)
+    if wanted is None or isinstance(wanted, EnsembleSettings):
+        found = train_auto(task) if wanted is None else train_planned(wanted, task)
+        if task.folder:
+            train.write_history(task.folder, found.history)
+        return found
     model = untrained(wanted, training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
     one = train_member(model, Member(model=wanted, training=training), task, None, deadline)
@@ -140,7 +144,7 @@ def longest(trained: list[Trained]) -> list[Row]:
 
 
 def load_plan(path: Path) -> EnsembleSettings:
-    """The plan in a detector file, or in a JSON file (an ensemble's settings, as `show --json` prints them).
+    """The plan in a detector file, or in a JSON file (an ensemble's settings, or what `show --json` prints).
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -148,10 +152,15 @@ def load_plan(path: Path) -> EnsembleSettings:
         SettingsError: it holds no plan.
     """
     if path.suffix == ".json":
+        if not path.exists():
+            raise DataNotFoundError(f"{path}: no such plan; `oddlens show DETECTOR --json` prints a detector's")
         try:
-            found = parse_model(json.loads(path.read_text(encoding="utf-8")), str(path))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"{path}: cannot be read as a plan ({error}); give an ensemble's settings") from error
+        if isinstance(values, dict) and isinstance(values.get("manifest"), dict):
+            values = values["manifest"].get("model")
+        found = parse_model(values, str(path))
     elif path.suffix == ".safetensors":
         found = artifact.load(path)[0].model
     else:
@@ -163,16 +172,22 @@ def load_plan(path: Path) -> EnsembleSettings:
 
 def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     """The families to try on such pictures, and why."""
-    spec = task.spec
+    spec, few = task.spec, len(task.standard) < FEW
     size = f"pictures of {spec.width} x {spec.height}"
+    lone = [
+        f"{len(task.standard)} images apart from the training ones are too few to weigh members: a single one"
+    ] * few
     if max(spec.height, spec.width) > SMALL:
         why = f"{size} are searched for local defects (more than {SMALL} px): dictionary and defects"
-        return [DictionarySettings(score="local"), DefectsSettings()], [why]
+        return [DefectsSettings()] if few else [DictionarySettings(score="local"), DefectsSettings()], [why, *lone]
     ratio = mirrored_distance(task.learn, task.seed)
-    mirror = ratio <= ALIKE
+    mirror = ratio <= ALIKE and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
     why = f"{size} are taken for one object each (up to {SMALL} px): dictionary and transforms"
     told = f"mirrored pictures {'count' if mirror else 'do not count'} as normal: they lie {ratio:.2f} times as far"
-    return [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)], [why, f"{told} from the others"]
+    candidates: list[MemberModel] = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
+    if not looks_the_same_turned(task.roi):
+        lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
+    return candidates[:1] if lone else candidates, [why, f"{told} from the others", *lone]
 
 
 def mirrored_distance(pixels: Pixels, seed: int) -> float:
@@ -219,7 +234,7 @@ def train_member(model: Model, member: Member, task: Task, number: int | None, d
 
 def scoring_seconds(members: list[Model], task: Task) -> float:
     """What will be scored once the networks stand, from the time that a first batch of pictures takes."""
-    pixels = torch.from_numpy(task.learn[:32]).to(task.device)
+    pixels = torch.from_numpy(task.learn[: min(32, batch_size(task.spec))]).to(task.device)
     total = 0.0
     for model in members:
         model.eval()
@@ -229,19 +244,21 @@ def scoring_seconds(members: list[Model], task: Task) -> float:
             started = time.perf_counter()
             model(batch)
             once = (time.perf_counter() - started) / len(pixels)
-            total += once * (task.to_score + len(task.standard) + model.visits(len(task.learn)))
+            total += once * (task.to_score + 3 * len(task.standard) + model.visits(len(task.learn)))
     return total
 
 
 def weighed(model: Model, task: Task) -> tuple[float, str]:
     """How much a member's standardised score should count, 0 for not at all, and why."""
+    if not len(task.standard):
+        return 1.0, "weight 1"
     if isinstance(model, Transforms):
         with torch.inference_mode():
             accuracy = model.accuracy(torch.from_numpy(task.standard).to(task.device))
         weight = round(max(TINY, MOST * max(0.0, (accuracy - 1 / TURNS) / (1 - 1 / TURNS)) ** 2), 3)
         told = f"quarter turns of pictures that it did not learn are told with {accuracy:.0%} accuracy"
         return weight, f"{told}; weight {weight:.2f}"
-    if max(task.spec.height, task.spec.width) <= SMALL or not len(task.standard):
+    if max(task.spec.height, task.spec.width) <= SMALL:
         return 1.0, "weight 1"
     found = separation(model, task)
     weight = round(max(TINY, max(0.0, 2 * found - 1) ** 2), 3)
@@ -253,7 +270,8 @@ def separation(model: Model, task: Task) -> float:
     """AUROC of a member on held-out normal pictures and on the same with synthetic defects, drawn anew."""
     damaged, _ = synthetic.defects(task.standard, task.seed, task.spec.value_max)
     scores = [
-        anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, 32)) for pixels in (task.standard, damaged)
+        anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))
+        for pixels in (task.standard, damaged)
     ]
     return metrics.auroc(np.repeat([0, 1], len(damaged)), np.concatenate(scores))
 

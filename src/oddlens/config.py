@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -107,7 +108,7 @@ class TransformsSettings(Settings):
     family: Literal["transforms"] = "transforms"
     side: int = Field(32, ge=16, le=64)
     mirror: bool = True
-    widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((64, 128, 128), min_length=3, max_length=3)
+    widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((64, 128, 256), min_length=3, max_length=3)
     neighbours: int = Field(5, ge=1, le=100)
     bank: int = Field(1500, ge=2, le=100_000)
 
@@ -151,13 +152,21 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainingSettings:
+        if any(after <= before for before, after in pairwise(self.pace)):
+            raise ValueError("pace must rise from epoch to epoch")
+        if self.optimizer == "muon" and self.weight_decay:
+            raise ValueError("muon keeps convolutions at a fixed norm and takes no weight_decay")
+        return self
+
 
 # How each family trains unless told otherwise; closed-form families take the seed alone.
 TRAINING: dict[str, TrainingSettings] = {
     "autoencoder": TrainingSettings(),
     "dictionary": TrainingSettings(),
     "transforms": TrainingSettings(
-        epochs=40, epoch_images=1024, learning_rate=3e-3, optimizer="muon", schedule="linear"
+        epochs=120, epoch_images=512, learning_rate=3e-3, optimizer="muon", schedule="linear"
     ),
     "defects": TrainingSettings(
         epochs=100, epoch_images=256, batch_size=16, learning_rate=3e-3, optimizer="muon", schedule="one_cycle"

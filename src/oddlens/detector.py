@@ -152,9 +152,8 @@ class Detector:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
         started = time.perf_counter()
         wanted, decision = self._wanted(), self.decision or DecisionSettings()
-        training = self._training(wanted)
+        training, device = self._training(wanted), resolve_device(self.device)
         combined = wanted is None or isinstance(wanted, EnsembleSettings)
-        budget = self.budget or (BUDGET if wanted is None else math.inf)
         known = normal_images(images)
         spec = chosen_spec(known, self.size, AUTO_SIDE if combined else None)
         if len(known) < 2:
@@ -170,14 +169,14 @@ class Detector:
             )
         scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
         task = Task(
-            pixels[learn], pixels[standard], spec, roi, resolve_device(self.device), training.seed,
-            to_score=len(scored) + len(hold), deadline=started + budget * (1 - RESERVE),
+            pixels[learn], pixels[standard], spec, roi, device, training.seed,
+            to_score=len(scored) + len(hold), deadline=started + self._budget(wanted) * (1 - RESERVE),
             folder=folder, resume=resume, progress=progress,
         )  # fmt: skip
         found = fitted(wanted, training, task, pixels[hold])
-        self.backend_: Backend = TorchBackend(found.model, task.device)
+        self.backend_: Backend = TorchBackend(found.model, device)
         self._roi = roi
-        learned = np.sort(fingerprints(task.learn))
+        learned = np.sort(fingerprints(np.concatenate([task.learn, task.standard])))
         self._statistics: artifact.Tensors = {
             "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[scored], batch_size(spec)))),
             "training.fingerprints": learned,
@@ -191,6 +190,7 @@ class Detector:
                 source=source or describe(images),
                 normal=normal,
                 n_training=len(learn),
+                n_standardising=len(standard),
                 fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
             ),
             history=summary(found.history),
@@ -375,7 +375,19 @@ class Detector:
         """The settings of the model to make; None where `auto` chooses them."""
         if self.model == "auto" or isinstance(self.model, AutoSettings):
             return None
+        if self.model == "ensemble":
+            raise SettingsError("an ensemble needs members: take auto, which chooses them, or give a plan (--plan)")
         return parse_model({"family": self.model}, "--detector") if isinstance(self.model, str) else self.model
+
+    def _budget(self, wanted: ModelSettings | None) -> float:
+        """Seconds that fitting may take."""
+        if self.budget is None:
+            return BUDGET if wanted is None else math.inf
+        if self.budget <= 0:
+            raise SettingsError(f"the budget of {self.budget:g} s leaves no time to fit; give at least some seconds")
+        if isinstance(wanted, EnsembleSettings):
+            raise SettingsError("a plan is trained as it says and takes no budget; leave one of the two out")
+        return self.budget
 
     def _training(self, wanted: ModelSettings | None) -> TrainingSettings:
         """The family's usual training, changed by what was set."""
@@ -384,11 +396,16 @@ class Detector:
         changes = {name: getattr(asked, name) for name in asked.model_fields_set}
         if isinstance(wanted, EnsembleSettings):  # a plan is repeated with its own seed
             changes.setdefault("seed", wanted.members[0].training.seed)
-        if (wanted is None or wanted.family == "ensemble") and changes.keys() - {"seed"}:
+        family, others = "auto" if wanted is None else wanted.family, sorted(changes.keys() - {"seed"})
+        if family in ("auto", "ensemble") and others:
             raise SettingsError(
-                f"{', '.join(sorted(changes.keys() - {'seed'}))} cannot be set for auto and ensembles, whose members "
-                "train each in its own way; set the budget, or choose a single detector"
+                f"{', '.join(others)} cannot be set for auto and ensembles, whose members train each in its own way; "
+                "set the budget, or choose a single detector"
             )
+        if family == "dictionary" and others:
+            raise SettingsError(f"{', '.join(others)} cannot be set for the dictionary, which is learned in one step")
+        if family == "autoencoder" and changes.get("optimizer") == "muon":
+            raise SettingsError("muon is for networks with normalisation; the autoencoder has none: use adam")
         return usual.model_copy(update=changes)
 
 

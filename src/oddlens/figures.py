@@ -138,7 +138,7 @@ def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "")
                 scale = {"cmap": "inferno", "vmin": low, "vmax": high} if name == "anomaly map" else {}
                 drawn = sheet.picture(left, top + (height - cell[1]) / 2, cell, row[name], **scale)
                 if name == "original" and example.mask is not None:
-                    _outline(drawn.axes, example.mask, example.pixels.shape)
+                    outline(drawn.axes, example.mask, example.pixels.shape)
             else:
                 sheet.text(left + cell[0] / 2, top + height / 2, "–", ha="center", va="center", color=MUTED)
         _verdict(sheet, example, lefts[-1], top + height / 2)
@@ -295,7 +295,7 @@ def _pictures(example: Example, value_max: int) -> dict[str, Floats]:
     return {name: picture for name, picture in every.items() if picture is not None}
 
 
-def _outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> None:
+def outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> None:
     """Draw a line exactly along the edges of the mask's pixels, over an image of `shape`."""
     from matplotlib.collections import LineCollection
 

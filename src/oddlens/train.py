@@ -71,6 +71,8 @@ def train(
     model.to(device).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     images = torch.from_numpy(pixels).to(device)
+    if folder and not resume:
+        forget(folder)
     with torch.no_grad():
         model.prepare(images, settings.seed)
     history = descend(model, images, pixels, settings, folder, resume, progress, deadline) if model.trains else []
@@ -103,13 +105,11 @@ def descend(
     run = run_digest(model, pixels, settings)
     history: list[Row] = []
     if folder and resume:
-        history = load_checkpoint(folder, model, optimizer, run, settings.epochs)
+        history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
-    elif folder:
-        forget(folder)
     while (share := next_share(history, settings, deadline)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
-        span = (history[-1]["progress"] if history else 0.0, share)
+        span = (share_done(history, settings, deadline), share)
         loss = train_epoch(model, images, optimizer, full_rates, settings, epoch, span, progress)
         seconds = round(time.perf_counter() - started, 3)
         history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
@@ -119,6 +119,13 @@ def descend(
             save_checkpoint(folder, model, optimizer, run, history)
             write_history(folder, history)
     return history
+
+
+def share_done(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float:
+    """The share of the whole training that is done; epochs asked for since then count."""
+    if settings.pace or deadline < math.inf:
+        return history[-1]["progress"] if history else 0.0
+    return len(history) / settings.epochs
 
 
 def next_share(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float | None:
@@ -192,9 +199,12 @@ def train_epoch(
 
 def untrained_loss(model: Model, images: Tensor, seed: int) -> float:
     """The loss on some images before any training: what a run that works falls below."""
+    model.eval()  # leaves the running means of normalisation alone
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
         torch.manual_seed(seed)
-        return float(model.loss(model.scale(images)))
+        losses = [float(model.loss(batch)) * len(batch) for batch in model.batches(images)]
+    model.train()
+    return sum(losses) / len(images)
 
 
 def broken_down(what: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
@@ -217,10 +227,10 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
     """What makes a run this run: family settings, input, region, training settings, and the very pixels.
 
-    The number of epochs is left out, so that a finished run can be continued for longer.
+    With a constant learning rate the number of epochs is left out, so that a finished run can be continued for longer.
     """
     told = [repr(getattr(model, "settings", None)), model.spec.model_dump_json()]
-    told.append(settings.model_dump_json(exclude={"epochs"}))
+    told.append(settings.model_dump_json(exclude={"epochs"} if settings.schedule == "constant" else None))
     digest = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
     digest.update(model.roi.cpu().numpy().tobytes())
     digest.update(pixels.tobytes())

@@ -14,9 +14,11 @@ from torch import Tensor
 from oddlens import models
 from oddlens.config import DictionarySettings, InputSpec
 from oddlens.datasets import open_dataset
+from oddlens.detector import Detector
 from oddlens.images import Pixels
 from oddlens.metrics import auroc
-from oddlens.models.dictionary import Bank, Dictionary, bounds, patch_variance, spherical_kmeans
+from oddlens.models.dictionary import Dictionary, bounds
+from oddlens.models.patches import Bank, patch_variance, spherical_kmeans
 
 
 def fitted(pixels: Pixels, settings: DictionarySettings, seed: int = 0) -> Dictionary:
@@ -114,6 +116,36 @@ def test_any_size_fits_from_two_blank_pictures(height: int, width: int, channels
         scored = model(model.scale(torch.from_numpy(new)))
     assert scored.anomaly_score.isfinite().all()
     assert scored.anomaly_map.shape == (3, height, width)
+
+
+@pytest.mark.parametrize("score", ["pooled", "local"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_pictures_are_enough_to_fit(count: int, score: str) -> None:
+    pixels = rings(count, seed=0)
+    model = fitted(pixels, DictionarySettings.model_validate({"score": score, "atoms": 10}))
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    known, other = scores(model, pixels), scores(model, 255 - rings(3, seed=1))
+    assert np.isfinite(other).all()
+    assert other.min() > known.max()
+
+
+@pytest.mark.parametrize("score", ["pooled", "local"])
+def test_a_detector_fits_two_pictures_of_which_one_calibrates(score: str, tmp_path: Path) -> None:
+    settings = DictionarySettings.model_validate({"score": score, "atoms": 10})
+    detector = Detector(settings).fit(rings(2, seed=0))
+    assert (detector.manifest.data.n_training, detector.manifest.data.n_calibration) == (1, 1)
+    banks = {name: tensor for name, tensor in detector.tensors.items() if name.endswith(".rows")}
+    assert len(banks["model.pictures.rows"]) == 1
+    loaded = Detector.load(detector.save(tmp_path / "rings.safetensors"))
+    np.testing.assert_array_equal(loaded.score(rings(5, seed=1)), detector.score(rings(5, seed=1)))
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_bank_of_one_row_measures_the_distance_to_it(skip: int) -> None:
+    bank = Bank(4, 4, neighbours=2)
+    bank.keep(torch.ones(1, 4))
+    new = torch.tensor([[1.0, 1, 1, 1], [4, 5, 1, 1]])
+    torch.testing.assert_close(bank(new, skip=skip).exp(), torch.tensor([0.001, 5.001]))
 
 
 def test_the_bank_keeps_to_its_cap() -> None:

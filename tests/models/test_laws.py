@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import models
+from oddlens import artifact, models
 from oddlens.config import (
     AutoencoderSettings,
     DefectsSettings,
@@ -55,8 +55,8 @@ SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "gr
 
 
 def training(form: ModelSettings, seed: int = 3) -> TrainingSettings:
-    """A short training; an ensemble's members have their own."""
-    if form.family == "ensemble":
+    """A short training; an ensemble's members have their own, and the dictionary needs none."""
+    if form.family in ("dictionary", "ensemble"):
         return TrainingSettings(seed=seed)
     return TrainingSettings(epochs=2, batch_size=32, seed=seed)
 
@@ -184,11 +184,16 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
 def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
     spec = InputSpec(height=20, width=24, channels=3)
     built = models.build(form, spec, seed=0)
-    found = {
-        name: (None, *tensor.shape[1:]) if name in built.banks else tuple(tensor.shape)
-        for name, tensor in built.state_dict().items()
-    }
-    assert models.tensor_shapes(form, spec) == found
+    known, found = models.tensor_shapes(form, spec), built.state_dict()
+    assert known.keys() == found.keys() >= built.banks.keys()
+    for name, tensor in found.items():
+        rows = range(1, built.banks[name] + 1) if name in built.banks else None
+        assert known[name] == (tuple(tensor.shape) if rows is None else (rows, *tensor.shape[1:]))
+
+
+def test_every_tensor_of_a_fitted_detector_has_a_shape_that_its_file_may_have(detector: Detector) -> None:
+    for name, shape in models.tensor_shapes(detector.manifest.model, detector.spec).items():
+        assert artifact.fits(detector.tensors[f"model.{name}"].shape, shape)
 
 
 def test_building_a_model_leaves_the_users_randomness_alone(form: ModelSettings) -> None:

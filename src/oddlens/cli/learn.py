@@ -116,15 +116,17 @@ def fit(
     with command(as_json, threads, skips=True) as terminal:
         from oddlens.config import TrainingSettings, duration, parse
         from oddlens.datasets import open_dataset
-        from oddlens.detector import Detector
+        from oddlens.detector import BUDGET, Detector
 
         if output.suffix != ".safetensors":
             raise SettingsError(f"{output}: detector files end in .safetensors")
         asked = {"epochs": epochs, "seed": seed}
         training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
+        model, how, size = chosen(detector, plan, decision(false_alarm_rate, confidence), size, roi)
+        limit = duration(budget) if budget else BUDGET if model == "auto" else None
         made = Detector(
-            chosen(detector, plan), training=training, decision=decision(false_alarm_rate, confidence),
-            size=size, roi=roi, device=device, budget=None if budget is None else duration(budget),
+            model, training=training, decision=how, size=size, roi=roi, device=device,
+            budget=None if limit is None else max(1.0, limit - (time.perf_counter() - terminal.started)),
         )  # fmt: skip
         known = open_dataset(data, normal=normal, data_dir=data_dir)
         images, skipped = usable(known.train, skip_unreadable, terminal)
@@ -187,15 +189,25 @@ def compare(
         terminal.result(result, result["notes"])
 
 
-def chosen(detector: str | None, plan: Path | None) -> str | EnsembleSettings:
-    """The model that `fit` makes: a family by its name, or the ensemble of a plan."""
+def chosen(
+    detector: str | None, plan: Path | None, asked: DecisionSettings, size: int | None, roi: str | None
+) -> tuple[str | EnsembleSettings, DecisionSettings, int | None]:
+    """The model that `fit` makes, its decision and size: as asked, or as in the detector whose plan is repeated."""
     if plan is None:
-        return detector or "auto"
+        return detector or "auto", asked, size
     if detector is not None:
         raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
+    from oddlens import artifact
     from oddlens.auto import load_plan
 
-    return load_plan(plan)
+    model = load_plan(plan)
+    if plan.suffix == ".json":
+        return model, asked, size
+    manifest, tensors = artifact.load(plan)
+    if artifact.ROI in tensors and roi is None:
+        raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
+    spec = manifest.input
+    return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
 
 
 def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
@@ -203,4 +215,4 @@ def decision(false_alarm_rate: float | None, confidence: float | None) -> Decisi
     from oddlens.config import DecisionSettings, parse
 
     asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
-    return parse(DecisionSettings, asked, "options")
+    return parse(DecisionSettings, {name: value for name, value in asked.items() if value is not None}, "options")

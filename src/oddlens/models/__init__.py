@@ -26,14 +26,15 @@ def build(settings: ModelSettings, spec: InputSpec, seed: int) -> Model:
         return FAMILIES[settings.family](settings, spec)
 
 
-def tensor_shapes(settings: ModelSettings, spec: InputSpec) -> dict[str, tuple[int | None, ...]]:
+def tensor_shapes(settings: ModelSettings, spec: InputSpec) -> dict[str, tuple[int | range, ...]]:
     """Names and shapes of the tensors that a model of these settings has, without allocating them.
 
-    The first number of a bank's shape is None: it depends on the training images.
+    The first number of a bank's shape depends on the training images: a range says how many rows there may be.
     """
     with torch.device("meta"):
         model = FAMILIES[settings.family](settings, spec)
-    shapes: dict[str, tuple[int | None, ...]] = {}
+    shapes: dict[str, tuple[int | range, ...]] = {}
     for name, tensor in model.state_dict().items():
-        shapes[name] = (None, *tensor.shape[1:]) if name in model.banks else tuple(tensor.shape)
+        most = model.banks.get(name)
+        shapes[name] = tuple(tensor.shape) if most is None else (range(1, most + 1), *tensor.shape[1:])
     return shapes

@@ -34,14 +34,13 @@ class Model(nn.Module, ABC):
     """
 
     trains: ClassVar[bool] = True  # by gradients
-    banks: frozenset[str] = frozenset()  # buffers with as many rows as the training images gave
-
     settings: ModelSettings
     roi: Tensor  # (H, W) 1 where an image counts, 0 elsewhere
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.banks: dict[str, int] = {}  # buffers with as many rows as the training images gave: name -> most rows
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
 
@@ -72,14 +71,15 @@ class Model(nn.Module, ABC):
         """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
         return pixels.permute(0, 3, 1, 2).to(torch.float32) * (1.0 / self.spec.value_max) * self.roi
 
-    def batches(self, images: Tensor, size: int = 64) -> Iterator[Tensor]:
+    def batches(self, images: Tensor, most: int = 64) -> Iterator[Tensor]:
         """Pixels (N, H, W, C), a few at a time, as batches of floats: what the closed-form steps go through."""
+        size = max(1, min(most, 2**20 // (self.spec.height * self.spec.width)))
         for start in range(0, len(images), size):
             yield self.scale(images[start : start + size])
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Put a detector file's tensors in place; banks take the number of rows that the file has."""
-        for name in self.banks & weights.keys():
+        for name in self.banks.keys() & weights.keys():
             self.get_buffer(name).resize_(weights[name].shape)
         self.load_state_dict(weights)
 

@@ -19,7 +19,7 @@ SMALLEST = 4  # pixels of the shorter side that the coarsest level has at least
 COARSE = 4  # pixels a side whose mean is one value of the surroundings
 FAINT = 0.003  # of the value range: detail so faint is not made to look like more
 RARE = 5.0  # how much more a defect's pixel counts in training than a clean one
-PACE = 8.0  # how much faster the last layer learns than the others: most pixels are no defect, which is soon learnt
+HEAD_GAIN = 8.0  # by which the last layer learns faster than the others: most pixels are no defect, soon learnt
 BEND = 4.0  # how softly evidence goes over into zero, in logits
 
 
@@ -61,7 +61,7 @@ class Defects(Model):
         features = levels.pop()
         for narrow, step, skipped in zip(reversed(self.narrow), reversed(self.up), reversed(levels), strict=True):
             features = step(skipped + F.interpolate(narrow(features), scale_factor=2.0, mode="nearest"))
-        evidence: Tensor = PACE * self.head(features.movedim(1, 3)).movedim(3, 1)
+        evidence: Tensor = HEAD_GAIN * self.head(features.movedim(1, 3)).movedim(3, 1)
         return evidence
 
     def loss(self, batch: Tensor) -> Tensor:

@@ -16,105 +16,18 @@ from torch import Tensor, nn
 
 from oddlens.config import DictionarySettings, InputSpec
 from oddlens.models.base import Model, Scored
+from oddlens.models.patches import Atoms, Bank, patch_variance
 
-CONTRAST = 1e-3  # variance below which a patch counts as flat
-WHITENING = 0.1  # added to the patches' eigenvalues
-DEADZONE = 0.25  # responses below it are nothing
 PATCHES = 50_000  # drawn to learn the atoms
-ROUNDS = 10  # of k-means
-RESERVE = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count
-LEAST_DISTANCE = 1e-3  # added, so that a picture of the bank has a logarithm
+TOLERATED = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count
 LEAST_SPREAD = 0.05  # of log distances: constant training images have none
 DIMS, LIGHT_DIMS, PLACE_DIMS = 128, 64, 32  # principal axes kept of each kind of descriptor
 PLACE_UNIT = 3.0  # distance of the middle from the edge, in the descriptor's own units
 WINDOW, STEP = 6, 3  # responses around a place, and from place to place
 PLACE_ROWS = 2000  # places in the local bank
 PLACE_IMAGES = 200  # whose places fill it, and as many that say how far normal ones are
+MOST_PICTURES = 100_000  # in the bank, however few numbers describe one
 TYPICAL = 2000  # images on which the usual distance is measured
-
-
-class Atoms(nn.Module):
-    """A dictionary of patches as one convolution."""
-
-    filters: Tensor  # (atoms, C, size, size)
-    offset: Tensor  # (atoms, 1, 1)
-
-    def __init__(self, count: int, channels: int, size: int, stride: int) -> None:
-        super().__init__()
-        self.size, self.stride = size, stride
-        self.register_buffer("filters", torch.zeros(count, channels, size, size))
-        self.register_buffer("offset", torch.zeros(count, 1, 1))
-
-    def fit(self, patches: Tensor, generator: torch.Generator) -> None:
-        """Learn from raw patches (P, C * size * size)."""
-        patches = patches - patches.mean(dim=1, keepdim=True)
-        patches = patches / (patches.square().mean(dim=1, keepdim=True) + CONTRAST).sqrt()
-        mean = patches.mean(dim=0)
-        centred = patches - mean
-        values, vectors = torch.linalg.eigh(centred.T.double() @ centred.double() / len(centred))
-        whitening = ((vectors * (values.clamp_min(0) + WHITENING).rsqrt()) @ vectors.T).float()
-        atoms = spherical_kmeans(centred @ whitening, len(self.filters), generator)
-        filters = atoms @ whitening
-        self.offset.copy_((filters @ mean)[:, None, None])
-        self.filters.copy_((filters - filters.mean(dim=1, keepdim=True)).reshape(self.filters.shape))
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, atoms, rows, columns): how much more than a little each patch is like each atom."""
-        contrast = (patch_variance(batch, self.size, self.stride) + CONTRAST).rsqrt()
-        response = F.conv2d(batch, self.filters, stride=self.stride) * contrast - self.offset
-        return response - response.clamp(-DEADZONE, DEADZONE)
-
-
-class Bank(nn.Module):
-    """What normal descriptors look like: their principal axes, and many of them along those axes.
-
-    `beside` is the number of further coordinates that stand beside the projected ones.
-    """
-
-    centre: Tensor  # (features,)
-    axes: Tensor  # (features, dims) of the features divided by their standard deviations
-    rows: Tensor  # (M, dims + beside)
-
-    def __init__(self, features: int, dims: int, neighbours: int, beside: int = 0) -> None:
-        super().__init__()
-        dims = min(dims, features)
-        self.neighbours = neighbours
-        self.register_buffer("centre", torch.zeros(features))
-        self.register_buffer("axes", torch.zeros(features, dims))
-        self.register_buffer("rows", torch.zeros(1, dims + beside))
-
-    def fit_axes(self, descriptors: Tensor) -> None:
-        """Take mean, scale and principal axes from (M, features)."""
-        self.centre.copy_(descriptors.mean(dim=0))
-        centred = descriptors - self.centre
-        deviation = centred.square().mean(dim=0).sqrt()
-        scale = 1 / (deviation + 1e-3 * deviation.mean() + 1e-6)
-        scaled = centred * scale
-        covariance = (scaled.T @ scaled / len(scaled)).double()
-        axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.axes.shape[1]]
-        self.axes.copy_(scale[:, None] * axes.float())
-
-    def keep(self, rows: Tensor) -> None:
-        """Remember these projected descriptors (M, dims + beside)."""
-        self.rows.resize_(rows.shape).copy_(rows)
-
-    def project(self, descriptors: Tensor) -> Tensor:
-        """(..., features) -> (..., dims)."""
-        return (descriptors - self.centre) @ self.axes
-
-    def forward(self, projected: Tensor, skip: int = 0) -> Tensor:
-        """(M, dims + beside) -> (M,): log of the mean distance to the nearest rows, after the `skip` nearest.
-
-        Neighbours are found by a matrix product; their distances are computed anew, since the product's
-        cancellation would let a score depend on the batch.
-        """
-        count = min(self.neighbours + skip, self.rows.shape[0])
-        nearness = projected @ self.rows.T - 0.5 * self.rows.square().sum(dim=1)
-        near = self.rows[nearness.topk(count, dim=1).indices]
-        distances = (near - projected[:, None]).square().sum(dim=2).sqrt()
-        if skip:
-            distances = distances.sort(dim=1).values[:, min(skip, count - 1) :]
-        return (distances.mean(dim=1) + LEAST_DISTANCE).log()
 
 
 class Dictionary(Model):
@@ -147,7 +60,8 @@ class Dictionary(Model):
         self.pictures = Bank(2 * settings.atoms * len(sizes) * parts, DIMS, k)
         self.light = Bank((spec.channels + 2) * parts, LIGHT_DIMS, k)
         self.places = Bank(2 * settings.atoms, PLACE_DIMS, k, beside=2)
-        self.banks = frozenset({"pictures.rows", "light.rows", "places.rows"})
+        rows_each = self.most_pictures() * (2 if settings.mirror else 1)
+        self.banks = {"pictures.rows": rows_each, "light.rows": rows_each, "places.rows": PLACE_ROWS}
         self.register_buffer("usual", torch.zeros(2, 2))
         self.register_buffer("usual_places", torch.zeros(2, *self.grid))
 
@@ -160,14 +74,14 @@ class Dictionary(Model):
             atoms.fit(self.draw_patches(images, atoms.size, generator), generator)
         order = torch.randperm(len(images), generator=generator)
         if self.settings.score == "pooled":
-            self.fit_pictures(images[order[: self.most_rows()]])
+            self.fit_pictures(images[order[: self.most_pictures()]])
         self.fit_places(images[order[: 2 * PLACE_IMAGES]], generator)
 
-    def most_rows(self) -> int:
+    def most_pictures(self) -> int:
         """How many images' descriptors the bank may hold."""
         copies = 2 if self.settings.mirror else 1
         bytes_each = 4 * (self.pictures.rows.shape[1] + self.light.rows.shape[1]) * copies
-        return max(2, int(self.settings.bank_megabytes * 2**20) // bytes_each)
+        return min(MOST_PICTURES, max(2, int(self.settings.bank_megabytes * 2**20) // bytes_each))
 
     def fit_pictures(self, images: Tensor) -> None:
         """Fill the banks of whole pictures, and measure how far one is usually from the others."""
@@ -185,13 +99,16 @@ class Dictionary(Model):
             self.usual[:, kind] = torch.stack([logs.mean(), spread(logs, 0)])
 
     def fit_places(self, images: Tensor, generator: torch.Generator) -> None:
-        """Fill the bank of places from half of the images; the others tell how far normal ones are."""
+        """Fill the bank of places from half of the images; the others tell how far normal ones are.
+
+        A single image has to do both.
+        """
         half = (len(images) + 1) // 2
         found = torch.cat([self.around(self.first(batch)) for batch in self.some(images[:half])])
         chosen = torch.randperm(found.shape[:3].numel(), generator=generator)
         self.places.fit_axes(found.flatten(0, 2)[chosen[: 8 * PLACE_ROWS]])
         self.places.keep(self.located(found).flatten(0, 2)[chosen[:PLACE_ROWS]])
-        others = [self.around(self.first(batch)) for batch in self.some(images[half:])]
+        others = [self.around(self.first(batch)) for batch in self.some(images[half:] if len(images) > 1 else images)]
         logs = torch.cat([self.place_distances(each) for each in others])
         if self.settings.place == 0:  # a texture is alike everywhere
             logs = logs.reshape(-1, 1, 1)
@@ -226,14 +143,14 @@ class Dictionary(Model):
     def forward(self, batch: Tensor) -> Scored:
         """Score a batch (N, C, H, W) and say which places are unusual."""
         responses = self.first(batch)
-        mean, spread = self.usual_places
-        odd = F.softplus((self.place_distances(self.around(responses)) - mean) / spread)
+        mean, deviation = self.usual_places
+        odd = F.softplus((self.place_distances(self.around(responses)) - mean) / deviation)
         anomaly_map = self.spread_out(odd) * self.roi
         if self.settings.score == "local":
             return Scored(self.top_mean_over_roi(anomaly_map, self.settings.top_percent), anomaly_map, None)
         pooled, light = self.describe(batch, responses)
         logs = torch.stack([self.pictures(self.pictures.project(pooled)), self.light(self.light.project(light))], dim=1)
-        unusual = (logs - self.usual[0]) / self.usual[1] - torch.tensor(RESERVE, device=logs.device)
+        unusual = (logs - self.usual[0]) / self.usual[1] - torch.tensor(TOLERATED, device=logs.device)
         return Scored(F.softplus(torch.logsumexp(unusual, dim=1)), anomaly_map, None)
 
     def learners(self) -> list[Atoms]:
@@ -283,25 +200,6 @@ def two_sided(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:
     """Pool what is positive and what is negative apart, without ever holding both at full size."""
     signed, size = pool(responses), pool(responses.abs())
     return torch.cat([size + signed, size - signed], dim=1) * 0.5
-
-
-def patch_variance(batch: Tensor, size: int, stride: int) -> Tensor:
-    """(N, C, H, W) -> (N, 1, rows, columns): variance of all values of each patch."""
-    mean = F.avg_pool2d(batch.mean(dim=1, keepdim=True), size, stride)
-    return F.relu(F.avg_pool2d(batch.square().mean(dim=1, keepdim=True), size, stride) - mean.square())
-
-
-def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(P, D) -> (count, D): unit directions, each the mean of the points that it (or its negative) fits best."""
-    order = torch.randperm(len(points), generator=generator)
-    centres = F.normalize(points[order.repeat(-(-count // len(points)))[:count]])
-    for _ in range(ROUNDS):
-        likeness = points @ centres.T
-        nearest = likeness.abs().argmax(dim=1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points * likeness.gather(1, nearest[:, None]))
-        taken = sums.norm(dim=1, keepdim=True) > 1e-6
-        centres = torch.where(taken, F.normalize(sums), centres)
-    return centres
 
 
 def bounds(side: int, parts: int) -> list[tuple[int, int]]:

@@ -45,7 +45,8 @@ class Ensemble(Model):
         super().__init__(spec)
         self.settings = settings
         self.members = nn.ModuleList(MEMBERS[member.model.family](member.model, spec) for member in settings.members)
-        self.banks = frozenset(f"members.{i}.{name}" for i, member in enumerate(self.parts) for name in member.banks)
+        every = enumerate(self.parts)
+        self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
         for name, value in (("centre", 0.0), ("spread", 1.0), ("peak", 1.0)):
             self.register_buffer(name, torch.full((len(settings.members),), value))
 

@@ -1,0 +1,92 @@
+"""ensemble: members on one scale, weighted, one level deep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from oddlens import models, train
+from oddlens.config import AutoencoderSettings, DictionarySettings, EnsembleSettings, InputSpec, Member, MemberModel
+from oddlens.errors import SettingsError
+from oddlens.images import Pixels
+from oddlens.models.ensemble import Ensemble
+
+SPEC = InputSpec(height=12, width=12, channels=1)
+
+
+def pictures(count: int, seed: int) -> Pixels:
+    rng = np.random.default_rng(seed)
+    rows = np.arange(12)[:, None] * rng.uniform(0.5, 1.5, (count, 1, 1)) * 10 + rng.normal(0, 8, (count, 12, 12))
+    return rows.clip(0, 255).astype(np.uint8)[..., None]
+
+
+def ensemble(*weights: float) -> Ensemble:
+    """A dictionary and an autoencoder, fitted and brought to one scale."""
+    members: tuple[MemberModel, ...] = (
+        DictionarySettings(atoms=8),
+        AutoencoderSettings(widths=(4,), latent_dim=4),
+    )
+    settings = EnsembleSettings(
+        members=tuple(Member(model=model, weight=weight) for model, weight in zip(members, weights, strict=True))
+    )
+    model = models.build(settings, SPEC, 0)
+    assert isinstance(model, Ensemble)
+    for part, member in zip(model.parts, settings.members, strict=True):
+        train.train(part, pictures(60, 0), member.training.model_copy(update={"epochs": 1}), torch.device("cpu"))
+    with torch.inference_mode():
+        model.standardise(torch.from_numpy(pictures(40, 1)))
+    return model.eval()
+
+
+def test_members_are_standardised_on_the_given_images() -> None:
+    model = ensemble(1.0, 1.0)
+    with torch.inference_mode():
+        batch = model.scale(torch.from_numpy(pictures(40, 1)))
+        raw = torch.stack([part(batch).anomaly_score for part in model.parts], dim=1)
+    standard = (raw - model.centre) / model.spread
+    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standard.std(dim=0, correction=0), torch.ones(2), atol=1e-4, rtol=0)
+
+
+def test_the_score_orders_by_the_weighted_sum_and_is_positive() -> None:
+    model = ensemble(1.0, 3.0)
+    with torch.inference_mode():
+        batch = model.scale(torch.from_numpy(pictures(30, 2)))
+        raw = torch.stack([part(batch).anomaly_score for part in model.parts], dim=1)
+        found = model(batch).anomaly_score
+    expected = ((raw - model.centre) / model.spread) @ torch.tensor([0.25, 0.75])
+    torch.testing.assert_close(found, torch.nn.functional.softplus(expected))
+    assert (found > 0).all()
+
+
+def test_one_is_what_the_largest_value_of_a_normal_map_is() -> None:
+    model = ensemble(1.0, 1.0)
+    with torch.inference_mode():
+        batch = model.scale(torch.from_numpy(pictures(40, 1)))
+        for i, part in enumerate(model.parts):
+            values = part(batch).anomaly_map
+            assert values is not None
+            assert values.amax(dim=(1, 2)).mean().item() == pytest.approx(model.peak[i].item(), rel=1e-4)
+
+
+def test_a_region_of_interest_reaches_the_members() -> None:
+    model = ensemble(1.0, 1.0)
+    roi = np.zeros((12, 12), dtype=bool)
+    roi[:6] = True
+    model.set_roi(roi)
+    assert all((part.roi.numpy() == roi).all() for part in model.parts)
+
+
+def test_members_banks_are_known_by_their_prefix() -> None:
+    model = ensemble(1.0, 1.0)
+    assert {name for name in model.banks if name.startswith("members.0.")} == set(model.banks)
+    assert all(name in model.state_dict() for name in model.banks)
+
+
+def test_ensembles_are_one_level_deep() -> None:
+    from oddlens.config import parse_model
+
+    inner = {"family": "ensemble", "members": [{"model": {"family": "dictionary"}}]}
+    with pytest.raises(SettingsError):
+        parse_model({"family": "ensemble", "members": [{"model": inner}]}, "test")

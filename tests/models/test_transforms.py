@@ -1,0 +1,102 @@
+"""transforms: turns are exact, what it learns generalises, and it knows when turning means nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from oddlens import models, train
+from oddlens.config import InputSpec, TrainingSettings, TransformsSettings
+from oddlens.images import Pixels
+from oddlens.models.transforms import Transforms, shifted, turns, whitening_filters
+
+SETTINGS = TransformsSettings(side=16, widths=(8, 8, 16), bank=60, mirror=False)
+TRAINING = TrainingSettings(epochs=10, batch_size=32, optimizer="muon", schedule="linear")
+
+
+def static(count: int) -> Pixels:
+    """Noise: turned, it is noise."""
+    pixels: Pixels = np.random.default_rng(0).integers(0, 255, (count, 16, 16, 1), dtype=np.uint8)
+    return pixels
+
+
+def steps(count: int, seed: int) -> Pixels:
+    """Pictures (N, 16, 16, 1) of stairs that go down to the right, in different places and lights."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 50, (count, 16, 16, 1), dtype=np.uint8)
+    for picture in pixels:
+        top, left, light = rng.integers(0, 4), rng.integers(0, 4), rng.integers(120, 220)
+        for step in range(4):
+            picture[top + 3 * step : top + 3 * step + 3, left : left + 3 * (step + 1)] = light
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def trained() -> Transforms:
+    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    train.train(model, steps(240, 0), TRAINING, torch.device("cpu"))
+    assert isinstance(model, Transforms)
+    return model
+
+
+def scores(model: Transforms, pixels: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        found: np.ndarray = model(model.scale(torch.from_numpy(np.ascontiguousarray(pixels)))).anomaly_score.numpy()
+        return found
+
+
+def test_turns_are_quarter_turns() -> None:
+    batch = torch.arange(2 * 9.0).reshape(2, 1, 3, 3)
+    for quarter, view in enumerate(turns(batch)):
+        assert torch.equal(view, torch.rot90(batch, quarter, (2, 3)))
+
+
+def test_shifting_moves_whole_pictures_by_at_most_the_reach() -> None:
+    torch.manual_seed(0)
+    batch = torch.zeros(50, 1, 9, 9)
+    batch[:, :, 4, 4] = 1
+    places = shifted(batch, 2).flatten(1).argmax(dim=1)
+    rows, columns = places // 9, places % 9
+    assert [int(n) for n in (rows.min(), rows.max(), columns.min(), columns.max())] == [2, 6, 2, 6]
+
+
+def test_whitened_patches_are_uncorrelated() -> None:
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 18, 18), 3, 1)
+    filters = whitening_filters(smooth, 2)
+    out = torch.nn.functional.conv2d(smooth, filters[:12], stride=2).transpose(0, 1).flatten(1)
+    correlation = torch.corrcoef(out)
+    assert (correlation - torch.eye(12)).abs().max() < 0.05
+    assert torch.equal(filters[12:], -filters[:12])
+
+
+def test_turned_and_other_pictures_score_higher(trained: Transforms) -> None:
+    normal = scores(trained, steps(60, 1))
+    assert np.median(scores(trained, np.rot90(steps(60, 2), 1, (1, 2)))) > np.quantile(normal, 0.95)
+    assert np.median(scores(trained, static(60))) > np.quantile(normal, 0.95)
+
+
+def test_it_says_how_well_turns_are_told(trained: Transforms) -> None:
+    assert trained.accuracy(torch.from_numpy(steps(40, 3))) > 0.9
+    assert "say little" not in str(trained.remark(torch.from_numpy(steps(40, 3))))
+
+
+def test_it_says_when_turning_means_nothing() -> None:
+    noise = static(200)
+    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    train.train(model, noise[:160], TRAINING, torch.device("cpu"))
+    assert "prefer another" in str(model.remark(torch.from_numpy(noise[160:])))
+
+
+def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Transforms) -> None:
+    assert trained.bank.shape == (60, 4, 16)
+    torch.testing.assert_close(trained.bank.norm(dim=2), torch.ones(60, 4))
+
+
+def test_a_picture_of_the_bank_has_a_finite_score() -> None:
+    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    same: Pixels = np.repeat(steps(1, 0), 10, axis=0)
+    train.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
+    assert isinstance(model, Transforms)
+    assert np.isfinite(scores(model, same)).all()

@@ -1,0 +1,57 @@
+"""Muon: orthogonal steps for convolutions, Adam for the rest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from oddlens.optim import Muon, orthogonalised
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
+def test_steps_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonalised(matrix))
+    assert singular.max() < 1.3
+    assert singular.median() > 0.5
+    assert torch.linalg.svdvals(matrix).max() > 2 * torch.linalg.svdvals(matrix).min()
+
+
+def test_convolutions_keep_their_norm_whatever_the_gradient() -> None:
+    layer = nn.Conv2d(3, 8, 3, bias=False)
+    optimizer = Muon(layer.parameters(), lr=1e-4)
+    for _ in range(5):
+        torch.autograd.backward(layer(torch.randn(2, 3, 8, 8)).square().sum() * 1000)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert layer.weight.norm().item() == pytest.approx(8**0.5, rel=0.05)
+
+
+def test_other_parameters_are_stepped_as_adam_does() -> None:
+    ours, theirs = (nn.Linear(4, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = (Muon(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01))
+    batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    for _ in range(5):
+        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+            torch.autograd.backward(layer(batch).square().mean())
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_it_learns() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2))
+    optimizer = Muon(network.parameters(), lr=1e-3)
+    pictures, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
+    pictures[labels == 1, :, :, :4] += 1.0
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(network(pictures), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
