@@ -88,7 +88,6 @@ def test_the_same_seed_gives_the_same_defects_and_another_seed_others(cloth: Pix
 def test_the_normal_pictures_stay_as_they_were(cloth: Pixels) -> None:
     before = cloth.copy()
     synthetic.defects(cloth, 0, 255)
-    synthetic.anomalies(cloth, 0, 255)
     np.testing.assert_array_equal(cloth, before)
 
 
@@ -104,26 +103,6 @@ def test_the_sizes_asked_for_are_kept(cloth: Pixels) -> None:
 def test_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="no images"):
         synthetic.defects(np.zeros((0, 8, 8, 1), dtype=np.uint8), 0, 255)
-
-
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_every_kind_of_anomaly_differs_from_the_normal_picture(size: tuple[int, int, int]) -> None:
-    pixels = random_pictures(size, 4095)
-    for kind, odd in synthetic.anomalies(pixels, 3, 4095).items():
-        assert odd.shape == pixels.shape, kind
-        assert odd.dtype == pixels.dtype, kind
-        assert int(odd.max()) <= 4095, kind
-        assert (changed(pixels, odd) > 0).any(axis=(1, 2)).all(), kind
-
-
-def test_whole_anomalies_are_made_of_two_different_pictures() -> None:
-    pixels = np.repeat(np.arange(10, 60, 10, dtype=np.uint8), 64).reshape(5, 8, 8, 1)
-    odd = synthetic.anomalies(pixels, 0, 255)
-    for i in range(5):
-        assert (odd["halves"][i, :, :4] == pixels[i, 0, 0]).all()
-        assert (odd["halves"][i, :, 4:] != pixels[i, 0, 0]).all()
-        assert (odd["stacked"][i, 4:] != pixels[i, 0, 0]).all()
-        assert (odd["double"][i] != pixels[i, 0, 0]).all()
 
 
 def test_blurring_is_the_mean_around_each_pixel() -> None:

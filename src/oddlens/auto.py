@@ -267,7 +267,10 @@ def weighed(model: Model, task: Task) -> tuple[float, str]:
 
 
 def separation(model: Model, task: Task) -> float:
-    """AUROC of a member on held-out normal pictures and on the same with synthetic defects, drawn anew."""
+    """AUROC of a member on held-out normal pictures and on the same with synthetic defects, drawn anew.
+
+    The `defects` family has practised on such ones: the exam favours it.
+    """
     damaged, _ = synthetic.defects(task.standard, task.seed, task.spec.value_max)
     scores = [
         anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))

@@ -10,7 +10,7 @@ al., "DRAEM", ICCV 2021.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,45 +65,6 @@ def defects(
             damaged, mask = _damaged(changed[i].astype(np.float32), donor.astype(np.float32), value_max, sizes, rng)
             changed[i], masks[i] = damaged.astype(pixels.dtype), masks[i] | mask
     return changed, masks
-
-
-def anomalies(pixels: Pixels, seed: int, value_max: int) -> dict[str, Pixels]:
-    """Odd versions of normal images (N, H, W, C), by kind, to choose detectors with: each (N, H, W, C).
-
-    "small" and "large" are local defects; "halves" joins the left half of one image and the right half of another,
-    "stacked" the upper and the lower; "double" is the mean of two images; "warped" bends an image smoothly.
-    """
-    rng = np.random.default_rng(seed)
-    _, height, width, _ = pixels.shape
-    other = pixels[_partners(len(pixels), rng)]
-    halves, stacked = pixels.copy(), pixels.copy()
-    halves[:, :, width // 2 :] = other[:, :, width // 2 :]
-    stacked[:, height // 2 :] = other[:, height // 2 :]
-    kinds = {
-        "small": defects(pixels, int(rng.integers(2**31)), value_max, sizes=(0.06, 0.25), most=1)[0],
-        "large": defects(pixels, int(rng.integers(2**31)), value_max, sizes=(0.3, 0.9), most=2)[0],
-        "halves": halves,
-        "stacked": stacked,
-        "double": ((pixels.astype(np.uint32) + other) // 2).astype(pixels.dtype),
-        "warped": np.stack([_warped(image, rng) for image in pixels]),
-    }
-    return {kind: cast(Pixels, odd) for kind, odd in kinds.items()}
-
-
-def _partners(count: int, rng: Rng) -> npt.NDArray[np.intp]:
-    """For each of `count` images, another one: a random circle through all of them."""
-    order = rng.permutation(count)
-    partner = np.empty(count, dtype=np.intp)
-    partner[order] = np.roll(order, 1)
-    return partner
-
-
-def _warped(image: Pixels, rng: Rng) -> Pixels:
-    height, width = image.shape[:2]
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    reach = 0.12 * max(height, width)
-    y, x = (grid + reach * _noise((height, width), 3, rng) for grid in (rows, columns))
-    return cast(Pixels, np.rint(_sampled(image.astype(np.float32), y, x)).astype(image.dtype))
 
 
 def _damaged(

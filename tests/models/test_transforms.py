@@ -96,7 +96,7 @@ def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Transfo
 
 def test_a_picture_of_the_bank_has_a_finite_score() -> None:
     model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
-    same: Pixels = np.repeat(steps(1, 0), 10, axis=0)
+    same = steps(1, 0)[np.zeros(10, dtype=np.intp)]
     train.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
     assert isinstance(model, Transforms)
     assert np.isfinite(scores(model, same)).all()
