@@ -11,6 +11,7 @@ import torch
 
 from oddlens import auto, models, train
 from oddlens.config import (
+    TRAINING,
     AutoencoderSettings,
     DictionarySettings,
     EnsembleSettings,
@@ -44,8 +45,11 @@ def task(pixels: Pixels, **changes: object) -> auto.Task:
 
 @pytest.fixture(scope="module")
 def fitted() -> Detector:
-    """With time for all epochs, so that the clock decides nothing."""
-    return Detector("auto", budget=600.0).fit(arrows(210))
+    """With time for all of a few epochs, so that the clock decides nothing."""
+    brief = TRAINING["transforms"].model_copy(update={"epochs": 10})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRAINING, "transforms", brief)
+        return Detector("auto", budget=600.0).fit(arrows(210))
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ class TransformsSettings(Settings):
     mirror: bool = True
     widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((64, 128, 256), min_length=3, max_length=3)
     neighbours: int = Field(5, ge=1, le=100)
-    bank: int = Field(1500, ge=2, le=100_000)
+    bank: int = Field(1000, ge=2, le=100_000)
 
 
 class DefectsSettings(Settings):

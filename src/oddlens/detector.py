@@ -44,7 +44,7 @@ Scores = npt.NDArray[np.float64]
 
 AUTO_SIDE = 192  # longer side that `auto` gives pictures at most: small defects need more than the usual 128
 BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
-TRAINING_SCORED = 1000  # training images at most that are scored where scoring one is not nearly free
+TRAINING_SCORED = 500  # training images at most that are scored where scoring one is not nearly free
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Terminal:
             self.epochs += 1  # a resumed run did the earlier ones before
             spent = time.perf_counter() - self.started
             left = spent / self.epochs * (step.epochs - step.epoch)
-            told = f"{step.family} epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}"
+            told = f"{step.family} epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}".lstrip()
             self.say(f"{told}, {spent:.0f} s, about {left:.0f} s left")
 
     def counting(self, what: str, total: int, done: int) -> None:

@@ -21,6 +21,7 @@ from oddlens.errors import TrainingError
 from oddlens.files import write_bytes
 from oddlens.images import Pixels
 from oddlens.models import Model
+from oddlens.models.layers import fast_bf16
 from oddlens.optim import Muon
 
 CHECK_EVERY = 50  # steps between two looks at the loss
@@ -217,11 +218,7 @@ def broken_down(what: str, loss: float, epoch: int, settings: TrainingSettings) 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Whether training multiplies in bfloat16: when asked to, or where the hardware is made for it."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return fast_bf16(device) if precision == "auto" else precision == "bf16"
 
 
 def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:

@@ -9,7 +9,7 @@ import torch
 from oddlens import models, train
 from oddlens.config import InputSpec, TrainingSettings, TransformsSettings
 from oddlens.images import Pixels
-from oddlens.models.transforms import Transforms, shifted, turns, whitening_filters
+from oddlens.models.transforms import Transforms, quarters, shifted, turns, whitening_filters
 
 SETTINGS = TransformsSettings(side=16, widths=(8, 8, 16), bank=60, mirror=False)
 TRAINING = TrainingSettings(epochs=10, batch_size=32, optimizer="muon", schedule="linear")
@@ -91,7 +91,15 @@ def test_it_says_when_turning_means_nothing() -> None:
 
 def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Transforms) -> None:
     assert trained.bank.shape == (60, 4, 16)
-    torch.testing.assert_close(trained.bank.norm(dim=2), torch.ones(60, 4))
+    assert trained.middle_bank.shape == (60, 4, 4 * 8)
+    for bank in (trained.bank, trained.middle_bank):
+        torch.testing.assert_close(bank.norm(dim=2), torch.ones(60, 4))
+
+
+def test_quarters_are_the_means_of_a_maps_quarters() -> None:
+    batch = torch.randn(2, 3, 7, 7)
+    expected = torch.nn.functional.adaptive_avg_pool2d(batch, 2)  # (N, C, 2, 2)
+    torch.testing.assert_close(quarters(batch), expected.permute(0, 2, 3, 1).flatten(1))
 
 
 def test_a_picture_of_the_bank_has_a_finite_score() -> None:

@@ -127,3 +127,10 @@ class BatchNorm(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> the same, each channel normalised: by the batch while training, by what was learned after."""
         return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from oddlens.config import InputSpec, TransformsSettings
 from oddlens.models.base import Model, Scored
-from oddlens.models.layers import BatchNorm, ResizeTo
+from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16
 
 TURNS = 4  # quarter turns, 0 to 3: the classes
 SMOOTHING = 0.1  # of the labels
 SHIFT = 2  # pixels by which training pictures are moved at most
+MIDDLE = 0.6  # weight of the middle features' log-distances beside the deep ones'
 SURPRISE = 0.1  # weight of the log-probabilities beside the log-distances
 WHITENED = 2000  # training images whose patches make the first layer
 MEANINGFUL = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
@@ -24,20 +25,21 @@ class Transforms(Model):
     """A small convolutional network that tells quarter turns apart (Gidaris et al., ICLR 2018; Golan & El-Yaniv 2018).
 
     The anomaly score is the geometric mean, over the four turns of a picture, of the distance of its features to
-    their nearest among normal pictures turned the same way (cosine; Sohn et al., ICLR 2021), times a small power
-    of how improbable the network finds the right turn. There is no map: the score belongs to the whole picture.
-    The first layer is a frozen whitening of small patches (Jordan, 2024).
+    their nearest among normal pictures turned the same way (cosine; Sohn et al., ICLR 2021), at two depths of the
+    network, times a small power of how improbable it finds the right turn. There is no map: the score belongs to the
+    whole picture. The first layer is a frozen whitening of small patches (Jordan, 2024).
     """
 
     settings: TransformsSettings
     mean: Tensor  # (1, C, 1, 1)
     scaling: Tensor  # (1, C, 1, 1)
     bank: Tensor  # (M, 4, D) unit features of normal pictures, a row for each turn
+    middle_bank: Tensor  # (M, 4, 4 E) the same of the middle block
 
     def __init__(self, settings: TransformsSettings, spec: InputSpec) -> None:
         super().__init__(spec)
         self.settings = settings
-        self.banks = {"bank": settings.bank}
+        self.banks = {"bank": settings.bank, "middle_bank": settings.bank}
         side = max(16, min(settings.side, max(spec.height, spec.width)))
         self.resize = ResizeTo(spec.height, spec.width, side)
         self.register_buffer("mean", torch.zeros(1, spec.channels, 1, 1))
@@ -50,7 +52,8 @@ class Transforms(Model):
             *(Block(widths[i], widths[i + 1], 2 if i == 0 else 1) for i in range(len(settings.widths)))
         )
         self.head = nn.Linear(widths[-1], TURNS)
-        self.register_buffer("bank", torch.zeros(1, TURNS, widths[-1]))
+        self.register_buffer("bank", torch.zeros(1, TURNS, widths[3]))
+        self.register_buffer("middle_bank", torch.zeros(1, TURNS, 4 * widths[2]))
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -68,15 +71,18 @@ class Transforms(Model):
         if self.settings.mirror:
             mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
             pictures = torch.where(mirrored, pictures.flip(3), pictures)
-        logits: Tensor = self.head(self.features(torch.cat(turns(pictures))))
+        logits: Tensor = self.head(self.features(torch.cat(turns(pictures)))[0])
         right = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch))
         return F.cross_entropy(logits.float(), right, label_smoothing=SMOOTHING)
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
-        """Keep the features of some training images as the bank of normal ones."""
+        """Keep the features of some training images as the banks of normal ones."""
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         chosen = images[order[: self.settings.bank]]
-        self.bank = torch.cat([self.views(batch)[0] for batch in self.batches(chosen)])
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=fast_bf16(images.device)):
+            seen = [self.views(batch)[:2] for batch in self.batches(chosen)]
+        deep, middle = (torch.cat(parts).float() for parts in zip(*seen, strict=True))
+        self.bank, self.middle_bank = F.normalize(deep, dim=2), F.normalize(middle, dim=2)
 
     def visits(self, count: int) -> int:
         """The bank's."""
@@ -86,27 +92,31 @@ class Transforms(Model):
 
     def forward(self, batch: Tensor) -> Scored:
         """Score a batch (N, C, H, W)."""
-        features, logits = self.views(batch)
-        similar = torch.einsum("ntd,mtd->ntm", features, self.bank)
-        nearest = similar.topk(min(self.settings.neighbours, len(self.bank)), dim=2).indices
-        found = self.bank[nearest, torch.arange(TURNS, device=batch.device)[:, None]]  # (N, 4, k, D)
-        squared = (features[:, :, None] - found).square().sum(dim=3).mean(dim=2)  # anew: 1 - cosine loses digits
-        distance = torch.log(squared + 1e-3)  # the bank's own pictures are not infinitely normal
+        deep, middle, logits = self.views(batch)
+        far = self.log_distance(F.normalize(deep, dim=2), self.bank)
+        strange = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
         surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
-        return Scored(torch.exp((distance + SURPRISE * surprise).mean(dim=1)), None, None)
+        return Scored(torch.exp((far + MIDDLE * strange + SURPRISE * surprise).mean(dim=1)), None, None)
 
-    def views(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> unit features (N, 4, D) and logits (N, 4, 4) of its four turns, averaged over mirroring."""
-        pictures = self.centred(self.resize(batch))
-        features = torch.stack([self.features(view) for view in turns(pictures)], dim=1)
-        if self.settings.mirror:
-            features = (features + torch.stack([self.features(view) for view in turns(pictures.flip(3))], dim=1)) / 2
-        return F.normalize(features, dim=2), self.head(features)
+    def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
+        """Unit features (N, 4, D) -> (N, 4): log mean squared distance to the nearest in a bank (M, 4, D)."""
+        similar = torch.einsum("ntd,mtd->ntm", features, bank)
+        nearest = similar.topk(min(self.settings.neighbours, len(bank)), dim=2).indices
+        found = bank[nearest, torch.arange(TURNS, device=bank.device)[:, None]]  # (N, 4, k, D)
+        squared = (features[:, :, None] - found).square().sum(dim=3)  # anew: 1 - cosine loses digits
+        return torch.log(squared.mean(dim=2) + 1e-3)  # the bank's own pictures are not infinitely normal
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """(N, C, S, S) -> (N, D): the network without its head."""
-        found: Tensor = self.blocks(F.gelu(self.whitening(pictures), approximate="tanh"))
-        return found.amax(dim=(2, 3))
+    def views(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, C, H, W) -> of its four turns: deep features (N, 4, D), middle ones (N, 4, 4 E), logits (N, 4, 4)."""
+        seen = [self.features(view) for view in turns(self.centred(self.resize(batch)))]
+        deep, middle = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
+        return deep, middle, self.head(deep)
+
+    def features(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, S, S) -> the last block's maxima (N, D), and the middle block's means over quarters (N, 4 E)."""
+        early, middle, late = self.blocks
+        inner = middle(early(F.gelu(self.whitening(pictures), approximate="tanh")))
+        return late(inner).amax(dim=(2, 3)), quarters(inner)
 
     def centred(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) in 0..1 -> the same with mean 0 and deviation 1 over the training images."""
@@ -115,7 +125,7 @@ class Transforms(Model):
     def accuracy(self, images: Tensor) -> float:
         """The share of turns of pixels (N, H, W, C) that the network tells right; 0.25 by chance."""
         right = [
-            self.views(batch)[1].argmax(dim=2) == torch.arange(TURNS, device=batch.device)
+            self.views(batch)[2].argmax(dim=2) == torch.arange(TURNS, device=batch.device)
             for batch in self.batches(images)
         ]
         return float(torch.cat(right).float().mean())
@@ -150,6 +160,14 @@ class Block(nn.Module):
             halved = F.max_pool2d(halved, 2)
         inner = F.gelu(self.norms[0](halved), approximate="tanh")
         return F.gelu(self.norms[1](self.second(inner)), approximate="tanh")
+
+
+def quarters(batch: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 4 C): means over the four quarters, which share the middle row and column if there is one."""
+    rows, columns = (batch.shape[2] + 1) // 2, (batch.shape[3] + 1) // 2
+    halves = (batch[:, :, :rows], batch[:, :, -rows:])
+    parts = [part for half in halves for part in (half[:, :, :, :columns], half[:, :, :, -columns:])]
+    return torch.cat([part.mean(dim=(2, 3)) for part in parts], dim=1)
 
 
 def looks_the_same_turned(roi: npt.NDArray[np.bool_] | None) -> bool:
