@@ -90,7 +90,7 @@ def test_python_in_the_docs_runs(page: str, block: str, tmp_path: Path) -> None:
         "    Path(folder).mkdir(parents=True)\n"
         "    for i in range(220): Image.fromarray(images.image(i)[:, :, 0]).save(f'{folder}/{i:03}.png')\n"
     )
-    subprocess.run([sys.executable, "-c", setup + block], check=True, cwd=tmp_path, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", setup + block], check=True, cwd=tmp_path, capture_output=True, timeout=400)
 
 
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:
