@@ -28,6 +28,7 @@ def test_the_command_line_overrides_a_recipe() -> None:
     assert recipe.model == recipes.find("mnist").model, "the recipe's own settings of the same family stay"
     auto = recipes.changed(recipes.find("mnist"), epochs=None, seed=5, detector="auto")
     assert (auto.model.family, auto.training.model_fields_set, auto.training.seed) == ("auto", {"seed"}, 5)
+    assert auto.decision.method == "conformal"
     with pytest.raises(SettingsError, match="'nonsense' is not a detector"):
         recipes.changed(recipes.find("mnist"), epochs=None, seed=None, detector="nonsense")
 

@@ -46,11 +46,14 @@ def find(name: str) -> Recipe:
 
 
 def changed(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
-    """The recipe with what the command line overrides; another family comes with its own defaults."""
+    """The recipe with what the command line overrides; another family comes with its own training, and decides by
+    `conformal`: the percentile of training scores suits the seeds, and hardly any detector that keeps its neighbours.
+    """
     values = recipe.model_dump(exclude_unset=True)
     if detector is not None and detector != recipe.model.family:
         values["model"] = {"family": detector}
         values["training"] = {"seed": recipe.training.seed}
+        values.pop("decision", None)
     asked = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
     values["training"] = values.get("training", {}) | asked
     return parse(Recipe, values, recipe.name)
