@@ -134,7 +134,7 @@ def test_too_few_images_to_weigh_members_make_a_single_one() -> None:
     found = Detector("auto").fit(arrows(30)).manifest
     assert isinstance(found.model, EnsembleSettings)
     assert [member.model.family for member in found.model.members] == ["dictionary"]
-    assert "too few to weigh members" in " ".join(found.remarks)
+    assert "too few to weigh several" in " ".join(found.remarks)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

@@ -136,7 +136,7 @@ def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
         train_member(untrained(member.model, member.training.seed, task), member, task, number, math.inf)
         for number, member in enumerate(settings.members)
     ]
-    return Fitted(assembled(settings, trained, task), settings, longest(trained), ("fitted by a plan",))
+    return Fitted(assembled(settings, trained, task), settings, longest(trained), ("plan: fitted as a plan says",))
 
 
 def longest(trained: list[Trained]) -> list[Row]:
@@ -174,21 +174,23 @@ def load_plan(path: Path) -> EnsembleSettings:
 def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     """The families to try on such pictures, and why."""
     spec, few = task.spec, len(task.standard) < FEW
-    size = f"pictures of {spec.width} x {spec.height}"
-    lone = [
-        f"{len(task.standard)} images apart from the training ones are too few to weigh members: a single one"
-    ] * few
+    size = f"size: pictures of {spec.width} x {spec.height}"
+    lone = [f"members: {len(task.standard)} images apart from the training ones are too few to weigh several"] * few
     if max(spec.height, spec.width) > SMALL:
-        why = f"{size} are searched for local defects (more than {SMALL} px): dictionary and defects"
+        why = f"{size} are searched for local defects (more than {SMALL} px) by dictionary and defects"
         return [DefectsSettings()] if few else [DictionarySettings(score="local"), DefectsSettings()], [why, *lone]
     ratio = mirrored_distance(task.learn, task.seed)
     mirror = ratio <= ALIKE and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
-    why = f"{size} are taken for one object each (up to {SMALL} px): dictionary and transforms"
-    told = f"mirrored pictures {'count' if mirror else 'do not count'} as normal: they lie {ratio:.2f} times as far"
+    why = f"{size} are taken for one object each (up to {SMALL} px), by dictionary and transforms"
+    told = f"mirroring: mirrored pictures {'count' if mirror else 'do not count'} as normal"
     candidates: list[MemberModel] = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
     if not looks_the_same_turned(task.roi):
         lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
-    return candidates[:1] if lone else candidates, [why, f"{told} from the others", *lone]
+    return candidates[:1] if lone else candidates, [
+        why,
+        f"{told}: they lie {ratio:.2f} times as far from the others",
+        *lone,
+    ]
 
 
 def mirrored_distance(pixels: Pixels, seed: int) -> float:

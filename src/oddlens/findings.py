@@ -158,6 +158,15 @@ def reasons(metrics: dict[str, Any]) -> Table | None:
     return Table(("kind", "AUROC", "what was done", "why it is missed"), tuple(rows)) if rows else None
 
 
+def remarks_table(detector: Detector) -> Table | None:
+    """What `auto` chose and why, and what a detector says of itself."""
+    rows = []
+    for remark in detector.manifest.remarks:
+        about, colon, said = remark.partition(": ")
+        rows.append((about, said) if colon else ("itself", remark))
+    return Table(("about", "what was found"), tuple(rows)) if rows else None
+
+
 def percent(value: float | None) -> str | None:
     """A rate for a table."""
     return None if value is None else f"{value:.1%}"
@@ -220,18 +229,9 @@ def write(
     """The HTML report of an evaluation, self-contained; `command` is what made it."""
     metrics = evaluation.metrics
     missed = reasons(metrics) if evaluation.distorted else None
-    remarks = detector.manifest.remarks
+    remarks = remarks_table(detector)
     sections = [
-        *(
-            [
-                Section(
-                    "Why this detector",
-                    table=Table(("what was found, from normal images alone",), tuple((r,) for r in remarks)),
-                )
-            ]
-            if remarks
-            else []
-        ),
+        *([Section("Why this detector", "From normal images alone.", table=remarks)] if remarks else []),
         Section(
             "Verdicts", figure=pictures["verdicts"], caption="The first test images of each kind, not a selection."
         ),
