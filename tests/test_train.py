@@ -136,6 +136,7 @@ def test_every_loss_is_the_same_in_both_precisions(
     loss: Literal["bce", "mse", "l1", "ssim"], digit_pixels: Pixels
 ) -> None:
     model = models.build(AutoencoderSettings(widths=(4, 8), latent_dim=8, loss=loss), SPEC, 0)
+    assert isinstance(model, models.Learner)
     batch = model.scale(torch.from_numpy(digit_pixels[:64]))
     exact = float(model.loss(batch).detach())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -164,6 +165,7 @@ def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixel
     pixels[:300] = 120 + pixels[:300] // 32
     pixels[300:] = 255 - pixels[300:] // 16
     model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8)), SPEC, 0)
+    assert isinstance(model, models.Learner)
     on_the_first = train.untrained_loss(model, torch.from_numpy(pixels[:256]), 0)
     (row,) = train.train(model, pixels, TrainingSettings(epochs=1, learning_rate=1e-5), CPU)
     assert row["loss"] > train.WORSE * on_the_first

@@ -30,7 +30,7 @@ from oddlens.config import (
 from oddlens.datasets import thumbnails
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
 from oddlens.images import Pixels
-from oddlens.models import Model
+from oddlens.models import Learner, Model
 from oddlens.models.ensemble import Ensemble
 from oddlens.models.transforms import TURNS, Transforms, looks_the_same_turned
 from oddlens.scoring import anomaly_scores, batch_size, in_batches
@@ -115,7 +115,7 @@ def train_auto(task: Task) -> Fitted:
         started = time.perf_counter()
         model = untrained(settings, task.seed, task)
         deadline = task.deadline - scoring_seconds([model, *(one.model for one in trained)], task)
-        if model.trains and deadline - started < LEAST and trained:
+        if isinstance(model, Learner) and deadline - started < LEAST and trained:
             reasons.append(f"{settings.family}: left out, since the budget leaves no time for it")
             continue
         one = train_member(model, Member(model=settings, training=training), task, len(trained), deadline)
@@ -186,11 +186,8 @@ def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     candidates: list[MemberModel] = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
     if not looks_the_same_turned(task.roi):
         lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
-    return candidates[:1] if lone else candidates, [
-        why,
-        f"{told}: they lie {ratio:.2f} times as far from the others",
-        *lone,
-    ]
+    reasons = [why, f"{told}: they lie {ratio:.2f} times as far from the others", *lone]
+    return candidates[:1] if lone else candidates, reasons
 
 
 def mirrored_distance(pixels: Pixels, seed: int) -> float:
@@ -209,8 +206,8 @@ def mirrored_distance(pixels: Pixels, seed: int) -> float:
     return float(np.median(1 - turned.max(axis=1))) / max(usual, 1e-6)
 
 
-def untrained(settings: MemberModel, seed: int, task: Task) -> Model:
-    """A member before training."""
+def untrained(settings: ModelSettings, seed: int, task: Task) -> Model:
+    """A model before training, on its device and with its region of interest."""
     model = models.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
@@ -236,7 +233,7 @@ def train_member(model: Model, member: Member, task: Task, number: int | None, d
 
 
 def scoring_seconds(members: list[Model], task: Task) -> float:
-    """What will be scored once the networks stand, from the time that a first batch of pictures takes."""
+    """How long all that is scored once the networks stand will take, judged by a first batch of pictures."""
     pixels = torch.from_numpy(task.learn[: min(32, batch_size(task.spec))]).to(task.device)
     total = 0.0
     for model in members:
@@ -252,7 +249,7 @@ def scoring_seconds(members: list[Model], task: Task) -> float:
 
 
 def weighed(model: Model, task: Task) -> tuple[float, str]:
-    """How much a member's standardised score should count, 0 for not at all, and why."""
+    """How much a member's standardised score should count (below `LITTLE` it is left out), and why."""
     if not len(task.standard):
         return 1.0, "weight 1"
     if isinstance(model, Transforms):
@@ -285,13 +282,10 @@ def separation(model: Model, task: Task) -> float:
 
 def assembled(settings: EnsembleSettings, trained: list[Trained], task: Task) -> Ensemble:
     """The ensemble of trained members, on one scale."""
-    model = models.build(settings, task.spec, task.seed)
+    model = untrained(settings, task.seed, task).eval()
     assert isinstance(model, Ensemble)  # noqa: S101 - the family of these settings
     for number, one in enumerate(trained):
         model.members[number] = one.model
-    if task.roi is not None:
-        model.set_roi(task.roi)
-    model.to(task.device).eval()
     with torch.inference_mode():
         model.standardise(torch.from_numpy(task.standard if len(task.standard) else task.learn).to(task.device))
     return model

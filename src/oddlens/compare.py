@@ -22,15 +22,13 @@ from oddlens.datasets import DataSet, ImageSet
 from oddlens.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
 from oddlens.images import Pixels
-from oddlens.leaderboard import Row, leaderboard, table
+from oddlens.leaderboard import Row
 from oddlens.normals import split_normals
 from oddlens.scoring import fingerprints
 from oddlens.thumbnails import KINDS, SMALLEST, Kind, nearest, shrunk
 
 if TYPE_CHECKING:
     from oddlens.train import Progress
-
-__all__ = ["DETECTORS", "compare", "leaderboard", "table"]
 
 DETECTORS = ("auto", *(family for family in FAMILIES if family != "ensemble"))  # an ensemble needs a plan
 LEAK = 0.95  # AUROC of the smallest thumbnails above which the split is doubted

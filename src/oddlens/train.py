@@ -20,7 +20,7 @@ from oddlens.config import TrainingSettings
 from oddlens.errors import TrainingError
 from oddlens.files import write_bytes
 from oddlens.images import Pixels
-from oddlens.models import Model
+from oddlens.models import Learner, Model
 from oddlens.models.layers import fast_bf16
 from oddlens.optim import Muon
 
@@ -76,7 +76,9 @@ def train(
         forget(folder)
     with torch.no_grad():
         model.prepare(images, settings.seed)
-    history = descend(model, images, pixels, settings, folder, resume, progress, deadline) if model.trains else []
+    history: list[Row] = []
+    if isinstance(model, Learner):
+        history = descend(model, images, pixels, settings, folder, resume, progress, deadline)
     model.eval()
     with torch.no_grad():
         model.fit_closed_form(images, settings.seed)
@@ -84,7 +86,7 @@ def train(
 
 
 def descend(
-    model: Model,
+    model: Learner,
     images: Tensor,
     pixels: Pixels,
     settings: TrainingSettings,
@@ -156,7 +158,7 @@ def rate_factor(schedule: str, progress: float) -> float:
 
 
 def train_epoch(
-    model: Model,
+    model: Learner,
     images: Tensor,
     optimizer: torch.optim.Optimizer,
     full_rates: Sequence[float],
@@ -198,7 +200,7 @@ def train_epoch(
     return float(total) / seen
 
 
-def untrained_loss(model: Model, images: Tensor, seed: int) -> float:
+def untrained_loss(model: Learner, images: Tensor, seed: int) -> float:
     """The loss on some images before any training: what a run that works falls below."""
     model.eval()  # leaves the running means of normalisation alone
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():

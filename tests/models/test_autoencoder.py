@@ -81,6 +81,7 @@ def test_the_score_is_the_mean_squared_error_per_pixel() -> None:
 
 def test_the_loss_is_binary_cross_entropy_of_the_reconstruction() -> None:
     model = models.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
+    assert isinstance(model, models.Learner)
     batch = torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(
         model.loss(batch), nn.functional.binary_cross_entropy(model(batch).reconstruction, batch)
@@ -98,6 +99,7 @@ def test_top_percent_is_the_mean_of_the_largest_errors() -> None:
 def test_denoising_adds_noise_to_the_input_only_while_training() -> None:
     settings = AutoencoderSettings(widths=(8,), latent_dim=4, noise=0.3)
     model = models.build(settings, InputSpec(height=8, width=8, channels=1), seed=0)
+    assert isinstance(model, models.Learner)
     batch = torch.rand(3, 1, 8, 8)
     torch.manual_seed(0)
     losses = {float(model.loss(batch).detach()) for _ in range(4)}

@@ -165,6 +165,7 @@ def compare(
     """A leaderboard of detectors on labelled data, with intervals, seconds and a trivial baseline."""
     with command(as_json, threads) as terminal:
         from oddlens import compare as comparing
+        from oddlens import leaderboard
         from oddlens.config import duration
         from oddlens.datasets import open_dataset
 
@@ -183,8 +184,8 @@ def compare(
         if output is not None:
             from oddlens import figures
 
-            result["files"] = {"figure": str(figures.save(comparing.leaderboard(result), output))}
-        board = comparing.table(result)
+            result["files"] = {"figure": str(figures.save(leaderboard.leaderboard(result), output))}
+        board = leaderboard.table(result)
         terminal.table(f"{result['data']}, normal: {result['normal']}", board.columns, board.rows)
         terminal.result(result, result["notes"])
 

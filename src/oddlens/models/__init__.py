@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from oddlens.config import InputSpec, ModelSettings
-from oddlens.models.base import Model, Scored, ScoringGraph
+from oddlens.models.base import Learner, Model, Scored, ScoringGraph
 from oddlens.models.ensemble import MEMBERS, Ensemble
 
 FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
@@ -16,7 +16,7 @@ FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
     "ensemble": Ensemble,
 }
 
-__all__ = ["FAMILIES", "Model", "Scored", "ScoringGraph", "build", "tensor_shapes"]
+__all__ = ["FAMILIES", "Learner", "Model", "Scored", "ScoringGraph", "build", "tensor_shapes"]
 
 
 def build(settings: ModelSettings, spec: InputSpec, seed: int) -> Model:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oddlens.config import AutoencoderSettings, InputSpec
-from oddlens.models.base import Model, Scored
+from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
@@ -17,7 +17,7 @@ WIDE = 128  # channels above which they are averaged over the whole picture inst
 SAMPLE = 10_000  # training images at most from which the whitening is taken
 
 
-class Autoencoder(Model):
+class Autoencoder(Learner):
     """Convolutional autoencoder with the two seed architectures; see `AutoencoderSettings`.
 
     The anomaly map is the reconstruction error at each pixel (the channels' mean). The anomaly score is its mean over

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,12 @@ class Model(nn.Module, ABC):
     """Base of all families.
 
     Fitting goes through three steps, of which a family has those that it needs: `prepare` looks at the images
-    before any gradient; `loss(batch)` trains by gradients; `fit_closed_form` takes from the images what has a
-    closed form once the network stands. `forward(batch)` scores, written only in operations that export to ONNX
-    with a dynamic batch. Batches are (N, C, H, W) floats, 1.0 being the value range's end; pixels outside the
-    region of interest are 0.
+    before any gradient; the `loss(batch)` of a `Learner` trains by gradients; `fit_closed_form` takes from the
+    images what has a closed form once the network stands. `forward(batch)` scores, written only in operations that
+    export to ONNX with a dynamic batch. Batches are (N, C, H, W) floats, 1.0 being the value range's end; pixels
+    outside the region of interest are 0.
     """
 
-    trains: ClassVar[bool] = True  # by gradients
     settings: ModelSettings
     roi: Tensor  # (H, W) 1 where an image counts, 0 elsewhere
 
@@ -51,10 +50,6 @@ class Model(nn.Module, ABC):
 
     def prepare(self, images: Tensor, seed: int) -> None:
         """Take from the training pixels (N, H, W, C) what the network needs before it learns."""
-
-    def loss(self, batch: Tensor) -> Tensor:
-        """Mean training loss of a batch (N, C, H, W); a scalar."""
-        raise NotImplementedError(f"{type(self).__name__} does not train by gradients")
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Take from the training pixels (N, H, W, C) what has a closed form; the network stands by then."""
@@ -95,6 +90,14 @@ class Model(nn.Module, ABC):
         """(N, H, W) non-negative -> (N,): the mean of the largest `percent` of the region's values."""
         count = max(1, math.ceil(self.roi_pixels * percent / 100))
         return (values * self.roi).flatten(1).topk(count, dim=1).values.mean(dim=1)
+
+
+class Learner(Model):
+    """Base of the families that train by gradients."""
+
+    @abstractmethod
+    def loss(self, batch: Tensor) -> Tensor:
+        """Mean training loss of a batch (N, C, H, W); a scalar."""
 
 
 class ScoringGraph(nn.Module):

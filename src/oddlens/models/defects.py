@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from oddlens import synthetic
 from oddlens.config import DefectsSettings, InputSpec
 from oddlens.images import Pixels
-from oddlens.models.base import Model, Scored
+from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import BatchNorm, pad_to_multiple
 
 SMALLEST = 4  # pixels of the shorter side that the coarsest level has at least
@@ -23,7 +23,7 @@ HEAD_GAIN = 8.0  # by which the last layer learns faster than the others: most p
 BEND = 4.0  # how softly evidence goes over into zero, in logits
 
 
-class Defects(Model):
+class Defects(Learner):
     """A small U-Net that marks defects; see `DefectsSettings`.
 
     It sees the picture at half its size, four pixels as one, beside what each pixel has over its surroundings. Half

@@ -38,7 +38,6 @@ class Dictionary(Model):
     nearest normal ones is standardised by what normal images reach. The map is that of the places.
     """
 
-    trains = False
     settings: DictionarySettings
     usual: Tensor  # (2, 2) mean and spread of the log distance: of the patches, of the light
     usual_places: Tensor  # (2, rows, columns) the same for each place

@@ -35,7 +35,6 @@ class Ensemble(Model):
     reaches in the mean.
     """
 
-    trains = False
     settings: EnsembleSettings
     centre: Tensor  # (M,) mean of each member's scores on normal images
     spread: Tensor  # (M,) their standard deviation

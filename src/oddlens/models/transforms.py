@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oddlens.config import InputSpec, TransformsSettings
-from oddlens.models.base import Model, Scored
+from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16
 
 TURNS = 4  # quarter turns, 0 to 3: the classes
@@ -21,7 +21,7 @@ WHITENED = 2000  # training images whose patches make the first layer
 MEANINGFUL = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
 
 
-class Transforms(Model):
+class Transforms(Learner):
     """A small convolutional network that tells quarter turns apart (Gidaris et al., ICLR 2018; Golan & El-Yaniv 2018).
 
     The anomaly score is the geometric mean, over the four turns of a picture, of the distance of its features to
@@ -132,9 +132,9 @@ class Transforms(Model):
 
     def remark(self, images: Tensor) -> str | None:
         """Whether turning means anything for these pictures, judged on pixels (N, H, W, C) that it did not learn."""
-        accuracy = self.accuracy(images)
         if not looks_the_same_turned(self.roi.bool().cpu().numpy()):
             return "the region of interest by itself tells how a picture was turned: prefer another detector"
+        accuracy = self.accuracy(images)
         told = f"quarter turns of held-out pictures are told apart with {accuracy:.0%} accuracy (chance 25%)"
         if accuracy >= MEANINGFUL:
             return told
