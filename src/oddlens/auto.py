@@ -38,6 +38,7 @@ from oddlens.train import Progress, Row
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
 RESERVE = 0.05  # share of the budget kept for what nobody foresees
+SAVING = 3.0  # seconds of it kept for finding the threshold and writing the file
 MOST = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
 LITTLE = 0.2  # weight below which a member is left out
 WEIGHED = 150  # pictures on which that is found out; each is turned four ways

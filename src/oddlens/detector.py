@@ -144,7 +144,7 @@ class Detector:
             TrainingError: training broke down.
         """
         try:
-            from oddlens.auto import RESERVE, Task, fitted
+            from oddlens.auto import RESERVE, SAVING, Task, fitted
             from oddlens.backends.torch import TorchBackend, resolve_device
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
@@ -170,7 +170,7 @@ class Detector:
         scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
         task = Task(
             pixels[learn], pixels[standard], spec, roi, device, training.seed,
-            to_score=len(scored) + len(hold), deadline=started + self._budget(wanted) * (1 - RESERVE),
+            to_score=len(scored) + len(hold), deadline=started + self._budget(wanted) * (1 - RESERVE) - SAVING,
             folder=folder, resume=resume, progress=progress,
         )  # fmt: skip
         found = fitted(wanted, training, task, pixels[hold])
