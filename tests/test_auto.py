@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from oddlens.config import (
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, DataError, SettingsError
 from oddlens.images import Pixels
+from oddlens.models import Model
 
 
 def arrows(count: int, seed: int = 0) -> Pixels:
@@ -152,8 +154,24 @@ def test_symmetric_pictures_count_mirrored_as_normal() -> None:
 
 def test_large_pictures_are_searched_for_defects() -> None:
     pictures = np.zeros((200, 96, 96, 1), dtype=np.uint8)
-    families = [settings.family for settings in auto.chosen(task(pictures))[0]]
-    assert families == ["dictionary", "defects"]
+    titles = [auto.title(settings) for settings in auto.chosen(task(pictures))[0]]
+    assert titles == ["dictionary", "defects at 1/2 of the size", "defects"]
+
+
+def test_members_that_learn_share_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def trained(model: Model, member: Member, task: auto.Task, number: int, deadline: float) -> auto.Trained:
+        given.append(deadline - time.perf_counter())
+        model.eval()
+        return auto.Trained(member, model, [])
+
+    monkeypatch.setattr(auto, "train_member", trained)
+    monkeypatch.setattr(auto, "weighed", lambda model, task: (1.0, "weight 1"))
+    monkeypatch.setattr(auto, "scoring_seconds", lambda members, task: 10.0 * len(members))
+    pictures = np.random.default_rng(0).integers(0, 255, (120, 80, 80, 1), dtype=np.uint8)
+    auto.train_auto(task(pictures, deadline=time.perf_counter() + 130))
+    assert given[1:] == pytest.approx([50, 100], abs=5)  # half of what scoring all three leaves; then all of it
 
 
 def test_the_weight_follows_from_how_well_turns_are_told() -> None:

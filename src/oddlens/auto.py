@@ -111,24 +111,32 @@ def train_auto(task: Task) -> Fitted:
     """
     candidates, reasons = chosen(task)
     trained: list[Trained] = []  # each with the weight that it was found worth
+    untried = [untrained(settings, task.seed, task) for settings in candidates]
     for settings in candidates:
         training = TRAINING[settings.family].model_copy(update={"seed": task.seed})
-        started = time.perf_counter()
-        model = untrained(settings, task.seed, task)
-        deadline = task.deadline - scoring_seconds([model, *(one.model for one in trained)], task)
-        if isinstance(model, Learner) and deadline - started < LEAST and trained:
-            reasons.append(f"{settings.family}: left out, since the budget leaves no time for it")
+        left = task.deadline - scoring_seconds([*untried, *(one.model for one in trained)], task)
+        started, learners = time.perf_counter(), sum(isinstance(model, Learner) for model in untried)
+        share, model = (left - started) / max(1, learners), untried.pop(0)
+        if isinstance(model, Learner) and share < LEAST and trained:
+            reasons.append(f"{title(settings)}: left out, since the budget leaves no time for it")
             continue
-        one = train_member(model, Member(model=settings, training=training), task, len(trained), deadline)
+        one = train_member(model, Member(model=settings, training=training), task, len(trained), started + share)
         weight, why = weighed(one.model, task)
-        reasons.append(f"{settings.family}: {time.perf_counter() - started:.0f} s of fitting; {why}")
+        reasons.append(f"{title(settings)}: {time.perf_counter() - started:.0f} s of fitting; {why}")
         paced = training.model_copy(update={"pace": tuple(row["progress"] for row in one.history)})
         trained.append(replace(one, member=one.member.model_copy(update={"weight": weight, "training": paced})))
     best = max(one.member.weight for one in trained)
     kept = [one for one in trained if one.member.weight >= min(LITTLE, best)]
-    reasons += [f"{one.member.model.family}: left out, since it would add little" for one in trained if one not in kept]
+    reasons += [f"{title(one.member.model)}: left out, since it would add little" for one in trained if one not in kept]
     plan = EnsembleSettings(members=tuple(one.member for one in kept))
     return Fitted(assembled(plan, kept, task), plan, longest(kept), tuple(reasons))
+
+
+def title(settings: MemberModel) -> str:
+    """What a member is called in the reasons: its family, and its scale where it is not the pictures' own."""
+    if isinstance(settings, DefectsSettings) and settings.shrink > 1:
+        return f"{settings.family} at 1/{settings.shrink} of the size"
+    return settings.family
 
 
 def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
@@ -179,12 +187,17 @@ def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     lone = [f"members: {len(task.standard)} images apart from the training ones are too few to weigh several"] * few
     if max(spec.height, spec.width) > SMALL:
         why = f"{size} are searched for local defects (more than {SMALL} px) by dictionary and defects"
-        return [DefectsSettings()] if few else [DictionarySettings(score="local"), DefectsSettings()], [why, *lone]
+        candidates: list[MemberModel] = [
+            DictionarySettings(score="local"),
+            DefectsSettings(shrink=2),
+            DefectsSettings(),
+        ]
+        return candidates[-1:] if few else candidates, [why, *lone]
     ratio = mirrored_distance(task.learn, task.seed)
     mirror = ratio <= ALIKE and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
     why = f"{size} are taken for one object each (up to {SMALL} px), by dictionary and transforms"
     told = f"mirroring: mirrored pictures {'count' if mirror else 'do not count'} as normal"
-    candidates: list[MemberModel] = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
+    candidates = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
     if not looks_the_same_turned(task.roi):
         lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
     reasons = [why, f"{told}: they lie {ratio:.2f} times as far from the others", *lone]
@@ -245,7 +258,8 @@ def scoring_seconds(members: list[Model], task: Task) -> float:
             started = time.perf_counter()
             model(batch)
             once = (time.perf_counter() - started) / len(pixels)
-            total += once * (task.to_score + 2 * len(task.standard) + model.visits(len(task.learn)))
+            judged = len(task.standard) + 2 * min(WEIGHED, len(task.standard))
+            total += once * (task.to_score + judged + model.visits(len(task.learn)))
     return total
 
 

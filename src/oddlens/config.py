@@ -116,11 +116,13 @@ class TransformsSettings(Settings):
 class DefectsSettings(Settings):
     """The defects family: a network that segments synthetic defects pasted into normal images.
 
-    `widths` are the channels of its levels, from half the picture's size on, each level half the one before; small
-    pictures use the first few. `top_percent` is the share of the map whose mean is the anomaly score.
+    `shrink` is the number of pixels each way whose mean it sees as one: more finds large defects, 1 small ones.
+    `widths` are the channels of its levels, from half the picture's (shrunk) size on, each level half the one before;
+    small pictures use the first few. `top_percent` is the share of the map whose mean is the anomaly score.
     """
 
     family: Literal["defects"] = "defects"
+    shrink: int = Field(1, ge=1, le=8)
     widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((32, 64, 96, 128, 128), min_length=1, max_length=8)
     top_percent: float = Field(0.5, gt=0, le=100)
 

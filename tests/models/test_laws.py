@@ -39,6 +39,7 @@ FORMS: dict[str, ModelSettings] = {
     "autoencoder-pooling-latent": AutoencoderSettings(architecture="pooling", widths=(8, 16), score="latent"),
     "defects": DefectsSettings(widths=(8, 16)),
     "defects-one-level": DefectsSettings(widths=(8,), top_percent=10),
+    "defects-shrunk": DefectsSettings(widths=(8, 16), shrink=2),
     "dictionary": DictionarySettings(atoms=20),
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),

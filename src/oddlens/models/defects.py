@@ -20,24 +20,28 @@ COARSE = 4  # pixels a side whose mean is one value of the surroundings
 FAINT = 0.003  # of the value range: detail so faint is not made to look like more
 RARE = 5.0  # how much more a defect's pixel counts in training than a clean one
 HEAD_GAIN = 8.0  # by which the last layer learns faster than the others: most pixels are no defect, soon learnt
+ELSEWHERE = 0.5  # how much the evidence in the rest of the picture counts at a place: defects are seldom alone
 BEND = 4.0  # how softly evidence goes over into zero, in logits
 
 
 class Defects(Learner):
     """A small U-Net that marks defects; see `DefectsSettings`.
 
-    It sees the picture at half its size, four pixels as one, beside what each pixel has over its surroundings. Half
+    It sees the (shrunk) picture at half its size, four pixels as one, beside what each has over its surroundings. Half
     of each training batch gets fresh synthetic defects, made from the normal images themselves; the other
-    half stays clean. The anomaly map is the evidence (logits, bent smoothly into positive numbers), the anomaly score
-    the mean of its largest `top_percent`.
+    half stays clean. Evidence is the logits, bent smoothly into positive numbers: the anomaly score is the mean of its
+    largest `top_percent`, the anomaly map it and half its mean over the picture.
     """
+
+    settings: DefectsSettings
 
     def __init__(self, settings: DefectsSettings, spec: InputSpec) -> None:
         super().__init__(spec)
         self.settings, self.top_percent = settings, settings.top_percent
-        shorter = min(spec.height, spec.width) // 2
+        shorter = min(spec.height, spec.width) // (2 * settings.shrink)
         levels = 1 + sum(shorter >> level >= SMALLEST for level in range(1, len(settings.widths)))
-        self.multiple = max(COARSE, 2**levels)
+        self.multiple = settings.shrink * max(COARSE, 2**levels)
+        self.finest = 2 * settings.shrink  # pixels a side that are one value of the evidence
         widths = settings.widths[:levels]
         self.enter = convolution(8 * spec.channels, widths[0])
         self.down = nn.ModuleList(
@@ -50,11 +54,13 @@ class Defects(Learner):
             nn.init.zeros_(parameter)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1, h, w): evidence for a defect, at half the (padded) size."""
-        padded = pad_to_multiple(batch, self.multiple)
-        detail = padded - surroundings(padded)
+        """(N, C, H, W) -> (N, 1, h, w): evidence for a defect, at half the (padded and shrunk) size."""
+        picture = pad_to_multiple(batch, self.multiple)
+        if self.settings.shrink > 1:
+            picture = F.avg_pool2d(picture, self.settings.shrink)
+        detail = picture - surroundings(picture)
         usual = torch.sqrt(detail.square().mean(dim=(1, 2, 3), keepdim=True) + FAINT**2)
-        finest = F.pixel_unshuffle(torch.cat([padded, detail / usual], dim=1), 2)
+        finest = F.pixel_unshuffle(torch.cat([picture, detail / usual], dim=1), 2)
         levels = [self.enter(finest)]
         for step in self.down:
             levels.append(step(F.max_pool2d(levels[-1], 2)))
@@ -68,7 +74,7 @@ class Defects(Learner):
         """Cross-entropy of the marked pixels, and of the images by their score; on fresh defects."""
         damaged, masks = self.damage(mirrored(batch) if self.roi_pixels == self.roi.numel() else batch)
         logits = self.logits(photographed(damaged, self.roi)).float()
-        targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), 2)
+        targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.finest)
         weights = 1 + (RARE - 1) * targets
         pixels = F.binary_cross_entropy_with_logits(logits, targets, weights) / weights.mean()
         images = F.binary_cross_entropy_with_logits(self.strongest(logits), targets.amax(dim=(1, 2, 3)))
@@ -92,10 +98,13 @@ class Defects(Learner):
 
     def forward(self, batch: Tensor) -> Scored:
         """Score a batch (N, C, H, W) by its evidence for defects."""
-        logits = F.interpolate(self.logits(batch), scale_factor=2.0, mode="bilinear", align_corners=False)
+        found, scale = self.logits(batch), float(self.finest)
+        logits = F.interpolate(found, scale_factor=scale, mode="bilinear", align_corners=False)
         logits = logits[:, 0, : self.spec.height, : self.spec.width]
-        anomaly_map = 0.5 * (logits + torch.sqrt(logits * logits + BEND**2)) * self.roi
-        return Scored(self.top_mean_over_roi(anomaly_map, self.top_percent), anomaly_map, None)
+        evidence = 0.5 * (logits + torch.sqrt(logits * logits + BEND**2)) * self.roi
+        everywhere = self.mean_over_roi(evidence)[:, None, None]
+        anomaly_map = (evidence + ELSEWHERE * everywhere) * self.roi
+        return Scored(self.top_mean_over_roi(evidence, self.top_percent), anomaly_map, None)
 
 
 def convolution(before: int, after: int) -> nn.Sequential:

@@ -1,0 +1,72 @@
+"""Development sets, on which settings are chosen: made of training images alone, so that no test image is looked at.
+
+    python benchmarks/development.py cifar10 dog --data DIR -o dog.npz
+    oddlens compare dog.npz --normal 5 --detectors dictionary,transforms,auto
+
+Of one class's training images most are for training; the others, with training images of the other classes as
+anomalies, are for testing. For magnetic tiles the set `magnetic-tile-dev` is such a test part:
+
+    oddlens fit DIR/magnetic-tile -o mt.safetensors && oddlens eval mt.safetensors DIR/magnetic-tile-dev
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.datasets import open_dataset
+from oddlens.datasets.image_set import ImageSet
+from oddlens.errors import OddlensError
+from oddlens.files import write_bytes
+
+LEARNT = 0.8  # share of the normal class's training images that are trained on
+OF_EACH = 150  # anomalies of each other class
+
+
+def development(train: ImageSet, normal: str, seed: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Split training images of all classes into the four arrays of a labelled set; classes become numbers."""
+    rng = np.random.default_rng(seed)
+    kinds = np.array(train.kinds)
+    classes = sorted(set(train.kinds))
+    order = {kind: rng.permutation(np.flatnonzero(kinds == kind)) for kind in classes}
+    cut = int(LEARNT * len(order[normal]))
+    shown = [order[normal][cut:], *(order[kind][:OF_EACH] for kind in classes if kind != normal)]
+    parts = {"train": order[normal][:cut], "test": np.concatenate(shown)}
+    pixels, numbers = train.load(train.choose_spec(None)), np.searchsorted(classes, kinds)
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for part, chosen in parts.items():
+        arrays |= {f"x_{part}": pixels[chosen], f"y_{part}": numbers[chosen]}
+    return arrays
+
+
+def main(words: list[str]) -> int:
+    """Write the set, and say what the normal class is called in it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("source", help="name of a data set")
+    parser.add_argument("normal", help="the class that is normal")
+    parser.add_argument("--data", type=Path, help="folder of data sets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", dest="out", type=Path, required=True, help="the .npz file to write")
+    options = parser.parse_args(words)
+    try:
+        train = open_dataset(options.source, data_dir=options.data).train
+        if options.normal not in train.kinds:
+            parser.error(f"{options.source} has no class {options.normal}: {', '.join(sorted(set(train.kinds)))}")
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **development(train, options.normal, options.seed))
+        write_bytes(options.out, file.getvalue())
+    except OddlensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    number = sorted(set(train.kinds)).index(options.normal)
+    print(f"{options.out}: {options.normal} is class {number}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
