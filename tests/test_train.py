@@ -159,6 +159,19 @@ def test_a_learning_rate_that_is_far_too_large_is_noticed(digit_pixels: Pixels) 
         train.train(model, digit_pixels, TrainingSettings(epochs=5, learning_rate=5.0, precision="fp32"), CPU)
 
 
+def test_a_rough_beginning_of_a_few_steps_is_no_breakdown(digit_pixels: Pixels) -> None:
+    class Rough(Autoencoder):
+        steps = 0
+
+        def loss(self, batch: torch.Tensor) -> torch.Tensor:
+            self.steps += self.training
+            return super().loss(batch) * (3 if self.training and self.steps <= 8 else 1)
+
+    model = Rough(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
+    history = train.train(model, digit_pixels[:256], TrainingSettings(epochs=2, batch_size=32), CPU)
+    assert history[0]["loss"] > train.WORSE * history[1]["loss"]
+
+
 def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixels) -> None:
     """Grey pictures come first, and even an untrained network gives grey: the others must count too."""
     pixels = digit_pixels[:1200].copy()
