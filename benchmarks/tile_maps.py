@@ -1,8 +1,8 @@
 """One picture of the anomaly maps that several detectors give for the same defective and good images.
 
 Images are chosen by their place in the set, never by a result: the first two of each kind of defect, and good ones at
-even distances. Each detector's maps have a colour scale of its own, with what 99 of 100 held-out good images stay below
-(`Detector.map_level`) in its middle: bright is beyond it.
+even distances. All maps are on the calibrated scale (`oddlens.heatmaps`): what is outlined lies above the level that
+held-out good images keep to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from oddlens import heatmaps
 from oddlens.datasets import ImageSet, open_dataset
 from oddlens.detector import Detector
 from oddlens.errors import DataError
@@ -29,6 +30,7 @@ __all__ = ["draw", "save"]
 
 PER_KIND, GOOD = 2, 10
 SIDE, LABEL, LINE = 1.0, 1.15, 0.17  # inches: an image's longer side, the names at the left, a line of text
+SCALE = 1.6  # inches
 Map = npt.NDArray[np.float32]
 
 
@@ -40,13 +42,6 @@ class Judged:
     maps: list[Map]
     flagged: npt.NDArray[np.bool_]
     level: float
-
-    @property
-    def colours(self) -> tuple[float, float]:
-        """The ends of the colour scale: the lowest value shown, and as far above the level as that is below it."""
-        low = min(float(each.min()) for each in self.maps)
-        reach = max(self.level - low, 1e-12)
-        return self.level - reach, self.level + reach
 
 
 def draw(files: Mapping[str, Path], source: str | Path) -> Figure:
@@ -101,12 +96,12 @@ def sheet(images: ImageSet, judged: Sequence[Judged]) -> Figure:
         page.text(MARGIN, top, f"{title} test images (✗ wrongly judged)", size=HEADING, weight="bold")
         rows(page, images, judged, block, cells, (top + 0.3, height, step))
         top += used
-    room = (width - 2 * MARGIN - LABEL) / len(judged)
-    page.text(MARGIN, top + 0.06, "scales", size=SMALL, color=MUTED)
-    for place, each in enumerate(judged):
-        colour_bar(page, MARGIN + LABEL + place * room, top + 0.08, room, each)
-    note = "In the middle of a scale: what the largest value of a map stays below on 99 of 100 held-out good images."
-    page.text(MARGIN + LABEL, top + 0.45, note, size=SMALL, color=MUTED)
+    page.text(MARGIN, top + 0.06, "scale", size=SMALL, color=MUTED)
+    page.picture(MARGIN + LABEL, top + 0.08, (SCALE, 0.09), heatmaps.scale(300, 18) / 255)
+    for share, text in ((0.0, "0"), (0.5, "level"), (1.0, "2×")):
+        page.text(MARGIN + LABEL + share * SCALE, top + 0.2, text, size=SMALL, ha="center", color=INK)
+    note = "The level: what a map's largest value stays at or below on all but 1% of good images. Outlined: above it."
+    page.text(MARGIN + LABEL + SCALE + 3 * GAP, top + 0.06, note, size=SMALL, color=MUTED)
     return page.figure
 
 
@@ -130,8 +125,7 @@ def rows(
             outline(drawn.axes, mask, image.shape)
         below = top + LINE + height + 2 * GAP
         for each in judged:
-            low, high = each.colours
-            page.picture(left, below, cell, each.maps[i], cmap="inferno", vmin=low, vmax=high)
+            page.picture(left, below, cell, heatmaps.overlay(image, each.maps[i], each.level, peak) / 255)
             verdict(page, left, below + cell[1] + 0.03, bool(each.flagged[i]), bool(images.labels[i]))
             below += height + LINE + GAP
     page.text(MARGIN, top + LINE + height / 2, "image", va="center", color=MUTED)
@@ -144,13 +138,3 @@ def verdict(page: Sheet, left: float, top: float, flagged: bool, defective: bool
     """The verdict in a sign and a word, and whether it is wrong."""
     word, colour = ("▲ anomaly", ANOMALY) if flagged else ("● normal", NORMAL)
     page.text(left, top, word + " ✗" * (flagged != defective), size=SMALL, color=colour, weight="bold")
-
-
-def colour_bar(page: Sheet, left: float, top: float, room: float, judged: Judged) -> None:
-    """A detector's colour scale with its level marked."""
-    low, high = judged.colours
-    width = min(1.6, room / 3)
-    page.picture(left, top, (width, 0.09), np.linspace(0, 1, 200)[None], cmap="inferno", vmin=0, vmax=1)
-    for share, value, side in ((0, low, "left"), (0.5, judged.level, "center"), (1, high, "right")):
-        page.text(left + share * width, top + 0.12, f"{value:.2g}".replace("-", "−"), size=SMALL, ha=side)
-    page.text(left + width + GAP, top + 0.045, judged.name, room - width - 2 * GAP, SMALL, va="center", color=INK)

@@ -46,14 +46,11 @@ def test_maps_are_drawn_of_images_chosen_by_their_place_alone(woven: tuple[Path,
     assert len(set(chosen.names)) == len(chosen) == 20
 
 
-def test_the_middle_of_the_colours_is_the_calibrated_level(woven: tuple[Path, Path]) -> None:
+def test_maps_come_at_the_images_own_size_with_the_calibrated_level(woven: tuple[Path, Path]) -> None:
     folder, file = woven
     detector, test = Detector.load(file), open_dataset(folder).test
     judged = tile_maps.judge("autoencoder", detector, test.subset(tile_maps.choose(test)))
-    low, high = judged.colours
-    assert detector.map_level is not None
-    assert (low + high) / 2 == pytest.approx(detector.map_level)
-    assert low == pytest.approx(min(float(each.min()) for each in judged.maps))
+    assert judged.level == detector.map_level
     assert judged.maps[0].shape == test.image(0).shape[:2]
     assert judged.flagged.tolist() == detector.predict(test.subset(tile_maps.choose(test))).label.astype(bool).tolist()
 
@@ -62,7 +59,7 @@ def test_the_picture_of_maps_shows_every_image_and_every_map(woven: tuple[Path, 
     folder, file = woven
     figure = tile_maps.draw({"one": file, "two": file}, folder)
     pictures = [axes for axes in figure.axes if axes.images]
-    assert len(pictures) == 20 * (1 + 2) + 2  # and two scales
+    assert len(pictures) == 20 * (1 + 2) + 1  # and the scale
     outlined = [axes for axes in pictures if axes.collections]
     assert len(outlined) == 10
     tile_maps.save(figure, tmp_path / "maps.png")

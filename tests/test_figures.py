@@ -307,6 +307,26 @@ def test_a_loss_that_was_not_measured_in_every_epoch_keeps_its_place() -> None:
     assert [list(np.asarray(line.get_xdata())) for line in figure.axes[0].lines] == [[1, 2], [2]]
 
 
+def test_maps_on_the_calibrated_scale_are_calm_below_the_level_and_outlined_above() -> None:
+    highest = float(MAPS[0].max())
+    for level, outlined in ((2 * highest, False), (highest / 2, True)):
+        figure = figures.verdict_rows([example()], 255, level=level)
+        assert any(axes.collections for axes in figure.axes) == outlined
+        assert any("normal images keep to" in text for text in texts(figure))
+        original, _, mapped, scale = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+        assert mapped.shape[-1] == scale.shape[-1] == 3
+        quiet = MAPS[0] < level / 2
+        assert mapped[quiet].std(axis=-1).max() == pytest.approx(0, abs=1e-6)  # as grey as the original
+        assert (mapped[MAPS[0] > level].std(axis=-1) > 0.05).all()
+        assert original.shape == MAPS[0].shape
+
+
+def test_the_alarm_of_a_stream_is_marked() -> None:
+    figure = figures.drift_curve([0.0, 0.5, 2.2, 1.0], 2.0, 2)
+    assert "raised at image 3" in texts(figure)
+    assert "raised" not in " ".join(texts(figures.drift_curve([0.0, 0.5], 2.0, None)))
+
+
 def test_nothing_to_draw_is_one_clear_line() -> None:
     draws: list[Callable[[], Figure]] = [
         lambda: figures.reconstructions(DIGITS[:0], REBUILT[:0], 255),
@@ -314,6 +334,7 @@ def test_nothing_to_draw_is_one_clear_line() -> None:
         lambda: figures.score_histogram({"bad": np.ones(3)}, {}, "good"),
         lambda: figures.roc({}),
         lambda: figures.training_curve([]),
+        lambda: figures.drift_curve([], 2.0, None),
     ]
     for draw in draws:
         with pytest.raises(DataError, match=r"^there are no [a-z ]+ to draw: found 0, give at least one$"):
@@ -325,6 +346,8 @@ def all_kinds() -> list[Figure]:
     return [
         figures.reconstructions(DIGITS[:3], REBUILT[:3], 255, ["1", "2", "3"], "Digits"),
         figures.verdict_rows([example(mask=MAPS[0] > 0.01), example(1, 0.5)], 255, "Digits"),
+        figures.verdict_rows([example(), example(1, 0.5)], 255, "Digits", level=float(MAPS[0].max()) / 2),
+        figures.drift_curve([0.1, 0.3, 2.1, 2.4], 2.0, 2),
         figures.score_histogram({"good": scores[:2], "bad": scores[2:]}, {"a": 0.2, "b": 0.25}, "good"),
         figures.roc({"one": (labels, scores)}, {"a": (0.5, 0.5)}),
         figures.training_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 0.01}]),

@@ -227,6 +227,18 @@ def onnx_metadata(manifest: Manifest, tensors: Tensors) -> dict[str, str]:
     return {"oddlens": sealed(manifest, kept), "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode()}
 
 
+def save_onnx(path: Path, graph: Path, manifest: Manifest, tensors: Tensors) -> Path:
+    """Write the exported graph of one `.onnx` file with another manifest and other statistics, in one step.
+
+    Raises:
+        DataNotFoundError, ArtifactError: the graph's file is gone or damaged.
+        OddlensError: the file cannot be written.
+    """
+    from oddlens.backends.onnx import with_metadata
+
+    return write_bytes(path, with_metadata(read_file(graph), onnx_metadata(manifest, tensors), graph))
+
+
 def read_onnx_metadata(path: Path, metadata: dict[str, str]) -> tuple[Manifest, Tensors]:
     """Manifest and statistics from an exported graph's metadata.
 

@@ -22,6 +22,7 @@ from oddlens.config import DecisionSettings
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 DEFAULT_RATE = 0.01
+SURE = 0.95  # the confidence that a promise is usually asked to have, if any
 _ROUNDING = Decimal("1e-40")  # a chance that equals the doubt allowed must not exceed it by its fiftieth digit
 
 Scores = npt.NDArray[np.float64]
@@ -155,6 +156,36 @@ def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores
     return (1 + len(calibration) - below) / (len(calibration) + 1)
 
 
+def discoveries(ranks: npt.ArrayLike, n: int, rate: float) -> int:
+    """The largest rank that is flagged where, among all that is flagged, at most `rate` shall be normal on average.
+
+    Benjamini and Hochberg's procedure on conformal p-values, whose dependence it bears (Bates et al., Annals of
+    Statistics 2023). `ranks` (N,) are 1 + how many of the n calibration scores are at or above each image's score:
+    p-values times n + 1, in whole numbers, so that nothing is rounded. 0 where nothing is flagged.
+
+    >>> discoveries([1, 1, 50, 100], 99, 0.05), discoveries([1, 30, 50, 100], 99, 0.01)
+    (1, 0)
+    """
+    _check_share("false discovery rate", rate)
+    asked = Fraction(str(rate))
+    ordered = np.sort(np.asarray(ranks, dtype=np.int64))
+    for place in range(len(ordered), 0, -1):
+        rank = int(ordered[place - 1])
+        if rank * len(ordered) * asked.denominator <= asked.numerator * place * (n + 1):
+            return rank
+    return 0
+
+
+def fewest_discoveries(count: int, n: int, rate: float) -> int:
+    """How many of `count` images must lie beyond all n calibration scores before `discoveries` flags any.
+
+    >>> fewest_discoveries(1000, 99, 0.05), fewest_discoveries(1000, 9, 0.05)
+    (200, 2000)
+    """
+    _check_share("false discovery rate", rate)
+    return math.ceil(count / (Fraction(str(rate)) * (n + 1)))
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """Everything that turns an anomaly score into a verdict.
@@ -229,7 +260,31 @@ class Decision:
         """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
         if not self.calibration_scores.size:
             return np.full(_scores(scores, "score").shape, np.nan)
-        return p_values(self.calibration_scores, scores)
+        found: Scores = self.ranks(scores) / (self._n_calibration() + 1)
+        return found
+
+    def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """(N,) whole numbers: 1 + how many of the n calibration scores are at or above each score.
+
+        Raises:
+            StateError: there are no calibration images.
+        """
+        below = np.searchsorted(self.calibration_scores, _scores(scores, "score"), side="left")
+        return np.asarray(1 + self._n_calibration() - below, dtype=np.int64)
+
+    def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
+        """The threshold above which, among these images' scores (N,), at most `rate` are normal on average.
+
+        It depends on all the scores: the more of them lie far out, the lower it is. Infinite where none is flagged.
+
+        Raises:
+            StateError: there are no calibration images.
+        """
+        n = self._n_calibration()
+        largest = discoveries(self.ranks(scores), n, rate)
+        if largest == 0:
+            return math.inf
+        return float(self.calibration_scores[n - largest]) if largest <= n else -math.inf
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Scores (N,) -> labels (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
@@ -255,6 +310,46 @@ class Decision:
             f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {_images(n)}; "
             f"the realised rate lies between {low} and {high} in 95% of such calibrations."
         )
+
+    def outlook(self) -> str:
+        """One sentence: the best that these calibration images can promise, and what a stricter promise takes.
+
+        Raises:
+            StateError: there are no calibration images, or no rate was asked for and none can be chosen.
+        """
+        n, stricter = self._n_calibration(), self.stricter_rate
+        best = _percent(smallest_rate(n), 2, ROUND_CEILING)
+        sure = _percent(smallest_rate(n, SURE), 2, ROUND_CEILING)
+        needed = images_needed(stricter, self.settings.confidence)
+        more = f"takes {needed}, {needed - n} more" if needed > n else f"takes {needed}: change it without training"
+        asked = "" if self.settings.confidence is None else f" with {_percent(self.settings.confidence)} confidence"
+        return (
+            f"{_images(n)} can promise {best} at best on average, {sure} with {_percent(SURE)} confidence; "
+            f"{_percent(stricter)}{asked} {more}."
+        )
+
+    @property
+    def stricter_rate(self) -> float:
+        """Half of the present false-alarm rate: the next one to think of."""
+        return float(Decimal(str(self.false_alarm_rate)) / 2)
+
+    def guarantee(self) -> dict[str, object]:
+        """What `promise` and `outlook` say, in numbers: for JSON.
+
+        Raises:
+            StateError, CalibrationError: as `threshold`.
+        """
+        n, confidence = int(self.calibration_scores.size), self.settings.confidence
+        promised = self.settings.method == "conformal"
+        return {
+            "kind": "none" if not promised else "on average" if confidence is None else "with confidence",
+            "confidence": confidence,
+            "false_alarm_rate": self.false_alarm_rate,
+            "realised_range": list(realised_range(n, self._conformal_rank())) if promised else None,
+            "smallest_rate": smallest_rate(n, confidence) if n else None,
+            "stricter_rate": self.stricter_rate,
+            "more_images_for_it": max(0, images_needed(self.stricter_rate, confidence) - n),
+        }
 
     def _no_promise(self) -> str:
         about = f"The threshold is percentile {self.settings.train_percentile:g} of the training scores"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from oddlens import artifact
 from oddlens.artifact import DataSummary, Manifest
 from oddlens.backends import Backend, Outputs
-from oddlens.calibration import Decision
+from oddlens.calibration import Decision, promised_rank
 from oddlens.config import (
     TRAINING,
     AutoSettings,
@@ -31,7 +31,7 @@ from oddlens.config import (
     parse_model,
 )
 from oddlens.datasets import ImageSet
-from oddlens.errors import DataError, MissingExtraError, SettingsError, StateError
+from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
 from oddlens.images import Pixels, read_roi
 from oddlens.normals import Images, as_image_set, describe, normal_images, split_normals
 from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches, score_batches
@@ -44,6 +44,7 @@ Scores = npt.NDArray[np.float64]
 
 AUTO_SIDE = 192  # longer side that `auto` gives pictures at most: small defects need more than the usual 128
 BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
+CALIBRATION = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints")
 TRAINING_SCORED = 500  # training images at most that are scored where scoring one is not nearly free
 
 
@@ -113,6 +114,7 @@ class Detector:
         self.device = device
         self.budget = budget
         self.loaded = False
+        self.exported: Path | None = None  # the .onnx file that it was loaded from
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -146,6 +148,7 @@ class Detector:
         try:
             from oddlens.auto import RESERVE, SAVING, Task, fitted
             from oddlens.backends.torch import TorchBackend, resolve_device
+            from oddlens.models.base import leaving_itself_out
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
         if self.loaded:
@@ -177,8 +180,10 @@ class Detector:
         self.backend_: Backend = TorchBackend(found.model, device)
         self._roi = roi
         learned = np.sort(fingerprints(np.concatenate([task.learn, task.standard])))
+        with leaving_itself_out(found.model):
+            seen = anomaly_scores(self.backend_, in_batches(pixels[scored], batch_size(spec)))
         self._statistics: artifact.Tensors = {
-            "training.scores": np.sort(anomaly_scores(self.backend_, in_batches(pixels[scored], batch_size(spec)))),
+            "training.scores": np.sort(seen),
             "training.fingerprints": learned,
         }
         self._manifest = Manifest(
@@ -203,8 +208,12 @@ class Detector:
         self.seconds_ = {"fit": round(time.perf_counter() - started, 3)}
         return self._calibrate(pixels[hold], decision, "held out of the training images")
 
-    def calibrate(self, images: Images, *, decision: DecisionSettings | None = None, source: str = "") -> Detector:
+    def calibrate(
+        self, images: Images, *, decision: DecisionSettings | None = None, source: str = "", add: bool = False
+    ) -> Detector:
         """Make the decision anew from normal images that the detector was not trained on.
+
+        With `add`, they join the calibration images that it has; those that are among them already count once.
 
         Raises:
             StateError: the detector is not fitted.
@@ -220,11 +229,28 @@ class Detector:
                 f"{int(seen.sum())} of {len(seen)} calibration images were trained on, {first} first, so that "
                 "their scores say nothing about new ones; give images that the detector has not seen"
             )
-        return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images))
+        if add:
+            pixels = pixels[~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])]
+        return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images), add)
 
-    def _calibrate(self, pixels: Pixels, decision: DecisionSettings, source: str) -> Detector:
+    def decide(self, decision: DecisionSettings) -> Detector:
+        """Change the decision and nothing else: no score moves.
+
+        Raises:
+            StateError: the detector is not fitted, or lacks the scores that the decision is made from.
+            CalibrationError: its calibration images cannot promise the asked rate; the decision stays as it was.
+        """
+        self._fitted()
+        made = Decision(decision, self._statistics["calibration.scores"], self._statistics["training.scores"])
+        made.threshold  # noqa: B018 - refused before anything changes
+        self.decision_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
+        return self
+
+    def _calibrate(self, pixels: Pixels, decision: DecisionSettings, source: str, add: bool = False) -> Detector:
         started = time.perf_counter()
-        scores, peaks = [np.empty(0)], [np.empty(0)]
+        before = {name: self._statistics[name] if add else np.empty(0) for name in CALIBRATION}
+        scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
+        prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(pixels)]
         for outputs in score_batches(self._fitted(), in_batches(pixels, batch_size(self.spec))):
             scores.append(outputs.anomaly_score)
             if outputs.anomaly_map is not None:
@@ -233,12 +259,13 @@ class Detector:
             **self._statistics,
             "calibration.scores": np.sort(np.concatenate(scores)),
             "calibration.map_peaks": np.sort(np.concatenate(peaks)),
-            "calibration.fingerprints": np.sort(fingerprints(pixels)),
+            "calibration.fingerprints": np.sort(np.concatenate(prints)),
         }
         made = Decision(decision, statistics["calibration.scores"], statistics["training.scores"])
-        if len(pixels):
+        count = len(statistics["calibration.scores"])
+        if count:
             made.threshold  # noqa: B018 - a promise that cannot be kept is refused before anything changes
-        data = self._manifest.data.model_copy(update={"n_calibration": len(pixels), "calibration_source": source})
+        data = self._manifest.data.model_copy(update={"n_calibration": count, "calibration_source": source})
         self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
         self.decision_, self._statistics = made, statistics
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
@@ -271,11 +298,20 @@ class Detector:
         known = as_image_set(images)
         return self.judge(known.names, self.score(known))
 
-    def judge(self, names: Sequence[str], scores: Scores) -> Verdicts:
-        """Verdicts on scores that were computed before."""
+    def judge(self, names: Sequence[str], scores: Scores, fdr: float | None = None) -> Verdicts:
+        """Verdicts on scores (N,) that were computed before.
+
+        With a false discovery rate `fdr`, the threshold is such that, of all N images that it flags, at most that
+        share is normal on average; it is infinite where none is flagged.
+
+        Raises:
+            StateError: the detector is not calibrated.
+        """
         self._fitted()
         decision = self.decision_
-        return Verdicts(tuple(names), scores, decision.p_values(scores), decision.threshold, decision.labels(scores))
+        threshold = decision.threshold if fdr is None else decision.discovery_threshold(scores, fdr)
+        labels = (scores > threshold).astype(np.int8)
+        return Verdicts(tuple(names), scores, decision.p_values(scores), threshold, labels)
 
     @property
     def backend(self) -> Backend:
@@ -298,9 +334,18 @@ class Detector:
 
     @property
     def map_level(self) -> float | None:
-        """What the map's largest value reaches on 99 of 100 calibration images; None without maps."""
-        peaks = self._statistics["calibration.map_peaks"]
-        return float(np.quantile(peaks, 0.99)) if len(peaks) else None
+        """What a map's largest value stays at or below for normal images, all but the false-alarm rate of them.
+
+        Where that rate cannot be promised, the largest value of all calibration images; None without maps.
+        """
+        peaks, decision = self._statistics["calibration.map_peaks"], self.decision_
+        if not len(peaks):
+            return None
+        try:
+            rank = promised_rank(len(peaks), decision.false_alarm_rate, decision.settings.confidence)
+        except (CalibrationError, StateError):
+            rank = len(peaks)
+        return float(peaks[rank - 1]) if peaks[rank - 1] > 0 else None
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -328,21 +373,27 @@ class Detector:
         return getattr(self._fitted(), "model", None)
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.safetensors` detector file; an older one is replaced in one step or not at all.
+        """Write a detector file; an older one is replaced in one step or not at all.
+
+        A detector that was loaded from an `.onnx` file is written as one again, with its graph as it was.
 
         Raises:
             StateError: the detector is not fitted.
-            SettingsError: the name does not end in .safetensors, or the detector came from an .onnx file.
+            SettingsError: the name does not end in .safetensors (in .onnx, where it was loaded from such a file).
             OddlensError: the file cannot be written.
         """
         path = Path(path)
         self._fitted()
+        if self.exported is not None:
+            if path.suffix != ".onnx":
+                raise SettingsError(
+                    f"{path}: this detector was loaded from {self.exported}, whose graph can only be saved as .onnx"
+                )
+            return artifact.save_onnx(path, self.exported, self.manifest, self.tensors)
         if path.suffix != ".safetensors":
             raise SettingsError(
                 f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
             )
-        if self.network is None:
-            raise SettingsError(f"{path}: this detector was loaded from an .onnx file, which holds no weights to save")
         return artifact.save(path, self.manifest, self.tensors)
 
     @classmethod
@@ -357,6 +408,7 @@ class Detector:
         backend, manifest, tensors = artifact.open_backend(path, device)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True
+        detector.exported = path if path.suffix == ".onnx" else None
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
         detector._statistics = artifact.statistics(tensors)
         detector._manifest = manifest

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from oddlens.calibration import DEFAULT_RATE, images_needed
 from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, thumbnails
-from oddlens.errors import ImageError
+from oddlens.errors import ImageError, MissingExtraError
+from oddlens.metrics import auroc
 from oddlens.scoring import fingerprints
 
 LISTED = 20  # files named in one finding
+APART = 0.88  # share of the variance of brightness between two groups from which on they are two
+GROUP_LEAST, GROUP_SHARE = 10, 0.05  # images in the smaller of the groups, at least
+SHORTCUT, SHORTCUT_LEAST = 0.9, 10  # AUROC of what is beside the picture; images of either label
 
 Level = Literal["error", "warning", "note"]
 
@@ -26,6 +33,7 @@ class Finding:
     name: str
     text: str
     files: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()  # beside each file the image that it resembles, where that is the point
 
 
 @dataclass
@@ -36,9 +44,9 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, level: Level, name: str, text: str, files: list[str] | None = None) -> None:
+    def add(self, level: Level, name: str, text: str, files: Sequence[str] = (), twins: Sequence[str] = ()) -> None:
         """Put a finding on record."""
-        self.findings.append(Finding(level, name, text, tuple(files or ())))
+        self.findings.append(Finding(level, name, text, tuple(files), tuple(twins)))
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -70,6 +78,8 @@ def check(data: DataSet, false_alarm_rate: float = DEFAULT_RATE) -> Diagnosis:
     check_masks(diagnosis, test)
     check_sizes(diagnosis, train, test)
     check_duplicates(diagnosis, train, test)
+    check_light(diagnosis, train)
+    check_shortcuts(diagnosis, test)
     check_enough(diagnosis, train, false_alarm_rate)
     return diagnosis
 
@@ -107,6 +117,11 @@ def check_masks(diagnosis: Diagnosis, test: ImageSet) -> None:
     if empty:
         text = f"{len(empty)} mask(s) are empty; their images are left out of pixel metrics"
         diagnosis.add("note", "empty masks", text, empty)
+    stray = list(diagnosis.data.stray_masks)
+    diagnosis.facts["n_stray_masks"] = len(stray)
+    if stray:
+        text = f"{len(stray)} mask(s) match no test image; the mask of test/<defect>/<name> is ground_truth/<defect>/"
+        diagnosis.add("warning", "stray masks", text + "<name>_mask", stray)
 
 
 def check_sizes(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None:
@@ -163,7 +178,8 @@ def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> N
     diagnosis.facts["n_groups_train"] = len(np.unique(groups[in_train]))
     if len(copies):
         text = f"{len(copies)} image(s) are exact copies of others; they make a calibration look larger than it is: "
-        diagnosis.add("warning", "duplicates", text + "remove them", [names[i] for i in copies])
+        originals = [names[first[inverse[i]]] for i in copies]
+        diagnosis.add("warning", "duplicates", text + "remove them", [names[i] for i in copies], originals)
     if near:
         diagnosis.add(
             "note",
@@ -176,9 +192,84 @@ def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> N
         text = (
             f"{len(leaks)} test image(s) are near-duplicates of training images, so that results on them look better "
         )
-        diagnosis.add(
-            "warning", "leak", text + "than on new parts: split by part, not by picture", [names[i] for i in leaks]
-        )
+        one_of = dict(zip(groups[in_train].tolist(), train.names, strict=True))  # a training image of each group
+        twins = [one_of[group] for group in groups[leaks].tolist()]
+        files = [names[i] for i in leaks]
+        diagnosis.add("warning", "leak", text + "than on new parts: split by part, not by picture", files, twins)
+
+
+def brightness(images: ImageSet) -> npt.NDArray[np.float64]:
+    """(N,) mean values of the images, as shares of the value range."""
+    spec = images.choose_spec(None)
+    means = [pixels.mean(axis=(1, 2, 3)) / spec.value_max for pixels in images.batches(spec, 64)]
+    return np.concatenate(means) if means else np.empty(0)
+
+
+def check_light(diagnosis: Diagnosis, train: ImageSet) -> None:
+    """Two groups of brightness among the normals: two cameras or lamps in one folder."""
+    if len(train) < 2 * GROUP_LEAST or diagnosis.facts["bits"].keys() >= {"8", "16"}:
+        return
+    values = brightness(train)
+    cut, share = two_groups(values)
+    brighter = values > cut
+    smaller = min(int(brighter.sum()), int((~brighter).sum()))
+    if share < APART or smaller < max(GROUP_LEAST, GROUP_SHARE * len(values)):
+        return
+    rarer = brighter if brighter.sum() == smaller else ~brighter
+    diagnosis.add(
+        "warning",
+        "brightness groups",
+        f"the training images fall into two groups by brightness ({int((~brighter).sum())} about "
+        f"{values[~brighter].mean():.0%}, {int(brighter.sum())} about {values[brighter].mean():.0%} of the range): two "
+        "cameras or lamps in one folder? Fit one detector each, or calibrate on both in the shares that you will see",
+        [train.names[i] for i in np.flatnonzero(rarer)],
+    )
+
+
+def two_groups(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Where numbers (N,) are best cut into two, and the share of their variance that lies between the two (Otsu 1979).
+
+    The share is 0.64 for a bell curve, 0.75 for an even spread, and near 1 for two groups far apart.
+    """
+    ordered = np.sort(values)
+    total = float(((ordered - ordered.mean()) ** 2).sum())
+    if total == 0:
+        return float(ordered[0]), 0.0
+    n, count = len(ordered), np.arange(1, len(ordered))
+    below = np.cumsum(ordered)[:-1] / count
+    above = (ordered.sum() - np.cumsum(ordered)[:-1]) / (n - count)
+    between = count * (n - count) / n * (above - below) ** 2
+    best = int(between.argmax())
+    return float((ordered[best] + ordered[best + 1]) / 2), float(between[best] / total)
+
+
+def check_shortcuts(diagnosis: Diagnosis, test: ImageSet) -> None:
+    """Things beside the picture that tell the test classes apart by themselves: an easy test says nothing."""
+    labels = test.labels
+    if min(int((labels == 0).sum()), int((labels == 1).sum())) < SHORTCUT_LEAST:
+        return
+    infos = test.infos()
+    sides = {
+        "image size": [info.width * info.height for info in infos],
+        "file size": [path.stat().st_size for path in test.images if isinstance(path, Path)],
+    }
+    if not diagnosis.facts["bits"].keys() >= {"8", "16"}:
+        sides["mean brightness"] = brightness(test).tolist()
+    for name, values in sides.items():
+        if len(values) != len(test):
+            continue
+        try:
+            found = auroc(labels, np.asarray(values, dtype=np.float64))
+        except MissingExtraError:  # a deployed install: nothing is learnt or tested there
+            return
+        diagnosis.facts.setdefault("shortcuts", {})[name] = found
+        if max(found, 1 - found) >= SHORTCUT:
+            diagnosis.add(
+                "warning",
+                "shortcut",
+                f"{name} alone tells normal from anomalous test images (AUROC {max(found, 1 - found):.2f}): results on "
+                "them say little about defects; were they made or saved in different ways?",
+            )
 
 
 def check_enough(diagnosis: Diagnosis, train: ImageSet, rate: float) -> None:

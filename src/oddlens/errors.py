@@ -9,7 +9,7 @@ OddlensError
 ├── StateError              a step was asked for before the step that it needs
 ├── CalibrationError        the calibration images cannot promise what was asked
 ├── TrainingError           training broke down: NaN, explosion, a checkpoint of another run
-├── ArtifactError           a detector file is damaged, foreign, or does not reproduce its own scores
+├── ArtifactError           a file that oddlens wrote is damaged or foreign, or a detector scores no more as it did
 └── MissingExtraError       a feature needs packages that are not installed
 
 Every message says what was wrong, what was found, and what to do.
@@ -61,7 +61,7 @@ class TrainingError(OddlensError):
 
 
 class ArtifactError(OddlensError):
-    """A detector file is damaged, foreign, or does not reproduce its own scores."""
+    """A file that oddlens wrote is damaged or foreign, or a detector does not reproduce its own scores."""
 
 
 class MissingExtraError(OddlensError):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from oddlens import heatmaps
 from oddlens.errors import DataError
 from oddlens.files import write_bytes
 from oddlens.metrics import auroc
@@ -106,18 +107,19 @@ def reconstructions(
     return sheet.figure
 
 
-def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "") -> Figure:
+def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "", level: float | None = None) -> Figure:
     """Draw one row an image: original with its mask outlined, reconstruction, anomaly map, verdict.
 
-    A column that no example can fill is left out. All maps share one colour scale. Wrong verdicts stand on
-    a tinted band and say what went wrong in words, so that nothing depends on seeing colours.
+    A column that no example can fill is left out. All maps share one colour scale: the calibrated one where `level`
+    says what normal images stay below. Wrong verdicts stand on a tinted band and say what went wrong in words, so that
+    nothing depends on seeing colours.
 
     Raises:
         DataError: there are no examples.
         MissingExtraError: matplotlib is not installed.
     """
     _need(len(examples), "examples")
-    rows = [_pictures(example, value_max) for example in examples]
+    rows = [_pictures(example, value_max, level) for example in examples]
     columns = [name for name in ("original", "reconstruction", "anomaly map") if any(name in row for row in rows)]
     cells = [cell_size(example.pixels.shape, 1.25) for example in examples]
     heights = [max(cell[1], 1.0) + 2 * GAP for cell in cells]
@@ -135,17 +137,23 @@ def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "")
             sheet.band(MARGIN, top + GAP / 4, sheet.width - 2 * MARGIN, height - GAP / 2)
         for left, name in zip(lefts, columns, strict=False):
             if name in row:
-                scale = {"cmap": "inferno", "vmin": low, "vmax": high} if name == "anomaly map" else {}
+                plain = name == "anomaly map" and level is None
+                scale = {"cmap": "inferno", "vmin": low, "vmax": high} if plain else {}
                 drawn = sheet.picture(left, top + (height - cell[1]) / 2, cell, row[name], **scale)
                 if name == "original" and example.mask is not None:
                     outline(drawn.axes, example.mask, example.pixels.shape)
+                values = example.anomaly_map
+                if name == "anomaly map" and level is not None and values is not None and (values > level).any():
+                    outline(drawn.axes, values > level, example.pixels.shape, INK)
             else:
                 sheet.text(left + cell[0] / 2, top + height / 2, "–", ha="center", va="center", color=MUTED)
         _verdict(sheet, example, lefts[-1], top + height / 2)
         top += height
-    if maps:
-        width, largest = max(cell[0] for cell in cells), max(float(each.max()) for each in maps)
-        _colour_bar(sheet, (lefts[-2], top + 0.12), width, (low, high), largest)
+    width = max(cell[0] for cell in cells)
+    if maps and level is not None:
+        _level_bar(sheet, (lefts[-2], top + 0.12), width)
+    elif maps:
+        _colour_bar(sheet, (lefts[-2], top + 0.12), width, (low, high), max(float(each.max()) for each in maps))
     return sheet.figure
 
 
@@ -270,6 +278,53 @@ def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     return sheet.figure
 
 
+def contact_sheet(pictures: Sequence[Pixels], names: Sequence[str]) -> Figure:
+    """Draw images (H, W, C) of any sizes beside and below each other, each over its name; six in a row.
+
+    Raises:
+        DataError: there are no images.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(pictures), "images")
+    room, across = 1.1, min(6, len(pictures))
+    rows = -(-len(pictures) // across)
+    step = (room + 2 * GAP, room + 0.3)
+    sheet = Sheet(2 * MARGIN + across * step[0], 2 * MARGIN + rows * step[1])
+    for place, (pixels, name) in enumerate(zip(pictures, names, strict=True)):
+        left, top = MARGIN + place % across * step[0], MARGIN + place // across * step[1]
+        width, height = cell_size(pixels.shape, room)
+        box = (left + (room - width) / 2, top + (room - height) / 2)
+        sheet.picture(*box, (width, height), pixels / np.iinfo(pixels.dtype).max)
+        sheet.text(left + room / 2, top + room + 0.04, name, room, SMALL, ha="center", color=MUTED)
+    return sheet.figure
+
+
+def drift_curve(evidence: Sequence[float], limit: float, alarm: int | None) -> Figure:
+    """Draw the evidence for drift, (N,) log10 of the capital after each image, and the limit of the alarm.
+
+    Raises:
+        DataError: there are no images.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _need(len(evidence), "images")
+    sheet = Sheet(7.4, 3.2)
+    axes = sheet.axes(0.85, MARGIN + 0.3, 6.2, 2.15)
+    places = np.arange(1, len(evidence) + 1)
+    lines = [axes.plot(places, evidence, color=NORMAL, linewidth=1.4)[0]]
+    lines.append(axes.axhline(limit, color=INK, linewidth=1.2, linestyle=DASHES[1]))
+    names = ["evidence", f"alarm at {limit:.3g}"]
+    if alarm is not None:
+        lines += axes.plot(alarm + 1, evidence[alarm], "o", color=ANOMALY, markersize=7, markeredgecolor="white")
+        names.append(f"raised at image {alarm + 1:,}")
+    axes.set_xlim(0.5, len(evidence) + 0.5)
+    axes.set_ylim(min(*evidence, 0.0) - 0.3, max(*evidence, limit) + 0.4)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    legend_beside(axes, lines, names, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3)
+    label_axes(axes, "image of the stream", "log10 of the capital")
+    return sheet.figure
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, two pixels for each nominal one; the file appears whole or not at all.
 
@@ -286,16 +341,15 @@ def _need(count: int, what: str) -> None:
         raise DataError(f"there are no {what} to draw: found 0, give at least one")
 
 
-def _pictures(example: Example, value_max: int) -> dict[str, Floats]:
-    every = {
-        "original": example.pixels / value_max,
-        "reconstruction": example.reconstruction,
-        "anomaly map": example.anomaly_map,
-    }
+def _pictures(example: Example, value_max: int, level: float | None) -> dict[str, Floats]:
+    values = example.anomaly_map
+    if values is not None and level is not None:
+        values = heatmaps.overlay(example.pixels, values.astype(np.float32), level, value_max, outlined=False) / 255
+    every = {"original": example.pixels / value_max, "reconstruction": example.reconstruction, "anomaly map": values}
     return {name: picture for name, picture in every.items() if picture is not None}
 
 
-def outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> None:
+def outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...], color: str = ANOMALY) -> None:
     """Draw a line exactly along the edges of the mask's pixels, over an image of `shape`."""
     from matplotlib.collections import LineCollection
 
@@ -305,8 +359,8 @@ def outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> 
     y, x = np.nonzero(padded[1:-1, :-1] != padded[1:-1, 1:])  # edges between a pixel and its right neighbour
     edges = np.concatenate([across, np.stack([x, y, x, y + 1], axis=1)]).reshape(-1, 2, 2)
     lines = edges * (shape[1] / mask.shape[1], shape[0] / mask.shape[0]) - 0.5
-    for color, width in (("white", 1.8), (ANOMALY, 0.9)):
-        axes.add_collection(LineCollection(list(lines), colors=color, linewidths=width, capstyle="projecting"))
+    for drawn, width in (("white", 1.8), (color, 0.9)):
+        axes.add_collection(LineCollection(list(lines), colors=drawn, linewidths=width, capstyle="projecting"))
 
 
 def _colour_range(maps: Sequence[Floats]) -> tuple[float, float]:
@@ -332,6 +386,14 @@ def _colour_bar(
     bar.set_ticks(list(shown), labels=[f"{value:.2g}" for value in shown])
     axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
     note = "one scale for all maps"
+    sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
+
+
+def _level_bar(sheet: Sheet, corner: tuple[float, float], width: float) -> None:
+    sheet.picture(*corner, (width, 0.09), heatmaps.scale(200, 18) / 255)
+    for share, text in ((0.0, "0"), (0.5, "level"), (1.0, "2×")):
+        sheet.text(corner[0] + share * width, corner[1] + 0.13, text, size=SMALL, ha="center", va="top", color=INK)
+    note = "outlined: above the level that normal images keep to"
     sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
 
 

@@ -95,7 +95,7 @@ def draw(
                 group.pixels, group.outputs.reconstruction, value_max
             )
     each = 2 if len(shown) <= 4 else 1
-    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max)
+    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max, level=detector.map_level)
     decision = evaluation.decision
     both = {"train_percentile": decision.percentile_threshold, "conformal": decision.conformal_threshold}
     ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
@@ -223,6 +223,12 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def promises(detector: Detector) -> list[str]:
+    """What the decision promises, and the best that its calibration images can."""
+    decision = detector.decision_
+    return [decision.promise(), *([decision.outlook()] if len(decision.calibration_scores) else [])]
+
+
 def write(
     path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path], command: str
 ) -> Path:
@@ -239,7 +245,7 @@ def write(
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
-            detector.decision_.promise() + " Rates are over images that no threshold was made from.",
+            " ".join([*promises(detector), "Rates are over images that no threshold was made from."]),
             table=decisions_table(metrics),
         ),
         Section("Scores", figure=pictures["histogram"]),

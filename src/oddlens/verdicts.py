@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from oddlens import heatmaps
 from oddlens.datasets import ImageSet
 from oddlens.detector import Detector, Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
 from oddlens.files import replacing
-from oddlens.images import Pixels, resize_map
+from oddlens.images import Pixels
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
 
@@ -30,12 +31,15 @@ Write = Callable[[Sequence[Row]], None]
 
 
 def rows(verdicts: Verdicts) -> list[Row]:
-    """One row an image, in the order in which they were given; floats keep all their digits."""
+    """One row an image, in the order in which they were given; floats keep all their digits.
+
+    There is no threshold where it is infinite: no image could be flagged, or every one is.
+    """
     columns = (
         verdicts.files,
         verdicts.anomaly_score.tolist(),
         [None if np.isnan(p) else p for p in verdicts.p_value.tolist()],
-        [verdicts.threshold] * len(verdicts),
+        [verdicts.threshold if np.isfinite(verdicts.threshold) else None] * len(verdicts),
         verdicts.label.tolist(),
         verdicts.verdict,
     )
@@ -108,33 +112,39 @@ def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def write_map(path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], level: float, value_max: int) -> None:
-    """The image in grey with its anomaly map over it, at the image's own size.
-
-    The colour says how far a pixel lies above what normal images reach: nothing up to half of `level`
-    (what 99 of 100 held-out normal images stay below), yellow at it, red from twice it on.
-    """
-    height, width = image.shape[:2]
-    grey = image.mean(axis=2) * (255 / value_max)
-    evidence = resize_map(anomaly_map, height, width) / level
-    alpha = np.clip((evidence - 0.5) / 1.5, 0, 1)[..., None] ** 0.5 * 0.8
-    redness = np.clip(evidence - 1, 0, 1)[..., None]
-    colour = np.array([255.0, 210.0, 40.0]) * (1 - redness) + np.array([220.0, 20.0, 30.0]) * redness
-    blended = grey[..., None] * (1 - alpha) + colour * alpha
+    """The image with its anomaly map over it, as PNG, at the image's own size; see `heatmaps.overlay`."""
     with replacing(path) as file:
-        Image.fromarray(np.clip(blended, 0, 255).astype(np.uint8)).save(file, format="PNG")
+        Image.fromarray(heatmaps.overlay(image, anomaly_map, level, value_max)).save(file, format="PNG")
 
 
-def judged(detector: Detector, images: ImageSet, maps: Path | None) -> Iterator[list[Row]]:
-    """Score images and give their rows a batch at a time; with `maps`, write each one's map below that folder."""
+def judged(
+    detector: Detector,
+    images: ImageSet,
+    maps: Path | None = None,
+    fdr: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[list[Row]]:
+    """Score images and give their rows a batch at a time; with `maps`, write each one's map below that folder.
+
+    With a false discovery rate `fdr`, a verdict depends on all the scores: the rows come at the end, at once.
+    `progress` is told how many images are scored.
+    """
     places = map_paths(maps, images.names) if maps else []
-    done = 0
+    kept, done = [np.empty(0)], 0
     for outputs in detector.run(images):
-        count = len(outputs.anomaly_score)
+        scores = outputs.anomaly_score
         if maps and outputs.anomaly_map is not None and detector.map_level is not None:
             for i, anomaly_map in enumerate(outputs.anomaly_map, done):
                 write_map(places[i], images.image(i), anomaly_map, detector.map_level, detector.spec.value_max)
-        yield rows(detector.judge(images.names[done : done + count], outputs.anomaly_score))
-        done += count
+        if fdr is None:
+            yield rows(detector.judge(images.names[done : done + len(scores)], scores))
+        else:
+            kept.append(scores)
+        done += len(scores)
+        if progress:
+            progress(done)
+    if fdr is not None:
+        yield rows(detector.judge(images.names, np.concatenate(kept), fdr))
 
 
 def print_csv(lines: Sequence[Row]) -> None:

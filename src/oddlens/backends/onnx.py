@@ -35,6 +35,38 @@ def open_graph(graph: bytes, source: Path) -> tuple[ort.InferenceSession, dict[s
     return session, dict(session.get_modelmeta().custom_metadata_map)
 
 
+def with_metadata(graph: bytes, metadata: dict[str, str], source: Path) -> bytes:
+    """The same exported graph with other metadata, every other byte of its content kept.
+
+    Only the fields of ONNX's `ModelProto` that are changed are described here (14: metadata_props); protobuf hands
+    on all others as they are. The `onnx` package is not needed.
+
+    Raises:
+        ArtifactError: the graph is damaged; `source` names it.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+    text, many = descriptor_pb2.FieldDescriptorProto.TYPE_STRING, descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+    one, nested = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+    file = descriptor_pb2.FileDescriptorProto(name="oddlens/model.proto", package="oddlens", syntax="proto3")
+    entry, model = file.message_type.add(name="Entry"), file.message_type.add(name="Model")
+    entry.field.add(name="key", number=1, type=text, label=one)
+    entry.field.add(name="value", number=2, type=text, label=one)
+    model.field.add(name="metadata", number=14, type=nested, type_name=".oddlens.Entry", label=many)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    content = message_factory.GetMessageClass(pool.FindMessageTypeByName("oddlens.Model"))()
+    try:
+        content.ParseFromString(graph)
+    except message.DecodeError as error:
+        raise ArtifactError(f"{source}: is not an ONNX file or is cut short; export the detector again") from error
+    del content.metadata[:]
+    for key, value in metadata.items():
+        content.metadata.add(key=key, value=value)
+    changed: bytes = content.SerializeToString()
+    return changed
+
+
 class OnnxBackend:
     """Runs an exported scoring graph on the CPU, in float32.
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from oddlens import __version__
-from oddlens.cli import deploy, learn, look
+from oddlens.cli import decide, deploy, learn, look
 from oddlens.errors import OddlensError
 
 app = typer.Typer(
@@ -60,6 +60,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": look.check,
     "eval": look.evaluate,
     "score": deploy.score,
+    "threshold": decide.threshold,
+    "calibrate": decide.calibrate,
+    "feedback": decide.feedback,
     "show": look.show,
     "export": deploy.export_detector,
 }

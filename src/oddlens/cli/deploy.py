@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,10 @@ from oddlens.cli.shared import (
 )
 from oddlens.errors import MissingExtraError, SettingsError
 
+if TYPE_CHECKING:
+    from oddlens.calibration import Decision
+    from oddlens.drift import DriftWatch
+
 
 def score(
     detector: PartArgument,
@@ -31,6 +36,19 @@ def score(
     maps: Annotated[
         Path | None, typer.Option("--maps", help="Write each image's anomaly map as a picture here.")
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            "--fdr", help="Of all images flagged now, let at most this share be normal on average (0.05: 5%)."
+        ),
+    ] = None,
+    watch_drift: Annotated[
+        Path | None,
+        typer.Option("--watch-drift", help="Keep a stream's state in this file, and say when it begins to differ."),
+    ] = None,
+    delta: Annotated[
+        float, typer.Option("--delta", help="Chance of ever raising a false drift alarm, of a stream that begins.")
+    ] = 0.01,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -48,22 +66,35 @@ def score(
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        started, flagged, done = time.perf_counter(), 0, 0
+        notes = discoveries_possible(part.decision_, len(known), fdr) if fdr is not None else []
+        for note in notes:
+            terminal.say(note)
+        watch = None if watch_drift is None else opened_watch(watch_drift, part.decision_, delta, seed or 0)
+        started, flagged, limit = time.perf_counter(), 0, part.decision_.threshold
         rows: list[verdicts.Row] = []
         with (
             verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write,
             filling(maps) if maps else contextlib.nullcontext() as folder,
         ):
-            for batch in verdicts.judged(part, known, folder):
+            counting = partial(terminal.counting, "scoring", len(known))
+            for batch in verdicts.judged(part, known, folder, fdr, counting):
                 write(batch)
                 flagged += sum(row["label"] for row in batch)
-                done += len(batch)
-                terminal.counting("scoring", len(known), done)
+                limit = batch[0]["threshold"] if batch else limit
+                if watch is not None:
+                    watch.see([row["file"] for row in batch], [row["anomaly_score"] for row in batch])
         result = {
-            "n": len(known), "n_anomalous": flagged, "threshold": part.decision_.threshold,
-            "false_alarm_rate": part.decision_.false_alarm_rate, "skipped": skipped,
+            "n": len(known), "n_anomalous": flagged, "threshold": limit, "skipped": skipped,
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }  # fmt: skip
+        if fdr is None:
+            result["false_alarm_rate"] = part.decision_.false_alarm_rate
+        else:
+            result |= {"false_discovery_rate": fdr, "notes": notes}
+        if watch is not None and watch_drift is not None:
+            result["drift"], told = watched(watch, watch_drift)
+            for line in told:
+                terminal.say(line)
         if output:
             result["files"] = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
             terminal.result(result, [f"{flagged} of {len(known)} images flagged; verdicts in {output}"])
@@ -71,6 +102,65 @@ def score(
             terminal.result(result | {"verdicts": rows})
             if not as_json:
                 verdicts.print_csv(rows)
+
+
+def opened_watch(state: Path, decision: Decision, delta: float, seed: int) -> DriftWatch:
+    """The stream that a state file holds, or a new one."""
+    from oddlens.drift import DriftWatch
+
+    if state.exists():
+        return DriftWatch.load(state, decision.calibration_scores)
+    return DriftWatch(decision.calibration_scores, delta, seed)
+
+
+def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
+    """Save a stream's state and its picture; gives what to say of it, as JSON and in lines."""
+    watch.save(state)
+    files = {"state": str(state)}
+    drivers = [watch.files[place] for place in watch.drivers()] if watch.alarm is not None else []
+    with contextlib.suppress(MissingExtraError):  # deployed without matplotlib: the state holds all that is drawn
+        from oddlens import figures
+
+        picture = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
+        if picture is not None:
+            files["figure"] = str(figures.save(picture, state.with_suffix(".png")))
+    evidence = watch.evidence[-1] if watch.evidence else 0.0
+    found = {
+        "alarm": watch.alarm is not None, "alarm_at": watch.alarm, "n": len(watch.scores), "evidence": evidence,
+        "limit": watch.limit, "delta": watch.delta, "drivers": drivers, "files": files,
+    }  # fmt: skip
+    if watch.alarm is None:
+        return found, [
+            f"no drift: evidence {evidence:.2f} after {len(watch.scores)} images, alarm at {watch.limit:.2f}"
+        ]
+    lines = [
+        f"drift: image {watch.alarm + 1} of the stream, {watch.files[watch.alarm]}, raised the alarm: these images are "
+        f"no longer like the calibration images, so that the false-alarm rate holds no more. Look at them; if they are "
+        "good, run `oddlens calibrate` with such images, and begin a new stream",
+        *(f"    {name}" for name in drivers),
+    ]
+    return found, lines
+
+
+def discoveries_possible(decision: Decision, count: int, fdr: float) -> list[str]:
+    """What to say where the calibration set is small for so many images and such a false discovery rate."""
+    from oddlens.calibration import fewest_discoveries
+
+    n = len(decision.calibration_scores)
+    fewest = fewest_discoveries(count, n, fdr)
+    if fewest <= 1:
+        return []
+    if fewest > count:
+        needed = fewest_discoveries(1, 0, fdr) - 1
+        return [
+            f"{n} calibration images are too few for --fdr {fdr:g}: no image can be flagged, however odd; it takes "
+            f"at least {needed} (oddlens calibrate)"
+        ]
+    alone = fewest_discoveries(count, 0, fdr) - 1
+    return [
+        f"with {n} calibration images and {count} to judge, --fdr {fdr:g} flags none unless {fewest} of them lie "
+        f"beyond all calibration scores; a single one can be flagged from {alone} calibration images on"
+    ]
 
 
 def export_detector(

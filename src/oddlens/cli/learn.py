@@ -11,6 +11,7 @@ import typer
 
 from oddlens.cli.shared import (
     BudgetOption,
+    ConfidenceOption,
     DataArgument,
     DataDirOption,
     DetectorOption,
@@ -18,6 +19,7 @@ from oddlens.cli.shared import (
     DeviceOption,
     JsonOption,
     NormalOption,
+    RateOption,
     ResumeOption,
     SeedOption,
     SkipOption,
@@ -93,12 +95,8 @@ def fit(
         Path | None, typer.Option("--plan", help="Fit this detector file's plan again, or that of a .json file.")
     ] = None,
     device: DeviceOption = "auto",
-    false_alarm_rate: Annotated[
-        float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be flagged; 0.01 is 1%.")
-    ] = None,
-    confidence: Annotated[
-        float | None, typer.Option("--confidence", help="Keep the rate with this confidence instead of on average.")
-    ] = None,
+    false_alarm_rate: RateOption = None,
+    confidence: ConfidenceOption = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs.")] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=4, help="Longer side of the pictures that the model sees.")

@@ -33,6 +33,7 @@ def check(
     false_alarm_rate: Annotated[
         float, typer.Option("--false-alarm-rate", help="The rate that the images should be enough for.")
     ] = 0.01,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures here.")] = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
@@ -42,6 +43,8 @@ def check(
         from oddlens import doctor
         from oddlens.datasets import open_dataset
 
+        if html is not None and html.suffix != ".html":
+            raise SettingsError(f"{html}: pages end in .html")
         diagnosis = doctor.check(open_dataset(data, normal=normal, data_dir=data_dir), false_alarm_rate)
         facts = diagnosis.facts
         lines = [
@@ -54,7 +57,14 @@ def check(
             lines.append(f"{finding.level}: {finding.text}")
             lines += [f"    {name}" for name in finding.files[: doctor.LISTED]]
             lines += [f"    … and {len(finding.files) - doctor.LISTED} more"] * (len(finding.files) > doctor.LISTED)
-        terminal.result(diagnosis.as_json, [*lines, *(["nothing wrong found"] if not diagnosis.findings else [])])
+        lines += ["nothing wrong found"] if not diagnosis.findings else []
+        result = diagnosis.as_json
+        if html is not None:
+            from oddlens import checkup
+
+            result["files"] = {"page": str(checkup.write(html, diagnosis, typed()))}
+            lines.append(f"page: {html}")
+        terminal.result(result, lines)
 
 
 def evaluate(
@@ -138,4 +148,5 @@ def show(
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]
         terminal.table(str(detector), ("", ""), rows)
-        terminal.result({}, [part.decision_.promise()])
+        outlook = [part.decision_.outlook()] if manifest.data.n_calibration else []
+        terminal.result({}, [part.decision_.promise(), *outlook])

@@ -38,6 +38,12 @@ SkipOption = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and name them.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint.")]
+RateOption = Annotated[
+    float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be flagged; 0.01 is 1%.")
+]
+ConfidenceOption = Annotated[
+    float | None, typer.Option("--confidence", help="Keep the rate with this confidence instead of on average.")
+]
 PartArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder, an array file, or a data set's name.")]
 
@@ -86,6 +92,7 @@ def summary(part: Detector) -> dict[str, Any]:
         "false_alarm_rate": part.decision_.false_alarm_rate,
         "threshold": part.decision_.threshold,
         "promise": part.decision_.promise(),
+        "guarantee": part.decision_.guarantee(),
         "history": manifest.history,
         "remarks": list(manifest.remarks),
     }

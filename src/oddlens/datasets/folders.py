@@ -94,7 +94,9 @@ def _train_and_test(name: str, given: str, normal: str | None) -> DataSet:
     labelled = _labelled(test, tested, normal, _join(given, MASKS))
     if len(normals) + len(labelled) == 0:
         raise _no_images(given)
-    return DataSet(name, normals, labelled, normal)
+    used = {str(mask) for mask in labelled.masks}
+    masks = [_join(given, MASKS, file) for file in _image_files(_join(given, MASKS))]
+    return DataSet(name, normals, labelled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
 
 
 def _normal_class(given: str, learnt: list[str], tested: list[str], normal: str | None) -> str:

@@ -197,13 +197,15 @@ class DataSet:
     """A training set of normals beside a labelled test set.
 
     `train` may be empty (a data set for testing only) and so may `test` (normals only). `normal` is
-    "good", the class that is normal, or "all" where every class is.
+    "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
+    image.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
     normal: str
+    stray_masks: tuple[str, ...] = ()
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:

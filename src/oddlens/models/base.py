@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.banks: dict[str, int] = {}  # buffers with as many rows as the training images gave: name -> most rows
+        self.leaves_itself_out = False  # whether a picture that is in a bank counts as its own neighbour no more
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
 
@@ -90,6 +92,19 @@ class Model(nn.Module, ABC):
         """(N, H, W) non-negative -> (N,): the mean of the largest `percent` of the region's values."""
         count = max(1, math.ceil(self.roi_pixels * percent / 100))
         return (values * self.roi).flatten(1).topk(count, dim=1).values.mean(dim=1)
+
+
+@contextlib.contextmanager
+def leaving_itself_out(model: Model) -> Iterator[None]:
+    """While this lasts, a training image's score does not profit from its being in a bank of normal ones itself."""
+    parts = [part for part in model.modules() if hasattr(part, "leaves_itself_out")]
+    for part in parts:
+        part.leaves_itself_out = True  # type: ignore[assignment]  # torch takes every attribute for a tensor or module
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.leaves_itself_out = False  # type: ignore[assignment]
 
 
 class Learner(Model):

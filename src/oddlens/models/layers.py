@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ITSELF = 0.1  # share of its neighbours' distance below which a picture's distance is that to itself
+
 
 def pad_to_multiple(batch: Tensor, multiple: int) -> Tensor:
     """(N, C, H, W) -> the same, its bottom and right edges repeated until both sides divide by `multiple`."""
@@ -127,6 +129,15 @@ class BatchNorm(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> the same, each channel normalised: by the batch while training, by what was learned after."""
         return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)
+
+
+def without_itself(distances: Tensor) -> Tensor:
+    """Distances (..., k + 1) to the nearest in a bank, rising -> (..., k): without a picture's distance to itself.
+
+    That one is hardly any beside the others; where there is none, the farthest is left out.
+    """
+    itself = distances[..., :1] < ITSELF * distances[..., -1:]
+    return torch.where(itself, distances[..., 1:], distances[..., :-1])
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oddlens.models.layers import without_itself
+
 CONTRAST = 1e-3  # variance below which a patch counts as flat
 WHITENING = 0.1  # added to the patches' eigenvalues
 DEADZONE = 0.25  # responses below it are nothing
@@ -59,6 +61,7 @@ class Bank(nn.Module):
         super().__init__()
         dims = min(dims, features)
         self.neighbours = neighbours
+        self.leaves_itself_out = False  # as `Model`
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("axes", torch.zeros(features, dims))
         self.register_buffer("rows", torch.zeros(1, dims + beside))
@@ -88,11 +91,14 @@ class Bank(nn.Module):
         Neighbours are found by a matrix product; their distances are computed anew, since the product's
         cancellation would let a score depend on the batch.
         """
+        skip = max(skip, int(self.leaves_itself_out))
         count = min(self.neighbours + skip, self.rows.shape[0])
         nearness = projected @ self.rows.T - 0.5 * self.rows.square().sum(dim=1)
         near = self.rows[nearness.topk(count, dim=1).indices]
         distances = (near - projected[:, None]).square().sum(dim=2).sqrt()
-        if skip:
+        if self.leaves_itself_out and count > 1:
+            distances = without_itself(distances.sort(dim=1).values)
+        elif skip:
             distances = distances.sort(dim=1).values[:, min(skip, count - 1) :]
         return (distances.mean(dim=1) + LEAST_DISTANCE).log()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oddlens.config import InputSpec, TransformsSettings
 from oddlens.models.base import Learner, Scored
-from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16
+from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16, without_itself
 
 TURNS = 4  # quarter turns, 0 to 3: the classes
 SMOOTHING = 0.1  # of the labels
@@ -101,9 +101,12 @@ class Transforms(Learner):
     def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
         """Unit features (N, 4, D) -> (N, 4): log mean squared distance to the nearest in a bank (M, 4, D)."""
         similar = torch.einsum("ntd,mtd->ntm", features, bank)
-        nearest = similar.topk(min(self.settings.neighbours, len(bank)), dim=2).indices
+        count = min(self.settings.neighbours + self.leaves_itself_out, len(bank))
+        nearest = similar.topk(count, dim=2).indices
         found = bank[nearest, torch.arange(TURNS, device=bank.device)[:, None]]  # (N, 4, k, D)
         squared = (features[:, :, None] - found).square().sum(dim=3)  # anew: 1 - cosine loses digits
+        if self.leaves_itself_out and count > 1:
+            squared = without_itself(squared.sort(dim=2).values)
         return torch.log(squared.mean(dim=2) + 1e-3)  # the bank's own pictures are not infinitely normal
 
     def views(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,71 @@
+"""The data doctor's page: what was found in a data set, with pictures to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oddlens import figures
+from oddlens.doctor import Diagnosis, Finding
+from oddlens.errors import ImageError
+from oddlens.images import Pixels
+from oddlens.report import Report, Section, Table, write_report
+
+SHOWN = 18  # pictures of one finding
+NAMED = 40  # files of one finding in its table
+
+
+def write(path: Path, diagnosis: Diagnosis, command: str) -> Path:
+    """Write a diagnosis as one HTML file, its pictures in a folder beside it; `command` is what made it.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+        OddlensError: the file cannot be written.
+    """
+    facts = diagnosis.facts
+    levels = {level: [f for f in diagnosis.findings if f.level == level] for level in ("error", "warning", "note")}
+    counted = [f"{len(found)} {level}{'s' * (len(found) != 1)}" for level, found in levels.items() if found]
+    summary = ", ".join(counted) + "." if counted else "Nothing wrong was found."
+    cards = (
+        ("normal images to learn from", f"{facts['n_train']:,}"),
+        ("test images", f"{sum(facts['n_test'].values()):,} ({len(facts['n_test'])} kinds)"),
+        ("masks", f"{facts['n_masks']:,}"),
+    )
+    ordered = [finding for found in levels.values() for finding in found]
+    sections = tuple(section(finding, diagnosis, path.with_suffix("")) for finding in ordered)
+    sizes = Table(("width", "height", "images"), tuple((s["width"], s["height"], s["n"]) for s in facts["sizes"]))
+    made = (("command", command), ("data", facts["source"]), ("normal", facts["normal"]))
+    title = f"What is in {facts['source']}"
+    return write_report(path, Report(title, summary, cards, (*sections, Section("Sizes", table=sizes)), made))
+
+
+def section(finding: Finding, diagnosis: Diagnosis, folder: Path) -> Section:
+    """A finding in words, with its files, and those that can be shown."""
+    heading = f"{finding.level.capitalize()}: {finding.name}"
+    text = finding.text[0].upper() + finding.text[1:] + "."
+    if not finding.files:
+        return Section(heading, text)
+    columns = ("file", "resembles") if finding.twins else ("file",)
+    beside = finding.twins or ("",) * len(finding.files)
+    rows = [(name, twin)[: len(columns)] for name, twin in zip(finding.files, beside, strict=True)]
+    if len(rows) > NAMED:
+        text += f" The first {NAMED} of {len(rows)} are listed."
+    table = Table(columns, tuple(rows[:NAMED]))
+    shown = [name for row in rows for name in row][: SHOWN * len(columns)]
+    pictures = [(name, pixels) for name in shown if (pixels := picture(diagnosis, name)) is not None]
+    if not pictures:
+        return Section(heading, text, table=table)
+    sheet = figures.contact_sheet([pixels for _, pixels in pictures], [Path(name).name for name, _ in pictures])
+    drawn = figures.save(sheet, folder / f"{finding.name.replace(' ', '-')}.png")
+    caption = "Each beside what it resembles." if finding.twins else ""
+    return Section(heading, text, drawn, caption, table)
+
+
+def picture(diagnosis: Diagnosis, name: str) -> Pixels | None:
+    """An image of the set by its name; None for what is no image, or cannot be read."""
+    for images in (diagnosis.data.train, diagnosis.data.test):
+        if name in images.names:
+            try:
+                return images.image(images.names.index(name))
+            except ImageError:
+                return None
+    return None
