@@ -26,8 +26,8 @@ from oddlens.optim import Muon
 
 CHECK_EVERY = 50  # steps between two looks at the loss
 WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
-WORSE = 1.25  # times the untrained loss
-SETTLED = 50  # steps from which on a loss worse than that is no mere beginning
+WORSE, EXPLODED = 1.25, 10.0  # times the untrained loss
+SETTLED = 50  # steps from which on a loss that is worse is no mere beginning
 SAMPLE = 256  # images at most on which the untrained loss is measured
 
 Row = dict[str, float]
@@ -119,7 +119,8 @@ def descend(
         history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
         steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
         settled = steps >= SETTLED or (share == 1 and deadline == math.inf)
-        if settled and loss > WORSE * untrained:  # before the checkpoint: a resume goes on from a network that works
+        worst = (WORSE if settled else EXPLODED) * untrained
+        if loss > worst:  # before the checkpoint: a resume goes on from a network that works
             raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
