@@ -104,6 +104,17 @@ def test_the_command_changes_the_file_in_place_and_says_what_it_promises(fitted:
     assert "at best on average" in shown.stdout.replace("\n", " ")
 
 
+def test_a_percentile_can_be_chosen_where_nothing_was_calibrated(
+    digit_pixels: Pixels, fitted: Detector, tmp_path: Path
+) -> None:
+    bare = Detector(fitted.model, training=fitted.training, decision=DecisionSettings(method="train_percentile"))
+    path = bare.fit(digit_pixels[:300], hold_out=False).save(tmp_path / "part.safetensors")
+    done = oddlens("threshold", path, "--train-percentile", 90)
+    assert done.returncode == 0, done.stderr
+    assert "which promises nothing" in done.stdout.replace("\n", " ")
+    assert Detector.load(path).manifest.decision.train_percentile == 90
+
+
 def test_fifty_images_can_promise_two_percent_at_best(digit_pixels: Pixels, fitted: Detector, digits: DataSet) -> None:
     loaded = Detector(fitted.model, training=fitted.training).fit(digit_pixels, hold_out=False)
     test = digits.test.load(digits.test.choose_spec(None))[:50]

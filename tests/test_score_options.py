@@ -58,7 +58,7 @@ def test_where_nothing_can_be_flagged_it_says_so(part: Path, pictures: Path) -> 
     assert result["n_anomalous"] == 0
     assert result["threshold"] is None
     assert all(row["threshold"] is None for row in result["verdicts"])
-    assert "too few for --fdr 0.0001" in told
+    assert "too few for a false discovery rate of 0.0001" in told
     assert "at least 9999" in result["notes"][0]
     several, _ = score(part, pictures, "--fdr", 0.01)
     assert "flags none unless" in several["notes"][0]

@@ -152,8 +152,8 @@ def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores
     [1.0, 0.8, 0.2]
     """
     calibration = np.sort(_scores(calibration_scores, "calibration score"))
-    below = np.searchsorted(calibration, _scores(scores, "score"), side="left")
-    return (1 + len(calibration) - below) / (len(calibration) + 1)
+    found: Scores = _ranks(calibration, scores) / (len(calibration) + 1)
+    return found
 
 
 def discoveries(ranks: npt.ArrayLike, n: int, rate: float) -> int:
@@ -260,8 +260,7 @@ class Decision:
         """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
         if not self.calibration_scores.size:
             return np.full(_scores(scores, "score").shape, np.nan)
-        found: Scores = self.ranks(scores) / (self._n_calibration() + 1)
-        return found
+        return p_values(self.calibration_scores, scores)
 
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """(N,) whole numbers: 1 + how many of the n calibration scores are at or above each score.
@@ -269,8 +268,8 @@ class Decision:
         Raises:
             StateError: there are no calibration images.
         """
-        below = np.searchsorted(self.calibration_scores, _scores(scores, "score"), side="left")
-        return np.asarray(1 + self._n_calibration() - below, dtype=np.int64)
+        self._n_calibration()  # or there is nothing to rank among
+        return _ranks(self.calibration_scores, scores)
 
     def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
         """The threshold above which, among these images' scores (N,), at most `rate` are normal on average.
@@ -285,6 +284,24 @@ class Decision:
         if largest == 0:
             return math.inf
         return float(self.calibration_scores[n - largest]) if largest <= n else -math.inf
+
+    def too_few_for(self, count: int, rate: float) -> str | None:
+        """What limits `discovery_threshold` among `count` images; None where a single one can be flagged."""
+        n = int(self.calibration_scores.size)
+        fewest = fewest_discoveries(count, n, rate)
+        if fewest <= 1:
+            return None
+        if fewest > count:
+            return (
+                f"{n} calibration images are too few for a false discovery rate of {rate:g}: no image can be flagged, "
+                f"however odd; it takes at least {fewest_discoveries(1, 0, rate) - 1} (oddlens calibrate)"
+            )
+        alone = fewest_discoveries(count, 0, rate) - 1
+        return (
+            f"with {n} calibration images and {count} to judge, a false discovery rate of {rate:g} flags none unless "
+            f"{fewest} of them lie beyond all calibration scores; a single one can be flagged from {alone} calibration "
+            "images on"
+        )
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Scores (N,) -> labels (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
@@ -310,6 +327,14 @@ class Decision:
             f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {_images(n)}; "
             f"the realised rate lies between {low} and {high} in 95% of such calibrations."
         )
+
+    def told(self) -> list[str]:
+        """What the decision promises and, where there are calibration images, the best that they can: sentences.
+
+        Raises:
+            StateError, CalibrationError: as `threshold`.
+        """
+        return [self.promise(), *([self.outlook()] if self.calibration_scores.size else [])]
 
     def outlook(self) -> str:
         """One sentence: the best that these calibration images can promise, and what a stricter promise takes.
@@ -395,6 +420,12 @@ def _places(n: int, rate: float, confidence: float | None) -> int:
             term *= share * (n + 1 - places) / ((1 - share) * places)
             tail += term
     return places
+
+
+def _ranks(ordered: Scores, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """1 + how many of the calibration scores, in rising order, are at or above each score."""
+    below = np.searchsorted(ordered, _scores(scores, "score"), side="left")
+    return np.asarray(1 + len(ordered) - below, dtype=np.int64)
 
 
 def _scores(values: npt.ArrayLike, what: str) -> Scores:

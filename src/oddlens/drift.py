@@ -125,6 +125,15 @@ class DriftWatch:
         return write_bytes(path, state.model_dump_json().encode())
 
     @classmethod
+    def open(cls, path: Path, calibration_scores: Scores, delta: float = DELTA, seed: int = 0) -> DriftWatch:
+        """The stream that a state file holds, with its own delta and seed; a new one where there is no such file.
+
+        Raises:
+            ArtifactError, StateError, CalibrationError: as `load` and `DriftWatch`.
+        """
+        return cls.load(path, calibration_scores) if path.exists() else cls(calibration_scores, delta, seed)
+
+    @classmethod
     def load(cls, path: Path, calibration_scores: Scores) -> DriftWatch:
         """Go on where a stream stopped.
 

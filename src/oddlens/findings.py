@@ -223,12 +223,6 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def promises(detector: Detector) -> list[str]:
-    """What the decision promises, and the best that its calibration images can."""
-    decision = detector.decision_
-    return [decision.promise(), *([decision.outlook()] if len(decision.calibration_scores) else [])]
-
-
 def write(
     path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path], command: str
 ) -> Path:
@@ -245,7 +239,7 @@ def write(
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
-            " ".join([*promises(detector), "Rates are over images that no threshold was made from."]),
+            " ".join([*detector.decision_.told(), "Rates are over images that no threshold was made from."]),
             table=decisions_table(metrics),
         ),
         Section("Scores", figure=pictures["histogram"]),

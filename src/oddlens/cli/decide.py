@@ -168,7 +168,6 @@ def outcome(part: Detector, before: dict[str, Any], output: Path) -> tuple[dict[
     lines = [
         f"{output}: threshold {before['threshold']:.6g} -> {now['threshold']:.6g}, "
         f"{before['n_calibration']} -> {now['n_calibration']} calibration images",
-        part.decision_.promise(),
-        part.decision_.outlook(),
+        *part.decision_.told(),
     ]
     return {"files": {"detector": str(output)}, "before": before, **summary(part)}, lines

@@ -23,7 +23,6 @@ from oddlens.cli.shared import (
 from oddlens.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
-    from oddlens.calibration import Decision
     from oddlens.drift import DriftWatch
 
 
@@ -60,17 +59,20 @@ def score(
         from oddlens import verdicts
         from oddlens.datasets import open_images
         from oddlens.detector import Detector
+        from oddlens.drift import DriftWatch
         from oddlens.files import filling
 
         part = Detector.load(detector, device=device)
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        notes = discoveries_possible(part.decision_, len(known), fdr) if fdr is not None else []
-        for note in notes:
+        decision, watch = part.decision_, None
+        note = None if fdr is None else decision.too_few_for(len(known), fdr)
+        if note is not None:
             terminal.say(note)
-        watch = None if watch_drift is None else opened_watch(watch_drift, part.decision_, delta, seed or 0)
-        started, flagged, limit = time.perf_counter(), 0, part.decision_.threshold
+        if watch_drift is not None:
+            watch = DriftWatch.open(watch_drift, decision.calibration_scores, delta, seed or 0)
+        started, flagged, limit = time.perf_counter(), 0, decision.threshold
         rows: list[verdicts.Row] = []
         with (
             verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write,
@@ -88,9 +90,9 @@ def score(
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }  # fmt: skip
         if fdr is None:
-            result["false_alarm_rate"] = part.decision_.false_alarm_rate
+            result["false_alarm_rate"] = decision.false_alarm_rate
         else:
-            result |= {"false_discovery_rate": fdr, "notes": notes}
+            result |= {"false_discovery_rate": fdr, "notes": [note] if note else []}
         if watch is not None and watch_drift is not None:
             result["drift"], told = watched(watch, watch_drift)
             for line in told:
@@ -102,15 +104,6 @@ def score(
             terminal.result(result | {"verdicts": rows})
             if not as_json:
                 verdicts.print_csv(rows)
-
-
-def opened_watch(state: Path, decision: Decision, delta: float, seed: int) -> DriftWatch:
-    """The stream that a state file holds, or a new one."""
-    from oddlens.drift import DriftWatch
-
-    if state.exists():
-        return DriftWatch.load(state, decision.calibration_scores)
-    return DriftWatch(decision.calibration_scores, delta, seed)
 
 
 def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
@@ -140,27 +133,6 @@ def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
         *(f"    {name}" for name in drivers),
     ]
     return found, lines
-
-
-def discoveries_possible(decision: Decision, count: int, fdr: float) -> list[str]:
-    """What to say where the calibration set is small for so many images and such a false discovery rate."""
-    from oddlens.calibration import fewest_discoveries
-
-    n = len(decision.calibration_scores)
-    fewest = fewest_discoveries(count, n, fdr)
-    if fewest <= 1:
-        return []
-    if fewest > count:
-        needed = fewest_discoveries(1, 0, fdr) - 1
-        return [
-            f"{n} calibration images are too few for --fdr {fdr:g}: no image can be flagged, however odd; it takes "
-            f"at least {needed} (oddlens calibrate)"
-        ]
-    alone = fewest_discoveries(count, 0, fdr) - 1
-    return [
-        f"with {n} calibration images and {count} to judge, --fdr {fdr:g} flags none unless {fewest} of them lie "
-        f"beyond all calibration scores; a single one can be flagged from {alone} calibration images on"
-    ]
 
 
 def export_detector(

@@ -148,5 +148,4 @@ def show(
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]
         terminal.table(str(detector), ("", ""), rows)
-        outlook = [part.decision_.outlook()] if manifest.data.n_calibration else []
-        terminal.result({}, [part.decision_.promise(), *outlook])
+        terminal.result({}, part.decision_.told())
