@@ -35,7 +35,8 @@ def write(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     sizes = Table(("width", "height", "images"), tuple((s["width"], s["height"], s["n"]) for s in facts["sizes"]))
     made = (("command", command), ("data", facts["source"]), ("normal", facts["normal"]))
     title = f"What is in {facts['source']}"
-    return write_report(path, Report(title, summary, cards, (*sections, Section("Sizes", table=sizes)), made))
+    measured = (Section("Sizes", table=sizes),) if sizes.rows else ()
+    return write_report(path, Report(title, summary, cards, (*sections, *measured), made))
 
 
 def section(finding: Finding, diagnosis: Diagnosis, folder: Path) -> Section:

@@ -277,10 +277,10 @@ def check_enough(diagnosis: Diagnosis, train: ImageSet, rate: float) -> None:
     needed, held_out = images_needed(rate), len(train) // 2
     diagnosis.facts["n_needed"] = 2 * needed
     if held_out < needed:
-        best = f"{1 / (held_out + 1):.2g}" if held_out else "nothing"
+        best = f"a false-alarm rate of {1 / (held_out + 1):.2g} at best" if held_out else "nothing"
         diagnosis.add(
             "warning",
             "too few images",
-            f"{len(train)} normal images: the {held_out} that can be held out promise a false-alarm rate of {best} at "
-            f"best; {rate:g} needs {needed} held out, about {2 * needed} in all",
+            f"{len(train)} normal images: the {held_out} that can be held out promise {best}; "
+            f"{rate:g} needs {needed} held out, about {2 * needed} in all",
         )
