@@ -44,6 +44,7 @@ LITTLE = 0.2  # weight below which a member is left out
 WEIGHED = 150  # pictures on which that is found out; each is turned four ways
 TINY = 0.001  # weight of a member that is worth nothing
 FEW = 20  # images apart from the training ones below which their scores' mean and spread say nothing
+SHORT = 120.0  # seconds of budget below which transforms trains the faster form of its network
 LEAST = 5.0  # seconds that gradient training must have to be worth starting
 ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
 
@@ -197,10 +198,13 @@ def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     mirror = ratio <= ALIKE and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
     why = f"{size} are taken for one object each (up to {SMALL} px), by dictionary and transforms"
     told = f"mirroring: mirrored pictures {'count' if mirror else 'do not count'} as normal"
-    candidates = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror)]
+    short = task.deadline - time.perf_counter() < SHORT
+    candidates = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror, strided=short)]
     if not looks_the_same_turned(task.roi):
         lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
     reasons = [why, f"{told}: they lie {ratio:.2f} times as far from the others", *lone]
+    if short and not lone:
+        reasons.append("transforms: strided, since the budget is short")
     return candidates[:1] if lone else candidates, reasons
 
 

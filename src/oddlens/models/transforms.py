@@ -48,9 +48,8 @@ class Transforms(Learner):
         filters = 2 * spec.channels * reach * reach
         self.whitening = nn.Conv2d(spec.channels, filters, reach, bias=False).requires_grad_(False)
         widths = (filters, *settings.widths)
-        self.blocks = nn.Sequential(
-            *(Block(widths[i], widths[i + 1], 2 if i == 0 else 1) for i in range(len(settings.widths)))
-        )
+        strides = (2, 2, 2) if settings.strided else (2, 1, 1)
+        self.blocks = nn.Sequential(*(Block(widths[i], widths[i + 1], strides[i]) for i in range(3)))
         self.head = nn.Linear(widths[-1], TURNS)
         self.register_buffer("bank", torch.zeros(1, TURNS, widths[3]))
         self.register_buffer("middle_bank", torch.zeros(1, TURNS, 4 * widths[2]))
