@@ -66,9 +66,7 @@ def make(data: Path | None, name: str, normal: str | None, family: str, seed: in
     train = known.train.load(spec)
     groups = near_duplicate_groups(thumbnails(train))
     learn, others = split_groups(groups, [len(train) - len(train) // 2, len(train) // 2], seed)
-    detector = Detector(
-        family, budget=duration(budget) if family == "auto" else None, size=max(spec.height, spec.width)
-    )
+    detector = Detector(family, budget=duration(budget), size=max(spec.height, spec.width))
     detector.fit(train[learn], hold_out=False)
     good = known.test.subset(known.test.labels == 0)
     both = concatenate([known.train.subset(others), good]).load(spec)

@@ -22,8 +22,8 @@ from cells import ROOT, say
 from pools import FAMILIES, Pool, Scores, pool
 from tables import DASH, as_typed, markdown, percent
 
-from oddlens.calibration import Decision
 from oddlens.config import DecisionSettings
+from oddlens.decision import Decision
 from oddlens.drift import DriftWatch
 from oddlens.errors import CalibrationError, OddlensError
 
@@ -147,7 +147,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--show", choices=sorted(TABLES), required=True)
     parser.add_argument("--set", nargs="+", required=True, metavar="SET[:NORMAL]")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--budget", default="2m", help="of auto")
+    parser.add_argument("--budget", default="2m", help="of fitting")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"))
     parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")

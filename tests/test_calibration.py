@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
 from oddlens.calibration import (
-    Decision,
     conformal_rank,
     images_needed,
     p_values,
@@ -25,6 +24,7 @@ from oddlens.calibration import (
     smallest_rate,
 )
 from oddlens.config import DecisionSettings
+from oddlens.decision import Decision
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 Scores = npt.NDArray[np.float64]
@@ -448,7 +448,7 @@ def test_the_training_percentile_promises_nothing_and_shows_what_it_gives() -> N
 def test_calibration_needs_neither_scipy_nor_scikit_learn_nor_torch() -> None:
     code = (
         "import sys; sys.modules.update(scipy=None, sklearn=None, torch=None); import numpy as np;"
-        "from oddlens.calibration import Decision; from oddlens.config import DecisionSettings;"
+        "from oddlens.decision import Decision; from oddlens.config import DecisionSettings;"
         "print(Decision(DecisionSettings(confidence=0.9), np.arange(999.0), np.empty(0)).promise())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

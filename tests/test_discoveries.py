@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from oddlens.calibration import Decision, discoveries, fewest_discoveries
+from oddlens.calibration import discoveries, fewest_discoveries
 from oddlens.config import DecisionSettings
+from oddlens.decision import Decision
 from oddlens.errors import SettingsError, StateError
 
 

@@ -36,6 +36,7 @@ STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all a
     "calibration.scores": "F64",
     "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
     "calibration.fingerprints": "U64",
+    "calibration.groups": "U64",  # which of the manifest's groups each calibration score is of; empty without groups
     "training.scores": "F64",
     "training.fingerprints": "U64",
 }
@@ -54,6 +55,8 @@ class DataSummary(Settings):
     fingerprint: str  # of the training and standardising images, whatever their order
     n_calibration: int = Field(0, ge=0)
     calibration_source: str = "none"
+    folds: int = Field(1, ge=1, le=20)  # above 1, calibrated on the training images, each scored out of its fold
+    groups: tuple[str, ...] = ()  # names of those that a decision is made for, each by itself
 
 
 class Manifest(Settings):
@@ -214,6 +217,9 @@ def check_content(path: Path, manifest: Manifest, tensors: Tensors) -> None:
             raise ArtifactError(f"{path}: its tensor '{name}' holds values that are not finite numbers; fit again")
     if digest(manifest, tensors) != manifest.digest:
         raise ArtifactError(f"{path}: its content is not what was written (digest differs); copy the file again")
+    places, names = tensors["calibration.groups"], manifest.data.groups
+    if len(places) != (len(tensors["calibration.scores"]) if names else 0) or (places >= len(names)).any():
+        raise ArtifactError(f"{path}: its calibration scores and their groups do not go together; calibrate it again")
 
 
 def statistics(tensors: Tensors) -> Tensors:

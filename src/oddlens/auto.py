@@ -16,6 +16,7 @@ from oddlens import artifact, metrics, models, synthetic, train
 from oddlens.backends.torch import TorchBackend
 from oddlens.config import (
     TRAINING,
+    CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
@@ -27,13 +28,14 @@ from oddlens.config import (
     TransformsSettings,
     parse_model,
 )
-from oddlens.datasets import thumbnails
-from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
+from oddlens.datasets import near_duplicate_groups, split_groups, thumbnails
+from oddlens.errors import ArtifactError, DataError, DataNotFoundError, SettingsError
 from oddlens.images import Pixels
 from oddlens.models import Learner, Model
+from oddlens.models.crossfit import Crossfit
 from oddlens.models.ensemble import Ensemble
 from oddlens.models.transforms import TURNS, Transforms, looks_the_same_turned
-from oddlens.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.scoring import anomaly_scores, batch_size, in_batches, score_batches
 from oddlens.train import Progress, Row
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
@@ -74,6 +76,7 @@ class Fitted:
     settings: ModelSettings
     history: list[Row]
     remarks: tuple[str, ...]
+    peaks: npt.NDArray[np.float64] | None = None  # of crossfit: the training images' maps' largest values, out of fold
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
         if task.folder:
             train.write_history(task.folder, found.history)
         return found
+    if isinstance(wanted, CrossfitSettings):
+        return train_folds(wanted, training, task)
     model = untrained(wanted, training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
     one = train_member(model, Member(model=wanted, training=training), task, None, deadline)
@@ -147,6 +152,40 @@ def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
         for number, member in enumerate(settings.members)
     ]
     return Fitted(assembled(settings, trained, task), settings, longest(trained), ("plan: fitted as a plan says",))
+
+
+def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: Task) -> Fitted:
+    """Train a detector without each fold in turn; near-duplicates lie in one fold.
+
+    Raises:
+        DataError: the images are near-duplicates of each other, too alike for so many folds.
+    """
+    count, folds = len(task.learn), settings.folds
+    sizes = [(count + number) // folds for number in range(folds)]
+    parts = split_groups(near_duplicate_groups(thumbnails(task.learn)), sizes, task.seed)
+    if min(len(part) for part in parts) == 0:
+        raise DataError(f"{count} images with their near-duplicates cannot be divided into {folds} folds; take fewer")
+    model = untrained(settings, task.seed, task).eval()
+    assert isinstance(model, Crossfit)  # noqa: S101 - the family of these settings
+    trained, scores, peaks = [], [], []
+    for number, fold in enumerate(parts):
+        now = time.perf_counter()
+        deadline = now + (task.deadline - now) / (folds - number)
+        part = replace(task, learn=np.delete(task.learn, fold, axis=0), to_score=len(fold), deadline=deadline)
+        one = untrained(settings.model, training.seed, part)
+        if deadline < math.inf:
+            deadline -= scoring_seconds([one], part)
+        trained.append(train_member(one, Member(model=settings.model, training=training), part, number, deadline))
+        model.members[number] = one
+        outputs = list(
+            score_batches(TorchBackend(one, task.device), in_batches(task.learn[fold], batch_size(task.spec)))
+        )
+        scores.append(np.concatenate([each.anomaly_score for each in outputs]))
+        maps = [each.anomaly_map.max(axis=(1, 2)) for each in outputs if each.anomaly_map is not None]
+        peaks.append(np.concatenate(maps).astype(np.float64) if maps else np.empty(0))
+    model.rank_among(scores, peaks)
+    scaled = [part / scale for part, scale in zip(peaks, model.peak.tolist(), strict=True)]
+    return Fitted(model, settings, longest(trained), (), np.concatenate(scaled))
 
 
 def longest(trained: list[Trained]) -> list[Row]:

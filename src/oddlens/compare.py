@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens import evaluation, metrics
-from oddlens.calibration import Decision
 from oddlens.config import FAMILIES, DecisionSettings, InputSpec, TrainingSettings
 from oddlens.datasets import DataSet, ImageSet
+from oddlens.decision import Decision
+from oddlens.decisions import EVERYTHING, Decisions
 from oddlens.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
 from oddlens.images import Pixels
@@ -30,7 +31,10 @@ from oddlens.thumbnails import KINDS, SMALLEST, Kind, nearest, shrunk
 if TYPE_CHECKING:
     from oddlens.train import Progress
 
-DETECTORS = ("auto", *(family for family in FAMILIES if family != "ensemble"))  # an ensemble needs a plan
+DETECTORS = (
+    "auto",
+    *(family for family in FAMILIES if family not in ("ensemble", "crossfit")),
+)  # those need a plan, or folds
 LEAK = 0.95  # AUROC of the smallest thumbnails above which the split is doubted
 TIMED = 256  # images on which scoring is timed
 
@@ -179,7 +183,7 @@ def thumbnails_row(kind: Kind, contest: Contest) -> Row:
         in_rates=~np.isin(prints[fresh], fingerprints(contest.learnable[hold])),
         errors=None,
         pixel={},
-        decision=Decision(DecisionSettings(), calibration, np.empty(0)),
+        decisions=Decisions({EVERYTHING: Decision(DecisionSettings(), calibration, np.empty(0))}),
         left_out=len(scores) - len(fresh),
     )
     return {

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from oddlens.errors import SettingsError
 
 MAX_SIDE = 4096
+BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
 VALUE_MAXIMA = (255, 4095, 65535)
 
 
@@ -193,8 +194,21 @@ class EnsembleSettings(Settings):
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
 
 
+class CrossfitSettings(Settings):
+    """The crossfit family: `folds` detectors of one family, each trained without one fold of the normal images."""
+
+    family: Literal["crossfit"] = "crossfit"
+    model: MemberModel
+    folds: int = Field(5, ge=2, le=20)
+
+
 ModelSettings = (
-    AutoencoderSettings | DictionarySettings | TransformsSettings | DefectsSettings | EnsembleSettings
+    AutoencoderSettings
+    | DictionarySettings
+    | TransformsSettings
+    | DefectsSettings
+    | EnsembleSettings
+    | CrossfitSettings
 )  # told apart by `family`
 
 
@@ -211,6 +225,7 @@ FAMILIES: dict[str, type[Settings]] = {
     "transforms": TransformsSettings,
     "defects": DefectsSettings,
     "ensemble": EnsembleSettings,
+    "crossfit": CrossfitSettings,
 }
 
 
@@ -220,13 +235,15 @@ class DecisionSettings(Settings):
     `conformal` promises `false_alarm_rate` from held-out normals; None takes 1% where the
     calibration set can promise it, else the smallest rate that it can. With `confidence`, the promise
     holds with that confidence over calibration sets (PAC) instead of on average. `train_percentile`
-    is the seeds' way: that percentile of the training scores, which promises nothing.
+    is the seeds' way: that percentile of the training scores, which promises nothing. `group_by` says how images are
+    told apart, "folder" or "column NAME", where each group (camera, product) has a decision of its own.
     """
 
     method: Literal["conformal", "train_percentile"] = "conformal"
     false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     confidence: float | None = Field(None, gt=0, lt=1)
     train_percentile: float = Field(99.0, gt=0, lt=100)
+    group_by: str | None = None
 
 
 class DataSettings(Settings):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import importlib.metadata
-import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,33 +14,28 @@ import numpy.typing as npt
 from oddlens import artifact
 from oddlens.artifact import DataSummary, Manifest
 from oddlens.backends import Backend, Outputs
-from oddlens.calibration import Decision, promised_rank
+from oddlens.calibration import promised_rank
 from oddlens.config import (
-    TRAINING,
     AutoSettings,
+    CrossfitSettings,
     DecisionSettings,
-    EnsembleSettings,
     InputSpec,
     ModelSettings,
     TrainingSettings,
-    parse_model,
 )
-from oddlens.datasets import ImageSet
+from oddlens.decision import Decision
+from oddlens.decisions import EVERYTHING, Decisions
 from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
-from oddlens.images import Pixels, read_roi
-from oddlens.normals import Images, as_image_set, describe, normal_images, split_normals
-from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches, score_batches
+from oddlens.normals import HeldOut, Images, as_image_set, describe, normal_images
+from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches, score_batches
 
 if TYPE_CHECKING:
     from oddlens.models import Model
-    from oddlens.train import Progress, Row
+    from oddlens.train import Progress
 
 Scores = npt.NDArray[np.float64]
 
-AUTO_SIDE = 192  # longer side that `auto` gives pictures at most: small defects need more than the usual 128
-BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
-CALIBRATION = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints")
-TRAINING_SCORED = 500  # training images at most that are scored where scoring one is not nearly free
+CALIBRATION = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints", "calibration.groups")
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Verdicts:
     files: tuple[str, ...]
     anomaly_score: Scores  # (N,) higher is more anomalous
     p_value: Scores  # (N,) share of normal images expected to score at least as high; nan if not calibrated
-    threshold: float
+    threshold: Scores  # (N,) the same for all, or for all of a group
     label: npt.NDArray[np.int8]  # (N,) 1 where the score is above the threshold
 
     @property
@@ -146,74 +136,42 @@ class Detector:
             TrainingError: training broke down.
         """
         try:
-            from oddlens.auto import RESERVE, SAVING, Task, fitted
-            from oddlens.backends.torch import TorchBackend, resolve_device
-            from oddlens.models.base import leaving_itself_out
+            from oddlens import fitting
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        started = time.perf_counter()
-        wanted, decision = self._wanted(), self.decision or DecisionSettings()
-        training, device = self._training(wanted), resolve_device(self.device)
-        combined = wanted is None or isinstance(wanted, EnsembleSettings)
         known = normal_images(images)
-        spec = chosen_spec(known, self.size, AUTO_SIDE if combined else None)
-        if len(known) < 2:
-            raise DataError(
-                f"{len(known)} normal image(s) found; fitting needs at least 2, and about 200 to promise 1%"
-            )
-        pixels = known.load(spec)
-        roi = read_roi(self.roi, spec) if self.roi else None
-        learn, standard, hold = np.arange(len(pixels)), np.arange(0), np.arange(0)
-        if hold_out or combined:
-            learn, standard, hold = split_normals(
-                pixels, decision, training.seed, hold_out=hold_out, standardise=combined
-            )
-        scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
-        task = Task(
-            pixels[learn], pixels[standard], spec, roi, device, training.seed,
-            to_score=len(scored) + len(hold), deadline=started + self._budget(wanted) * (1 - RESERVE) - SAVING,
-            folder=folder, resume=resume, progress=progress,
-        )  # fmt: skip
-        found = fitted(wanted, training, task, pixels[hold])
-        self.backend_: Backend = TorchBackend(found.model, device)
-        self._roi = roi
-        learned = np.sort(fingerprints(np.concatenate([task.learn, task.standard])))
-        with leaving_itself_out(found.model):
-            seen = anomaly_scores(self.backend_, in_batches(pixels[scored], batch_size(spec)))
-        self._statistics: artifact.Tensors = {
-            "training.scores": np.sort(seen),
-            "training.fingerprints": learned,
-        }
-        self._manifest = Manifest(
-            model=found.settings,
-            training=training,
-            input=spec,
-            decision=decision,
-            data=DataSummary(
-                source=source or describe(images),
-                normal=normal,
-                n_training=len(learn),
-                n_standardising=len(standard),
-                fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
-            ),
-            history=summary(found.history),
-            remarks=found.remarks,
-            versions=versions(),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            golden=tuple(anomaly_scores(self.backend_, [golden_pixels(spec)]).tolist()),
+        asked = fitting.Asked(
+            model=self.model,
+            training=self.training,
+            decision=self.decision or DecisionSettings(),
+            size=self.size,
+            roi=self.roi,
+            device=self.device,
+            budget=self.budget,
+            hold_out=hold_out,
         )
-        self.history_ = found.history
-        self.seconds_ = {"fit": round(time.perf_counter() - started, 3)}
-        return self._calibrate(pixels[hold], decision, "held out of the training images")
+        made = fitting.fit(asked, known, folder, resume, progress)
+        origin = {"source": source or describe(images), "normal": normal}
+        data = made.manifest.data.model_copy(update=origin)
+        self._manifest = made.manifest.model_copy(update={"data": data})
+        self.backend_: Backend = made.backend
+        self._roi, self._statistics = made.roi, made.statistics
+        self.history_, self.seconds_ = made.history, {"fit": made.seconds}
+        if made.held_out is not None:
+            return self._calibrate(made.held_out, asked.decision, "held out of the training images")
+        assert isinstance(made.manifest.model, CrossfitSettings)  # noqa: S101 - the only one that comes calibrated
+        folds = made.manifest.model.folds
+        return self._decide(made.statistics, asked.decision, f"out of fold, {folds} folds", folds=folds)
 
     def calibrate(
         self, images: Images, *, decision: DecisionSettings | None = None, source: str = "", add: bool = False
     ) -> Detector:
         """Make the decision anew from normal images that the detector was not trained on.
 
-        With `add`, they join the calibration images that it has; those that are among them already count once.
+        With `add`, they join the calibration images that it has; those that are among them already count once. Images
+        of an `ImageSet` with groups (`datasets.grouped`) give each group a decision of its own.
 
         Raises:
             StateError: the detector is not fitted.
@@ -221,6 +179,12 @@ class Detector:
             CalibrationError: they cannot promise the asked rate.
         """
         backend, known = self._fitted(), normal_images(images)
+        if add and self._manifest.data.folds > 1:
+            raise StateError(
+                "a calibration in folds takes no further images; calibrate anew, on new normal images alone"
+            )
+        if add and bool(known.groups) != bool(self._manifest.data.groups):
+            raise StateError("images of groups can join a calibration by groups only, and others only one without")
         pixels = known.load(backend.spec)
         seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
         if seen.any():
@@ -230,8 +194,10 @@ class Detector:
                 "their scores say nothing about new ones; give images that the detector has not seen"
             )
         if add:
-            pixels = pixels[~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])]
-        return self._calibrate(pixels, decision or self.decision_.settings, source or describe(images), add)
+            new = ~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])
+            known, pixels = known.subset(new), pixels[new]
+        held_out = HeldOut(pixels, known.groups)
+        return self._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
 
     def decide(self, decision: DecisionSettings) -> Detector:
         """Change the decision and nothing else: no score moves.
@@ -241,35 +207,62 @@ class Detector:
             CalibrationError: its calibration images cannot promise the asked rate; the decision stays as it was.
         """
         self._fitted()
-        made = Decision(decision, self._statistics["calibration.scores"], self._statistics["training.scores"])
-        made.threshold  # noqa: B018 - refused before anything changes
-        self.decision_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
+        made = self._decisions(decision, self._statistics, self._manifest.data)
+        made.check()  # before anything changes
+        self.decisions_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
         return self
 
-    def _calibrate(self, pixels: Pixels, decision: DecisionSettings, source: str, add: bool = False) -> Detector:
+    def _calibrate(self, held_out: HeldOut, decision: DecisionSettings, source: str, add: bool = False) -> Detector:
         started = time.perf_counter()
         before = {name: self._statistics[name] if add else np.empty(0) for name in CALIBRATION}
+        known = self._manifest.data.groups if add else ()
+        names = tuple(dict.fromkeys([*known, *sorted(set(held_out.groups))]))
         scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
-        prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(pixels)]
-        for outputs in score_batches(self._fitted(), in_batches(pixels, batch_size(self.spec))):
+        prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(held_out.pixels)]
+        for outputs in score_batches(self._fitted(), in_batches(held_out.pixels, batch_size(self.spec))):
             scores.append(outputs.anomaly_score)
             if outputs.anomaly_map is not None:
                 peaks.append(outputs.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+        every = np.concatenate(scores)
+        places = [before["calibration.groups"], np.array([names.index(name) for name in held_out.groups])]
+        order = np.argsort(every, kind="stable")
         statistics: artifact.Tensors = {
             **self._statistics,
-            "calibration.scores": np.sort(np.concatenate(scores)),
+            "calibration.scores": every[order],
             "calibration.map_peaks": np.sort(np.concatenate(peaks)),
             "calibration.fingerprints": np.sort(np.concatenate(prints)),
+            "calibration.groups": np.concatenate(places).astype(np.uint64)[order if names else slice(0)],
         }
-        made = Decision(decision, statistics["calibration.scores"], statistics["training.scores"])
-        count = len(statistics["calibration.scores"])
-        if count:
-            made.threshold  # noqa: B018 - a promise that cannot be kept is refused before anything changes
-        data = self._manifest.data.model_copy(update={"n_calibration": count, "calibration_source": source})
-        self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
-        self.decision_, self._statistics = made, statistics
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
+        return self._decide(statistics, decision, source, names)
+
+    def _decide(
+        self,
+        statistics: artifact.Tensors,
+        decision: DecisionSettings,
+        source: str,
+        names: tuple[str, ...] = (),
+        folds: int = 1,
+    ) -> Detector:
+        """Take these statistics for the decision; a promise that cannot be kept is refused before anything changes."""
+        count = len(statistics["calibration.scores"])
+        changes = {"n_calibration": count, "calibration_source": source, "groups": names, "folds": folds}
+        data = self._manifest.data.model_copy(update=changes)
+        made = self._decisions(decision, statistics, data)
+        if count:
+            made.check()
+        self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
+        self.decisions_, self._statistics = made, statistics
         return self
+
+    @staticmethod
+    def _decisions(settings: DecisionSettings, statistics: artifact.Tensors, data: DataSummary) -> Decisions:
+        scores, training = statistics["calibration.scores"], statistics["training.scores"]
+        if not data.groups:
+            return Decisions({EVERYTHING: Decision(settings, scores, training, data.folds)})
+        places = statistics["calibration.groups"]
+        own = {name: scores[places == place] for place, name in enumerate(data.groups)}
+        return Decisions({name: Decision(settings, of_group, training) for name, of_group in own.items()})
 
     # -- scoring ----------------------------------------------------------------------------------
 
@@ -296,22 +289,38 @@ class Detector:
             DataError: an image cannot be read.
         """
         known = as_image_set(images)
-        return self.judge(known.names, self.score(known))
+        return self.judge(known.names, self.score(known), groups=known.groups)
 
-    def judge(self, names: Sequence[str], scores: Scores, fdr: float | None = None) -> Verdicts:
-        """Verdicts on scores (N,) that were computed before.
+    def judge(
+        self, names: Sequence[str], scores: Scores, fdr: float | None = None, groups: Sequence[str] = ()
+    ) -> Verdicts:
+        """Verdicts on scores (N,) that were computed before; `groups` has each image's, where there are any.
 
         With a false discovery rate `fdr`, the threshold is such that, of all N images that it flags, at most that
         share is normal on average; it is infinite where none is flagged.
 
         Raises:
-            StateError: the detector is not calibrated.
+            StateError: the detector is not calibrated, or decides by groups and none are given.
+            SettingsError: a group has no calibration images.
         """
         self._fitted()
-        decision = self.decision_
-        threshold = decision.threshold if fdr is None else decision.discovery_threshold(scores, fdr)
-        labels = (scores > threshold).astype(np.int8)
-        return Verdicts(tuple(names), scores, decision.p_values(scores), threshold, labels)
+        decisions, count = self.decisions_, len(scores)
+        if fdr is None:
+            thresholds = decisions.thresholds(count, groups)
+        else:
+            thresholds = decisions.discovery_thresholds(scores, fdr, groups)
+        labels = (scores > thresholds).astype(np.int8)
+        return Verdicts(tuple(names), scores, decisions.p_values(scores, groups), thresholds, labels)
+
+    @property
+    def decision_(self) -> Decision:
+        """The decision for all images.
+
+        Raises:
+            StateError: the detector is not fitted, or decides for each group by itself (`decisions_`).
+        """
+        self._fitted()
+        return self.decisions_.single
 
     @property
     def backend(self) -> Backend:
@@ -338,7 +347,7 @@ class Detector:
 
         Where that rate cannot be promised, the largest value of all calibration images; None without maps.
         """
-        peaks, decision = self._statistics["calibration.map_peaks"], self.decision_
+        peaks, decision = self._statistics["calibration.map_peaks"], self.decisions_
         if not len(peaks):
             return None
         try:
@@ -412,7 +421,7 @@ class Detector:
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
         detector._statistics = artifact.statistics(tensors)
         detector._manifest = manifest
-        detector.decision_ = Decision(manifest.decision, tensors["calibration.scores"], tensors["training.scores"])
+        detector.decisions_ = cls._decisions(manifest.decision, tensors, manifest.data)
         return detector
 
     # -- inside -----------------------------------------------------------------------------------
@@ -422,67 +431,3 @@ class Detector:
         if backend is None:
             raise StateError("this detector is not fitted; call fit(images) first, or Detector.load(path)")
         return backend
-
-    def _wanted(self) -> ModelSettings | None:
-        """The settings of the model to make; None where `auto` chooses them."""
-        if self.model == "auto" or isinstance(self.model, AutoSettings):
-            return None
-        if self.model == "ensemble":
-            raise SettingsError("an ensemble needs members: take auto, which chooses them, or give a plan (--plan)")
-        return parse_model({"family": self.model}, "--detector") if isinstance(self.model, str) else self.model
-
-    def _budget(self, wanted: ModelSettings | None) -> float:
-        """Seconds that fitting may take."""
-        if self.budget is None:
-            return BUDGET if wanted is None else math.inf
-        if self.budget <= 0:
-            raise SettingsError(f"the budget of {self.budget:g} s leaves no time to fit; give at least some seconds")
-        if isinstance(wanted, EnsembleSettings):
-            raise SettingsError("a plan is trained as it says and takes no budget; leave one of the two out")
-        return self.budget
-
-    def _training(self, wanted: ModelSettings | None) -> TrainingSettings:
-        """The family's usual training, changed by what was set."""
-        usual = TRAINING["ensemble" if wanted is None else wanted.family]
-        asked = self.training or usual
-        changes = {name: getattr(asked, name) for name in asked.model_fields_set}
-        if isinstance(wanted, EnsembleSettings):  # a plan is repeated with its own seed
-            changes.setdefault("seed", wanted.members[0].training.seed)
-        family, others = "auto" if wanted is None else wanted.family, sorted(changes.keys() - {"seed"})
-        if family in ("auto", "ensemble") and others:
-            raise SettingsError(
-                f"{', '.join(others)} cannot be set for auto and ensembles, whose members train each in its own way; "
-                "set the budget, or choose a single detector"
-            )
-        if family == "dictionary" and others:
-            raise SettingsError(f"{', '.join(others)} cannot be set for the dictionary, which is learned in one step")
-        if family == "autoencoder" and changes.get("optimizer") == "muon":
-            raise SettingsError("muon is for networks with normalisation; the autoencoder has none: use adam")
-        return usual.model_copy(update=changes)
-
-
-def chosen_spec(images: ImageSet, size: int | None, largest: int | None) -> InputSpec:
-    """The pixels that a detector of these images takes: of the asked size, or as usual, or up to `largest`."""
-    spec = images.choose_spec(size)
-    if size is not None or largest is None or max(spec.height, spec.width) < 128:
-        return spec
-    found = max(max(info.height, info.width) for info in images.infos())
-    return images.choose_spec(min(largest, found // 8 * 8))
-
-
-def summary(history: Sequence[Row]) -> dict[str, float]:
-    """The training history in four numbers; empty for what does not train by gradients."""
-    if not history:
-        return {}
-    return {
-        "epochs": float(len(history)),
-        "first_loss": history[0]["loss"],
-        "last_loss": history[-1]["loss"],
-        "seconds": round(sum(row["seconds"] for row in history), 3),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What made this detector."""
-    packages = {name: importlib.metadata.version(name) for name in ("oddlens", "numpy", "pillow", "torch")}
-    return {"python": platform.python_version(), **packages}

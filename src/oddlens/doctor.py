@@ -6,21 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from oddlens import contamination
 from oddlens.calibration import DEFAULT_RATE, images_needed
 from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, thumbnails
 from oddlens.errors import ImageError, MissingExtraError
 from oddlens.metrics import auroc
 from oddlens.scoring import fingerprints
 
+if TYPE_CHECKING:
+    from oddlens.train import Progress
+
 LISTED = 20  # files named in one finding
 APART = 0.88  # share of the variance of brightness between two groups from which on they are two
 GROUP_LEAST, GROUP_SHARE = 10, 0.05  # images in the smaller of the groups, at least
 SHORTCUT, SHORTCUT_LEAST = 0.9, 10  # AUROC of what is beside the picture; images of either label
+
+UNUSUAL = 0.05  # share of the training images that is listed as the most unusual
 
 Level = Literal["error", "warning", "note"]
 
@@ -58,8 +64,17 @@ class Diagnosis:
         return {"ok": not any(f.level == "error" for f in self.findings), **self.facts, "findings": listed}
 
 
-def check(data: DataSet, false_alarm_rate: float = DEFAULT_RATE) -> Diagnosis:
+def check(
+    data: DataSet,
+    false_alarm_rate: float = DEFAULT_RATE,
+    *,
+    budget: float = 0.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Diagnosis:
     """Look at every image; nothing is changed.
+
+    With a `budget` (seconds), detectors are trained within it to find the most unusual training images.
 
     Raises:
         DataError: there are no images at all.
@@ -81,6 +96,8 @@ def check(data: DataSet, false_alarm_rate: float = DEFAULT_RATE) -> Diagnosis:
     check_light(diagnosis, train)
     check_shortcuts(diagnosis, test)
     check_enough(diagnosis, train, false_alarm_rate)
+    if budget > 0:
+        check_contamination(diagnosis, train, budget, seed, progress)
     return diagnosis
 
 
@@ -284,3 +301,27 @@ def check_enough(diagnosis: Diagnosis, train: ImageSet, rate: float) -> None:
             f"{len(train)} normal images: the {held_out} that can be held out promise {best}; "
             f"{rate:g} needs {needed} held out, about {2 * needed} in all",
         )
+
+
+def check_contamination(
+    diagnosis: Diagnosis, train: ImageSet, budget: float, seed: int, progress: Progress | None
+) -> None:
+    """The training images that are least like the others: where anomalies among the normals would be found."""
+    if len(train) < contamination.LEAST or diagnosis.facts["bits"].keys() >= {"8", "16"}:
+        return
+    try:
+        found = contamination.unusual(train, budget, seed, progress)
+    except MissingExtraError:
+        diagnosis.add(
+            "note", "not looked for", "anomalies among the normal images: that takes pip install oddlens[train]"
+        )
+        return
+    order = np.argsort(-found, kind="stable")[: max(1, round(UNUSUAL * len(train)))]
+    diagnosis.facts["unusual"] = [{"file": train.names[i], "deviations": float(found[i])} for i in order]
+    diagnosis.add(
+        "note",
+        "unusual",
+        f"the {len(order)} most unusual of {len(train)} training images ({UNUSUAL:.0%}), each judged by a detector "
+        "that did not learn it, the most unusual first: look at them, and remove those that are not normal",
+        [train.names[i] for i in order],
+    )

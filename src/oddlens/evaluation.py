@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from oddlens import corruptions, metrics
 from oddlens.backends import Outputs
-from oddlens.calibration import Decision
 from oddlens.config import InputSpec
 from oddlens.datasets import DataSet, ImageSet, concatenate
+from oddlens.decisions import Decisions, Method
 from oddlens.detector import Detector
 from oddlens.errors import DataError
 from oddlens.images import Pixels, resize_map
 from oddlens.scoring import batch_size, fingerprints, score_batches
 
+METHODS: tuple[Method, ...] = ("train_percentile", "conformal")
 NORMAL = "normal"  # what normal images are called where several classes of them are pooled
 
 
@@ -31,13 +32,22 @@ class Evaluation:
     in_rates: npt.NDArray[np.bool_]  # (N,) false for images that a threshold was made from
     errors: npt.NDArray[np.float64] | None  # (N,) mean squared reconstruction error; None without reconstructions
     pixel: dict[str, float]  # pixel_auroc and aupro, where masks exist
-    decision: Decision
+    decisions: Decisions
     left_out: int  # test images that the detector was trained on; not among the N
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
         """(N,) 0 normal, 1 anomalous."""
         return self.images.labels
+
+    @property
+    def thresholds(self) -> npt.NDArray[np.float64]:
+        """(N,) the threshold of each image."""
+        return self.decisions.thresholds(len(self.scores), self.images.groups)
+
+    def thresholds_by(self, method: Method) -> npt.NDArray[np.float64] | None:
+        """(N,) the threshold that a method would give for each image; None where it gives none."""
+        return self.decisions.thresholds_by(method, len(self.scores), self.images.groups)
 
     @property
     def kinds(self) -> list[str]:
@@ -49,19 +59,16 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """The metrics table, as `eval --json` gives it."""
         labels, scores = self.labels, self.scores
-        chosen = self._rates(self.decision.threshold)
+        chosen = self._rates(self.thresholds)
         return {
             "image_auroc": metrics.auroc(labels, scores),
             "image_auroc_ci": list(metrics.auroc_interval(labels, scores)),
             "image_ap": metrics.average_precision(labels, scores),
             "anomaly_base_rate": float(labels.mean()),
-            "false_alarm_rate": self.decision.false_alarm_rate,
+            "false_alarm_rate": self.decisions.false_alarm_rate,
             **chosen,
-            "method": self.decision.settings.method,
-            "decisions": {
-                "train_percentile": self._rates(self.decision.percentile_threshold),
-                "conformal": self._rates(self.decision.conformal_threshold),
-            },
+            "method": self.decisions.settings.method,
+            "decisions": {method: self._rates(self.thresholds_by(method)) for method in METHODS},
             "n_normal": int((labels == 0).sum()),
             "n_anomalous": int((labels == 1).sum()),
             "n_normal_rates": int(((labels == 0) & self.in_rates).sum()),
@@ -71,21 +78,21 @@ class Evaluation:
             **self._reconstruction(),
         }
 
-    def _rates(self, threshold: float | None) -> dict[str, Any]:
-        """What a threshold does to images that it was not made from."""
-        if threshold is None:
+    def _rates(self, thresholds: npt.NDArray[np.float64] | None) -> dict[str, Any]:
+        """What thresholds (N,) do to images that they were not made from; there is no single one where they differ."""
+        if thresholds is None:
             return {"threshold": None, "false_alarm_rate_measured": None, "detection_rate": None}
-        flagged, kept, normal = self.scores > threshold, self.in_rates, self.labels == 0
+        flagged, kept, normal = self.scores > thresholds, self.in_rates, self.labels == 0
         alarms, n = int((flagged & kept & normal).sum()), int((kept & normal).sum())
         return {
-            "threshold": threshold,
+            "threshold": float(thresholds[0]) if (thresholds == thresholds[0]).all() else None,
             "false_alarm_rate_measured": alarms / n if n else None,
             "false_alarm_rate_measured_ci": list(metrics.rate_interval(alarms, n)) if n else None,
             "detection_rate": share(flagged[~normal & kept]),
         }
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
-        kinds, rows = np.array(self.images.kinds), {}
+        kinds, flagged, rows = np.array(self.images.kinds), self.scores > self.thresholds, {}
         for kind in self.kinds:
             own = kinds == kind
             anomalous = bool(self.labels[own][0])
@@ -93,7 +100,7 @@ class Evaluation:
             kept = own & self.in_rates
             rows[kind] = {
                 "auroc": metrics.auroc(self.labels[against], self.scores[against]) if anomalous else None,
-                "detection_rate": share(self.scores[kept] > self.decision.threshold),
+                "detection_rate": share(flagged[kept]),
                 "n": int(own.sum()),
             }
         return rows
@@ -150,7 +157,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         in_rates=~np.isin(seen[fresh], detector.seen("calibration")),
         errors=None if np.isnan(kept_errors).any() else kept_errors[fresh],
         pixel=pixel_metrics(test, maps, fresh),
-        decision=detector.decision_,
+        decisions=detector.decisions_,
         left_out=len(test) - len(fresh),
     )
     if len(set(evaluation.labels.tolist())) < 2:

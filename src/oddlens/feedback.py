@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from oddlens.calibration import Scores
 from oddlens.datasets import ImageSet
 from oddlens.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError
@@ -81,45 +81,42 @@ def propose(detector: Detector, judged: ImageSet, source: str) -> Proposal:
         CalibrationError: the decision's promise cannot be kept.
     """
     scores = detector.score(judged)
-    before, count = detector.decision_.threshold, detector.manifest.data.n_calibration
+    count, shown = detector.manifest.data.n_calibration, detector.decisions_.threshold
+    before = detector.decisions_.thresholds(len(judged), judged.groups)
     normal = judged.labels == NORMAL
     if normal.any():
         origin = f"{detector.manifest.data.calibration_source}; judged normal: {source}"
         detector.calibrate(judged.subset(normal), source=origin, add=True)
-    after = detector.decision_.threshold
+    after = detector.decisions_.thresholds(len(judged), judged.groups)
 
-    def flagged(which: npt.NDArray[np.bool_], threshold: float) -> str:
-        return f"{int((scores[which] > threshold).sum())} of {int(which.sum())}"
+    def flagged(which: npt.NDArray[np.bool_], thresholds: Scores) -> str:
+        return f"{int((scores > thresholds)[which].sum())} of {int(which.sum())}"
 
+    moved = () if shown is None else (("threshold", shown, detector.decisions_.threshold),)
     rows = (
-        ("threshold", before, after),
+        *moved,
         ("calibration images", count, detector.manifest.data.n_calibration),
         ("judged normal, flagged", flagged(normal, before), flagged(normal, after)),
         ("judged anomalous, caught", flagged(~normal, before), flagged(~normal, after)),
     )
     added = detector.manifest.data.n_calibration - count
-    return Proposal(detector, rows, notes(detector, scores, normal, before, after), added)
+    p_values = detector.decisions_.p_values(scores, judged.groups)
+    missed = np.sort(p_values[~normal & (scores <= after)])
+    only_alarms = bool(normal.any() and (scores > before)[normal].all())
+    return Proposal(detector, rows, notes(only_alarms, missed), added)
 
 
-def notes(
-    detector: Detector, scores: npt.NDArray[np.float64], normal: npt.NDArray[np.bool_], before: float, after: float
-) -> tuple[str, ...]:
-    """What to know of a proposal."""
+def notes(only_alarms: bool, missed: Scores) -> tuple[str, ...]:
+    """What to know of a proposal; `missed` are the p-values of what is still missed, rising."""
     told = []
-    if normal.any() and (scores[normal] > before).all():
+    if only_alarms:
         told.append(
             "only false alarms were judged normal: they are no fair sample, and raise the threshold more than it must "
             "be; judge some images too that passed"
         )
-    missed = np.sort(scores[~normal & (scores <= after)])[::-1]
-    for place, rate in enumerate(rates_that_catch(detector, missed)[:MISSED_SHOWN], 1):
+    for place, rate in enumerate(missed[:MISSED_SHOWN].tolist(), 1):
         told.append(f"catching {place} of the {len(missed)} missed takes a false-alarm rate of {rate:.2%}")
     return tuple(told)
-
-
-def rates_that_catch(detector: Detector, missed: npt.NDArray[np.float64]) -> Sequence[float]:
-    """For the largest scores that are missed, falling: the smallest false-alarm rate that flags them, on average."""
-    return [float(p) for p in detector.decision_.p_values(missed)]
 
 
 def next_version(path: Path) -> Path:

@@ -63,7 +63,7 @@ def show(detector: Detector, evaluation: Evaluation, count: int) -> list[Shown]:
 
 def examples(shown: Sequence[Shown], evaluation: Evaluation, each: int) -> list[figures.Example]:
     """`each` images of every kind, as rows for a picture of verdicts."""
-    found = []
+    found, thresholds = [], evaluation.thresholds
     for group in shown:
         score, anomaly_map, reconstruction = group.outputs
         for i, place in enumerate(group.index[:each]):
@@ -75,7 +75,7 @@ def examples(shown: Sequence[Shown], evaluation: Evaluation, each: int) -> list[
                     mask=evaluation.images.mask(int(place)),
                     kind=group.kind.replace("_", " "),
                     score=float(score[i]),
-                    threshold=evaluation.decision.threshold,
+                    threshold=float(thresholds[place]),
                     name=evaluation.images.names[place],
                     truth=1 if evaluation.labels[place] else 0,
                 )
@@ -96,9 +96,9 @@ def draw(
             )
     each = 2 if len(shown) <= 4 else 1
     made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max, level=detector.map_level)
-    decision = evaluation.decision
-    both = {"train_percentile": decision.percentile_threshold, "conformal": decision.conformal_threshold}
-    ordered = sorted(both, key=lambda name: name != decision.settings.method)  # the one that gives the verdicts first
+    both = {name: row["threshold"] for name, row in evaluation.metrics["decisions"].items()}
+    method = evaluation.decisions.settings.method
+    ordered = sorted(both, key=lambda name: name != method)  # the one that gives the verdicts first
     thresholds = {name.replace("_", " "): value for name in ordered if (value := both[name]) is not None}
     labels, scores = evaluation.labels, evaluation.scores
     normal = labels == 0
@@ -239,7 +239,7 @@ def write(
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
-            " ".join([*detector.decision_.told(), "Rates are over images that no threshold was made from."]),
+            " ".join([*detector.decisions_.told(), "Rates are over images that no threshold was made from."]),
             table=decisions_table(metrics),
         ),
         Section("Scores", figure=pictures["histogram"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from oddlens.calibration import DEFAULT_RATE, images_needed, promised_rank
 from oddlens.config import DecisionSettings
 from oddlens.datasets import ImageSet, near_duplicate_groups, open_dataset, open_images, split_groups, thumbnails
+from oddlens.decisions import naming
 from oddlens.errors import DataError
 from oddlens.images import Pixels, as_pixels
 
@@ -22,6 +24,14 @@ HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the aske
 HOLD_MOST = 500  # images kept for calibration at most, unless the asked rate needs more
 STANDARD = 0.1  # share of the normals that bring an ensemble's members to one scale
 STANDARD_MOST = 300
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Normal images that a decision is made from."""
+
+    pixels: Pixels  # (N, H, W, C)
+    groups: tuple[str, ...] = ()  # each image's, where a decision is made for each group
 
 
 def normal_images(images: Images) -> ImageSet:
@@ -41,31 +51,64 @@ def as_image_set(images: Images) -> ImageSet:
 
 
 def split_normals(
-    pixels: Pixels, decision: DecisionSettings, seed: int, *, hold_out: bool = True, standardise: bool = False
+    pixels: Pixels,
+    decision: DecisionSettings,
+    seed: int,
+    *,
+    hold_out: bool = True,
+    standardise: bool = False,
+    groups: Sequence[str] = (),
 ) -> tuple[Index, Index, Index]:
     """Indices to train on, to standardise an ensemble's members on, and to calibrate on; near-duplicates stay together.
 
     A fifth is held out for calibration, 500 images at most, or as much more (up to half) as the asked rate needs;
     with `standardise`, a tenth (300 at most) is set aside for that. Without `hold_out` nothing is kept to calibrate.
+    With `groups` (N names) all this is done in each of them; near-duplicates in two groups go with the first.
 
     Raises:
-        CalibrationError: half of the images cannot promise the asked rate.
+        CalibrationError: half of the images (of a group) cannot promise the asked rate.
     """
-    groups = near_duplicate_groups(thumbnails(pixels))
-    largest = int(np.bincount(groups).max())
-    needed = images_needed(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
-    wanted = max(min(round(HOLD_OUT * len(pixels)), HOLD_MOST), needed + largest - 1)
-    n_hold = max(1, min(wanted, len(pixels) // 2)) if hold_out else 0
-    n_standard = min(round(STANDARD * len(pixels)), STANDARD_MOST) if standardise else 0
-    learn, standard, hold = split_groups(groups, [len(pixels) - n_standard - n_hold, n_standard, n_hold], seed)
+    alike = near_duplicate_groups(thumbnails(pixels))
+    names = np.array(groups or ("",) * len(pixels), dtype=object)
+    _, first, inverse = np.unique(alike, return_index=True, return_inverse=True)
+    leading = names[first][inverse]  # the group of the first of its near-duplicates
+    parts: tuple[list[Index], list[Index], list[Index]] = ([], [], [])
+    for name in sorted(set(names)):
+        own = np.flatnonzero(leading == name)
+        others = int((names[own] != name).sum())  # near-duplicates of another group, which fill no place in this one
+        for part, rows in zip(parts, split_one(alike[own], others, decision, seed, hold_out, standardise), strict=True):
+            part.append(own[rows])
+    learn, standard, hold = (np.sort(np.concatenate(part)) for part in parts)
     if len(learn) == 0 or (hold_out and len(hold) == 0):
         raise DataError(
-            f"the {len(pixels)} normal images are near-duplicates of each other ({groups.max() + 1} group(s)), so that "
+            f"the {len(pixels)} normal images are near-duplicates of each other ({alike.max() + 1} group(s)), so that "
             "none can be held out; add pictures of other parts"
         )
     if hold_out and decision.method == "conformal" and decision.false_alarm_rate is not None:
-        promised_rank(len(hold), decision.false_alarm_rate, decision.confidence)
+        for name in sorted(set(names)):
+            with naming(name):
+                promised_rank(int((names[hold] == name).sum()), decision.false_alarm_rate, decision.confidence)
     return learn, standard, hold
+
+
+def split_one(
+    alike: npt.NDArray[np.intp],
+    others: int,
+    decision: DecisionSettings,
+    seed: int,
+    hold_out: bool,
+    standardise: bool,
+) -> list[Index]:
+    """Split the images of one group into those to train on, to standardise on and to hold out."""
+    count = len(alike)
+    if count == 0:
+        return [np.arange(0)] * 3
+    largest = int(np.unique(alike, return_counts=True)[1].max())
+    needed = images_needed(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
+    wanted = max(min(round(HOLD_OUT * count), HOLD_MOST), needed + largest - 1 + others)
+    n_hold = max(1, min(wanted, count // 2)) if hold_out else 0
+    n_standard = min(round(STANDARD * count), STANDARD_MOST) if standardise else 0
+    return split_groups(alike, [count - n_standard - n_hold, n_standard, n_hold], seed)
 
 
 def describe(images: Images) -> str:

@@ -39,7 +39,7 @@ def rows(verdicts: Verdicts) -> list[Row]:
         verdicts.files,
         verdicts.anomaly_score.tolist(),
         [None if np.isnan(p) else p for p in verdicts.p_value.tolist()],
-        [verdicts.threshold if np.isfinite(verdicts.threshold) else None] * len(verdicts),
+        [limit if np.isfinite(limit) else None for limit in verdicts.threshold.tolist()],
         verdicts.label.tolist(),
         verdicts.verdict,
     )
@@ -137,14 +137,15 @@ def judged(
             for i, anomaly_map in enumerate(outputs.anomaly_map, done):
                 write_map(places[i], images.image(i), anomaly_map, detector.map_level, detector.spec.value_max)
         if fdr is None:
-            yield rows(detector.judge(images.names[done : done + len(scores)], scores))
+            part = slice(done, done + len(scores))
+            yield rows(detector.judge(images.names[part], scores, groups=images.groups[part]))
         else:
             kept.append(scores)
         done += len(scores)
         if progress:
             progress(done)
     if fdr is not None:
-        yield rows(detector.judge(images.names, np.concatenate(kept), fdr))
+        yield rows(detector.judge(images.names, np.concatenate(kept), fdr, images.groups))
 
 
 def print_csv(lines: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ import torch
 from oddlens import artifact, models
 from oddlens.config import (
     AutoencoderSettings,
+    CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
@@ -51,13 +52,15 @@ FORMS: dict[str, ModelSettings] = {
             Member(model=TransformsSettings(side=16, widths=(8, 8, 16), bank=50), training=TURNING, weight=0.5),
         )
     ),
+    "crossfit": CrossfitSettings(model=AutoencoderSettings(widths=(8,), latent_dim=8), folds=3),
+    "crossfit-dictionary": CrossfitSettings(model=DictionarySettings(atoms=20), folds=2),
 }
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
 
 
 def training(form: ModelSettings, seed: int = 3) -> TrainingSettings:
     """A short training; an ensemble's members have their own, and the dictionary needs none."""
-    if form.family in ("dictionary", "ensemble"):
+    if form.family in ("dictionary", "ensemble") or isinstance(getattr(form, "model", None), DictionarySettings):
         return TrainingSettings(seed=seed)
     return TrainingSettings(epochs=2, batch_size=32, seed=seed)
 

@@ -10,6 +10,7 @@ import typer
 from oddlens.cli.shared import (
     ConfidenceOption,
     DeviceOption,
+    GroupByOption,
     JsonOption,
     PartArgument,
     RateOption,
@@ -17,6 +18,7 @@ from oddlens.cli.shared import (
     SkipOption,
     ThreadsOption,
     command,
+    in_groups,
     summary,
     usable,
 )
@@ -70,6 +72,7 @@ def calibrate(
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
     on_average: OnAverageOption = False,
+    group_by: GroupByOption = None,
     output: OutOption = None,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
@@ -80,12 +83,17 @@ def calibrate(
     """Make the decision anew from fresh normal images (a new camera, a new lot), without training."""
     with command(as_json, threads, skips=True) as terminal:
         from oddlens.datasets import open_images
+        from oddlens.datasets.grouping import recorded
         from oddlens.detector import Detector
 
         part = Detector.load(detector, device=device)
         before = told(part)
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         asked = changed(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
+        if group_by is None:
+            known = in_groups(known, None, part)
+        else:  # groups may be new here
+            known, asked = in_groups(known, group_by), asked.model_copy(update={"group_by": recorded(group_by)})
         part.calibrate(known, decision=asked, source=", ".join(images))
         part.save(output or detector)
         result, lines = outcome(part, before, output or detector)
@@ -97,6 +105,7 @@ def feedback(
     judged: Annotated[
         Path, typer.Argument(metavar="JUDGED.csv", help="file,judgement lines; a judgement: false alarm, missed, ...")
     ],
+    group_by: GroupByOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The new version; NAME-v2 and so on without it.")
     ] = None,
@@ -113,7 +122,8 @@ def feedback(
         place = output or judging.next_version(detector)
         if place.absolute() == detector.absolute():
             raise SettingsError(f"{place}: feedback never changes a detector; write the proposal to another file")
-        proposal = judging.propose(Detector.load(detector, device=device), judging.read_judged(judged), str(judged))
+        part = Detector.load(detector, device=device)
+        proposal = judging.propose(part, in_groups(judging.read_judged(judged), group_by, part), str(judged))
         proposal.detector.save(place)
         terminal.table(f"{detector.name} and the proposal {place.name}", ("", "before", "after"), proposal.rows)
         result = {
@@ -124,7 +134,7 @@ def feedback(
             **summary(proposal.detector),
         }
         look = f"{detector} is unchanged; to take the proposal, use {place} in its stead"
-        terminal.result(result, [*proposal.notes, proposal.detector.decision_.promise(), look])
+        terminal.result(result, [*proposal.notes, *proposal.detector.decisions_.promises(), look])
 
 
 def changed(
@@ -156,8 +166,8 @@ def changed(
 def told(part: Detector) -> dict[str, Any]:
     """What a detector decides by: for "before"."""
     return {
-        "threshold": part.decision_.threshold,
-        "false_alarm_rate": part.decision_.false_alarm_rate,
+        "threshold": part.decisions_.threshold,
+        "false_alarm_rate": part.decisions_.false_alarm_rate,
         "n_calibration": part.manifest.data.n_calibration,
     }
 
@@ -165,9 +175,10 @@ def told(part: Detector) -> dict[str, Any]:
 def outcome(part: Detector, before: dict[str, Any], output: Path) -> tuple[dict[str, Any], list[str]]:
     """What both commands say in the end: JSON, and lines."""
     now = told(part)
+    moved = [f"{value['threshold']:.6g}" if value["threshold"] is not None else "by group" for value in (before, now)]
     lines = [
-        f"{output}: threshold {before['threshold']:.6g} -> {now['threshold']:.6g}, "
+        f"{output}: threshold {moved[0]} -> {moved[1]}, "
         f"{before['n_calibration']} -> {now['n_calibration']} calibration images",
-        *part.decision_.told(),
+        *part.decisions_.told(),
     ]
     return {"files": {"detector": str(output)}, "before": before, **summary(part)}, lines

@@ -12,17 +12,22 @@ import typer
 
 from oddlens.cli.shared import (
     DeviceOption,
+    GroupByOption,
     JsonOption,
     PartArgument,
     SeedOption,
     SkipOption,
     ThreadsOption,
     command,
+    in_groups,
     usable,
 )
 from oddlens.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
+    from oddlens.calibration import Scores
+    from oddlens.datasets import ImageSet
+    from oddlens.detector import Detector
     from oddlens.drift import DriftWatch
 
 
@@ -35,6 +40,7 @@ def score(
     maps: Annotated[
         Path | None, typer.Option("--maps", help="Write each image's anomaly map as a picture here.")
     ] = None,
+    group_by: GroupByOption = None,
     fdr: Annotated[
         float | None,
         typer.Option(
@@ -66,12 +72,13 @@ def score(
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        decision, watch = part.decision_, None
+        known = in_groups(known, group_by, part)
+        decision, watch = part.decisions_, None
         note = None if fdr is None else decision.too_few_for(len(known), fdr)
         if note is not None:
             terminal.say(note)
         if watch_drift is not None:
-            watch = DriftWatch.open(watch_drift, decision.calibration_scores, delta, seed or 0)
+            watch = DriftWatch.open(watch_drift, stream_calibration(part, known), delta, seed or 0)
         started, flagged, limit = time.perf_counter(), 0, decision.threshold
         rows: list[verdicts.Row] = []
         with (
@@ -82,10 +89,10 @@ def score(
             for batch in verdicts.judged(part, known, folder, fdr, counting):
                 write(batch)
                 flagged += sum(row["label"] for row in batch)
-                limit = batch[0]["threshold"] if batch else limit
+                limit = batch[0]["threshold"] if batch and not decision.grouped else limit
                 if watch is not None:
                     watch.see([row["file"] for row in batch], [row["anomaly_score"] for row in batch])
-        result = {
+        result: dict[str, Any] = {
             "n": len(known), "n_anomalous": flagged, "threshold": limit, "skipped": skipped,
             "seconds": {"score": round(time.perf_counter() - started, 3)},
         }  # fmt: skip
@@ -104,6 +111,24 @@ def score(
             terminal.result(result | {"verdicts": rows})
             if not as_json:
                 verdicts.print_csv(rows)
+
+
+def stream_calibration(part: Detector, images: ImageSet) -> Scores:
+    """The calibration scores that a stream of images is compared with: those of its group, where there are groups."""
+    decisions = part.decisions_
+    if not decisions.grouped:
+        if decisions.single.folds > 1:
+            raise SettingsError(
+                "drift is watched against images that no part of the detector learned, and this one was calibrated in "
+                "folds; run `oddlens calibrate` with new normal images"
+            )
+        return decisions.single.calibration_scores
+    names = sorted(set(images.groups))
+    if len(names) != 1 or names[0] not in decisions.parts:
+        raise SettingsError(
+            f"drift is watched for one group at a time, with a state file each; these images are of {', '.join(names)}"
+        )
+    return decisions.parts[names[0]].calibration_scores
 
 
 def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:

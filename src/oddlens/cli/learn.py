@@ -17,6 +17,7 @@ from oddlens.cli.shared import (
     DetectorOption,
     Device,
     DeviceOption,
+    GroupByOption,
     JsonOption,
     NormalOption,
     RateOption,
@@ -25,6 +26,7 @@ from oddlens.cli.shared import (
     SkipOption,
     ThreadsOption,
     command,
+    in_groups,
     summary,
     typed,
     usable,
@@ -32,7 +34,7 @@ from oddlens.cli.shared import (
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
-    from oddlens.config import DecisionSettings, EnsembleSettings
+    from oddlens.config import CrossfitSettings, DecisionSettings, EnsembleSettings
 
 
 def demo(
@@ -97,6 +99,11 @@ def fit(
     device: DeviceOption = "auto",
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
+    group_by: GroupByOption = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=2, max=20, help="Keep no image from training: so many detectors, cross-conformal."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs.")] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=4, help="Longer side of the pictures that the model sees.")
@@ -112,22 +119,25 @@ def fit(
 ) -> None:
     """Learn from normal images, hold some out, and calibrate the decision on them."""
     with command(as_json, threads, skips=True) as terminal:
-        from oddlens.config import TrainingSettings, duration, parse
+        from oddlens.config import BUDGET, TrainingSettings, duration, parse
         from oddlens.datasets import open_dataset
-        from oddlens.detector import BUDGET, Detector
+        from oddlens.detector import Detector
 
         if output.suffix != ".safetensors":
             raise SettingsError(f"{output}: detector files end in .safetensors")
         asked = {"epochs": epochs, "seed": seed}
         training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
-        model, how, size = chosen(detector, plan, decision(false_alarm_rate, confidence), size, roi)
+        asked_for = decision(false_alarm_rate, confidence, group_by)
+        model, how, size = chosen(detector, plan, asked_for, size, roi)
         limit = duration(budget) if budget else BUDGET if model == "auto" else None
+        wanted = model if folds is None else in_folds(model, folds)
         made = Detector(
-            model, training=training, decision=how, size=size, roi=roi, device=device,
+            wanted, training=training, decision=how, size=size, roi=roi, device=device,
             budget=None if limit is None else max(1.0, limit - (time.perf_counter() - terminal.started)),
         )  # fmt: skip
         known = open_dataset(data, normal=normal, data_dir=data_dir)
         images, skipped = usable(known.train, skip_unreadable, terminal)
+        images = in_groups(images, group_by)
         work = output.with_suffix(".training")
         made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
         made.save(output)
@@ -143,7 +153,7 @@ def fit(
             f"{output}: learned from {manifest.data.n_training} normal images in {seconds:.1f} s, "
             f"calibrated on {manifest.data.n_calibration} others",
             *manifest.remarks,
-            made.decision_.promise(),
+            *made.decisions_.promises(),
         ]
         terminal.result(result, lines)
 
@@ -188,6 +198,18 @@ def compare(
         terminal.result(result, result["notes"])
 
 
+def in_folds(model: str | EnsembleSettings, folds: int) -> CrossfitSettings:
+    """The settings of so many detectors of one family."""
+    from oddlens.config import CrossfitSettings, parse_model
+
+    if not isinstance(model, str) or model in ("auto", "ensemble", "crossfit"):
+        raise SettingsError("--folds needs a single detector: name it with --detector")
+    values = {"family": "crossfit", "model": {"family": model}, "folds": folds}
+    found = parse_model(values, "--detector")
+    assert isinstance(found, CrossfitSettings)  # noqa: S101 - its family says so
+    return found
+
+
 def chosen(
     detector: str | None, plan: Path | None, asked: DecisionSettings, size: int | None, roi: str | None
 ) -> tuple[str | EnsembleSettings, DecisionSettings, int | None]:
@@ -206,12 +228,15 @@ def chosen(
     if artifact.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
     spec = manifest.input
-    return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
+    before = manifest.decision.model_copy(update={"group_by": None})  # images bring their groups or have none
+    return model, asked if asked.model_fields_set else before, size or max(spec.height, spec.width)
 
 
-def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
+def decision(false_alarm_rate: float | None, confidence: float | None, group_by: str | None) -> DecisionSettings:
     """The conformal decision that the options ask for."""
     from oddlens.config import DecisionSettings, parse
+    from oddlens.datasets.grouping import recorded
 
-    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
+    by = None if group_by is None else recorded(group_by)
+    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence, "group_by": by}
     return parse(DecisionSettings, {name: value for name, value in asked.items() if value is not None}, "options")

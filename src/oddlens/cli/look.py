@@ -12,6 +12,7 @@ from oddlens.cli.shared import (
     DataArgument,
     DataDirOption,
     DeviceOption,
+    GroupByOption,
     JsonOption,
     NormalOption,
     PartArgument,
@@ -19,6 +20,7 @@ from oddlens.cli.shared import (
     SkipOption,
     ThreadsOption,
     command,
+    in_groups,
     summary,
     typed,
     usable,
@@ -33,6 +35,12 @@ def check(
     false_alarm_rate: Annotated[
         float, typer.Option("--false-alarm-rate", help="The rate that the images should be enough for.")
     ] = 0.01,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", help="Time to learn what is unusual among the normals: 5m, 0 for none; up to 2m without it."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures here.")] = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
@@ -40,12 +48,17 @@ def check(
 ) -> None:
     """The data doctor: what is wrong with this data before you train."""
     with command(as_json, threads) as terminal:
-        from oddlens import doctor
+        from oddlens import contamination, doctor
+        from oddlens.config import duration
         from oddlens.datasets import open_dataset
 
         if html is not None and html.suffix != ".html":
             raise SettingsError(f"{html}: pages end in .html")
-        diagnosis = doctor.check(open_dataset(data, normal=normal, data_dir=data_dir), false_alarm_rate)
+        known = open_dataset(data, normal=normal, data_dir=data_dir)
+        learning = contamination.usual_budget(len(known.train))
+        if budget is not None:
+            learning = 0.0 if budget == "0" else duration(budget)
+        diagnosis = doctor.check(known, false_alarm_rate, budget=learning, seed=seed or 0, progress=terminal.training)
         facts = diagnosis.facts
         lines = [
             f"{facts['n_train']} normal images to learn from ({facts['normal']}), sizes: "
@@ -72,6 +85,7 @@ def evaluate(
     data: DataArgument,
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
+    group_by: GroupByOption = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report with pictures here.")] = None,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
@@ -94,7 +108,7 @@ def evaluate(
         normal = normal or (known if known not in ("good", "all") else None)
         chosen = open_dataset(data, normal=normal, data_dir=data_dir)
         good, skipped = usable(chosen.test, skip_unreadable, terminal)
-        chosen = replace(chosen, test=good)
+        chosen = replace(chosen, test=in_groups(good, group_by, part))
         distort = chosen.normal == "all" and not chosen.test.labels.any()  # every class is normal
         test = evaluation.labelled_images(chosen, part.spec, seed or 0, distort)
         started = time.perf_counter()
@@ -143,9 +157,12 @@ def show(
             ("trained on", f"{data.n_training} images of {data.source} ({data.normal})"),
             ("calibrated on", f"{data.n_calibration} images ({data.calibration_source})"),
             ("decides by", manifest.decision.method.replace("_", " ")),
-            ("threshold", f"{part.decision_.threshold:.6g}"),
+            *(
+                (f"threshold {name}".strip(), f"{one.threshold:.6g} ({len(one.calibration_scores)} images)")
+                for name, one in part.decisions_.parts.items()
+            ),
             *(("remark", remark) for remark in manifest.remarks),
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]
         terminal.table(str(detector), ("", ""), rows)
-        terminal.result({}, part.decision_.told())
+        terminal.result({}, part.decisions_.told())

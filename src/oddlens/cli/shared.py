@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from oddlens.errors import UnreadableImageError
+from oddlens.errors import SettingsError, UnreadableImageError
 from oddlens.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ RateOption = Annotated[
 ]
 ConfidenceOption = Annotated[
     float | None, typer.Option("--confidence", help="Keep the rate with this confidence instead of on average.")
+]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option("--group-by", help="Decide for each group (camera, product) by itself: 'folder', or FILE.csv:COLUMN."),
 ]
 PartArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder, an array file, or a data set's name.")]
@@ -75,6 +79,28 @@ def usable(images: ImageSet, skip_unreadable: bool, terminal: Terminal) -> tuple
     return good, [problem.name for problem in problems]
 
 
+def in_groups(images: ImageSet, asked: str | None, part: Detector | None = None) -> ImageSet:
+    """The images, each with its group, where that is asked for or a detector that is there decides by folders.
+
+    Raises:
+        SettingsError: a detector decides by groups of a CSV file and none is named, or by no groups at all.
+    """
+    from oddlens.datasets import grouped
+    from oddlens.datasets.grouping import FOLDER
+
+    if part is not None and asked is None and part.decisions_.grouped:
+        how = part.decisions_.settings.group_by or ""
+        if how != FOLDER:
+            column = how.removeprefix("column ") or "COLUMN"
+            raise SettingsError(f"this detector decides for each group by itself: add --group-by FILE.csv:{column}")
+        asked = FOLDER
+    elif part is not None and asked is not None and not part.decisions_.grouped:
+        raise SettingsError(
+            "this detector decides alike for all images: leave --group-by out, or give it to `oddlens calibrate`"
+        )
+    return images if asked is None else grouped(images, asked)
+
+
 def typed() -> str:
     """What the user typed."""
     return shlex.join(["oddlens", *sys.argv[1:]])
@@ -89,10 +115,7 @@ def summary(part: Detector) -> dict[str, Any]:
         "n_training": manifest.data.n_training,
         "n_calibration": manifest.data.n_calibration,
         "method": manifest.decision.method,
-        "false_alarm_rate": part.decision_.false_alarm_rate,
-        "threshold": part.decision_.threshold,
-        "promise": part.decision_.promise(),
-        "guarantee": part.decision_.guarantee(),
+        **part.decisions_.as_json(),
         "history": manifest.history,
         "remarks": list(manifest.remarks),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oddlens.datasets.arrays import open_array_file
 from oddlens.datasets.folders import open_folder, open_images, reading
+from oddlens.datasets.grouping import grouped
 from oddlens.datasets.image_set import DataSet, ImageSet, concatenate
 from oddlens.datasets.named import NAMES, open_named
 from oddlens.datasets.splits import near_duplicate_groups, split_groups, thumbnails
@@ -18,6 +19,7 @@ __all__ = [
     "DataSet",
     "ImageSet",
     "concatenate",
+    "grouped",
     "near_duplicate_groups",
     "open_dataset",
     "open_images",

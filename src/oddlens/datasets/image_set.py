@@ -31,7 +31,8 @@ class ImageSet:
     `names` are what verdict files show: the path as the user gave it, or "train[17]" for arrays.
     `kinds` are "good", a class or a defect, one an image. `labels` is (N,) int8: 0 normal, 1 anomalous.
     `images` is one array (N, H, W, C), or a file or an array (H, W, C) an image. `masks` are files or
-    (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect.
+    (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect. `groups` are what each
+    image belongs to (a camera, a product) where a decision is made for each of them; empty where none are told apart.
     """
 
     names: tuple[str, ...]
@@ -39,11 +40,14 @@ class ImageSet:
     labels: npt.NDArray[np.int8]
     images: Pixels | tuple[Path | Pixels, ...]
     masks: tuple[Mask | None, ...]
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {len(part) for part in (self.names, self.kinds, self.labels, self.images, self.masks)}
         if len(sizes) > 1:
             raise DataError(f"an ImageSet needs one name, kind, label, image and mask an image, got {sorted(sizes)}")
+        if self.groups and len(self.groups) != len(self.names):
+            raise DataError(f"an ImageSet needs one group an image, got {len(self.groups)} for {len(self.names)}")
 
     @classmethod
     def from_array(
@@ -91,7 +95,8 @@ class ImageSet:
         chosen = chosen.astype(np.intp) if chosen.size == 0 else np.arange(len(self))[chosen]
         images = self.images[chosen] if isinstance(self.images, np.ndarray) else _at(self.images, chosen)
         names, kinds, masks = _at(self.names, chosen), _at(self.kinds, chosen), _at(self.masks, chosen)
-        return ImageSet(names, kinds, self.labels[chosen], images, masks)
+        groups = _at(self.groups, chosen) if self.groups else ()
+        return ImageSet(names, kinds, self.labels[chosen], images, masks, groups)
 
     def image(self, i: int) -> Pixels:
         """One image at its own size, (H, W, C).
@@ -225,6 +230,7 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
         labels=np.concatenate([np.zeros(0, dtype=np.int8), *(part.labels for part in sets)]),
         images=images,
         masks=tuple(mask for part in sets for mask in part.masks),
+        groups=tuple(group for part in sets for group in part.groups) if all(part.groups for part in sets) else (),
     )
 
 

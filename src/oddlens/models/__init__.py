@@ -9,11 +9,13 @@ import torch
 
 from oddlens.config import InputSpec, ModelSettings
 from oddlens.models.base import Learner, Model, Scored, ScoringGraph
+from oddlens.models.crossfit import Crossfit
 from oddlens.models.ensemble import MEMBERS, Ensemble
 
 FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
     **MEMBERS,
     "ensemble": Ensemble,
+    "crossfit": Crossfit,
 }
 
 __all__ = ["FAMILIES", "Learner", "Model", "Scored", "ScoringGraph", "build", "tensor_shapes"]

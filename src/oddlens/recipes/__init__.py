@@ -83,7 +83,7 @@ class Run:
         foreign = self.foreign()
         detector, history = self.fit(data, resume)
         found = self.evaluate(detector, data, foreign)
-        result = {"recipe": self.recipe.name, **found.metrics, "promise": detector.decision_.promise()}
+        result = {"recipe": self.recipe.name, **found.metrics, "promise": " ".join(detector.decisions_.promises())}
         self.present(detector, found, history)
         result |= {"seconds": self.seconds, "files": self.files}
         self.keep(

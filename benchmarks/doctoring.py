@@ -1,0 +1,114 @@
+"""What the data doctor finds in data with known faults: leaking splits, and anomalies among the normal images.
+
+    python benchmarks/doctoring.py --show leaks --groups magnetic-tile-split.csv --data DIR
+    python benchmarks/doctoring.py --show contamination --data DIR
+
+Leaks: all magnetic tiles, their normal ones divided at random, so that photographs of one tile lie on both sides; the
+CSV file says which photographs are of one tile. Contamination: among CIFAR-10's automobiles lie 3% of another class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from cells import ROOT, code_digest, say
+from tables import as_typed, markdown, percent
+
+from oddlens import doctor
+from oddlens.config import duration
+from oddlens.datasets import DataSet, ImageSet, concatenate, open_dataset
+from oddlens.datasets.grouping import read_groups
+from oddlens.files import write_bytes
+
+TRAINED = 0.75  # share of the normal tiles on the training side
+NORMAL, FOREIGN = "automobile", 0.03
+SEEDS = (0, 1, 2)
+
+
+def leaks(options: argparse.Namespace) -> str:
+    """A row a random split."""
+    known = read_groups(options.groups, "group")
+    folders = [options.data / name for name in ("magnetic-tile", "magnetic-tile-dev")]
+    files = sorted(path for folder in folders for part in ("train", "test") for path in (folder / part).rglob("*.jpg"))
+    tile = np.array([known.by_name[path.name] for path in files])
+    good = np.array([path.parent.name == "good" for path in files])
+    rows = []
+    for seed in SEEDS:
+        train = good & (np.random.default_rng(seed).random(len(files)) < TRAINED)
+        learnt, shown = (
+            ImageSet.from_files([files[i] for i in np.flatnonzero(chosen)]) for chosen in (train, ~train)
+        )
+        (named,) = [
+            set(finding.files) for finding in doctor.check(DataSet("random", learnt, shown, "good")).findings
+            if finding.name == "leak"
+        ]  # fmt: skip
+        found = np.array([str(path) in named for path in files])
+        shared = ~train & np.isin(tile, tile[train])
+        rows.append([
+            str(seed), str(int(train.sum())), f"{int(found[shared].sum())} of {int(shared.sum())}",
+            percent(float(found[shared].mean())),
+            f"{int(found[~train & ~shared].sum())} of {int((~train & ~shared).sum())}",
+            percent(float(found[~train & ~shared].mean())),
+        ])  # fmt: skip
+    columns = ("seed", "training images", "photographs of trained tiles, named", "", "others, named", "")
+    return markdown(columns, rows)
+
+
+def contamination(options: argparse.Namespace) -> str:
+    """A row a foreign class: how many of its images are among the most unusual; cached."""
+    train = open_dataset("cifar10", data_dir=options.data).train
+    kinds = np.array(train.kinds)
+    rows, shares = [], []
+    for foreign in sorted(set(train.kinds) - {NORMAL}):
+        path = options.cache / f"contamination-{NORMAL}-{foreign}-{options.budget}-s{options.seed}-{code_digest()}.json"
+        if not path.exists():
+            found = json.dumps(contaminated(train, kinds, foreign, options)).encode()
+            write_bytes(path, found)
+        cell = json.loads(path.read_text())
+        shares.append(cell["listed"] / cell["foreign"])
+        say(f"{foreign}: {shares[-1]:.3f}")
+        rows.append([foreign, f"{cell['listed']} of {cell['foreign']}", percent(shares[-1]), f"{cell['seconds']:.0f}"])
+    rows.append(["**mean**", "", percent(float(np.mean(shares))), ""])
+    return markdown(("3% among automobiles", "listed", "", "seconds of `check`"), rows)
+
+
+def contaminated(train: ImageSet, kinds: np.ndarray, foreign: str, options: argparse.Namespace) -> dict[str, float]:
+    """Mix the foreign images in, and count those that the doctor lists."""
+    own = np.flatnonzero(kinds == NORMAL)
+    others = np.random.default_rng(options.seed).permutation(np.flatnonzero(kinds == foreign))
+    others = others[: round(FOREIGN * len(own))]
+    mixed = concatenate([train.subset(own), train.subset(others)])
+    started = time.perf_counter()
+    data = DataSet("mixed", mixed, train.subset([]), NORMAL)
+    facts = doctor.check(data, budget=duration(options.budget), seed=options.seed).facts
+    listed = {row["file"] for row in facts["unusual"]} & {train.names[i] for i in others}
+    return {"listed": len(listed), "foreign": len(others), "seconds": time.perf_counter() - started}
+
+
+def main(words: list[str]) -> int:
+    """Print a table."""
+    tables = {"leaks": leaks, "contamination": contamination}
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--show", choices=sorted(tables), required=True)
+    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
+    parser.add_argument("--groups", type=Path, help="CSV file that says which photographs are of one tile")
+    parser.add_argument("--budget", default="2m", help="of learning what is unusual")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
+    options = parser.parse_args(words)
+    if options.data is None or (options.show == "leaks" and options.groups is None):
+        parser.error("--data is needed, and --groups for leaks")
+    options.data = Path(options.data).resolve()
+    print(tables[options.show](options))
+    print(f"\nTable: `{as_typed([__file__, *words])}`.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""Which of the images that are meant to be normal look least so: each judged by a detector that did not learn it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.config import TrainingSettings
+from oddlens.datasets import ImageSet, near_duplicate_groups, split_groups, thumbnails
+from oddlens.detector import Detector
+
+if TYPE_CHECKING:
+    from oddlens.train import Progress
+
+LEAST = 40  # images below which two halves of them teach too little
+MOST_SECONDS, SECONDS_EACH, FEWEST_SECONDS = 120.0, 0.1, 10.0  # that learning takes unless told otherwise
+
+
+def usual_budget(count: int) -> float:
+    """Seconds of learning for so many images, where nothing else is asked for."""
+    return min(MOST_SECONDS, max(FEWEST_SECONDS, SECONDS_EACH * count))
+
+
+def unusual(
+    images: ImageSet, budget: float, seed: int = 0, progress: Progress | None = None
+) -> npt.NDArray[np.float64]:
+    """(N,) how unusual each image is among the others, in robust standard deviations of its half's scores.
+
+    The images are divided into two halves that share no near-duplicates; `auto` learns each half within half of the
+    `budget` (seconds) and scores the other one.
+
+    Raises:
+        DataError: the images are not usable.
+        MissingExtraError: training needs packages that are not installed.
+    """
+    groups = near_duplicate_groups(thumbnails(images.load(images.choose_spec(None))))
+    halves = split_groups(groups, [len(images) - len(images) // 2, len(images) // 2], seed)
+    found = np.empty(len(images))
+    for learnt, judged in (halves, halves[::-1]):
+        detector = Detector(training=TrainingSettings(seed=seed), budget=budget / 2)
+        scores = detector.fit(images.subset(learnt), hold_out=False, progress=progress).score(images.subset(judged))
+        found[judged] = standardised(scores)
+    return found
+
+
+def standardised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores less their median, by what would be the standard deviation if half of the images were all."""
+    middle = np.median(scores)
+    spread = 1.4826 * np.median(np.abs(scores - middle))
+    return np.asarray((scores - middle) / max(float(spread), 1e-12), dtype=np.float64)

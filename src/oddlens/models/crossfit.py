@@ -1,0 +1,88 @@
+"""The crossfit family: a detector for each fold of the normal images, and a score that ranks among all of them.
+
+With few normal images none need be kept from training: each fold is scored by the detector that did not learn it, and
+a new image is compared, fold by fold, with what the same detector gave that fold (cross-conformal prediction: Vovk,
+"Cross-conformal predictors", 2015). What that promises is in `calibration.promised_rank`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from oddlens.config import CrossfitSettings, InputSpec
+from oddlens.models.base import Model, Scored
+from oddlens.models.ensemble import MEMBERS, mean
+
+MOST = 100_000  # images in a fold
+NOTHING = -1e30  # stands where a fold has fewer images than the largest one
+WIDTH = 0.05  # of a fold's deviation: how far beyond its own score a normal image still counts as being as odd
+TAIL = 0.4  # of one image: what all of them together count for far beyond their scores
+
+
+class Crossfit(Model):
+    """Detectors of one family, each of which left out one fold of the normal images.
+
+    The anomaly score is minus how many of the normal images are at least as odd as this one, each by the detector that
+    learned neither. A normal image counts fully up to its own score, and a little beyond: the score is smooth, never
+    promises more than the plain number would, and orders what lies beyond all normal images.
+    """
+
+    settings: CrossfitSettings
+    held_out: Tensor  # (M, K) the scores of each fold's images
+    width: Tensor  # (K,)
+    peak: Tensor  # (K,) mean of the largest values of each fold's maps; 1 without maps
+
+    def __init__(self, settings: CrossfitSettings, spec: InputSpec) -> None:
+        super().__init__(spec)
+        self.settings = settings
+        family = MEMBERS[settings.model.family]
+        self.members = nn.ModuleList(family(settings.model, spec) for _ in range(settings.folds))
+        every = enumerate(self.parts)
+        self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
+        self.banks["held_out"] = MOST
+        self.register_buffer("held_out", torch.full((1, settings.folds), NOTHING))
+        self.register_buffer("width", torch.ones(settings.folds))
+        self.register_buffer("peak", torch.ones(settings.folds))
+
+    @property
+    def parts(self) -> list[Model]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Model)]
+
+    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
+        """Let only the pixels count where `roi` (H, W) is true, for every member."""
+        super().set_roi(roi)
+        for member in self.parts:
+            member.set_roi(roi)
+
+    def rank_among(self, scores: Sequence[npt.NDArray[np.float64]], peaks: Sequence[npt.NDArray[np.float64]]) -> None:
+        """Keep what each member gave the fold that it did not learn: scores (m,) and its maps' largest values."""
+        most = max(len(fold) for fold in scores)
+        padded = [np.pad(np.sort(fold), (most - len(fold), 0), constant_values=NOTHING) for fold in scores]
+        rows = torch.from_numpy(np.stack(padded, axis=1)).float()
+        self.held_out.resize_(rows.shape).copy_(rows)
+        deviations = [max(float(fold.std()), 1e-6 * float(np.abs(fold).max()), 1e-12) for fold in scores]
+        self.width.copy_(WIDTH * torch.tensor(deviations))
+        self.peak.copy_(torch.tensor([float(fold.mean()) if len(fold) and fold.mean() > 0 else 1.0 for fold in peaks]))
+
+    def forward(self, batch: Tensor) -> Scored:
+        """Score a batch (N, C, H, W) with every member."""
+        found: list[Scored] = [member(batch) for member in self.parts]
+        scores = torch.stack([scored.anomaly_score for scored in found], dim=1)
+        there = (self.held_out > 0.5 * NOTHING).float()
+        beyond = torch.relu((scores[:, None] - self.held_out) / self.width)  # (N, M, K) in widths
+        tail = TAIL / there.sum()
+        counted = torch.relu(1 - beyond) + tail * beyond.clamp(max=1) * 2 / (
+            1 + beyond
+        )  # exactly 1 up to its own score
+        maps = [scored.anomaly_map / self.peak[i] for i, scored in enumerate(found) if scored.anomaly_map is not None]
+        rebuilt = [scored.reconstruction for scored in found if scored.reconstruction is not None]
+        ones = [1.0] * len(found)
+        return Scored(
+            -(counted * there).sum(dim=(1, 2)), mean(maps, ones[: len(maps)]), mean(rebuilt, ones[: len(rebuilt)])
+        )
