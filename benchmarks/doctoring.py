@@ -41,9 +41,7 @@ def leaks(options: argparse.Namespace) -> str:
     rows = []
     for seed in SEEDS:
         train = good & (np.random.default_rng(seed).random(len(files)) < TRAINED)
-        learnt, shown = (
-            ImageSet.from_files([files[i] for i in np.flatnonzero(chosen)]) for chosen in (train, ~train)
-        )
+        learnt, shown = (ImageSet.from_files([files[i] for i in np.flatnonzero(chosen)]) for chosen in (train, ~train))
         (named,) = [
             set(finding.files) for finding in doctor.check(DataSet("random", learnt, shown, "good")).findings
             if finding.name == "leak"

@@ -94,6 +94,7 @@ def test_the_score_never_tells_fewer_images_than_are_as_odd(monkeypatch: pytest.
     scores = scored(ranked(held_out), values)
     assert (-scores >= as_odd).all()
     assert (-scores - as_odd).max() < 0.1 * 141  # and hardly more
+    assert (np.floor(-scores)[as_odd == 141] == 141).all()  # not one too many before all of them
     assert (np.diff(scores[np.argsort(values)]) >= 0).all()
     assert -0.5 < scores[-3] < scores[-2] < scores[-1] < 0  # beyond all of them the order is kept
 

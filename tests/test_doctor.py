@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens import checkup, doctor
+from oddlens import checkup, contamination, doctor
 from oddlens.datasets import DataSet, ImageSet, open_dataset
 
 
@@ -94,3 +94,28 @@ def test_a_clean_set_says_so(tmp_path: Path) -> None:
     diagnosis = doctor.check(data(made(400, 120, 0), made(30, 120, 1), made(30, 120, 2)))
     assert diagnosis.findings == []
     assert "Nothing wrong was found" in checkup.write(tmp_path / "c.html", diagnosis, "x").read_text()
+
+
+def test_what_does_not_belong_among_the_normals_is_listed_first() -> None:
+    rng = np.random.default_rng(5)
+    foreign = rng.integers(0, 256, (8, 24, 24, 1), dtype=np.uint8)  # noise among waves
+    places = np.sort(rng.permutation(200)[:8])
+    mixed = np.insert(made(192, 120, 6), places - np.arange(8), foreign, axis=0)
+    assert np.array_equal(mixed[places], foreign)
+    diagnosis = doctor.check(data(mixed, made(20, 120, 1), made(20, 120, 2)), budget=12)
+    (found,) = [finding for finding in diagnosis.findings if finding.name == "unusual"]
+    assert len(found.files) == 10
+    assert set(found.files[:8]) == {f"train[{place}]" for place in places}
+    deviations = [row["deviations"] for row in diagnosis.as_json["unusual"]]
+    assert deviations == sorted(deviations, reverse=True)
+    assert diagnosis.as_json["ok"]
+    few = doctor.check(data(mixed[:30], made(20, 120, 1), made(20, 120, 2)), budget=12)
+    assert "unusual" not in names(few)
+
+
+def test_looking_for_the_unusual_takes_what_time_it_is_given() -> None:
+    assert contamination.usual_budget(50) == 10
+    assert contamination.usual_budget(500) == 50
+    assert contamination.usual_budget(50_000) == 120
+    assert contamination.standardised(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).tolist()[2] == 0
+    assert np.isfinite(contamination.standardised(np.full(9, 2.0))).all()

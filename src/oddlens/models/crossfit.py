@@ -20,8 +20,10 @@ from oddlens.models.ensemble import MEMBERS, mean
 
 MOST = 100_000  # images in a fold
 NOTHING = -1e30  # stands where a fold has fewer images than the largest one
-WIDTH = 0.05  # of a fold's deviation: how far beyond its own score a normal image still counts as being as odd
-TAIL = 0.4  # of one image: what all of them together count for far beyond their scores
+WIDTH = (
+    0.08  # how far beyond its own score a normal image still counts as being as odd; of its distance from the median
+)
+TAIL = 0.4  # of one image: what all of them together count for far beyond their scores, and too much far before them
 
 
 class Crossfit(Model):
@@ -29,12 +31,12 @@ class Crossfit(Model):
 
     The anomaly score is minus how many of the normal images are at least as odd as this one, each by the detector that
     learned neither. A normal image counts fully up to its own score, and a little beyond: the score is smooth, never
-    promises more than the plain number would, and orders what lies beyond all normal images.
+    promises more than the plain number would, and orders what lies beyond all normal images, or before them.
     """
 
     settings: CrossfitSettings
     held_out: Tensor  # (M, K) the scores of each fold's images
-    width: Tensor  # (K,)
+    width: Tensor  # (M, K)
     peak: Tensor  # (K,) mean of the largest values of each fold's maps; 1 without maps
 
     def __init__(self, settings: CrossfitSettings, spec: InputSpec) -> None:
@@ -44,9 +46,9 @@ class Crossfit(Model):
         self.members = nn.ModuleList(family(settings.model, spec) for _ in range(settings.folds))
         every = enumerate(self.parts)
         self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
-        self.banks["held_out"] = MOST
+        self.banks |= {"held_out": MOST, "width": MOST}
         self.register_buffer("held_out", torch.full((1, settings.folds), NOTHING))
-        self.register_buffer("width", torch.ones(settings.folds))
+        self.register_buffer("width", torch.ones(1, settings.folds))
         self.register_buffer("peak", torch.ones(settings.folds))
 
     @property
@@ -63,11 +65,13 @@ class Crossfit(Model):
     def rank_among(self, scores: Sequence[npt.NDArray[np.float64]], peaks: Sequence[npt.NDArray[np.float64]]) -> None:
         """Keep what each member gave the fold that it did not learn: scores (m,) and its maps' largest values."""
         most = max(len(fold) for fold in scores)
-        padded = [np.pad(np.sort(fold), (most - len(fold), 0), constant_values=NOTHING) for fold in scores]
-        rows = torch.from_numpy(np.stack(padded, axis=1)).float()
-        self.held_out.resize_(rows.shape).copy_(rows)
-        deviations = [max(float(fold.std()), 1e-6 * float(np.abs(fold).max()), 1e-12) for fold in scores]
-        self.width.copy_(WIDTH * torch.tensor(deviations))
+        self.held_out.resize_(most, len(scores)).fill_(NOTHING)
+        self.width.resize_(most, len(scores)).fill_(1.0)
+        for number, fold in enumerate(scores):
+            ordered = torch.from_numpy(np.sort(fold)).float()
+            away = (ordered - ordered.median()).abs() + ordered.std(correction=0)
+            self.held_out[-len(fold) :, number] = ordered
+            self.width[-len(fold) :, number] = (WIDTH * away).clamp_min(1e-6 * float(ordered.abs().max()) + 1e-12)
         self.peak.copy_(torch.tensor([float(fold.mean()) if len(fold) and fold.mean() > 0 else 1.0 for fold in peaks]))
 
     def forward(self, batch: Tensor) -> Scored:
@@ -75,11 +79,10 @@ class Crossfit(Model):
         found: list[Scored] = [member(batch) for member in self.parts]
         scores = torch.stack([scored.anomaly_score for scored in found], dim=1)
         there = (self.held_out > 0.5 * NOTHING).float()
-        beyond = torch.relu((scores[:, None] - self.held_out) / self.width)  # (N, M, K) in widths
+        away = (scores[:, None] - self.held_out) / self.width  # (N, M, K) in widths
+        beyond, before = torch.relu(away), torch.relu(-away)
         tail = TAIL / there.sum()
-        counted = torch.relu(1 - beyond) + tail * beyond.clamp(max=1) * 2 / (
-            1 + beyond
-        )  # exactly 1 up to its own score
+        counted = torch.relu(1 - beyond) + tail * (beyond.clamp(max=1) * 2 / (1 + beyond) + before / (1 + before))
         maps = [scored.anomaly_map / self.peak[i] for i, scored in enumerate(found) if scored.anomaly_map is not None]
         rebuilt = [scored.reconstruction for scored in found if scored.reconstruction is not None]
         ones = [1.0] * len(found)
