@@ -17,7 +17,8 @@ from PIL import Image, ImageFilter
 
 from oddlens import corruptions
 from oddlens.config import InputSpec, duration
-from oddlens.datasets import concatenate, near_duplicate_groups, open_dataset, split_groups, thumbnails
+from oddlens.datasets import ImageSet, concatenate, open_dataset, split_groups
+from oddlens.datasets.grouping import Groups, read_groups
 from oddlens.detector import Detector
 from oddlens.images import Pixels
 
@@ -36,17 +37,24 @@ class Pool:
 
     training: Scores  # of images that it was trained on
     normal: Scores  # (N,) of normal images that it was not trained on
-    groups: npt.NDArray[np.intp]  # (N,) which of them are near-duplicates of each other
+    groups: npt.NDArray[np.intp]  # (N,) which of them are pictures of one part
     odd: Scores  # of distorted ones; empty where nothing was distorted
     changed: Mapping[str, Scores]  # each (N,): the pool's images, changed until the mean score has moved by `SHIFT`
 
 
-def pool(cache: Path, data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str) -> Pool:
-    """The pool of a set and a family, from the cache or made now."""
+def pool(
+    cache: Path, data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str,
+    parts: Path | None = None,
+) -> Pool:  # fmt: skip
+    """The pool of a set and a family, from the cache or made now.
+
+    `parts` is a CSV file that says in its column `group` which files of a folder are pictures of one part; without it
+    every picture is one.
+    """
     path = cache / f"pool-{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}-{code_digest()}.npz"
     if not path.exists():
         say(f"{path.stem}: fitting and scoring")
-        made = make(data, name, normal, family, seed, budget)
+        made = make(data, name, normal, family, seed, budget, parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         changed = {f"changed-{kind}": scores for kind, scores in made.changed.items()}
         np.savez(
@@ -58,20 +66,25 @@ def pool(cache: Path, data: Path | None, name: str, normal: str | None, family: 
         return Pool(kept["training"], kept["normal"], kept["groups"], kept["odd"], changed)
 
 
-def make(data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str) -> Pool:
-    """Fit on half of the normal training images, and score the others."""
-    source = str(data / name) if data is not None and (data / name / "train").is_dir() else name
+def make(
+    data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str, parts: Path | None
+) -> Pool:
+    """Fit on half of the normal training images, and score the others; pictures of one part stay together."""
+    folder = data is not None and (data / name / "train").is_dir()
+    source = str(data / name) if data is not None and folder else name
+    known_parts = read_groups(parts, "group") if parts is not None and folder else None
     known = open_dataset(source, normal=normal, data_dir=data)
     spec = known.train.choose_spec(None)
     train = known.train.load(spec)
-    groups = near_duplicate_groups(thumbnails(train))
-    learn, others = split_groups(groups, [len(train) - len(train) // 2, len(train) // 2], seed)
+    learn, others = split_groups(
+        of_one_part(known.train, known_parts), [len(train) - len(train) // 2, len(train) // 2], seed
+    )
     detector = Detector(family, budget=duration(budget), size=max(spec.height, spec.width))
     detector.fit(train[learn], hold_out=False)
     good = known.test.subset(known.test.labels == 0)
-    both = concatenate([known.train.subset(others), good]).load(spec)
-    chosen = np.random.default_rng(seed).permutation(len(both))[:MOST]
-    pixels = both[np.sort(chosen)]
+    both = concatenate([known.train.subset(others), good])
+    both = both.subset(np.sort(np.random.default_rng(seed).permutation(len(both))[:MOST]))
+    pixels = both.load(spec)
     scores = detector.score(pixels)
     odd = np.empty(0)
     if normal is None and spec.channels == 1:
@@ -84,7 +97,14 @@ def make(data: Path | None, name: str, normal: str | None, family: str, seed: in
         strength = found(detector, pixels[:TRIED], scores, kind, spec, seed)
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))
-    return Pool(detector.tensors["training.scores"], scores, near_duplicate_groups(thumbnails(pixels)), odd, changed)
+    return Pool(detector.tensors["training.scores"], scores, of_one_part(both, known_parts), odd, changed)
+
+
+def of_one_part(images: ImageSet, parts: Groups | None) -> npt.NDArray[np.intp]:
+    """(N,) numbers: equal for pictures of one part."""
+    if parts is None:
+        return np.arange(len(images))
+    return np.unique([parts.of(name) for name in images.names], return_inverse=True)[1]
 
 
 def found(detector: Detector, pixels: Pixels, scores: Scores, kind: str, spec: InputSpec, seed: int) -> float | None:

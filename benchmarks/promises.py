@@ -1,7 +1,7 @@
 """Whether decisions keep their word on real images: false alarms, false discoveries, drift.
 
     python benchmarks/promises.py --show alarms --set mnist cifar10:automobile cifar10:airplane cifar10:cat --data DIR
-    python benchmarks/promises.py --show alarms --set magnetic-tile --data DIR
+    python benchmarks/promises.py --show alarms --set magnetic-tile --parts magnetic-tile-split.csv --data DIR
     python benchmarks/promises.py --show discoveries --set mnist --data DIR
     python benchmarks/promises.py --show drift --set mnist cifar10:automobile --data DIR
 
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from cells import ROOT, say
 from pools import FAMILIES, Pool, Scores, pool
+from promise_plots import Spread, draw, save
 from tables import DASH, as_typed, markdown, percent
 
 from oddlens.config import DecisionSettings
@@ -55,19 +56,32 @@ def realised(values: list[float]) -> Realised:
 
 def alarms(known: Pool, seed: int) -> list[list[str]]:
     """A row an asked rate: what was really flagged, by image, by group, and the seeds' way."""
-    rows, rng = [], np.random.default_rng(seed)
-    grouped = len(np.unique(known.groups)) < len(known.groups)
-    plain = np.arange(len(known.normal))
+    rows = []
     for rate in RATES:
-        by_image = redrawn(known, rate, rng, known.groups if grouped else plain, by_group=False)
-        by_group = redrawn(known, rate, rng, known.groups, by_group=True) if grouped else DASH
-        percentile = float(np.percentile(known.training, 100 * (1 - rate)))
-        rows.append([percent(rate), by_image, by_group, percent(float((known.normal > percentile).mean()))])
+        by_image, by_group = (redrawn_rates(known, rate, seed, by_group=each) for each in (False, True))
+        grouped = len(np.unique(known.groups)) < len(known.groups)
+        percentile = seeds_rate(known, rate)
+        rows.append([percent(rate), shown(by_image), shown(by_group) if grouped else DASH, percent(percentile)])
     return rows
 
 
-def redrawn(known: Pool, rate: float, rng: Rng, units: np.ndarray, *, by_group: bool) -> str:
-    """The realised rate over repeats; whole units are drawn. By group, each counts once, by its highest score."""
+def shown(values: list[float] | None) -> str:
+    """Realised rates in words."""
+    return "too few" if values is None else str(realised(values))
+
+
+def seeds_rate(known: Pool, rate: float) -> float:
+    """What the percentile of the training scores flags of all unseen normal images."""
+    percentile = float(np.percentile(known.training, 100 * (1 - rate)))
+    return float((known.normal > percentile).mean())
+
+
+def redrawn_rates(known: Pool, rate: float, seed: int, *, by_group: bool) -> list[float] | None:
+    """The realised rates over repeats; whole groups are drawn. By group, each counts once, by its highest score.
+
+    None where the calibration sets are too small for the rate.
+    """
+    rng, units = np.random.default_rng(seed), known.groups
     names, unit = np.unique(units, return_inverse=True)
     highest = np.full(len(names), -np.inf)
     np.maximum.at(highest, unit, known.normal)
@@ -81,8 +95,8 @@ def redrawn(known: Pool, rate: float, rng: Rng, units: np.ndarray, *, by_group: 
         try:
             found.append(float((test > decided(calibration, rate).threshold).mean()))
         except CalibrationError:
-            return "too few"
-    return str(realised(found))
+            return None
+    return found
 
 
 def decided(calibration: Scores, rate: float) -> Decision:
@@ -148,24 +162,33 @@ def main(words: list[str]) -> int:
     parser.add_argument("--set", nargs="+", required=True, metavar="SET[:NORMAL]")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--budget", default="2m", help="of fitting")
+    parser.add_argument("--parts", type=Path, help="CSV file that says which photographs are of one tile")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the alarms too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"))
     parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
     options = parser.parse_args(words)
     data = None if options.data is None else Path(options.data).resolve()
     make, columns = TABLES[options.show]
-    rows = []
+    rows, spreads = [], []
     for given in options.set:
         name, _, normal = given.partition(":")
         for family in options.families:
             try:
-                known = pool(options.cache, data, name, normal or None, family, options.seed, options.budget)
+                known = pool(
+                    options.cache, data, name, normal or None, family, options.seed, options.budget, options.parts
+                )
             except OddlensError as error:
                 say(f"error: {given}, {family}: {error}")
                 return 1
             rows += [[given, family, *row] for row in make(known, options.seed)]
+            for rate in RATES if options.plot else ():
+                values = redrawn_rates(known, rate, options.seed, by_group=False)
+                spreads.append(Spread(f"{given}, {family}", rate, values or [], seeds_rate(known, rate)))
     print(markdown(["set", "detector", *columns], rows))
     print(f"\nTable: `{as_typed([__file__, *words])}`; {REPEATS} repeats.")
+    if options.plot:
+        say(f"{save(draw(spreads), options.plot)}")
     return 0
 
 

@@ -24,6 +24,7 @@ from oddlens.config import (
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, DataError, SettingsError
 from oddlens.images import Pixels
+from oddlens.members import Task, Trained
 from oddlens.models import Model
 
 
@@ -38,11 +39,11 @@ def arrows(count: int, seed: int = 0) -> Pixels:
     return pixels
 
 
-def task(pixels: Pixels, **changes: object) -> auto.Task:
+def task(pixels: Pixels, **changes: object) -> Task:
     count, height, width, channels = pixels.shape
     spec = InputSpec(height=height, width=width, channels=1 if channels == 1 else 3)
     values = {"roi": None, "device": torch.device("cpu"), "seed": 0} | changes
-    return auto.Task(pixels[: -count // 5], pixels[-count // 5 :], spec, **values)  # type: ignore[arg-type]
+    return Task(pixels[: -count // 5], pixels[-count // 5 :], spec, **values)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +162,10 @@ def test_large_pictures_are_searched_for_defects() -> None:
 def test_members_that_learn_share_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def trained(model: Model, member: Member, task: auto.Task, number: int, deadline: float) -> auto.Trained:
+    def trained(model: Model, member: Member, task: Task, number: int, deadline: float) -> Trained:
         given.append(deadline - time.perf_counter())
         model.eval()
-        return auto.Trained(member, model, [])
+        return Trained(member, model, [])
 
     monkeypatch.setattr(auto, "train_member", trained)
     monkeypatch.setattr(auto, "weighed", lambda model, task: (1.0, "weight 1"))

@@ -3,111 +3,41 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from oddlens import artifact, metrics, models, synthetic, train
+from oddlens import artifact, metrics, synthetic
 from oddlens.backends.torch import TorchBackend
 from oddlens.config import (
     TRAINING,
-    CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
-    InputSpec,
     Member,
     MemberModel,
-    ModelSettings,
-    TrainingSettings,
     TransformsSettings,
     parse_model,
 )
-from oddlens.datasets import near_duplicate_groups, split_groups, thumbnails
-from oddlens.errors import ArtifactError, DataError, DataNotFoundError, SettingsError
+from oddlens.datasets import thumbnails
+from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
 from oddlens.images import Pixels
+from oddlens.members import WEIGHED, Fitted, Task, Trained, assembled, longest, scoring_seconds, train_member, untrained
 from oddlens.models import Learner, Model
-from oddlens.models.crossfit import Crossfit
-from oddlens.models.ensemble import Ensemble
 from oddlens.models.transforms import TURNS, Transforms, looks_the_same_turned
-from oddlens.scoring import anomaly_scores, batch_size, in_batches, score_batches
-from oddlens.train import Progress, Row
+from oddlens.scoring import anomaly_scores, batch_size, in_batches
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
-RESERVE = 0.05  # share of the budget kept for what nobody foresees
-SAVING = 3.0  # seconds of it kept for finding the threshold and writing the file
 MOST = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
 LITTLE = 0.2  # weight below which a member is left out
-WEIGHED = 150  # pictures on which that is found out; each is turned four ways
 TINY = 0.001  # weight of a member that is worth nothing
 FEW = 20  # images apart from the training ones below which their scores' mean and spread say nothing
 SHORT = 120.0  # seconds of budget below which transforms trains the faster form of its network
 LEAST = 5.0  # seconds that gradient training must have to be worth starting
 ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learned, and the means for it."""
-
-    learn: Pixels  # (N, H, W, C) normal images to train on
-    standard: Pixels  # (M, H, W, C) others, which bring the members to one scale and weight them
-    spec: InputSpec
-    roi: npt.NDArray[np.bool_] | None
-    device: torch.device
-    seed: int
-    to_score: int = 0  # images that will be scored after training, within the same budget
-    deadline: float = math.inf  # of time.perf_counter
-    folder: Path | None = None
-    resume: bool = False
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A model that stands, its settings (an ensemble's are the plan that repeats it), and how it came about."""
-
-    model: Model
-    settings: ModelSettings
-    history: list[Row]
-    remarks: tuple[str, ...]
-    peaks: npt.NDArray[np.float64] | None = None  # of crossfit: the training images' maps' largest values, out of fold
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A member that stands, and how it came about."""
-
-    member: Member
-    model: Model
-    history: list[Row]
-
-
-def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task, held_out: Pixels) -> Fitted:
-    """Train what is wanted: a single detector, a planned ensemble, or (None) whatever suits the pictures.
-
-    `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
-    """
-    if task.folder and not task.resume:
-        train.forget(task.folder)
-    if wanted is None or isinstance(wanted, EnsembleSettings):
-        found = train_auto(task) if wanted is None else train_planned(wanted, task)
-        if task.folder:
-            train.write_history(task.folder, found.history)
-        return found
-    if isinstance(wanted, CrossfitSettings):
-        return train_folds(wanted, training, task)
-    model = untrained(wanted, training.seed, task)
-    deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
-    one = train_member(model, Member(model=wanted, training=training), task, None, deadline)
-    with torch.inference_mode():
-        remark = model.remark(torch.from_numpy(held_out).to(task.device)) if len(held_out) else None
-    return Fitted(model, wanted, one.history, (remark,) if remark else ())
 
 
 def train_auto(task: Task) -> Fitted:
@@ -143,54 +73,6 @@ def title(settings: MemberModel) -> str:
     if isinstance(settings, DefectsSettings) and settings.shrink > 1:
         return f"{settings.family} at 1/{settings.shrink} of the size"
     return settings.family
-
-
-def train_planned(settings: EnsembleSettings, task: Task) -> Fitted:
-    """Train the members that a plan names, as it says."""
-    trained = [
-        train_member(untrained(member.model, member.training.seed, task), member, task, number, math.inf)
-        for number, member in enumerate(settings.members)
-    ]
-    return Fitted(assembled(settings, trained, task), settings, longest(trained), ("plan: fitted as a plan says",))
-
-
-def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: Task) -> Fitted:
-    """Train a detector without each fold in turn; near-duplicates lie in one fold.
-
-    Raises:
-        DataError: the images are near-duplicates of each other, too alike for so many folds.
-    """
-    count, folds = len(task.learn), settings.folds
-    sizes = [(count + number) // folds for number in range(folds)]
-    parts = split_groups(near_duplicate_groups(thumbnails(task.learn)), sizes, task.seed)
-    if min(len(part) for part in parts) == 0:
-        raise DataError(f"{count} images with their near-duplicates cannot be divided into {folds} folds; take fewer")
-    model = untrained(settings, task.seed, task).eval()
-    assert isinstance(model, Crossfit)  # noqa: S101 - the family of these settings
-    trained, scores, peaks = [], [], []
-    for number, fold in enumerate(parts):
-        now = time.perf_counter()
-        deadline = now + (task.deadline - now) / (folds - number)
-        part = replace(task, learn=np.delete(task.learn, fold, axis=0), to_score=len(fold), deadline=deadline)
-        one = untrained(settings.model, training.seed, part)
-        if deadline < math.inf:
-            deadline -= scoring_seconds([one], part)
-        trained.append(train_member(one, Member(model=settings.model, training=training), part, number, deadline))
-        model.members[number] = one
-        outputs = list(
-            score_batches(TorchBackend(one, task.device), in_batches(task.learn[fold], batch_size(task.spec)))
-        )
-        scores.append(np.concatenate([each.anomaly_score for each in outputs]))
-        maps = [each.anomaly_map.max(axis=(1, 2)) for each in outputs if each.anomaly_map is not None]
-        peaks.append(np.concatenate(maps).astype(np.float64) if maps else np.empty(0))
-    model.rank_among(scores, peaks)
-    scaled = [part / scale for part, scale in zip(peaks, model.peak.tolist(), strict=True)]
-    return Fitted(model, settings, longest(trained), (), np.concatenate(scaled))
-
-
-def longest(trained: list[Trained]) -> list[Row]:
-    """The history of the member that trained for the most epochs; empty where none did."""
-    return max((one.history for one in trained), key=len)
 
 
 def load_plan(path: Path) -> EnsembleSettings:
@@ -263,49 +145,6 @@ def mirrored_distance(pixels: Pixels, seed: int) -> float:
     return float(np.median(1 - turned.max(axis=1))) / max(usual, 1e-6)
 
 
-def untrained(settings: ModelSettings, seed: int, task: Task) -> Model:
-    """A model before training, on its device and with its region of interest."""
-    model = models.build(settings, task.spec, seed)
-    if task.roi is not None:
-        model.set_roi(task.roi)
-    return model.to(task.device)
-
-
-def train_member(model: Model, member: Member, task: Task, number: int | None, deadline: float) -> Trained:
-    """Train one member; with a number, in a folder of its own."""
-    folder = task.folder
-    if folder and number is not None:
-        folder = folder / f"{number}-{member.model.family}"
-    history = train.train(
-        model,
-        task.learn,
-        member.training,
-        task.device,
-        folder=folder,
-        resume=task.resume,
-        progress=task.progress,
-        deadline=deadline,
-    )
-    return Trained(member, model, history)
-
-
-def scoring_seconds(members: list[Model], task: Task) -> float:
-    """How long all that is scored once the networks stand will take, judged by a first batch of pictures."""
-    pixels = torch.from_numpy(task.learn[: min(32, batch_size(task.spec))]).to(task.device)
-    total = 0.0
-    for model in members:
-        model.eval()
-        with torch.inference_mode():
-            batch = model.scale(pixels)
-            model(batch)
-            started = time.perf_counter()
-            model(batch)
-            once = (time.perf_counter() - started) / len(pixels)
-            judged = len(task.standard) + 2 * min(WEIGHED, len(task.standard))
-            total += once * (task.to_score + judged + model.visits(len(task.learn)))
-    return total
-
-
 def weighed(model: Model, task: Task) -> tuple[float, str]:
     """How much a member's standardised score should count (below `LITTLE` it is left out), and why."""
     if not len(task.standard):
@@ -336,14 +175,3 @@ def separation(model: Model, task: Task) -> float:
         for pixels in (standard, damaged)
     ]
     return metrics.auroc(np.repeat([0, 1], len(damaged)), np.concatenate(scores))
-
-
-def assembled(settings: EnsembleSettings, trained: list[Trained], task: Task) -> Ensemble:
-    """The ensemble of trained members, on one scale."""
-    model = untrained(settings, task.seed, task).eval()
-    assert isinstance(model, Ensemble)  # noqa: S101 - the family of these settings
-    for number, one in enumerate(trained):
-        model.members[number] = one.model
-    with torch.inference_mode():
-        model.standardise(torch.from_numpy(task.standard if len(task.standard) else task.learn).to(task.device))
-    return model

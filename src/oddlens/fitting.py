@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import artifact
+from oddlens import artifact, train
 from oddlens.artifact import DataSummary, Manifest
-from oddlens.auto import RESERVE, SAVING, Fitted, Task, fitted
+from oddlens.auto import train_auto
 from oddlens.backends.torch import TorchBackend, resolve_device
 from oddlens.calibration import promised_rank
 from oddlens.config import (
@@ -34,12 +34,15 @@ from oddlens.config import (
 )
 from oddlens.datasets import ImageSet
 from oddlens.errors import DataError, SettingsError
-from oddlens.images import read_roi
+from oddlens.images import Pixels, read_roi
+from oddlens.members import Fitted, Task, train_folds, train_planned, train_single
 from oddlens.models.base import leaving_itself_out
 from oddlens.normals import HeldOut, split_normals
 from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches
 from oddlens.train import Progress, Row
 
+RESERVE = 0.05  # share of the budget kept for what nobody foresees
+SAVING = 3.0  # seconds of it kept for finding the threshold and writing the file
 AUTO_SIDE = 192  # longer side that `auto` gives pictures at most: small defects need more than the usual 128
 TRAINING_SCORED = 500  # training images at most that are scored where scoring one is not nearly free
 
@@ -171,6 +174,23 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         None if crossed else HeldOut(pixels[hold], known.subset(hold).groups),
         round(time.perf_counter() - started, 3),
     )
+
+
+def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task, held_out: Pixels) -> Fitted:
+    """Train what is wanted: a single detector, a planned ensemble, folds, or (None) whatever suits the pictures.
+
+    `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
+    """
+    if task.folder and not task.resume:
+        train.forget(task.folder)
+    if isinstance(wanted, CrossfitSettings):
+        return train_folds(wanted, training, task)
+    if wanted is not None and not isinstance(wanted, EnsembleSettings):
+        return train_single(wanted, training, task, held_out)
+    found = train_auto(task) if wanted is None else train_planned(wanted, task)
+    if task.folder:
+        train.write_history(task.folder, found.history)
+    return found
 
 
 def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
