@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from cells import ROOT, code_digest, say
+from pools import parts_of_files
 from tables import as_typed, markdown, percent
 
 from oddlens import doctor
 from oddlens.config import duration
 from oddlens.datasets import DataSet, ImageSet, concatenate, open_dataset
-from oddlens.datasets.grouping import read_groups
 from oddlens.files import write_bytes
 
 TRAINED = 0.75  # share of the normal tiles on the training side
@@ -33,10 +33,10 @@ SEEDS = (0, 1, 2)
 
 def leaks(options: argparse.Namespace) -> str:
     """A row a random split."""
-    known = read_groups(options.groups, "group")
+    known = parts_of_files(options.groups)
     folders = [options.data / name for name in ("magnetic-tile", "magnetic-tile-dev")]
     files = sorted(path for folder in folders for part in ("train", "test") for path in (folder / part).rglob("*.jpg"))
-    tile = np.array([known.by_name[path.name] for path in files])
+    tile = np.array([known[path.name] for path in files])
     good = np.array([path.parent.name == "good" for path in files])
     rows = []
     for seed in SEEDS:

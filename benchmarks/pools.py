@@ -6,6 +6,7 @@ at most `MOST` of them; changed versions of the pool's images are scored too.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image, ImageFilter
 from oddlens import corruptions
 from oddlens.config import InputSpec, duration
 from oddlens.datasets import ImageSet, concatenate, open_dataset, split_groups
-from oddlens.datasets.grouping import Groups, read_groups
+from oddlens.datasets.grouping import read_groups
 from oddlens.detector import Detector
 from oddlens.images import Pixels
 
@@ -51,7 +52,9 @@ def pool(
     `parts` is a CSV file that says in its column `group` which files of a folder are pictures of one part; without it
     every picture is one.
     """
-    path = cache / f"pool-{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}-{code_digest()}.npz"
+    told = f"{name} {parts.read_text() if parts else ''}".encode()
+    key = f"{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}"
+    path = cache / f"pool-{key}-{hashlib.blake2b(told, digest_size=4).hexdigest()}-{code_digest()}.npz"
     if not path.exists():
         say(f"{path.stem}: fitting and scoring")
         made = make(data, name, normal, family, seed, budget, parts)
@@ -72,7 +75,7 @@ def make(
     """Fit on half of the normal training images, and score the others; pictures of one part stay together."""
     folder = data is not None and (data / name / "train").is_dir()
     source = str(data / name) if data is not None and folder else name
-    known_parts = read_groups(parts, "group") if parts is not None and folder else None
+    known_parts = parts_of_files(parts) if parts is not None and folder else None
     known = open_dataset(source, normal=normal, data_dir=data)
     spec = known.train.choose_spec(None)
     train = known.train.load(spec)
@@ -100,11 +103,16 @@ def make(
     return Pool(detector.tensors["training.scores"], scores, of_one_part(both, known_parts), odd, changed)
 
 
-def of_one_part(images: ImageSet, parts: Groups | None) -> npt.NDArray[np.intp]:
+def parts_of_files(table: Path) -> dict[str, str]:
+    """Which part each file shows, by its bare name: here the files lie in other folders than in the table."""
+    return {Path(name).name: part for name, part in read_groups(table, "group").items()}
+
+
+def of_one_part(images: ImageSet, parts: Mapping[str, str] | None) -> npt.NDArray[np.intp]:
     """(N,) numbers: equal for pictures of one part."""
     if parts is None:
         return np.arange(len(images))
-    return np.unique([parts.of(name) for name in images.names], return_inverse=True)[1]
+    return np.unique([parts[Path(name).name] for name in images.names], return_inverse=True)[1]
 
 
 def found(detector: Detector, pixels: Pixels, scores: Scores, kind: str, spec: InputSpec, seed: int) -> float | None:

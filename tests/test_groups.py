@@ -17,7 +17,6 @@ from PIL import Image
 
 from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettings
 from oddlens.datasets import ImageSet, grouped
-from oddlens.datasets.grouping import recorded
 from oddlens.decision import Decision
 from oddlens.decisions import EVERYTHING, Decisions
 from oddlens.detector import Detector
@@ -117,7 +116,8 @@ def test_discoveries_in_groups_of_different_sizes_are_those_of_the_exact_p_value
     ]
     flagged = scores > made.discovery_thresholds(scores, 0.2, groups)
     assert flagged.tolist() == flagged_by_hand(exact, Fraction("0.2"))
-    assert made.too_few_for(60, 0.2) == made.parts["c"].too_few_for(60, 0.2)
+    assert made.too_few_for(60, 0.01, groups) == made.parts["b"].too_few_for(60, 0.01)  # the best that there is
+    assert made.too_few_for(60, 0.01, ("a",) * 30 + ("c",) * 30) == made.parts["a"].too_few_for(60, 0.01)
 
 
 def test_one_group_of_all_is_as_none() -> None:
@@ -143,7 +143,8 @@ def test_the_folder_is_the_group(tmp_path: Path) -> None:
     images = grouped(files(tmp_path, "left/1.png", "right/1.png", "right/2.png"), "folder")
     assert images.groups == ("left", "right", "right")
     assert images.subset([2, 0]).groups == ("right", "left")
-    assert recorded("folder") == "folder"
+    assert images.grouped_by == images.subset([0]).grouped_by == "folder"
+    assert grouped(files(tmp_path, "left/1.png"), "folder").groups == ("left",)
     with pytest.raises(DataError, match=r"array\[0\]: lies in no folder"):
         grouped(ImageSet.from_array(np.zeros((2, 8, 8), dtype=np.uint8)), "folder")
 
@@ -151,9 +152,16 @@ def test_the_folder_is_the_group(tmp_path: Path) -> None:
 def test_a_table_tells_the_groups(tmp_path: Path) -> None:
     images = files(tmp_path, "a/1.png", "b/1.png", "b/2.png")
     table = tmp_path / "cameras.csv"
-    table.write_text(f"file,camera\na/1.png,left\n{tmp_path}/b/1.png,right\nelsewhere/2.png, left \n")
-    assert grouped(images, f"{table}:camera").groups == ("left", "right", "left")  # the last by its bare name
-    assert recorded(f"{table}:camera") == "column camera"
+    table.write_text(f"file,camera\nb/../a/1.png,left\n{tmp_path}/b/1.png,right\n2.png, left \n")
+    found = grouped(images, f"{table}:camera")
+    assert found.groups == ("left", "right", "left")  # the last by its bare name
+    assert found.grouped_by == "column camera"
+    table.write_text("file,camera\na/1.png,left\nelsewhere/1.png,right\nelsewhere/2.png,left\n")
+    with pytest.raises(DataError, match=r"says nothing of .*b/1\.png"):  # another folder's 1.png is another image
+        grouped(images, f"{table}:camera")
+    table.write_text("file,camera\n1.png,left\n2.png,left\n")
+    with pytest.raises(DataError, match=r"says nothing of .*a/1\.png"):  # two images have this name
+        grouped(images, f"{table}:camera")
 
 
 @pytest.mark.parametrize(
@@ -167,15 +175,14 @@ def test_a_table_tells_the_groups(tmp_path: Path) -> None:
         ("file,camera\n1.png,\n", "{}:camera", DataError, "line 2: lacks file or camera"),
         ("file,camera\n1.png,left\n1.png,right\n", "{}:camera", DataError, "line 3: puts 1.png into a second group"),
         ("file,camera\n2.png,left\n", "{}:camera", DataError, "says nothing of .*1.png in column camera"),
-        ("file,camera\na/1.png,left\nb/1.png,right\n", "{}:camera", DataError, "or two things"),
-        ("file,camera\n\xff\xfe,x\n", "{}:camera", DataError, "says nothing of"),
+        ("file,camera\n\udcff,x\n", "{}:camera", DataError, "cannot be read as CSV"),
     ],
 )
 def test_a_table_of_groups_that_is_wrong_says_where(
     text: str, by: str, error: type[OddlensError], match: str, tmp_path: Path
 ) -> None:
     images, table = files(tmp_path, "1.png"), tmp_path / "cameras.csv"
-    table.write_text(text)
+    table.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(error, match=match):
         grouped(images, by.format(table))
 
@@ -193,6 +200,9 @@ def test_every_group_gives_its_share_and_near_duplicates_stay_together(rng: np.r
     assert np.array_equal(part[:40], part[340:])
     with pytest.raises(CalibrationError, match="group right"):
         split_normals(pixels, DecisionSettings(false_alarm_rate=0.01), 0, groups=groups)
+    one = np.concatenate([pictures[:100], np.repeat(pictures[100:101], 30, axis=0)])
+    with pytest.raises(DataError, match="group right: none of its images can be held out"):
+        split_normals(one, DecisionSettings(), 0, groups=("left",) * 100 + ("right",) * 30)
 
 
 # -- a detector -----------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ def folders(digit_pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def part(folders: Path, small_model: AutoencoderSettings) -> Detector:
     images = grouped(ImageSet.from_files(sorted(map(str, (folders / "train").rglob("*.png")))), "folder")
-    settings = DecisionSettings(group_by="folder", false_alarm_rate=0.05)
+    settings = DecisionSettings(false_alarm_rate=0.05)
     return Detector(small_model, training=TrainingSettings(epochs=3), decision=settings).fit(images)
 
 
@@ -236,6 +246,43 @@ def test_a_detector_decides_by_group_and_its_files_keep_that(part: Detector, fol
         assert np.array_equal(again.threshold, found.threshold)
     with pytest.raises(StateError, match="came without their groups"):
         part.predict(folders / "incoming")
+    moved = Detector.load(path).decide(DecisionSettings(false_alarm_rate=0.1))
+    assert moved.manifest.data.grouped_by == "folder"
+    with pytest.raises(StateError, match="came without their groups"):
+        moved.calibrate(folders / "incoming")
+
+
+def test_what_is_measured_and_what_is_judged_goes_by_group(part: Detector, folders: Path, tmp_path: Path) -> None:
+    file, incoming = part.save(tmp_path / "part.safetensors"), folders / "incoming"
+    data, names = tmp_path / "data", sorted(incoming.rglob("*.png"))
+    for i, name in enumerate(names):  # odd ones are negatives
+        pixels = np.asarray(Image.open(name))
+        place = data / "test" / ("odd" if i % 4 == 0 else "good") / name.parent.name / name.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - pixels if i % 4 == 0 else pixels).save(place)
+    done = oddlens("eval", file, data, "--report", tmp_path / "report.html", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["threshold"] is None
+    assert {name: row["threshold"] for name, row in result["groups"].items()} == {
+        name: one.threshold for name, one in part.decisions_.parts.items()
+    }
+    assert sum(row["n"] for row in result["groups"].values()) == len(names)
+    assert (tmp_path / "report.html").exists()
+    table = tmp_path / "judged.csv"
+    table.write_text("file,judgement\n" + "".join(f"{name},false alarm\n" for name in names[:20]))
+    judged = oddlens("feedback", file, table, "--json")
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads(judged.stdout)["added"] == 20
+    assert Detector.load(tmp_path / "part-v2.safetensors").decisions_.grouped
+    many = oddlens("score", file, incoming, "--fdr", 0.2, "-o", tmp_path / "v.jsonl", "--json")
+    assert many.returncode == 0, many.stderr
+    assert len((tmp_path / "v.jsonl").read_text().splitlines()) == len(names)
+    broken = incoming / "calm" / "broken.png"
+    broken.write_bytes(b"no image")
+    left = oddlens("score", file, incoming, "--skip-unreadable", "--json")
+    broken.unlink()
+    assert json.loads(left.stdout)["n"] == len(names)
 
 
 def test_groups_go_through_the_command_line(folders: Path, tmp_path: Path) -> None:

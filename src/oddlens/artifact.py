@@ -57,6 +57,7 @@ class DataSummary(Settings):
     calibration_source: str = "none"
     folds: int = Field(1, ge=1, le=20)  # above 1, calibrated on the training images, each scored out of its fold
     groups: tuple[str, ...] = ()  # names of those that a decision is made for, each by itself
+    grouped_by: str = ""  # how images are told apart: "folder", or "column NAME" of a CSV file
 
 
 class Manifest(Settings):

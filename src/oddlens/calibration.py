@@ -92,7 +92,7 @@ def smallest_rate(n: int, confidence: float | None = None, folds: int = 1) -> fl
     if n < 1:
         raise CalibrationError("0 held-out normal images can promise nothing: calibrate on at least one")
     rate = 1 / (n + 1) if folds == 1 else 2 * folds / (n + folds)
-    if confidence is not None:
+    if confidence is not None and folds == 1:
         with _fifty_digits():
             rate = float(1 - _doubt(confidence) ** (1 / Decimal(n)))
     while rate < 1 and _places(n, rate, confidence, folds) < 1:
@@ -162,6 +162,18 @@ def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores
     calibration = np.sort(checked(calibration_scores, "calibration score"))
     found: Scores = ranks_among(calibration, scores) / (len(calibration) + 1)
     return found
+
+
+def fold_p_values(ranks: npt.ArrayLike, n: int, folds: int) -> Scores:
+    """P-values (N,) that are proved of ranks among n images scored out of their folds; at most 1.
+
+    `ranks` are 1 + how many of the n are at or above; see `promised_rank`.
+
+    >>> fold_p_values([1, 2, 600], 595, 5).round(4).tolist()
+    [0.0167, 0.02, 1.0]
+    """
+    bound = 2 * (folds + np.asarray(ranks, dtype=np.float64) - 1) / (n + folds)
+    return np.minimum(1.0, bound)
 
 
 def discoveries(ranks: npt.ArrayLike, n: int, rate: float) -> int:

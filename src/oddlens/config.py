@@ -235,15 +235,13 @@ class DecisionSettings(Settings):
     `conformal` promises `false_alarm_rate` from held-out normals; None takes 1% where the
     calibration set can promise it, else the smallest rate that it can. With `confidence`, the promise
     holds with that confidence over calibration sets (PAC) instead of on average. `train_percentile`
-    is the seeds' way: that percentile of the training scores, which promises nothing. `group_by` says how images are
-    told apart, "folder" or "column NAME", where each group (camera, product) has a decision of its own.
+    is the seeds' way: that percentile of the training scores, which promises nothing.
     """
 
     method: Literal["conformal", "train_percentile"] = "conformal"
     false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     confidence: float | None = Field(None, gt=0, lt=1)
     train_percentile: float = Field(99.0, gt=0, lt=100)
-    group_by: str | None = None
 
 
 class DataSettings(Settings):

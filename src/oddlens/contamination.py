@@ -10,6 +10,7 @@ import numpy.typing as npt
 from oddlens.config import TrainingSettings
 from oddlens.datasets import ImageSet, near_duplicate_groups, split_groups, thumbnails
 from oddlens.detector import Detector
+from oddlens.errors import DataError
 
 if TYPE_CHECKING:
     from oddlens.train import Progress
@@ -32,11 +33,13 @@ def unusual(
     `budget` (seconds) and scores the other one.
 
     Raises:
-        DataError: the images are not usable.
+        DataError: the images are not usable, or too alike to be divided.
         MissingExtraError: training needs packages that are not installed.
     """
     groups = near_duplicate_groups(thumbnails(images.load(images.choose_spec(None))))
     halves = split_groups(groups, [len(images) - len(images) // 2, len(images) // 2], seed)
+    if min(len(half) for half in halves) < LEAST // 2:
+        raise DataError(f"the {len(images)} images are near-duplicates of each other, too alike to be divided in two")
     found = np.empty(len(images))
     for learnt, judged in (halves, halves[::-1]):
         detector = Detector(training=TrainingSettings(seed=seed), budget=budget / 2)
@@ -48,5 +51,5 @@ def unusual(
 def standardised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scores less their median, by what would be the standard deviation if half of the images were all."""
     middle = np.median(scores)
-    spread = 1.4826 * np.median(np.abs(scores - middle))
-    return np.asarray((scores - middle) / max(float(spread), 1e-12), dtype=np.float64)
+    spread = float(1.4826 * np.median(np.abs(scores - middle))) or float(scores.std()) or 1.0
+    return np.asarray((scores - middle) / spread, dtype=np.float64)

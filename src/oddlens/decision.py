@@ -17,6 +17,7 @@ from oddlens.calibration import (
     checked,
     discoveries,
     fewest_discoveries,
+    fold_p_values,
     images,
     images_needed,
     p_values,
@@ -27,7 +28,7 @@ from oddlens.calibration import (
     smallest_rate,
 )
 from oddlens.config import DecisionSettings
-from oddlens.errors import CalibrationError, StateError
+from oddlens.errors import CalibrationError, SettingsError, StateError
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,13 @@ class Decision:
     folds: int = 1
 
     def __post_init__(self) -> None:
+        if self.folds > 1 and self.settings.confidence is not None:
+            raise SettingsError(
+                "a calibration in folds promises a rate on average only; leave the confidence out (--on-average), or "
+                "run `oddlens calibrate` with new normal images"
+            )
+        if self.folds > 1 and self.settings.method == "train_percentile":
+            raise SettingsError("a detector in folds scores no image that it learned: there is no percentile of those")
         for name, scores in (
             ("calibration_scores", np.sort(checked(self.calibration_scores, "calibration score"))),
             ("training_scores", checked(self.training_scores, "training score").copy()),
@@ -107,6 +115,8 @@ class Decision:
         """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
         if not self.calibration_scores.size:
             return np.full(checked(scores, "score").shape, np.nan)
+        if self.folds > 1:
+            return fold_p_values(self.ranks(scores), len(self.calibration_scores), self.folds)
         return p_values(self.calibration_scores, scores)
 
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -107,12 +107,8 @@ class Decisions:
 
         P-values of several groups are compared as fractions with one denominator.
         """
+        self.require(len(scores), groups, discoveries=True)
         split = self._split(len(scores), groups)
-        if any(part.folds > 1 for part, _ in split):
-            raise SettingsError(
-                "a false discovery rate needs a calibration by images apart from the training ones, and this detector "
-                "was calibrated in folds; run `oddlens calibrate` with new normal images"
-            )
         sizes = [len(part.calibration_scores) + 1 for part, _ in split]
         common, ranks = math.lcm(*sizes), np.empty(len(scores), dtype=object)
         for (part, rows), size in zip(split, sizes, strict=True):
@@ -122,9 +118,20 @@ class Decisions:
             found[rows] = part.above(largest * size // common)
         return found
 
-    def too_few_for(self, count: int, rate: float) -> str | None:
-        """As `Decision.too_few_for`, of the group with the fewest calibration images."""
-        return min(self.parts.values(), key=lambda part: len(part.calibration_scores)).too_few_for(count, rate)
+    def require(self, count: int, groups: Sequence[str] = (), *, discoveries: bool = False) -> None:
+        """Refuse N images that cannot be judged, before they are scored; with `discoveries`, all at once."""
+        for part, _ in self._split(count, groups):
+            if discoveries and part.folds > 1:
+                raise SettingsError(
+                    "a false discovery rate needs a calibration by images apart from the training ones, and this "
+                    "detector was calibrated in folds; run `oddlens calibrate` with new normal images"
+                )
+            part.threshold  # noqa: B018 - refused, not used
+
+    def too_few_for(self, count: int, rate: float, groups: Sequence[str] = ()) -> str | None:
+        """As `Decision.too_few_for`, of the group of these N images that has the most calibration images."""
+        parts = [part for part, _ in self._split(count, groups)] or list(self.parts.values())
+        return max(parts, key=lambda part: len(part.calibration_scores)).too_few_for(count, rate)
 
     def told(self) -> list[str]:
         """What is promised, in sentences; of each group beside its name."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from oddlens import artifact
 from oddlens.artifact import DataSummary, Manifest
 from oddlens.backends import Backend, Outputs
-from oddlens.calibration import promised_rank
+from oddlens.calibration import DEFAULT_RATE, promised_rank
 from oddlens.config import (
     AutoSettings,
     CrossfitSettings,
@@ -163,7 +163,8 @@ class Detector:
             return self._calibrate(made.held_out, asked.decision, "held out of the training images")
         assert isinstance(made.manifest.model, CrossfitSettings)  # noqa: S101 - the only one that comes calibrated
         folds = made.manifest.model.folds
-        return self._decide(made.statistics, asked.decision, f"out of fold, {folds} folds", folds=folds)
+        source = f"out of fold, {folds} folds"
+        return self._decide(made.statistics, asked.decision, {"calibration_source": source, "folds": folds})
 
     def calibrate(
         self, images: Images, *, decision: DecisionSettings | None = None, source: str = "", add: bool = False
@@ -183,8 +184,13 @@ class Detector:
             raise StateError(
                 "a calibration in folds takes no further images; calibrate anew, on new normal images alone"
             )
-        if add and bool(known.groups) != bool(self._manifest.data.groups):
-            raise StateError("images of groups can join a calibration by groups only, and others only one without")
+        if self._manifest.data.groups and not known.groups:
+            raise StateError(
+                f"this detector decides for each group by itself ({', '.join(self._manifest.data.groups)}), and these "
+                "images came without their groups; give them (--group-by)"
+            )
+        if add and known.groups and not self._manifest.data.groups:
+            raise StateError("images of groups can join a calibration by groups only")
         pixels = known.load(backend.spec)
         seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
         if seen.any():
@@ -196,7 +202,7 @@ class Detector:
         if add:
             new = ~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])
             known, pixels = known.subset(new), pixels[new]
-        held_out = HeldOut(pixels, known.groups)
+        held_out = HeldOut(pixels, known.groups, known.grouped_by)
         return self._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
 
     def decide(self, decision: DecisionSettings) -> Detector:
@@ -234,20 +240,13 @@ class Detector:
             "calibration.groups": np.concatenate(places).astype(np.uint64)[order if names else slice(0)],
         }
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
-        return self._decide(statistics, decision, source, names)
+        groups = {"groups": names, "grouped_by": held_out.grouped_by}
+        return self._decide(statistics, decision, {"calibration_source": source, "folds": 1, **groups})
 
-    def _decide(
-        self,
-        statistics: artifact.Tensors,
-        decision: DecisionSettings,
-        source: str,
-        names: tuple[str, ...] = (),
-        folds: int = 1,
-    ) -> Detector:
+    def _decide(self, statistics: artifact.Tensors, decision: DecisionSettings, about: dict[str, object]) -> Detector:
         """Take these statistics for the decision; a promise that cannot be kept is refused before anything changes."""
         count = len(statistics["calibration.scores"])
-        changes = {"n_calibration": count, "calibration_source": source, "groups": names, "folds": folds}
-        data = self._manifest.data.model_copy(update=changes)
+        data = self._manifest.data.model_copy(update={"n_calibration": count, **about})
         made = self._decisions(decision, statistics, data)
         if count:
             made.check()
@@ -347,12 +346,12 @@ class Detector:
 
         Where that rate cannot be promised, the largest value of all calibration images; None without maps.
         """
-        peaks, decision = self._statistics["calibration.map_peaks"], self.decisions_
+        peaks, settings = self._statistics["calibration.map_peaks"], self.decisions_.settings
         if not len(peaks):
             return None
         try:
-            rank = promised_rank(len(peaks), decision.false_alarm_rate, decision.settings.confidence)
-        except (CalibrationError, StateError):
+            rank = promised_rank(len(peaks), settings.false_alarm_rate or DEFAULT_RATE, settings.confidence)
+        except CalibrationError:
             rank = len(peaks)
         return float(peaks[rank - 1]) if peaks[rank - 1] > 0 else None
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from oddlens import contamination
 from oddlens.calibration import DEFAULT_RATE, images_needed
 from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, thumbnails
-from oddlens.errors import ImageError, MissingExtraError
+from oddlens.errors import ImageError, MissingExtraError, OddlensError
 from oddlens.metrics import auroc
 from oddlens.scoring import fingerprints
 
@@ -311,10 +311,8 @@ def check_contamination(
         return
     try:
         found = contamination.unusual(train, budget, seed, progress)
-    except MissingExtraError:
-        diagnosis.add(
-            "note", "not looked for", "anomalies among the normal images: that takes pip install oddlens[train]"
-        )
+    except OddlensError as error:  # whatever else was found is worth telling
+        diagnosis.add("note", "not looked for", f"anomalies among the normal images were not looked for: {error}")
         return
     order = np.argsort(-found, kind="stable")[: max(1, round(UNUSUAL * len(train)))]
     diagnosis.facts["unusual"] = [{"file": train.names[i], "deviations": float(found[i])} for i in order]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ class Evaluation:
             "n_normal_rates": int(((labels == 0) & self.in_rates).sum()),
             "n_left_out_trained": self.left_out,
             "per_class": self._per_class(),
+            **({"groups": self._per_group()} if self.decisions.grouped else {}),
             **self.pixel,
             **self._reconstruction(),
         }
@@ -103,6 +104,16 @@ class Evaluation:
                 "detection_rate": share(flagged[kept]),
                 "n": int(own.sum()),
             }
+        return rows
+
+    def _per_group(self) -> dict[str, dict[str, Any]]:
+        """What was asked for in each group that has test images, and what came of it."""
+        names, rows = np.array(self.images.groups), {}
+        for group in dict.fromkeys(self.images.groups):
+            own = names == group
+            part = replace(self, images=self.images.subset(own), scores=self.scores[own], in_rates=self.in_rates[own])
+            asked = {"false_alarm_rate": self.decisions.parts[group].false_alarm_rate, "n": int(own.sum())}
+            rows[group] = asked | part._rates(part.thresholds)
         return rows
 
     def _reconstruction(self) -> dict[str, Any]:
@@ -225,7 +236,8 @@ def labelled_images(
     """
     if not distort:
         return data.test
-    normal = data.test.subset(data.test.labels == 0).load(spec)
+    source = data.test.subset(data.test.labels == 0)
+    normal = source.load(spec)
     parts = [ImageSet.from_array(normal, name=f"{data.name}/test", kind=NORMAL)]
     for kind in corruptions.DISTORTIONS:
         parts.append(odd(corruptions.distort(kind, normal, spec.value_max, seed), kind))
@@ -233,6 +245,8 @@ def labelled_images(
         parts.append(odd(corruptions.pattern(kind, len(normal), spec, seed), kind))
     if foreign is not None:
         parts.append(odd(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
+    if source.groups:  # each picture made stands for one of its source's group
+        parts = [replace(part, groups=source.groups[: len(part)], grouped_by=source.grouped_by) for part in parts]
     return concatenate(parts)
 
 

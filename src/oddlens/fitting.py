@@ -171,7 +171,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         statistics | {"training.fingerprints": learned},
         described(found, training, spec, asked.decision, data, golden),
         found.history,
-        None if crossed else HeldOut(pixels[hold], known.subset(hold).groups),
+        None if crossed else HeldOut(pixels[hold], known.subset(hold).groups, known.grouped_by),
         round(time.perf_counter() - started, 3),
     )
 
@@ -183,11 +183,14 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
     """
     if task.folder and not task.resume:
         train.forget(task.folder)
-    if isinstance(wanted, CrossfitSettings):
-        return train_folds(wanted, training, task)
-    if wanted is not None and not isinstance(wanted, EnsembleSettings):
+    if wanted is None:
+        found = train_auto(task)
+    elif isinstance(wanted, EnsembleSettings):
+        found = train_planned(wanted, task)
+    elif isinstance(wanted, CrossfitSettings):
+        found = train_folds(wanted, training, task)
+    else:
         return train_single(wanted, training, task, held_out)
-    found = train_auto(task) if wanted is None else train_planned(wanted, task)
     if task.folder:
         train.write_history(task.folder, found.history)
     return found
@@ -197,7 +200,8 @@ def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
     """What crossfit cannot do, said before training.
 
     Raises:
-        SettingsError: groups, a confidence or no held-out images were asked for.
+        SettingsError: groups, a confidence, a percentile or no held-out images were asked for.
+        DataError: there are no more images than folds.
         CalibrationError: so many images in so many folds cannot promise the asked rate.
     """
     assert isinstance(asked.wanted, CrossfitSettings)  # noqa: S101 - the caller saw to it
@@ -206,8 +210,13 @@ def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
             "folds go neither with groups, nor with a confidence, nor with images held out elsewhere: leave those "
             "out, or the folds"
         )
-    if asked.decision.method == "conformal" and asked.decision.false_alarm_rate is not None:
-        promised_rank(count, asked.decision.false_alarm_rate, None, asked.wanted.folds)
+    rate, folds = asked.decision.false_alarm_rate, asked.wanted.folds
+    if asked.decision.method != "conformal":
+        raise SettingsError("folds score no image that they learned, so that there is no percentile of training scores")
+    if count <= folds:
+        raise DataError(f"{count} images in {folds} folds can promise nothing; give more, or take fewer folds")
+    if rate is not None:
+        promised_rank(count, rate, None, folds)
 
 
 def out_of_fold(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> artifact.Tensors:

@@ -32,6 +32,7 @@ class HeldOut:
 
     pixels: Pixels  # (N, H, W, C)
     groups: tuple[str, ...] = ()  # each image's, where a decision is made for each group
+    grouped_by: str = ""
 
 
 def normal_images(images: Images) -> ImageSet:
@@ -67,6 +68,7 @@ def split_normals(
 
     Raises:
         CalibrationError: half of the images (of a group) cannot promise the asked rate.
+        DataError: the images (of a group) are near-duplicates of each other, and none can be held out.
     """
     alike = near_duplicate_groups(thumbnails(pixels))
     names = np.array(groups or ("",) * len(pixels), dtype=object)
@@ -84,10 +86,13 @@ def split_normals(
             f"the {len(pixels)} normal images are near-duplicates of each other ({alike.max() + 1} group(s)), so that "
             "none can be held out; add pictures of other parts"
         )
-    if hold_out and decision.method == "conformal" and decision.false_alarm_rate is not None:
-        for name in sorted(set(names)):
+    for name in sorted(set(names)) if hold_out else ():
+        count = int((names[hold] == name).sum())
+        if count == 0:
+            raise DataError(f"group {name}: none of its images can be held out; give more that are not near-duplicates")
+        if decision.method == "conformal" and decision.false_alarm_rate is not None:
             with naming(name):
-                promised_rank(int((names[hold] == name).sum()), decision.false_alarm_rate, decision.confidence)
+                promised_rank(count, decision.false_alarm_rate, decision.confidence)
     return learn, standard, hold
 
 

@@ -23,7 +23,6 @@ from oddlens.images import Pixels
 from oddlens.models import Learner, Model
 from oddlens.models.layers import fast_bf16
 from oddlens.optim import Muon
-from oddlens.shards import Shards, sharded
 
 CHECK_EVERY = 50  # steps between two looks at the loss
 WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
@@ -112,21 +111,20 @@ def descend(
     if folder and resume:
         history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
-    with sharded(model, images.device, uses_bf16(settings.precision, images.device)) as shards:
-        while (share := next_share(history, settings, deadline)) is not None:
-            started, epoch = time.perf_counter(), len(history) + 1
-            span = (share_done(history, settings, deadline), share)
-            loss = train_epoch(shards, images, optimizer, full_rates, settings, epoch, span, progress)
-            seconds = round(time.perf_counter() - started, 3)
-            history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
-            steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
-            settled = steps >= SETTLED or (share == 1 and deadline == math.inf)
-            worst = (WORSE if settled else EXPLODED) * untrained
-            if loss > worst:  # before the checkpoint: a resume goes on from a network that works
-                raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
-            if folder:
-                save_checkpoint(folder, model, optimizer, run, history)
-                write_history(folder, history)
+    while (share := next_share(history, settings, deadline)) is not None:
+        started, epoch = time.perf_counter(), len(history) + 1
+        span = (share_done(history, settings, deadline), share)
+        loss = train_epoch(model, images, optimizer, full_rates, settings, epoch, span, progress)
+        seconds = round(time.perf_counter() - started, 3)
+        history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
+        steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
+        settled = steps >= SETTLED or (share == 1 and deadline == math.inf)
+        worst = (WORSE if settled else EXPLODED) * untrained
+        if loss > worst:  # before the checkpoint: a resume goes on from a network that works
+            raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
+        if folder:
+            save_checkpoint(folder, model, optimizer, run, history)
+            write_history(folder, history)
     return history
 
 
@@ -164,7 +162,7 @@ def rate_factor(schedule: str, progress: float) -> float:
 
 
 def train_epoch(
-    shards: Shards,
+    model: Learner,
     images: Tensor,
     optimizer: torch.optim.Optimizer,
     full_rates: Sequence[float],
@@ -177,35 +175,41 @@ def train_epoch(
 
     `span` is the share of the whole training that is done before and after this epoch.
     """
-    total, seen, seed = torch.zeros((), device=images.device), 0, settings.seed * 100_003 + epoch
-    draw = torch.Generator(images.device).manual_seed(seed)
-    order = torch.randperm(len(images), generator=draw, device=images.device)[: settings.epoch_images]
-    batches = torch.split(order, settings.batch_size)
-    for step, chosen in enumerate(batches, 1):
-        done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
-        for group, rate in zip(optimizer.param_groups, full_rates, strict=True):
-            group["lr"] = rate * rate_factor(settings.schedule, done)
-        total += shards.learn(images[chosen], (seed * 1_000_003 + step) % 2**62) * len(chosen)
-        optimizer.step()
-        seen += len(chosen)
-        if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
-            mean = float(total) / seen
-            if not math.isfinite(mean):
-                raise broken_down("is not a number", mean, epoch, settings)
-            if progress:
-                expected = epoch + round((1 - span[1]) / (span[1] - span[0]))
-                progress(Step(epoch, expected, step, len(batches), mean, shards.models[0].settings.family))
-    shards.agree()
+    bf16 = uses_bf16(settings.precision, images.device)
+    total, seen = torch.zeros((), device=images.device), 0
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(settings.seed * 100_003 + epoch)
+        order = torch.randperm(len(images), device=images.device)[: settings.epoch_images]
+        batches = torch.split(order, settings.batch_size)
+        for step, chosen in enumerate(batches, 1):
+            done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
+            for group, rate in zip(optimizer.param_groups, full_rates, strict=True):
+                group["lr"] = rate * rate_factor(settings.schedule, done)
+            batch = model.scale(images[chosen])
+            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = model.loss(batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach() * len(chosen)
+            seen += len(chosen)
+            if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
+                mean = float(total) / seen
+                if not math.isfinite(mean):
+                    raise broken_down("is not a number", mean, epoch, settings)
+                if progress:
+                    expected = epoch + round((1 - span[1]) / (span[1] - span[0]))
+                    family = model.settings.family
+                    progress(Step(epoch, expected, step, len(batches), mean, family))
     return float(total) / seen
 
 
 def untrained_loss(model: Learner, images: Tensor, seed: int) -> float:
     """The loss on some images before any training: what a run that works falls below."""
     model.eval()  # leaves the running means of normalisation alone
-    model.draw = torch.Generator(images.device).manual_seed(seed)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
+        torch.manual_seed(seed)
         losses = [float(model.loss(batch)) * len(batch) for batch in model.batches(images)]
-    model.draw = None
     model.train()
     return sum(losses) / len(images)
 

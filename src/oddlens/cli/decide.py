@@ -83,17 +83,13 @@ def calibrate(
     """Make the decision anew from fresh normal images (a new camera, a new lot), without training."""
     with command(as_json, threads, skips=True) as terminal:
         from oddlens.datasets import open_images
-        from oddlens.datasets.grouping import recorded
         from oddlens.detector import Detector
 
         part = Detector.load(detector, device=device)
         before = told(part)
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         asked = changed(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
-        if group_by is None:
-            known = in_groups(known, None, part)
-        else:  # groups may be new here
-            known, asked = in_groups(known, group_by), asked.model_copy(update={"group_by": recorded(group_by)})
+        known = in_groups(known, group_by, part if group_by is None else None)  # groups may be new here
         part.calibrate(known, decision=asked, source=", ".join(images))
         part.save(output or detector)
         result, lines = outcome(part, before, output or detector)

@@ -74,7 +74,8 @@ def score(
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
         known = in_groups(known, group_by, part)
         decision, watch = part.decisions_, None
-        note = None if fdr is None else decision.too_few_for(len(known), fdr)
+        decision.require(len(known), known.groups, discoveries=fdr is not None)
+        note = None if fdr is None else decision.too_few_for(len(known), fdr, known.groups)
         if note is not None:
             terminal.say(note)
         if watch_drift is not None:

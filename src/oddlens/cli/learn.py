@@ -127,8 +127,7 @@ def fit(
             raise SettingsError(f"{output}: detector files end in .safetensors")
         asked = {"epochs": epochs, "seed": seed}
         training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
-        asked_for = decision(false_alarm_rate, confidence, group_by)
-        model, how, size = chosen(detector, plan, asked_for, size, roi)
+        model, how, size = chosen(detector, plan, decision(false_alarm_rate, confidence), size, roi)
         limit = duration(budget) if budget else BUDGET if model == "auto" else None
         wanted = model if folds is None else in_folds(model, folds)
         made = Detector(
@@ -151,7 +150,7 @@ def fit(
         }
         lines = [
             f"{output}: learned from {manifest.data.n_training} normal images in {seconds:.1f} s, "
-            f"calibrated on {manifest.data.n_calibration} others",
+            + ("calibrated on them, out of fold" if folds else f"calibrated on {manifest.data.n_calibration} others"),
             *manifest.remarks,
             *made.decisions_.promises(),
         ]
@@ -228,15 +227,12 @@ def chosen(
     if artifact.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
     spec = manifest.input
-    before = manifest.decision.model_copy(update={"group_by": None})  # images bring their groups or have none
-    return model, asked if asked.model_fields_set else before, size or max(spec.height, spec.width)
+    return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
 
 
-def decision(false_alarm_rate: float | None, confidence: float | None, group_by: str | None) -> DecisionSettings:
+def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
     """The conformal decision that the options ask for."""
     from oddlens.config import DecisionSettings, parse
-    from oddlens.datasets.grouping import recorded
 
-    by = None if group_by is None else recorded(group_by)
-    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence, "group_by": by}
+    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
     return parse(DecisionSettings, {name: value for name, value in asked.items() if value is not None}, "options")

@@ -89,7 +89,7 @@ def in_groups(images: ImageSet, asked: str | None, part: Detector | None = None)
     from oddlens.datasets.grouping import FOLDER
 
     if part is not None and asked is None and part.decisions_.grouped:
-        how = part.decisions_.settings.group_by or ""
+        how = part.manifest.data.grouped_by
         if how != FOLDER:
             column = how.removeprefix("column ") or "COLUMN"
             raise SettingsError(f"this detector decides for each group by itself: add --group-by FILE.csv:{column}")

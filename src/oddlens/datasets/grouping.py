@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,55 +19,42 @@ def grouped(images: ImageSet, by: str) -> ImageSet:
     """The same images, each with its group.
 
     `by` is "folder", the name of the folder that a file lies in, or "FILE.csv:COLUMN", what that column says of the
-    image that the column `file` names: by its path as it is written here, by its path from the CSV file on, or by its
-    name alone where that tells it from all others.
+    image that the column `file` names: by its path from here or from the CSV file, or, where a line has a bare name, by
+    that name if only one of the images has it.
 
     Raises:
         SettingsError: `by` is neither.
         DataNotFoundError: there is no such CSV file.
-        DataError: it says nothing of an image, or two things; or images of no file are to be grouped by folder.
+        DataError: it says nothing of an image; or images of no file are to be grouped by folder.
     """
     if by == FOLDER:
         loose = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, Path)]
         if loose:
             raise DataError(f"{loose[0]}: lies in no folder; group images of arrays by FILE.csv:COLUMN")
-        return replace(images, groups=tuple(Path(name).absolute().parent.name for name in images.names))
+        groups = tuple(Path(os.path.abspath(name)).parent.name or "/" for name in images.names)  # noqa: PTH100 - resolves ".."
+        return replace(images, groups=groups, grouped_by=FOLDER)
     table, _, column = by.rpartition(":")
     if not table.endswith(".csv") or not column:
         raise SettingsError(f"--group-by {by}: is neither 'folder' nor FILE.csv:COLUMN")
-    known = read_groups(Path(table), column)
-    return replace(images, groups=tuple(known.of(name) for name in images.names))
+    path = Path(table)
+    known = read_groups(path, column)
+    placed = {os.path.abspath(path.parent / name): group for name, group in known.items()}  # noqa: PTH100 - as above
+    placed |= {os.path.abspath(name): group for name, group in known.items()}  # noqa: PTH100 - as above
+    bare = {name: group for name, group in known.items() if os.sep not in name}
+    alike = Counter(Path(name).name for name in images.names)
 
-
-def recorded(by: str) -> str:
-    """What a detector remembers of `by`: "folder", or the column without the file, which is another for each lot."""
-    return by if by == FOLDER else f"column {by.rpartition(':')[2]}"
-
-
-class Groups:
-    """What a CSV file says of images."""
-
-    def __init__(self, path: Path, column: str, groups: dict[str, str]) -> None:
-        self.path, self.column = path, column
-        self.by_path = {str((path.parent / name).absolute()): group for name, group in groups.items()} | groups
-        bare: dict[str, str | None] = {}
-        for name, group in groups.items():
-            last = Path(name).name
-            bare[last] = group if bare.get(last, group) == group else None
-        self.by_name = bare
-
-    def of(self, name: str) -> str:
-        """The group of an image."""
-        found = (
-            self.by_path.get(name) or self.by_path.get(str(Path(name).absolute())) or self.by_name.get(Path(name).name)
-        )
+    def group_of(name: str) -> str:
+        last = Path(name).name
+        found = placed.get(os.path.abspath(name)) or (bare.get(last) if alike[last] == 1 else None)  # noqa: PTH100 - as above
         if found is None:
-            raise DataError(f"{self.path}: says nothing of {name} in column {self.column}, or two things; add a line")
+            raise DataError(f"{path}: says nothing of {name} in column {column}; add a line with its path")
         return found
 
+    return replace(images, groups=tuple(map(group_of, images.names)), grouped_by=f"column {column}")
 
-def read_groups(path: Path, column: str) -> Groups:
-    """The columns `file` and `column` of a CSV file.
+
+def read_groups(path: Path, column: str) -> dict[str, str]:
+    """What the column `column` of a CSV file says of each file that the column `file` names.
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -90,4 +79,4 @@ def read_groups(path: Path, column: str) -> Groups:
             raise DataError(f"{path}, line {number}: lacks {FILE} or {column}; fill it in")
         if groups.setdefault(name, group) != group:
             raise DataError(f"{path}, line {number}: puts {name} into a second group, {group}; leave one line an image")
-    return Groups(path, column, groups)
+    return groups

@@ -33,6 +33,7 @@ class ImageSet:
     `images` is one array (N, H, W, C), or a file or an array (H, W, C) an image. `masks` are files or
     (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect. `groups` are what each
     image belongs to (a camera, a product) where a decision is made for each of them; empty where none are told apart.
+    `grouped_by` says how they were told: "folder", or "column NAME" of a CSV file.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class ImageSet:
     images: Pixels | tuple[Path | Pixels, ...]
     masks: tuple[Mask | None, ...]
     groups: tuple[str, ...] = ()
+    grouped_by: str = ""
 
     def __post_init__(self) -> None:
         sizes = {len(part) for part in (self.names, self.kinds, self.labels, self.images, self.masks)}
@@ -48,6 +50,8 @@ class ImageSet:
             raise DataError(f"an ImageSet needs one name, kind, label, image and mask an image, got {sorted(sizes)}")
         if self.groups and len(self.groups) != len(self.names):
             raise DataError(f"an ImageSet needs one group an image, got {len(self.groups)} for {len(self.names)}")
+        if "" in self.groups:
+            raise DataError(f"{self.names[self.groups.index('')]}: its group has no name; give it one")
 
     @classmethod
     def from_array(
@@ -96,7 +100,7 @@ class ImageSet:
         images = self.images[chosen] if isinstance(self.images, np.ndarray) else _at(self.images, chosen)
         names, kinds, masks = _at(self.names, chosen), _at(self.kinds, chosen), _at(self.masks, chosen)
         groups = _at(self.groups, chosen) if self.groups else ()
-        return ImageSet(names, kinds, self.labels[chosen], images, masks, groups)
+        return ImageSet(names, kinds, self.labels[chosen], images, masks, groups, self.grouped_by)
 
     def image(self, i: int) -> Pixels:
         """One image at its own size, (H, W, C).
@@ -230,7 +234,8 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
         labels=np.concatenate([np.zeros(0, dtype=np.int8), *(part.labels for part in sets)]),
         images=images,
         masks=tuple(mask for part in sets for mask in part.masks),
-        groups=tuple(group for part in sets for group in part.groups) if all(part.groups for part in sets) else (),
+        groups=tuple(group for part in sets for group in part.groups),
+        grouped_by=next((part.grouped_by for part in sets), ""),
     )
 
 

@@ -56,9 +56,7 @@ class Autoencoder(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Mean reconstruction loss; with `noise`, of the clean batch from a noisy one."""
-        noisy = batch
-        if self.settings.noise:
-            noisy = batch + self.settings.noise * torch.randn(batch.shape, generator=self.draw, device=batch.device)
+        noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
         logits = self.logits(self.hidden(noisy)[-1]).float()
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
             if self.settings.loss == "bce":

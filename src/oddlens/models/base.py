@@ -110,8 +110,6 @@ def leaving_itself_out(model: Model) -> Iterator[None]:
 class Learner(Model):
     """Base of the families that train by gradients."""
 
-    draw: torch.Generator | None = None  # what is random in the loss comes from it
-
     @abstractmethod
     def loss(self, batch: Tensor) -> Tensor:
         """Mean training loss of a batch (N, C, H, W); a scalar."""

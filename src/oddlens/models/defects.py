@@ -72,8 +72,8 @@ class Defects(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Cross-entropy of the marked pixels, and of the images by their score; on fresh defects."""
-        damaged, masks = self.damage(mirrored(batch, self.draw) if self.roi_pixels == self.roi.numel() else batch)
-        logits = self.logits(photographed(damaged, self.roi, self.draw)).float()
+        damaged, masks = self.damage(mirrored(batch) if self.roi_pixels == self.roi.numel() else batch)
+        logits = self.logits(photographed(damaged, self.roi)).float()
         targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.finest)
         weights = 1 + (RARE - 1) * targets
         pixels = F.binary_cross_entropy_with_logits(logits, targets, weights) / weights.mean()
@@ -82,7 +82,7 @@ class Defects(Learner):
 
     def damage(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Put synthetic defects into every second image of (N, C, H, W); gives also the masks (N, H, W), 0 or 1."""
-        seed, full = int(torch.randint(2**31, (), generator=self.draw, device=batch.device)), self.spec.value_max
+        seed, full = int(torch.randint(2**31, ())), self.spec.value_max
         images = (batch * full).round().permute(0, 2, 3, 1).cpu().numpy().astype(self.spec.dtype)
         pixels: Pixels = images.copy()
         masks = np.zeros(pixels.shape[:3], dtype=np.float32)
@@ -118,17 +118,17 @@ def surroundings(batch: Tensor) -> Tensor:
     return F.interpolate(coarse, scale_factor=float(COARSE), mode="bilinear", align_corners=False)
 
 
-def mirrored(batch: Tensor, draw: torch.Generator | None = None) -> Tensor:
+def mirrored(batch: Tensor) -> Tensor:
     """Some images of (N, C, H, W) mirrored, left to right, top to bottom, or both."""
     for side in (2, 3):
-        chosen = torch.rand(len(batch), 1, 1, 1, generator=draw, device=batch.device) < 0.5
+        chosen = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
         batch = torch.where(chosen, batch.flip(side), batch)
     return batch
 
 
-def photographed(batch: Tensor, roi: Tensor, draw: torch.Generator | None = None) -> Tensor:
+def photographed(batch: Tensor, roi: Tensor) -> Tensor:
     """The same things (N, C, H, W) under other light: gamma, gain and offset drawn for each image."""
-    gamma, gain, offset = torch.rand(3, len(batch), 1, 1, 1, generator=draw, device=batch.device)
+    gamma, gain, offset = torch.rand(3, len(batch), 1, 1, 1, device=batch.device)
     lit: Tensor = batch.clamp(min=1e-6) ** torch.exp(0.6 * (gamma - 0.5)) * torch.exp(0.6 * (gain - 0.5))
     lit += 0.1 * (offset - 0.5)
     return lit * roi

@@ -66,9 +66,9 @@ class Transforms(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Cross-entropy of the turn, over all four turns of a batch (N, C, H, W) that is shifted and mirrored."""
-        pictures = shifted(self.centred(self.resize(batch)), SHIFT, self.draw)
+        pictures = shifted(self.centred(self.resize(batch)), SHIFT)
         if self.settings.mirror:
-            mirrored = torch.rand(len(batch), 1, 1, 1, generator=self.draw, device=batch.device) < 0.5
+            mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
             pictures = torch.where(mirrored, pictures.flip(3), pictures)
         logits: Tensor = self.head(self.features(torch.cat(turns(pictures)))[0])
         right = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch))
@@ -183,11 +183,11 @@ def turns(batch: Tensor) -> list[Tensor]:
     return [batch, across.flip(2), batch.flip((2, 3)), across.flip(3)]
 
 
-def shifted(batch: Tensor, reach: int, draw: torch.Generator | None = None) -> Tensor:
+def shifted(batch: Tensor, reach: int) -> Tensor:
     """(N, C, S, S) -> each picture moved by up to `reach` pixels, its edges reflected."""
     count, _, side, _ = batch.shape
     padded = F.pad(batch, (reach,) * 4, mode="reflect").permute(0, 2, 3, 1)
-    starts = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=draw, device=batch.device)
+    starts = torch.randint(0, 2 * reach + 1, (2, count, 1), device=batch.device)
     rows, columns = starts + torch.arange(side, device=batch.device)
     pictures = torch.arange(count, device=batch.device)[:, None, None]
     return padded[pictures, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
