@@ -39,6 +39,7 @@ class Pool:
     training: Scores  # of images that it was trained on
     normal: Scores  # (N,) of normal images that it was not trained on
     groups: npt.NDArray[np.intp]  # (N,) which of them are pictures of one part
+    tested: npt.NDArray[np.bool_]  # (N,) which of them come from the set's test part, the others from its training part
     odd: Scores  # of distorted ones; empty where nothing was distorted
     changed: Mapping[str, Scores]  # each (N,): the pool's images, changed until the mean score has moved by `SHIFT`
 
@@ -61,12 +62,12 @@ def pool(
         path.parent.mkdir(parents=True, exist_ok=True)
         changed = {f"changed-{kind}": scores for kind, scores in made.changed.items()}
         np.savez(
-            path, allow_pickle=False, training=made.training, normal=made.normal, groups=made.groups, odd=made.odd,
-            **changed,
+            path, allow_pickle=False, training=made.training, normal=made.normal, groups=made.groups,
+            tested=made.tested, odd=made.odd, **changed,
         )  # fmt: skip
     with np.load(path, allow_pickle=False) as kept:
         changed = {key.removeprefix("changed-"): kept[key] for key in kept if key.startswith("changed-")}
-        return Pool(kept["training"], kept["normal"], kept["groups"], kept["odd"], changed)
+        return Pool(kept["training"], kept["normal"], kept["groups"], kept["tested"], kept["odd"], changed)
 
 
 def make(
@@ -86,7 +87,8 @@ def make(
     detector.fit(train[learn], hold_out=False)
     good = known.test.subset(known.test.labels == 0)
     both = concatenate([known.train.subset(others), good])
-    both = both.subset(np.sort(np.random.default_rng(seed).permutation(len(both))[:MOST]))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(both))[:MOST])
+    both = both.subset(chosen)
     pixels = both.load(spec)
     scores = detector.score(pixels)
     odd = np.empty(0)
@@ -100,7 +102,8 @@ def make(
         strength = found(detector, pixels[:TRIED], scores, kind, spec, seed)
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))
-    return Pool(detector.tensors["training.scores"], scores, of_one_part(both, known_parts), odd, changed)
+    parts_of_each = of_one_part(both, known_parts)
+    return Pool(detector.tensors["training.scores"], scores, parts_of_each, chosen >= len(others), odd, changed)
 
 
 def parts_of_files(table: Path) -> dict[str, str]:

@@ -5,7 +5,9 @@
     python benchmarks/promises.py --show discoveries --set mnist --data DIR
     python benchmarks/promises.py --show drift --set mnist cifar10:automobile --data DIR
 
-Each detector is fitted once; calibration and test images are then redrawn from images that it has not seen.
+Each detector is fitted once; calibration and test images are then redrawn from images that it has not seen. Redrawing
+makes them exchangeable: what it shows is that ranks, ties and thresholds keep the promise. Whether a set's own test images
+are like its training images is another question, which the column of test images answers, once.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pools import FAMILIES, Pool, Scores, pool
 from promise_plots import Spread, draw, save
 from tables import DASH, as_typed, markdown, percent
 
+from oddlens import metrics
 from oddlens.config import DecisionSettings
 from oddlens.decision import Decision
 from oddlens.drift import DriftWatch
@@ -61,8 +64,20 @@ def alarms(known: Pool, seed: int) -> list[list[str]]:
         by_image, by_group = (redrawn_rates(known, rate, seed, by_group=each) for each in (False, True))
         grouped = len(np.unique(known.groups)) < len(known.groups)
         percentile = seeds_rate(known, rate)
-        rows.append([percent(rate), shown(by_image), shown(by_group) if grouped else DASH, percent(percentile)])
+        by_part = shown(by_group) if grouped else DASH
+        rows.append([percent(rate), shown(by_image), by_part, on_test_images(known, rate), percent(percentile)])
     return rows
+
+
+def on_test_images(known: Pool, rate: float) -> str:
+    """What is flagged of the set's own test images by a calibration on training images: once, and not redrawn."""
+    try:
+        threshold = decided(known.normal[~known.tested], rate).threshold
+    except CalibrationError:
+        return "too few"
+    flagged, count = int((known.normal[known.tested] > threshold).sum()), int(known.tested.sum())
+    low, high = metrics.rate_interval(flagged, count)
+    return f"{flagged / count:.2%} ({low:.2%} to {high:.2%})"
 
 
 def shown(values: list[float] | None) -> str:
@@ -149,7 +164,10 @@ def alarm(normal: Scores, changed: Scores | None, rng: Rng, number: int) -> int 
 
 
 TABLES: dict[str, tuple[Callable[[Pool, int], list[list[str]]], tuple[str, ...]]] = {
-    "alarms": (alarms, ("asked", "flagged, counted by image", "by group", "the seeds' percentile")),
+    "alarms": (
+        alarms,
+        ("asked", "flagged, counted by image", "by group", "test images, once", "the seeds' percentile"),
+    ),
     "discoveries": (found_again, ("anomalies", "asked", "false among the flagged", "anomalies found")),
     "drift": (watched, ("change", "alarms in unchanged streams", f"alarm within {WITHIN} images", "median delay")),
 }
