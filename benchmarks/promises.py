@@ -6,8 +6,8 @@
     python benchmarks/promises.py --show drift --set mnist cifar10:automobile --data DIR
 
 Each detector is fitted once; calibration and test images are then redrawn from images that it has not seen. Redrawing
-makes them exchangeable: what it shows is that ranks, ties and thresholds keep the promise. Whether a set's own test images
-are like its training images is another question, which the column of test images answers, once.
+makes them exchangeable: what it shows is that ranks, ties and thresholds keep the promise. Whether a set's own test
+images are like its training images is another question, which the column of test images answers, once.
 """
 
 from __future__ import annotations
