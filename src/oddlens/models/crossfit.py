@@ -12,21 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oddlens.config import CrossfitSettings, InputSpec
-from oddlens.models.base import Model, Scored
-from oddlens.models.ensemble import MEMBERS, mean
+from oddlens.models.base import Scored
+from oddlens.models.ensemble import Several, mean
 
 MOST = 100_000  # images in a fold
 NOTHING = -1e30  # stands where a fold has fewer images than the largest one
-WIDTH = (
-    0.08  # how far beyond its own score a normal image still counts as being as odd; of its distance from the median
-)
+WIDTH = 0.08  # of its distance from the median: how far beyond its own score an image counts as being as odd
 TAIL = 0.4  # of one image: what all of them together count for far beyond their scores, and too much far before them
 
 
-class Crossfit(Model):
+class Crossfit(Several):
     """Detectors of one family, each of which left out one fold of the normal images.
 
     The anomaly score is minus how many of the normal images are at least as odd as this one, each by the detector that
@@ -40,27 +38,12 @@ class Crossfit(Model):
     peak: Tensor  # (K,) mean of the largest values of each fold's maps; 1 without maps
 
     def __init__(self, settings: CrossfitSettings, spec: InputSpec) -> None:
-        super().__init__(spec)
+        super().__init__([settings.model] * settings.folds, spec)
         self.settings = settings
-        family = MEMBERS[settings.model.family]
-        self.members = nn.ModuleList(family(settings.model, spec) for _ in range(settings.folds))
-        every = enumerate(self.parts)
-        self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
         self.banks |= {"held_out": MOST, "width": MOST}
         self.register_buffer("held_out", torch.full((1, settings.folds), NOTHING))
         self.register_buffer("width", torch.ones(1, settings.folds))
         self.register_buffer("peak", torch.ones(settings.folds))
-
-    @property
-    def parts(self) -> list[Model]:
-        """The members."""
-        return [member for member in self.members if isinstance(member, Model)]
-
-    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
-        """Let only the pixels count where `roi` (H, W) is true, for every member."""
-        super().set_roi(roi)
-        for member in self.parts:
-            member.set_roi(roi)
 
     def rank_among(self, scores: Sequence[npt.NDArray[np.float64]], peaks: Sequence[npt.NDArray[np.float64]]) -> None:
         """Keep what each member gave the fold that it did not learn: scores (m,) and its maps' largest values."""

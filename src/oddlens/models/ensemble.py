@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config import EnsembleSettings, InputSpec
+from oddlens.config import EnsembleSettings, InputSpec, MemberModel
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import Model, Scored
 from oddlens.models.defects import Defects
@@ -26,7 +26,28 @@ MEMBERS: dict[str, Callable[[Any, InputSpec], Model]] = {
 }
 
 
-class Ensemble(Model):
+class Several(Model):
+    """Base of the families that are made of several detectors."""
+
+    def __init__(self, settings: Sequence[MemberModel], spec: InputSpec) -> None:
+        super().__init__(spec)
+        self.members = nn.ModuleList(MEMBERS[member.family](member, spec) for member in settings)
+        every = enumerate(self.parts)
+        self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
+
+    @property
+    def parts(self) -> list[Model]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Model)]
+
+    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
+        """Let only the pixels count where `roi` (H, W) is true, for every member."""
+        super().set_roi(roi)
+        for member in self.parts:
+            member.set_roi(roi)
+
+
+class Ensemble(Several):
     """The weighted mean of its members' standardised scores, and of their scaled maps.
 
     Raw scores are standardised by what normal images reach that no member was trained on (p-values would
@@ -41,24 +62,10 @@ class Ensemble(Model):
     peak: Tensor  # (M,) mean of the maps' largest values on normal images; 1 without maps
 
     def __init__(self, settings: EnsembleSettings, spec: InputSpec) -> None:
-        super().__init__(spec)
+        super().__init__([member.model for member in settings.members], spec)
         self.settings = settings
-        self.members = nn.ModuleList(MEMBERS[member.model.family](member.model, spec) for member in settings.members)
-        every = enumerate(self.parts)
-        self.banks = {f"members.{i}.{name}": most for i, member in every for name, most in member.banks.items()}
         for name, value in (("centre", 0.0), ("spread", 1.0), ("peak", 1.0)):
             self.register_buffer(name, torch.full((len(settings.members),), value))
-
-    @property
-    def parts(self) -> list[Model]:
-        """The members."""
-        return [member for member in self.members if isinstance(member, Model)]
-
-    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
-        """Let only the pixels count where `roi` (H, W) is true, for every member."""
-        super().set_roi(roi)
-        for member in self.parts:
-            member.set_roi(roi)
 
     def standardise(self, images: Tensor) -> None:
         """Learn the scale of each member's scores and maps from normal pixels (N, H, W, C) that none has seen."""
