@@ -46,19 +46,21 @@ class Pool:
 
 def pool(
     cache: Path, data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str,
-    parts: Path | None = None,
+    parts: Path | None = None, changes: bool = False,
 ) -> Pool:  # fmt: skip
-    """The pool of a set and a family, from the cache or made now.
+    """The pool of a set and a family, from the cache or made now; with changed images where `changes` asks for them.
 
     `parts` is a CSV file that says in its column `group` which files of a folder are pictures of one part; without it
     every picture is one.
     """
     told = f"{name} {parts.read_text() if parts else ''}".encode()
     key = f"{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}"
-    path = cache / f"pool-{key}-{hashlib.blake2b(told, digest_size=4).hexdigest()}-{code_digest()}.npz"
+    digest = hashlib.blake2b(told, digest_size=4).hexdigest()
+    whole, plain = (cache / f"{kind}-{key}-{digest}-{code_digest()}.npz" for kind in ("pool-changed", "pool"))
+    path = whole if changes or whole.exists() else plain
     if not path.exists():
         say(f"{path.stem}: fitting and scoring")
-        made = make(data, name, normal, family, seed, budget, parts)
+        made = make(data, name, normal, family, seed, budget, parts, changes)
         path.parent.mkdir(parents=True, exist_ok=True)
         changed = {f"changed-{kind}": scores for kind, scores in made.changed.items()}
         np.savez(
@@ -71,8 +73,9 @@ def pool(
 
 
 def make(
-    data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str, parts: Path | None
-) -> Pool:
+    data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str, parts: Path | None,
+    changes: bool,
+) -> Pool:  # fmt: skip
     """Fit on half of the normal training images, and score the others; pictures of one part stay together."""
     folder = data is not None and (data / name / "train").is_dir()
     source = str(data / name) if data is not None and folder else name
@@ -98,7 +101,7 @@ def make(
             for i, kind in enumerate(corruptions.DISTORTIONS)
         ]))  # fmt: skip
     changed = {}
-    for kind in CHANGES:
+    for kind in CHANGES if changes else ():
         strength = found(detector, pixels[:TRIED], scores, kind, spec, seed)
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))

@@ -194,8 +194,9 @@ def main(words: list[str]) -> int:
         for family in options.families:
             try:
                 known = pool(
-                    options.cache, data, name, normal or None, family, options.seed, options.budget, options.parts
-                )
+                    options.cache, data, name, normal or None, family, options.seed, options.budget, options.parts,
+                    changes=options.show == "drift",
+                )  # fmt: skip
             except OddlensError as error:
                 say(f"error: {given}, {family}: {error}")
                 return 1
