@@ -28,8 +28,8 @@ Scores = npt.NDArray[np.float64]
 FAMILIES = ("autoencoder", "dictionary", "transforms", "defects", "auto")
 MOST = 4000  # images in a pool
 SHIFT = 0.5  # standard deviations by which a change moves the pool's mean score
-TRIED = 400  # images on which its strength is found
-ROUNDS = 12  # of bisection
+TRIED = 200  # images on which its strength is found
+ROUNDS = 7  # of bisection
 
 
 @dataclass(frozen=True)
