@@ -26,7 +26,7 @@ from oddlens.images import Pixels
 Scores = npt.NDArray[np.float64]
 
 FAMILIES = ("autoencoder", "dictionary", "transforms", "defects", "auto")
-MOST = 4000  # images in a pool
+MOST = 3000  # images in a pool
 SHIFT = 0.5  # standard deviations by which a change moves the pool's mean score
 TRIED = 200  # images on which its strength is found
 ROUNDS = 7  # of bisection
