@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
+from oddlens.models.products import Conv2d, ConvTranspose2d, UpConv2d
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -78,7 +79,7 @@ class Autoencoder(Learner):
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score it."""
         hidden = self.hidden(batch)
-        reconstruction = torch.sigmoid(self.logits(hidden[-1]))
+        reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32
         anomaly_map = self.errors(batch, reconstruction, self.settings.error) * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
@@ -135,16 +136,17 @@ def evidence_size(settings: AutoencoderSettings) -> int:
 def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Sequential, nn.Sequential]:
     """The MNIST seed: 3x3 convolution + max-pooling down, up-sampling + 3x3 convolution back.
 
-    With widths (32, 64): C-32, ReLU, pool, 32-64, ReLU, pool, 64-64, ReLU | up, 64-32, ReLU, up, 32-C.
+    With widths (32, 64): C-32, pool, ReLU, 32-64, pool, ReLU, 64-64, ReLU | up, 64-32, ReLU, up, 32-C. Pooling before
+    the ReLU gives the same as after it, for a quarter of the work.
     """
     widths = (spec.channels, *settings.widths)
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
-        down += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
+        down += [Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    down += [Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
     up: list[nn.Module] = []
     for before, after in pairwise(reversed(widths)):
-        up += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+        up += [UpConv2d(before, after, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 
@@ -160,9 +162,9 @@ def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     features = bottom[0] * bottom[1] * bottom[2]
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
-        down += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        down += [Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
     down += [nn.Flatten(), nn.Linear(features, settings.latent_dim)]
     up: list[nn.Module] = [nn.Linear(settings.latent_dim, features), nn.Unflatten(1, bottom)]
     for before, after in pairwise(reversed(widths)):
-        up += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        up += [ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])

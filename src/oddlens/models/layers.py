@@ -35,7 +35,10 @@ class SSIM(nn.Module):
         self.register_buffer("window", window.repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Compare two batches (N, C, H, W); gives (N, H, W)."""
+        """Compare two batches (N, C, H, W); gives (N, H, W). In float32 always: variances are small differences."""
+        if torch.is_autocast_enabled(first.device.type):
+            with torch.autocast(first.device.type, enabled=False):
+                return self.forward(first.float(), second.float())
         mean1, mean2 = self._blur(first), self._blur(second)
         variance1 = self._blur(first * first) - mean1 * mean1
         variance2 = self._blur(second * second) - mean2 * mean2

@@ -1,0 +1,87 @@
+"""Convolutions in another form: the same numbers, and the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oddlens.models.products import Conv2d, ConvTranspose2d, UpConv2d, windows
+
+Plain = Callable[[Tensor, nn.Module], Tensor]
+
+
+def convolution(batch: Tensor, layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.Conv2d)
+    return F.conv2d(batch, layer.weight, layer.bias, layer.stride, layer.padding)
+
+
+def up_sampled(batch: Tensor, layer: nn.Module) -> Tensor:
+    return convolution(F.interpolate(batch, scale_factor=2.0), layer)
+
+
+def transposed(batch: Tensor, layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.ConvTranspose2d)
+    return F.conv_transpose2d(batch, layer.weight, layer.bias, layer.stride, layer.padding)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
+    "strided": (lambda: Conv2d(5, 7, 3, stride=2, padding=1), convolution),
+    "of colours": (lambda: Conv2d(3, 7, 3, stride=2, padding=1), convolution),
+    "of grey": (lambda: Conv2d(1, 7, 3, padding=1), convolution),
+    "overlapping": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
+    "up-sampled": (lambda: UpConv2d(5, 7, 3, padding=1), up_sampled),
+    "transposed": (lambda: ConvTranspose2d(5, 7, 4, stride=2, padding=1), transposed),
+}
+
+
+def made(name: str) -> tuple[nn.Module, Plain, Tensor]:
+    torch.manual_seed(0)
+    layer, plain = CASES[name][0]().train(), CASES[name][1]
+    weight = layer.get_parameter("weight")
+    channels = weight.shape[0] if name == "transposed" else weight.shape[1]
+    return layer, plain, torch.randn(3, channels, 9, 6, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_numbers_are_those_of_the_plain_form(name: str) -> None:
+    layer, plain, batch = made(name)
+    torch.testing.assert_close(layer(batch), plain(batch, layer), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_bfloat16_are_those_of_the_plain_form(name: str) -> None:
+    layer, plain, batch = made(name)
+    inputs = (batch, layer.get_parameter("weight"), layer.get_parameter("bias"))
+    right = plain(batch, layer)
+    gradient = torch.randn_like(right)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(batch)
+    assert found.dtype == torch.bfloat16
+    for expected, mine in zip(
+        torch.autograd.grad(right, inputs, gradient),
+        torch.autograd.grad(found, inputs, gradient.bfloat16()),
+        strict=True,
+    ):
+        assert float((expected - mine).abs().max()) < 0.01 * float(expected.abs().max())
+
+
+def test_a_batch_that_needs_no_gradient_gets_none() -> None:
+    layer, plain, batch = made("strided")
+    still = batch.detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(still).sum().backward()
+    weight = layer.get_parameter("weight")
+    (expected,) = torch.autograd.grad(plain(still, layer).sum(), (weight,))
+    assert weight.grad is not None
+    assert float((expected - weight.grad).abs().max()) < 0.01 * float(expected.abs().max())
+
+
+def test_windows_are_what_an_output_place_looks_at() -> None:
+    batch = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
+    found = windows(batch, 3, 2, 1)
+    expected = F.unfold(batch, 3, padding=1, stride=2).view(2, 3, 9, 4).permute(0, 3, 2, 1).reshape(8, 27)
+    assert torch.equal(found, expected)
