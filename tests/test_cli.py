@@ -305,7 +305,9 @@ def test_one_truncated_image_among_many_is_named_and_left_out_only_when_asked(pa
     assert result["n_training"] + result["n_calibration"] == 129
 
 
-def test_a_bad_image_late_in_a_folder_leaves_neither_maps_nor_verdicts(part: Path, parts: Path, tmp_path: Path) -> None:
+def test_a_bad_image_late_in_a_folder_leaves_no_verdicts_but_what_is_scored(
+    part: Path, parts: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(130):
@@ -313,7 +315,9 @@ def test_a_bad_image_late_in_a_folder_leaves_neither_maps_nor_verdicts(part: Pat
     (folder / "zzz.png").write_bytes(b"broken")
     message = refused("score", part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
     assert "zzz.png" in message
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert "go on with --resume" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "maps", "v.csv.partial"]
+    assert len(list((tmp_path / "maps").iterdir())) == 128
 
 
 def test_reports_have_a_name_that_browsers_open(part: Path, parts: Path, tmp_path: Path) -> None:

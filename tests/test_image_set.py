@@ -15,7 +15,7 @@ from dataset_files import (
 
 from oddlens.config import InputSpec
 from oddlens.datasets import ImageSet, concatenate
-from oddlens.errors import DataError, ImageError
+from oddlens.errors import DataError, ImageError, UnreadableImageError
 from oddlens.images import ImageInfo
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
@@ -94,6 +94,29 @@ def test_the_first_unreadable_image_ends_the_batches(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as raised:
         next(batches)
     assert raised.value.name == str(files[3])
+
+
+def test_batches_begin_anywhere_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"{i:02}.png", 10 + i) for i in range(40)]
+    for i in (3, 17, 24, 25, 26, 27, 28, 29, 30, 31):
+        files[i].write_text("not an image")
+    problems: dict[int, UnreadableImageError] = {}
+    batches, seen = ImageSet.from_files(files).batches(GREY8, 8, 8, problems), []
+    for batch in batches:
+        seen.append((batch[:, 4, 4, 0].tolist(), sorted(problems)))
+        problems.clear()
+    assert seen == [
+        (list(range(18, 26)), []),
+        ([26, *range(28, 34)], [17]),
+        ([], list(range(24, 32))),
+        (list(range(42, 50)), []),
+    ]
+
+
+def test_an_image_of_another_depth_is_never_left_out(tmp_path: Path) -> None:
+    files = [picture(tmp_path / "a.png"), picture(tmp_path / "deep.png", 5000, dtype=np.uint16)]
+    with pytest.raises(ImageError, match=r"deep\.png: has 16 bits"):
+        list(ImageSet.from_files(files).batches(GREY8, 8, 0, {}))
 
 
 def test_giving_up_in_the_middle_leaves_no_thread_behind(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
 
 def test_maps_keep_the_folders_and_never_share_a_name(tmp_path: Path) -> None:
     names = ["d/good/a.png", "d/good/a.jpg", "d/crack/a.png", "d/crack/b.png"]
-    paths = [str(path.relative_to(tmp_path)) for path in verdicts.map_paths(tmp_path, names)]
+    paths = [str(path.relative_to(tmp_path)) for path in map(verdicts.MapPlaces(tmp_path, names), names)]
     assert paths == ["good/a.png_map.png", "good/a.jpg_map.png", "crack/a_map.png", "crack/b_map.png"]
 
 

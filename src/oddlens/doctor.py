@@ -268,7 +268,7 @@ def check_shortcuts(diagnosis: Diagnosis, test: ImageSet) -> None:
     infos = test.infos()
     sides = {
         "image size": [info.width * info.height for info in infos],
-        "file size": [path.stat().st_size for path in test.images if isinstance(path, Path)],
+        "file size": [Path(file).stat().st_size for file in test.images if isinstance(file, str)],
     }
     if not diagnosis.facts["bits"].keys() >= {"8", "16"}:
         sides["mean brightness"] = brightness(test).tolist()

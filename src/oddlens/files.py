@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,19 +24,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".oddlens-", suffix=".partial")
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        temporary = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OddlensError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
+        with putting(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".oddlens-", suffix=".partial")
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+            temporary = None
+            sync_folder(path.parent)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -52,29 +49,13 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def filling(folder: Path) -> Iterator[Path]:
-    """Give an empty folder; what is in it moves into `folder` when the block ends well, and vanishes otherwise.
-
-    Raises:
-        OddlensError: the files cannot be put there.
-    """
-    temporary: Path | None = None
+def putting(path: Path) -> Iterator[None]:
+    """Make an OddlensError of what the file system says while `path` is written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".oddlens-"))
-        yield temporary
-        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            target = folder / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OddlensError(f"{folder}: cannot be filled ({reason}); free some space or choose another place") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only where nothing is in it
+        raise OddlensError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
 
 
 def _umask() -> int:
@@ -84,7 +65,7 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the system lets a folder be synced."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -193,6 +193,8 @@ def _palette_is_grey(image: ImageFile) -> bool:
 
 def _orientation(image: ImageFile) -> int:
     """EXIF orientation, 1 to 8 (1 = upright); what cannot be read counts as none, as in viewers."""
+    if not image.info and not isinstance(image, TiffImageFile):
+        return 1
     bare = Image.Image()  # asking a PNG itself would decode its pixels
     bare.info = image.info
     try:

@@ -18,13 +18,13 @@ BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
 
 
 def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outputs]:
-    """Score batches of pixels (B, H, W, C) one after the other, in order.
+    """Score batches of pixels (B, H, W, C) one after the other, in order; an empty one has no scores.
 
     Raises:
         ArtifactError: the detector gives a score that is not a finite number.
     """
     for pixels in batches:
-        outputs = backend(pixels)
+        outputs = backend(pixels) if len(pixels) else Outputs(np.empty(0), None, None)
         if not np.isfinite(outputs.anomaly_score).all():
             raise ArtifactError("this detector gives scores that are not finite numbers; fit it again")
         yield outputs

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from oddlens import heatmaps
-from oddlens.datasets import ImageSet
-from oddlens.detector import Detector, Verdicts
+from oddlens.detector import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
 from oddlens.files import replacing
 from oddlens.images import Pixels
@@ -28,22 +27,41 @@ COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
 
 Row = dict[str, Any]
 Write = Callable[[Sequence[Row]], None]
+Writer = Callable[[IO[bytes]], contextlib.AbstractContextManager[Write]]
 
 
-def rows(verdicts: Verdicts) -> list[Row]:
-    """One row an image, in the order in which they were given; floats keep all their digits.
+def rows(verdicts: Verdicts, part: slice = slice(None)) -> list[Row]:
+    """One row an image (of a part of them), in the order in which they were given; floats keep all their digits.
 
     There is no threshold where it is infinite: no image could be flagged, or every one is.
     """
     columns = (
-        verdicts.files,
-        verdicts.anomaly_score.tolist(),
-        [None if np.isnan(p) else p for p in verdicts.p_value.tolist()],
-        [limit if np.isfinite(limit) else None for limit in verdicts.threshold.tolist()],
-        verdicts.label.tolist(),
-        verdicts.verdict,
+        verdicts.files[part],
+        verdicts.anomaly_score[part].tolist(),
+        [None if np.isnan(p) else p for p in verdicts.p_value[part].tolist()],
+        [limit if np.isfinite(limit) else None for limit in verdicts.threshold[part].tolist()],
+        verdicts.label[part].tolist(),
+        ["anomaly" if label else "normal" for label in verdicts.label[part]],
     )
     return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def writer_of(path: Path) -> Writer:
+    """What writes verdicts into such a file.
+
+    Raises:
+        SettingsError: the name ends in none of .csv, .jsonl, .parquet.
+        MissingExtraError: Parquet was asked for without pyarrow.
+    """
+    formats = {".csv": csv_writer, ".jsonl": json_writer, ".parquet": parquet_writer}
+    if path.suffix not in formats:
+        raise SettingsError(f"{path}: verdict files end in {', '.join(formats)}")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401 - now, not after hours of scoring
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("writing Parquet", "parquet") from error
+    return formats[path.suffix]
 
 
 @contextlib.contextmanager
@@ -51,14 +69,11 @@ def writing(path: Path) -> Iterator[Write]:
     """Give a function that appends rows; the file appears whole when the block ends well, or not at all.
 
     Raises:
-        SettingsError: the name ends in none of .csv, .jsonl, .parquet.
-        MissingExtraError: Parquet was asked for without pyarrow.
+        SettingsError, MissingExtraError: as `writer_of`.
         OddlensError: the file cannot be written.
     """
-    formats = {".csv": csv_writer, ".jsonl": json_writer, ".parquet": parquet_writer}
-    if path.suffix not in formats:
-        raise SettingsError(f"{path}: verdict files end in {', '.join(formats)}")
-    with replacing(path) as file, formats[path.suffix](file) as write:
+    writer = writer_of(path)
+    with replacing(path) as file, writer(file) as write:
         yield write
 
 
@@ -80,12 +95,10 @@ def json_writer(file: IO[bytes]) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def parquet_writer(file: IO[bytes]) -> Iterator[Write]:
-    """Apache Parquet, one row group a batch."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("writing Parquet", "parquet") from error
+    """Apache Parquet, one row group for the rows of each call."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with pq.ParquetWriter(file, schema) as writer:
@@ -97,55 +110,36 @@ def readable(row: Row) -> Row:
     return row | {"file": row["file"].encode("utf-8", "replace").decode()}
 
 
-def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Where each image's map goes: its place below the images' common folder, `<name>_map.png`."""
-    parents = [os.path.dirname(os.path.abspath(name)) for name in names]  # noqa: PTH100, PTH120 - strings, not files
-    root = os.path.commonpath(parents) if parents else ""
-    places = [
-        folder / os.path.relpath(parent, root) / Path(name).stem for parent, name in zip(parents, names, strict=True)
-    ]
-    twice = {place for place, count in Counter(places).items() if count > 1}
-    return [
-        place.with_name(f"{Path(name).name if place in twice else place.name}_map.png")
-        for place, name in zip(places, names, strict=True)
-    ]
+class MapPlaces:
+    """Where each image's map goes: its place below the images' common folder, `<name>_map.png`.
+
+    Images that would share it, such as `a.png` and `a.jpg`, keep their whole names.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.root = os.path.commonpath({_parent(name) for name in names}) if names else ""
+        counts = Counter(map(self._stem, names))
+        self.shared = {stem for stem, count in counts.items() if count > 1}
+
+    def __call__(self, name: str) -> Path:
+        """The map of one of the images."""
+        stem = self._stem(name)
+        place = self.folder / stem
+        return place.with_name(f"{Path(name).name if stem in self.shared else place.name}_map.png")
+
+    def _stem(self, name: str) -> str:
+        return os.path.join(os.path.relpath(_parent(name), self.root), Path(name).stem)  # noqa: PTH118 - a string
+
+
+def _parent(name: str) -> str:
+    return os.path.dirname(os.path.abspath(name))  # noqa: PTH100, PTH120 - strings, not files
 
 
 def write_map(path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], level: float, value_max: int) -> None:
     """The image with its anomaly map over it, as PNG, at the image's own size; see `heatmaps.overlay`."""
     with replacing(path) as file:
         Image.fromarray(heatmaps.overlay(image, anomaly_map, level, value_max)).save(file, format="PNG")
-
-
-def judged(
-    detector: Detector,
-    images: ImageSet,
-    maps: Path | None = None,
-    fdr: float | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[list[Row]]:
-    """Score images and give their rows a batch at a time; with `maps`, write each one's map below that folder.
-
-    With a false discovery rate `fdr`, a verdict depends on all the scores: the rows come at the end, at once.
-    `progress` is told how many images are scored.
-    """
-    places = map_paths(maps, images.names) if maps else []
-    kept, done = [np.empty(0)], 0
-    for outputs in detector.run(images):
-        scores = outputs.anomaly_score
-        if maps and outputs.anomaly_map is not None and detector.map_level is not None:
-            for i, anomaly_map in enumerate(outputs.anomaly_map, done):
-                write_map(places[i], images.image(i), anomaly_map, detector.map_level, detector.spec.value_max)
-        if fdr is None:
-            part = slice(done, done + len(scores))
-            yield rows(detector.judge(images.names[part], scores, groups=images.groups[part]))
-        else:
-            kept.append(scores)
-        done += len(scores)
-        if progress:
-            progress(done)
-    if fdr is not None:
-        yield rows(detector.judge(images.names, np.concatenate(kept), fdr, images.groups))
 
 
 def print_csv(lines: Sequence[Row]) -> None:

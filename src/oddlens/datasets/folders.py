@@ -23,6 +23,8 @@ from oddlens.images import IMAGE_SUFFIXES
 GOOD = "good"
 MASKS = "ground_truth"
 
+_NUMBER = re.compile("[0-9]+")
+
 
 def open_images(sources: Sequence[str | Path]) -> ImageSet:
     """The image files named and those in the folders named, in the order given; nothing is known of them.
@@ -198,14 +200,20 @@ def _refuse_loose_images(folder: str) -> None:
         )
 
 
-def natural_key(path: str) -> tuple[list[list[str | int]], str]:
+def natural_key(path: str) -> tuple[str, str]:
     """Sorts paths as people do: folder by folder, numbers by their value, capitals beside small letters.
+
+    A number becomes a mark below any letter, how many digits it has, and its digits; a folder ends below that mark.
 
     >>> sorted(["b/1.png", "a10.png", "a9.png", "A2.png"], key=natural_key)
     ['A2.png', 'a9.png', 'a10.png', 'b/1.png']
     """
-    parts = [re.split(r"([0-9]+)", part.casefold()) for part in path.split(os.sep)]  # noqa: PTH206 - of 60,000 paths
-    return [[int(piece) if i % 2 else piece for i, piece in enumerate(part)] for part in parts], path
+    return _NUMBER.sub(_by_value, path.casefold().replace(os.sep, "\0")), path
+
+
+def _by_value(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"\1{len(digits):03}{digits}"
 
 
 def _existing(source: str) -> str:

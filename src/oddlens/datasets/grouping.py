@@ -28,7 +28,7 @@ def grouped(images: ImageSet, by: str) -> ImageSet:
         DataError: it says nothing of an image; or images of no file are to be grouped by folder.
     """
     if by == FOLDER:
-        loose = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, Path)]
+        loose = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, str)]
         if loose:
             raise DataError(f"{loose[0]}: lies in no folder; group images of arrays by FILE.csv:COLUMN")
         groups = tuple(Path(os.path.abspath(name)).parent.name or "/" for name in images.names)  # noqa: PTH100 - resolves ".."

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +21,10 @@ from oddlens.images import ImageInfo, Pixels, as_pixels, choose_spec, decode, fi
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
 
+TASK = 16  # images that a thread decodes in one go, at most: of small ones, handing them over costs as much
+
 Mask = Path | npt.NDArray[np.bool_]
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -30,7 +34,7 @@ class ImageSet:
 
     `names` are what verdict files show: the path as the user gave it, or "train[17]" for arrays.
     `kinds` are "good", a class or a defect, one an image. `labels` is (N,) int8: 0 normal, 1 anomalous.
-    `images` is one array (N, H, W, C), or a file or an array (H, W, C) an image. `masks` are files or
+    `images` is one array (N, H, W, C), or a file's path or an array (H, W, C) an image. `masks` are files or
     (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect. `groups` are what each
     image belongs to (a camera, a product) where a decision is made for each of them; empty where none are told apart.
     `grouped_by` says how they were told: "folder", or "column NAME" of a CSV file.
@@ -39,7 +43,7 @@ class ImageSet:
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     labels: npt.NDArray[np.int8]
-    images: Pixels | tuple[Path | Pixels, ...]
+    images: Pixels | tuple[str | Pixels, ...]
     masks: tuple[Mask | None, ...]
     groups: tuple[str, ...] = ()
     grouped_by: str = ""
@@ -87,8 +91,7 @@ class ImageSet:
         """Image files in the order given, each named as it was written; none is opened yet."""
         names = tuple(str(path) for path in paths)
         of_each = (None,) * len(names) if masks is None else tuple(masks)
-        images = tuple(Path(name) for name in names)
-        return cls(names, _each(kind, len(names)), _labels(label, len(names)), images, of_each)
+        return cls(names, _each(kind, len(names)), _labels(label, len(names)), names, of_each)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -109,10 +112,10 @@ class ImageSet:
             ImageError: its file cannot be read; the error has the image's name in this set.
         """
         image = self.images[i]
-        if not isinstance(image, Path):
+        if not isinstance(image, str):
             return image
         try:
-            return decode(image)
+            return decode(Path(image))
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -135,11 +138,11 @@ class ImageSet:
 
     def _info(self, i: int) -> ImageInfo:
         image = self.images[i]
-        if not isinstance(image, Path):
+        if not isinstance(image, str):
             height, width, channels = image.shape
             return ImageInfo(height, width, 3 if channels == 3 else 1, 8 if image.dtype == np.uint8 else 16)
         try:
-            return probe(image)
+            return probe(Path(image))
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -153,26 +156,48 @@ class ImageSet:
         if not infos:
             raise DataError("there are no images to choose an input size from; give at least one")
         deep = [i for i, info in enumerate(infos) if info.bits == 16]
-        peak = max(_in_order(lambda k: int(self.image(deep[k]).max()), len(deep), 2 * DECODERS), default=0)
+        peak = max(_in_order(lambda i: int(self.image(i).max()), deep, 2 * DECODERS), default=0)
         return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
 
-    def batches(self, spec: InputSpec, batch_size: int) -> Iterator[Pixels]:
-        """The images as `spec` wants them, (B, height, width, channels) at a time, in order.
+    def batches(
+        self, spec: InputSpec, batch_size: int, start: int = 0, problems: dict[int, UnreadableImageError] | None = None
+    ) -> Iterator[Pixels]:
+        """The images from `start` on as `spec` wants them, (B, height, width, channels) at a time, in order.
 
-        Files are decoded by a few threads that stay at most two batches ahead.
+        Files are decoded by a few threads that stay at most two batches ahead. With `problems`, images that cannot be
+        read are left out of their batch, which may leave none in it, and their errors put there by their places.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
         """
         images, shape = self.images, (spec.height, spec.width, spec.channels)
+        starts = range(start, len(self), batch_size)
         if isinstance(images, np.ndarray) and images.shape[1:] == shape and images.dtype == spec.dtype:
-            for start in range(0, len(self), batch_size):
-                yield images[start : start + batch_size]
+            yield from (images[first : first + batch_size] for first in starts)
             return
-        fitted = _in_order(lambda i: fit_to(self.image(i), spec, self.names[i]), len(self), 2 * batch_size)
-        for start in range(0, len(self), batch_size):
-            count = min(batch_size, len(self) - start)
-            yield cast(Pixels, np.stack([next(fitted) for _ in range(count)]))
+        size = max(1, min(TASK, batch_size // 8))
+        tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
+        fitted = chain.from_iterable(_in_order(lambda task: self._fitted(task, spec), tasks, 2 * batch_size // size))
+        for first in starts:
+            good: list[Pixels] = []
+            for i, image in zip(range(first, min(first + batch_size, len(self))), fitted, strict=False):
+                if not isinstance(image, ImageError):
+                    good.append(image)
+                elif problems is not None and isinstance(image, UnreadableImageError):
+                    problems[i] = image
+                else:
+                    raise image
+            yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
+
+    def _fitted(self, places: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
+        """Some images as `spec` wants them; of those that cannot be had, the errors."""
+        found: list[Pixels | ImageError] = []
+        for i in places:
+            try:
+                found.append(fit_to(self.image(i), spec, self.names[i]))
+            except ImageError as error:
+                found.append(error)
+        return found
 
     def load(self, spec: InputSpec) -> Pixels:
         """All images as `spec` wants them, (N, height, width, channels).
@@ -197,7 +222,7 @@ class ImageSet:
                 return error
             return None
 
-        problems = list(_in_order(problem, len(self), 2 * DECODERS))
+        problems = list(_in_order(problem, range(len(self)), 2 * DECODERS))
         return self.subset(np.array([error is None for error in problems])), [e for e in problems if e is not None]
 
 
@@ -223,7 +248,7 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
     Arrays of equal shape and type become one array; anything else is kept image by image.
     """
     arrays = [part.images for part in sets if isinstance(part.images, np.ndarray)]
-    images: Pixels | tuple[Path | Pixels, ...]
+    images: Pixels | tuple[str | Pixels, ...]
     if arrays and len(arrays) == len(sets) and len({(array.shape[1:], array.dtype) for array in arrays}) == 1:
         images = cast(Pixels, np.concatenate(arrays))
     else:
@@ -252,15 +277,15 @@ def require_class(normal: str, classes: Iterable[str], where: str) -> None:
         raise DataError(f"{where}: has no class '{normal}'; {hint}the classes are: {', '.join(known) or '(none)'}")
 
 
-def _in_order(work: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
-    """`work(0)`, `work(1)`, ... in order, done by a few threads that are at most `ahead` items in front."""
+def _in_order(work: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
+    """`work` of each item in order, done by a few threads that are at most `ahead` items in front."""
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(DECODERS)
     try:
-        for i in range(count):
+        for item in items:
             if len(pending) >= ahead:
                 yield pending.popleft().result()
-            pending.append(pool.submit(work, i))
+            pending.append(pool.submit(work, item))
         while pending:
             yield pending.popleft().result()
     finally:

@@ -1,0 +1,115 @@
+"""A journal beside a file in the making: what is done so far, so that a run that was killed can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from oddlens.errors import ArtifactError
+from oddlens.files import putting, sync_folder
+
+SYNC_SECONDS = 5.0  # work that a power cut may cost; a kill costs the step that it interrupts
+
+Run = dict[str, Any]
+
+
+class Journal:
+    """JSON lines: what the run is, then an entry a step.
+
+    `file` has the first line, `entries` further whole ones, and nothing else.
+    """
+
+    def __init__(self, file: IO[bytes], entries: int = 0) -> None:
+        self.file = file
+        self.entries = entries
+        self.synced = time.monotonic()
+
+    def __iter__(self) -> Iterator[Any]:
+        """The entries so far, from the first on."""
+        self.file.seek(0)
+        self.file.readline()
+        yield from map(json.loads, self.file)
+
+    def add(self, entry: object) -> None:
+        """Write one more entry, which a kill from now on leaves there."""
+        self.file.seek(0, os.SEEK_END)
+        self.file.write(json.dumps(entry).encode() + b"\n")
+        self.file.flush()
+        self.entries += 1
+        if time.monotonic() - self.synced > SYNC_SECONDS:
+            os.fsync(self.file.fileno())
+            self.synced = time.monotonic()
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of a file in the making is: beside it."""
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
+    """Give the journal at `path`, which is taken away when the block ends well or nothing was entered.
+
+    With `resume` it has the entries of an earlier run, if there was one; else it begins anew. Without a path it is
+    kept nowhere. `run` says in JSON what has to be the same for one run to go on after another, by the names that an
+    error calls it.
+
+    Raises:
+        ArtifactError: the earlier run was another one, or its journal is none.
+        OddlensError: the file cannot be written.
+    """
+    if path is None:
+        with putting(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            yield _begun(file, run)
+        return
+    with putting(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resume = resume and path.exists() and path.stat().st_size > 0
+        with path.open("r+b" if resume else "w+b") as file:
+            journal = _resumed(file, run, path) if resume else _begun(file, run)
+            try:
+                yield journal
+            except BaseException:
+                if not journal.entries:
+                    path.unlink()
+                raise
+        path.unlink()
+        sync_folder(path.parent)
+
+
+def _begun(file: IO[bytes], run: Run) -> Journal:
+    file.write(json.dumps(run).encode() + b"\n")
+    file.flush()
+    return Journal(file)
+
+
+def _resumed(file: IO[bytes], run: Run, path: Path) -> Journal:
+    """The journal as far as it is whole: a line that a kill or a power cut tore, and what follows, is cut off."""
+    earlier = _line(file.readline())
+    if not isinstance(earlier, dict) or earlier.keys() != run.keys():
+        raise ArtifactError(f"{path}: is no journal of such a run; move it away, or leave --resume out to replace it")
+    other = [name for name in run if run[name] != earlier[name]]
+    if other:
+        raise ArtifactError(
+            f"{path}: is of a run with another {', another '.join(other)}; give what that run was given, or leave "
+            "--resume out to begin anew"
+        )
+    entries, end = 0, file.tell()
+    while _line(file.readline()) is not None:
+        entries, end = entries + 1, file.tell()
+    file.truncate(end)
+    return Journal(file, entries)
+
+
+def _line(line: bytes) -> Any:
+    """What a line says; None if it is torn."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
