@@ -37,6 +37,7 @@ TINY = 0.001  # weight of a member that is worth nothing
 FEW = 20  # images apart from the training ones below which their scores' mean and spread say nothing
 SHORT = 120.0  # seconds of budget below which transforms trains the faster form of its network
 LEAST = 5.0  # seconds that gradient training must have to be worth starting
+MANY, TRUSTED, BESIDE = 100, 10.0, 0.5  # robust: neighbours at most, weights of surprise and of the dictionary
 ALIKE = 1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
 
 
@@ -105,6 +106,7 @@ def load_plan(path: Path) -> EnsembleSettings:
 def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     """The families to try on such pictures, and why."""
     spec, few = task.spec, len(task.standard) < FEW
+    robust = {"neighbours": min(MANY, max(5, len(task.learn) // 25)), "surprise": TRUSTED} if task.robust else {}
     size = f"size: pictures of {spec.width} x {spec.height}"
     lone = [f"members: {len(task.standard)} images apart from the training ones are too few to weigh several"] * few
     if max(spec.height, spec.width) > SMALL:
@@ -120,7 +122,8 @@ def chosen(task: Task) -> tuple[list[MemberModel], list[str]]:
     why = f"{size} are taken for one object each (up to {SMALL} px), by dictionary and transforms"
     told = f"mirroring: mirrored pictures {'count' if mirror else 'do not count'} as normal"
     short = task.deadline - time.perf_counter() < SHORT
-    candidates = [DictionarySettings(mirror=mirror), TransformsSettings(mirror=mirror, strided=short)]
+    transforms = TransformsSettings.model_validate({"mirror": mirror, "strided": short, **robust})
+    candidates = [DictionarySettings(mirror=mirror), transforms]
     if not looks_the_same_turned(task.roi):
         lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
     reasons = [why, f"{told}: they lie {ratio:.2f} times as far from the others", *lone]
@@ -156,7 +159,7 @@ def weighed(model: Model, task: Task) -> tuple[float, str]:
         told = f"quarter turns of pictures that it did not learn are told with {accuracy:.0%} accuracy"
         return weight, f"{told}; weight {weight:.2f}"
     if max(task.spec.height, task.spec.width) <= SMALL:
-        return 1.0, "weight 1"
+        return (BESIDE, f"weight {BESIDE}") if task.robust else (1.0, "weight 1")
     found = separation(model, task)
     weight = round(max(TINY, max(0.0, 2 * found - 1) ** 2), 3)
     told = f"synthetic defects in pictures that it did not learn are ranked with AUROC {found:.3f}"

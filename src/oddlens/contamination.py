@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import TrainingSettings
+from oddlens.config import AutoSettings, TrainingSettings
 from oddlens.datasets import ImageSet, near_duplicate_groups, split_groups, thumbnails
 from oddlens.detector import Detector
 from oddlens.errors import DataError
@@ -30,7 +30,7 @@ def unusual(
     """(N,) how unusual each image is among the others, in robust standard deviations of its half's scores.
 
     The images are divided into two halves that share no near-duplicates; `auto` learns each half within half of the
-    `budget` (seconds) and scores the other one.
+    `budget` (seconds), robust against anomalies in it, and scores the other one.
 
     Raises:
         DataError: the images are not usable, or too alike to be divided.
@@ -42,7 +42,7 @@ def unusual(
         raise DataError(f"the {len(images)} images are near-duplicates of each other, too alike to be divided in two")
     found = np.empty(len(images))
     for learnt, judged in (halves, halves[::-1]):
-        detector = Detector(training=TrainingSettings(seed=seed), budget=budget / 2)
+        detector = Detector(AutoSettings(robust=True), training=TrainingSettings(seed=seed), budget=budget / 2)
         scores = detector.fit(images.subset(learnt), hold_out=False, progress=progress).score(images.subset(judged))
         found[judged] = standardised(scores)
     return found

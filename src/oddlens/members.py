@@ -49,6 +49,7 @@ class Task:
     folder: Path | None = None
     resume: bool = False
     progress: Progress | None = None
+    robust: bool = False  # see AutoSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ TURNS = 4  # quarter turns, 0 to 3: the classes
 SMOOTHING = 0.1  # of the labels
 SHIFT = 2  # pixels by which training pictures are moved at most
 MIDDLE = 0.6  # weight of the middle features' log-distances beside the deep ones'
-SURPRISE = 0.1  # weight of the log-probabilities beside the log-distances
 WHITENED = 2000  # training images whose patches make the first layer
 MEANINGFUL = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
 
@@ -95,7 +94,9 @@ class Transforms(Learner):
         far = self.log_distance(F.normalize(deep, dim=2), self.bank)
         strange = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
         surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
-        return Scored(torch.exp((far + MIDDLE * strange + SURPRISE * surprise).mean(dim=1)), None, None)
+        weight = self.settings.surprise
+        logs = (far + MIDDLE * strange + weight * surprise) / max(1.0, 2 * weight)  # a large weight overflows otherwise
+        return Scored(torch.exp(logs.mean(dim=1)), None, None)
 
     def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
         """Unit features (N, 4, D) -> (N, 4): log mean squared distance to the nearest in a bank (M, 4, D)."""
