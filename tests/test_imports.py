@@ -15,7 +15,7 @@ from oddlens.detector import Detector
 from oddlens.export import export
 from oddlens.images import Pixels
 
-HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow")
+HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino")
 
 
 def run(program: str, *arguments: object) -> str:

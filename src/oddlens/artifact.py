@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from oddlens.backends import Backend
-from oddlens.config import AnyModel, DecisionSettings, InputSpec, Settings, TrainingSettings, parse
+from oddlens import onnx_file
+from oddlens.backends import Backend, open_graph
+from oddlens.config import AnyModel, DecisionSettings, InputSpec, RuntimeSettings, Settings, TrainingSettings, parse
 from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError, SettingsError
 from oddlens.files import write_bytes
 from oddlens.scoring import anomaly_scores, golden_pixels
@@ -31,7 +32,10 @@ SCHEMA_VERSION = 1
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
 MAX_MANIFEST = 8 * 2**20
-GOLDEN_TOLERANCE = 1e-3  # relative; processors and versions differ by far less
+GOLDEN_TOLERANCE = {  # relative; processors and versions differ by far less
+    "fp32": 1e-3,
+    "bf16": 0.1,  # rounding alone moves the scores of such odd pictures by up to 6%; the digest guards the rest
+}
 STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
     "calibration.scores": "F64",
     "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
@@ -67,6 +71,7 @@ class Manifest(Settings):
     model: AnyModel
     training: TrainingSettings
     input: InputSpec
+    runtime: RuntimeSettings = RuntimeSettings()  # what computed the calibration and golden scores, and must go on to
     decision: DecisionSettings
     data: DataSummary
     history: dict[str, float]
@@ -88,12 +93,17 @@ def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
 
 def sealed(manifest: Manifest, tensors: Tensors) -> str:
     """The manifest's JSON with the digest of everything else in it."""
-    return manifest.model_copy(update={"digest": digest(manifest, tensors)}).model_dump_json()
+    empty = manifest.model_copy(update={"digest": ""})
+    found = digest(empty.model_dump_json(), tensors)
+    return empty.model_copy(update={"digest": found}).model_dump_json()
 
 
-def digest(manifest: Manifest, tensors: Tensors) -> str:
-    """Content of manifest and tensors, against accidents; anyone can forge it, so it proves no origin."""
-    state = hashlib.blake2b(manifest.model_copy(update={"digest": ""}).model_dump_json().encode(), digest_size=16)
+def digest(manifest: str, tensors: Tensors) -> str:
+    """Content of the manifest's JSON, its own digest empty, and of tensors; against accidents.
+
+    Anyone can forge it, so it proves no origin. It is of the text, to which a newer version's defaults add nothing.
+    """
+    state = hashlib.blake2b(manifest.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
         state.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
@@ -110,13 +120,14 @@ def load(path: Path) -> tuple[Manifest, Tensors]:
     """
     content = read_file(path)
     header = read_header(path, content)
-    manifest = read_manifest(path, header.pop("__metadata__", None))
+    metadata = header.pop("__metadata__", None)
+    manifest = read_manifest(path, metadata)
     check_tensors(path, manifest, header)
     try:
         tensors: Tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
-    check_content(path, manifest, tensors)
+    check_content(path, manifest, metadata["oddlens"], tensors)
     return manifest, tensors
 
 
@@ -211,12 +222,12 @@ def written(shape: tuple[int | range, ...]) -> str:
     return ", ".join(f"{n.start} to {n.stop - 1}" if isinstance(n, range) else str(n) for n in shape)
 
 
-def check_content(path: Path, manifest: Manifest, tensors: Tensors) -> None:
-    """Every number finite, and everything as it was written."""
+def check_content(path: Path, manifest: Manifest, written: str, tensors: Tensors) -> None:
+    """Every number finite, and everything as it was written: manifest (`written` is its JSON) and tensors."""
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise ArtifactError(f"{path}: its tensor '{name}' holds values that are not finite numbers; fit again")
-    if digest(manifest, tensors) != manifest.digest:
+    if digest(written.replace(f'"{manifest.digest}"', '""', 1), tensors) != manifest.digest:
         raise ArtifactError(f"{path}: its content is not what was written (digest differs); copy the file again")
     places, names = tensors["calibration.groups"], manifest.data.groups
     if len(places) != (len(tensors["calibration.scores"]) if names else 0) or (places >= len(names)).any():
@@ -228,30 +239,38 @@ def statistics(tensors: Tensors) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if name in STATISTICS}
 
 
-def onnx_metadata(manifest: Manifest, tensors: Tensors) -> dict[str, str]:
-    """What goes into an exported graph's metadata."""
+def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
+    """An exported graph as a file that is deployable by itself; the digest is of the graph too."""
     kept = statistics(tensors)
-    return {"oddlens": sealed(manifest, kept), "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode()}
+    carried = {
+        "oddlens": sealed(manifest, kept | as_tensor(graph)),
+        "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode(),
+    }
+    return onnx_file.joined(graph, carried)
 
 
-def save_onnx(path: Path, graph: Path, manifest: Manifest, tensors: Tensors) -> Path:
-    """Write the exported graph of one `.onnx` file with another manifest and other statistics, in one step.
+def as_tensor(graph: bytes) -> Tensors:
+    """A graph's bytes, for the digest."""
+    return {"graph": np.frombuffer(graph, dtype=np.uint8)}
+
+
+def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) -> Path:
+    """Write an exported graph with its manifest and statistics, in one step.
 
     Raises:
-        DataNotFoundError, ArtifactError: the graph's file is gone or damaged.
         OddlensError: the file cannot be written.
     """
-    from oddlens.backends.onnx import with_metadata
-
-    return write_bytes(path, with_metadata(read_file(graph), onnx_metadata(manifest, tensors), graph))
+    return write_bytes(path, onnx_content(graph, manifest, tensors))
 
 
-def read_onnx_metadata(path: Path, metadata: dict[str, str]) -> tuple[Manifest, Tensors]:
-    """Manifest and statistics from an exported graph's metadata.
+def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
+    """Graph, manifest and statistics of an exported file, trusting nothing in it; no runtime has seen it yet.
 
     Raises:
-        ArtifactError: they are missing, damaged, or not those that were written.
+        DataNotFoundError: there is no such file.
+        ArtifactError: something is missing, damaged, foreign, or not what was written.
     """
+    graph, metadata = onnx_file.split(read_file(path), path)
     manifest = read_manifest(path, metadata)
     try:
         tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
@@ -260,46 +279,60 @@ def read_onnx_metadata(path: Path, metadata: dict[str, str]) -> tuple[Manifest, 
     found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
     if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS.items()}:
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
-    check_content(path, manifest, tensors)
-    return manifest, tensors
+    check_content(path, manifest, metadata["oddlens"], tensors | as_tensor(graph))
+    return graph, manifest, tensors
 
 
-def open_backend(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
-    """Read a detector file into the runtime that its suffix asks for, and prove that it scores as it did.
+class Opened(NamedTuple):
+    """A detector file, ready to score."""
+
+    backend: Backend
+    manifest: Manifest
+    tensors: Tensors
+    graph: bytes | None  # of an exported file
+
+
+def open_backend(path: Path, device: str) -> Opened:
+    """Read a detector file into the runtime that it is calibrated for, and prove that it scores as it did.
 
     Raises:
         DataNotFoundError: there is no such file.
         ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
-        MissingExtraError: a `.safetensors` file needs torch, and it is not installed.
+        MissingExtraError: its runtime (torch, of a `.safetensors` file) is not installed.
     """
     openers = {".safetensors": load_torch, ".onnx": load_onnx}
     if path.suffix not in openers:
         raise ArtifactError(f"{path}: is not a detector file; detectors end in {' or '.join(openers)}")
-    backend, manifest, tensors = openers[path.suffix](path, device)
-    check_golden(path, backend, manifest)
-    return backend, manifest, tensors
+    opened = openers[path.suffix](path, device)
+    check_golden(path, opened.backend, opened.manifest)
+    return opened
 
 
-def load_torch(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
+def load_torch(path: Path, device: str) -> Opened:
     """A `.safetensors` file as a torch backend."""
     try:
         from oddlens.backends.torch import rebuild
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
     manifest, tensors = load(path)
+    if manifest.runtime.engine != "torch":
+        raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs .onnx files alone")
     weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    return rebuild(manifest.model, manifest.input, weights, tensors.get(ROI), device), manifest, tensors
+    roi, precision = tensors.get(ROI), manifest.runtime.precision
+    return Opened(rebuild(manifest.model, manifest.input, weights, roi, device, precision), manifest, tensors, None)
 
 
-def load_onnx(path: Path, device: str) -> tuple[Backend, Manifest, Tensors]:
-    """An exported `.onnx` file as an ONNX Runtime backend; nothing of torch is imported."""
-    from oddlens.backends.onnx import OnnxBackend, open_graph
-
+def load_onnx(path: Path, device: str) -> Opened:
+    """An exported `.onnx` file in its runtime; nothing of torch is imported."""
     if device == "cuda":
         raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
-    session, metadata = open_graph(read_file(path), path)
-    manifest, tensors = read_onnx_metadata(path, metadata)
-    return OnnxBackend(session, manifest.input, path), manifest, tensors
+    graph, manifest, tensors = read_onnx(path)
+    return Opened(open_graph(graph, manifest.input, manifest.runtime, path), manifest, tensors, graph)
+
+
+def golden_scores(backend: Backend) -> tuple[float, ...]:
+    """What a detector gives its built-in synthetic pictures."""
+    return tuple(anomaly_scores(backend, [golden_pixels(backend.spec)]).tolist())
 
 
 def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
@@ -308,10 +341,8 @@ def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
     Raises:
         ArtifactError: it does not.
     """
-    scores = anomaly_scores(backend, [golden_pixels(backend.spec)])
-    if len(scores) != len(manifest.golden) or not np.allclose(
-        scores, manifest.golden, rtol=GOLDEN_TOLERANCE, atol=1e-7
-    ):
+    scores, tolerance = golden_scores(backend), GOLDEN_TOLERANCE[manifest.runtime.precision]
+    if len(scores) != len(manifest.golden) or not np.allclose(scores, manifest.golden, rtol=tolerance, atol=1e-7):
         raise ArtifactError(
             f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
             f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"

@@ -103,7 +103,8 @@ class TransformsSettings(Settings):
     Pictures are brought to `side` x `side` at most. `mirror` says that a mirrored normal picture is normal too.
     `widths` are the channels of its three blocks; `strided` blocks halve the picture by a stride, which trains faster
     and ends a little worse than pooling. `neighbours` is the number of nearest training features whose distance is
-    the density part of the score, and `bank` the number of training images whose features are kept.
+    the density part of the score, and `bank` the number of training images whose features are kept. `surprise` is the
+    weight of the log-probabilities of the right turns beside the log-distances.
     """
 
     family: Literal["transforms"] = "transforms"
@@ -113,6 +114,7 @@ class TransformsSettings(Settings):
     strided: bool = False
     neighbours: int = Field(5, ge=1, le=100)
     bank: int = Field(1000, ge=2, le=100_000)
+    surprise: float = Field(0.1, ge=0, le=10)
 
 
 class DefectsSettings(Settings):
@@ -213,9 +215,15 @@ ModelSettings = (
 
 
 class AutoSettings(Settings):
-    """Not a family: `auto` chooses, trains and weights an ensemble for the pictures that it is given."""
+    """Not a family: `auto` chooses, trains and weights an ensemble for the pictures that it is given.
+
+    `robust` is for images of which some may be anomalies, to find those: others of their kind that were learned must
+    not make them look normal. So more is compared with many neighbours, and what a network predicts counts for more
+    than what it remembers.
+    """
 
     family: Literal["auto"] = "auto"
+    robust: bool = False
 
 
 AnyModel = Annotated[ModelSettings, Field(discriminator="family")]
@@ -242,6 +250,23 @@ class DecisionSettings(Settings):
     false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     confidence: float | None = Field(None, gt=0, lt=1)
     train_percentile: float = Field(99.0, gt=0, lt=100)
+
+
+class RuntimeSettings(Settings):
+    """What computes a detector's scores, and how precisely. Scores, and so thresholds, are of one runtime.
+
+    `torch` runs `.safetensors` files; `onnxruntime` and `openvino` run exported ones. "bf16" multiplies in bfloat16,
+    which moves scores by parts in a thousand; ONNX Runtime's CPU provider has no such arithmetic.
+    """
+
+    engine: Literal["torch", "onnxruntime", "openvino"] = "torch"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> RuntimeSettings:
+        if self.engine == "onnxruntime" and self.precision == "bf16":
+            raise ValueError("onnxruntime computes in fp32 alone: take openvino for bf16, or the precision fp32")
+        return self
 
 
 class DataSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from oddlens import artifact
 from oddlens.artifact import DataSummary, Manifest
-from oddlens.backends import Backend, Outputs
+from oddlens.backends import Backend, Outputs, open_graph
 from oddlens.calibration import DEFAULT_RATE, promised_rank
 from oddlens.config import (
     AutoSettings,
@@ -21,6 +22,7 @@ from oddlens.config import (
     DecisionSettings,
     InputSpec,
     ModelSettings,
+    RuntimeSettings,
     TrainingSettings,
 )
 from oddlens.decision import Decision
@@ -104,7 +106,7 @@ class Detector:
         self.device = device
         self.budget = budget
         self.loaded = False
-        self.exported: Path | None = None  # the .onnx file that it was loaded from
+        self.graph: bytes | None = None  # of the .onnx file that it was loaded from
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -167,19 +169,35 @@ class Detector:
         return self._decide(made.statistics, asked.decision, {"calibration_source": source, "folds": folds})
 
     def calibrate(
-        self, images: Images, *, decision: DecisionSettings | None = None, source: str = "", add: bool = False
+        self,
+        images: Images,
+        *,
+        decision: DecisionSettings | None = None,
+        source: str = "",
+        add: bool = False,
+        runtime: RuntimeSettings | None = None,
     ) -> Detector:
         """Make the decision anew from normal images that the detector was not trained on.
 
         With `add`, they join the calibration images that it has; those that are among them already count once. Images
-        of an `ImageSet` with groups (`datasets.grouped`) give each group a decision of its own.
+        of an `ImageSet` with groups (`datasets.grouped`) give each group a decision of its own. With another
+        `runtime`, the detector scores in that one from now on, and forgets what its training images scored before.
 
         Raises:
-            StateError: the detector is not fitted.
+            StateError: the detector is not fitted, or old scores would be mixed with those of another runtime.
             DataError: the images are not usable, or the detector was trained on some of them.
             CalibrationError: they cannot promise the asked rate.
+            SettingsError: the runtime does not run this kind of file.
+            MissingExtraError: the runtime is not installed.
         """
-        backend, known = self._fitted(), normal_images(images)
+        backend, known, detector = self._fitted(), normal_images(images), self
+        if runtime is not None and runtime != self._manifest.runtime:
+            if add:
+                raise StateError(
+                    "scores of another runtime or precision cannot join those that the detector is calibrated by; "
+                    "calibrate anew, on new normal images alone"
+                )
+            detector = self._running(runtime)
         if add and self._manifest.data.folds > 1:
             raise StateError(
                 "a calibration in folds takes no further images; calibrate anew, on new normal images alone"
@@ -203,7 +221,9 @@ class Detector:
             new = ~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])
             known, pixels = known.subset(new), pixels[new]
         held_out = HeldOut(pixels, known.groups, known.grouped_by)
-        return self._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
+        detector._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
+        vars(self).update(vars(detector))  # nothing changes before all is well
+        return self
 
     def decide(self, decision: DecisionSettings) -> Detector:
         """Change the decision and nothing else: no score moves.
@@ -392,12 +412,12 @@ class Detector:
         """
         path = Path(path)
         self._fitted()
-        if self.exported is not None:
+        if self.graph is not None:
             if path.suffix != ".onnx":
                 raise SettingsError(
-                    f"{path}: this detector was loaded from {self.exported}, whose graph can only be saved as .onnx"
+                    f"{path}: this detector was loaded from an exported file, whose graph can only be saved as .onnx"
                 )
-            return artifact.save_onnx(path, self.exported, self.manifest, self.tensors)
+            return artifact.save_onnx(path, self.graph, self.manifest, self.tensors)
         if path.suffix != ".safetensors":
             raise SettingsError(
                 f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
@@ -408,15 +428,18 @@ class Detector:
     def load(cls, path: str | Path, *, device: str = "auto") -> Detector:
         """Read a detector file (`.safetensors`, or `.onnx` without torch), and prove that it scores as it did.
 
+        It runs in the runtime, and the precision, that it is calibrated for.
+
         Raises:
             DataNotFoundError: there is no such file.
             ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
+            MissingExtraError: its runtime is not installed.
         """
         path = Path(path)
-        backend, manifest, tensors = artifact.open_backend(path, device)
+        backend, manifest, tensors, graph = artifact.open_backend(path, device)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True
-        detector.exported = path if path.suffix == ".onnx" else None
+        detector.graph = graph
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
         detector._statistics = artifact.statistics(tensors)
         detector._manifest = manifest
@@ -424,6 +447,26 @@ class Detector:
         return detector
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _running(self, runtime: RuntimeSettings) -> Detector:
+        """A copy of this detector in another runtime, for which it is not calibrated yet."""
+        if (self.graph is None) != (runtime.engine == "torch"):
+            raise SettingsError(
+                f"{runtime.engine} does not run this detector: torch runs .safetensors files, onnxruntime and openvino "
+                "the .onnx files that `oddlens export` makes of them"
+            )
+        other = copy.copy(self)
+        if self.graph is not None:
+            other.backend_ = open_graph(self.graph, self.spec, runtime, Path("this detector"))
+        else:
+            from oddlens.backends.torch import TorchBackend, resolve_device
+
+            assert self.network is not None  # noqa: S101 - without a graph there is one
+            other.backend_ = TorchBackend(self.network, resolve_device(self.device), runtime.precision)
+        other._statistics = {**self._statistics, "training.scores": np.empty(0)}
+        changes = {"runtime": runtime, "golden": artifact.golden_scores(other.backend_)}
+        other._manifest = self._manifest.model_copy(update=changes)
+        return other
 
     def _fitted(self) -> Backend:
         backend: Backend | None = getattr(self, "backend_", None)

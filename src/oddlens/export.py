@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oddlens import artifact
-from oddlens.backends.onnx import INPUT, OUTPUTS, OnnxBackend, open_graph
+from oddlens import artifact, onnx_file
+from oddlens.backends import INPUT, OUTPUTS, Backend, open_graph
+from oddlens.config import RuntimeSettings
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
-from oddlens.files import write_bytes
 from oddlens.images import Pixels
 from oddlens.models import ScoringGraph
 from oddlens.scoring import anomaly_scores, golden_pixels
@@ -32,7 +32,8 @@ def export(detector: Detector, path: str | Path) -> float:
     `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in its metadata.
 
     Raises:
-        SettingsError: the name does not end in .onnx, or the detector was loaded from such a file.
+        SettingsError: the name does not end in .onnx, the detector was loaded from such a file, or is calibrated in
+            bf16.
         ArtifactError: the exported scores differ; nothing is written.
         OddlensError: the file cannot be written.
     """
@@ -41,32 +42,37 @@ def export(detector: Detector, path: str | Path) -> float:
         raise SettingsError(f"{path}: exported files end in .onnx")
     if detector.network is None:
         raise SettingsError(f"{path}: the detector was itself loaded from an .onnx file; export the .safetensors file")
-    content = traced(detector)
-    session, _ = open_graph(content, path)
-    difference = parity(detector, OnnxBackend(session, detector.spec, path))
+    if detector.manifest.runtime.precision != "fp32":
+        raise SettingsError(
+            f"{path}: exported files begin in fp32, and this detector is calibrated in bf16, whose scores differ; "
+            "calibrate it with --precision fp32 first"
+        )
+    manifest = detector.manifest.model_copy(update={"runtime": RuntimeSettings(engine="onnxruntime")})
+    graph = traced(detector)
+    difference = parity(detector, open_graph(graph, detector.spec, manifest.runtime, path))
     if difference > TOLERANCE:
         raise ArtifactError(
             f"{path}: not written, since exported scores differ from the detector's by {difference:.1e} (relative), "
             f"more than {TOLERANCE:.0e}; please report this with the detector's settings"
         )
-    write_bytes(path, content)
+    artifact.save_onnx(path, graph, manifest, detector.tensors)
     return difference
 
 
 def traced(detector: Detector) -> bytes:
-    """The scoring graph as ONNX bytes, manifest and calibration in its metadata."""
+    """The scoring graph as ONNX bytes, made of ONNX's own operators alone, and nothing in its metadata."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting to ONNX", "train") from error
     assert detector.network is not None  # noqa: S101 - checked by export
-    graph = ScoringGraph(copy.deepcopy(detector.network)).cpu().eval()
+    module = ScoringGraph(copy.deepcopy(detector.network)).cpu().eval()
     example = torch.from_numpy(golden_pixels(detector.spec)[:2])
-    names = [name for name, value in zip(OUTPUTS, graph(example), strict=True) if value is not None]
+    names = [name for name, value in zip(OUTPUTS, module(example), strict=True) if value is not None]
     with quiet():
         program = torch.onnx.export(
-            graph,
+            module,
             (example,),
             dynamo=True,
             external_data=False,
@@ -77,13 +83,15 @@ def traced(detector: Detector) -> bytes:
         )
     assert program is not None  # noqa: S101 - dynamo=True gives a program
     model = program.model_proto
-    onnx.helper.set_model_props(model, artifact.onnx_metadata(detector.manifest, detector.tensors))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")  # the exporter notes there which file on this machine each operator is from
     onnx.checker.check_model(model)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    content, _ = onnx_file.split(model.SerializeToString(), Path("the exporter's graph"))
+    return content
 
 
-def parity(detector: Detector, exported: OnnxBackend) -> float:
+def parity(detector: Detector, exported: Backend) -> float:
     """Largest relative difference of scores, on golden and random pictures, in batches of 1, 3 and all."""
     spec = detector.spec
     rng = np.random.default_rng(0)

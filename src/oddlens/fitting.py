@@ -38,7 +38,7 @@ from oddlens.images import Pixels, read_roi
 from oddlens.members import Fitted, Task, train_folds, train_planned, train_single
 from oddlens.models.base import leaving_itself_out
 from oddlens.normals import HeldOut, split_normals
-from oddlens.scoring import anomaly_scores, batch_size, fingerprints, golden_pixels, in_batches
+from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches
 from oddlens.train import Progress, Row
 
 RESERVE = 0.05  # share of the budget kept for what nobody foresees
@@ -144,6 +144,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
     task = Task(
         pixels[learn], pixels[standard], spec, roi, device, training.seed,
         to_score=len(scored) + len(hold), deadline=deadline, folder=folder, resume=resume, progress=progress,
+        robust=isinstance(asked.model, AutoSettings) and asked.model.robust,
     )  # fmt: skip
     found = fitted(asked.wanted, training, task, pixels[hold])
     backend = TorchBackend(found.model, device)
@@ -164,7 +165,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         n_standardising=len(standard),
         fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
     )
-    golden = tuple(anomaly_scores(backend, [golden_pixels(spec)]).tolist())
+    golden = artifact.golden_scores(backend)
     return Made(
         backend,
         roi,

@@ -1,18 +1,21 @@
-"""What a command says: progress and notes to stderr, results to stdout, JSON alone there when asked for."""
+"""What a command says: progress and notes to stderr, results to stdout, JSON alone there when asked for.
+
+Rich is imported for bars and tables alone: importing it takes longer than scoring an image.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from oddlens.train import Step
 
 
@@ -21,14 +24,23 @@ class Terminal:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.started = time.perf_counter()
         self.epochs = 0
 
+    @functools.cached_property
+    def err(self) -> Console:
+        """Where bars are drawn."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
     def say(self, text: str) -> None:
         """A note for the person at the terminal."""
-        self.err.print(text, markup=False)
+        if self.bar is None:
+            print(text, file=sys.stderr)
+        else:
+            self.err.print(text, markup=False)
 
     def result(self, values: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """The command's result: `values` as JSON when that was asked for, else `lines` to read."""
@@ -44,6 +56,9 @@ class Terminal:
         self.close()
         if self.as_json:
             return
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table(title=title, title_justify="left", title_style="bold")
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right")
@@ -54,7 +69,7 @@ class Terminal:
 
     def training(self, step: Step) -> None:
         """A progress bar with loss and time left on a terminal; a plain line an epoch otherwise."""
-        if self.err.is_terminal:
+        if sys.stderr.isatty():
             total = step.epochs * step.steps
             done = (step.epoch - 1) * step.steps + step.step
             self._advance(f"training {step.family}: loss {step.loss:.4g}", done, total)
@@ -69,11 +84,13 @@ class Terminal:
 
     def counting(self, what: str, total: int, done: int) -> None:
         """A progress bar over images on a terminal; silent otherwise."""
-        if self.err.is_terminal:
+        if sys.stderr.isatty():
             self._advance(what, done, total)
 
     def _advance(self, what: str, done: int, total: int) -> None:
         if self.bar is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self.bar = Progress(*columns, console=self.err, transient=True)
             self.bar.start()

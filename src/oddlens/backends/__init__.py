@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import InputSpec
+from oddlens.config import InputSpec, RuntimeSettings
+from oddlens.errors import ArtifactError, MissingExtraError
 from oddlens.images import Pixels
+
+INPUT = "pixels"  # of an exported graph
+OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction")  # the score is always there
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,3 +41,55 @@ class Backend(Protocol):
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C) of the spec's integer type."""
+
+
+def open_graph(graph: bytes, spec: InputSpec, runtime: RuntimeSettings, source: Path) -> Backend:
+    """An exported graph in a runtime, on the CPU; `source` names it in errors. Nothing of torch is imported.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+        ArtifactError: it cannot load the graph, or the graph is no detector's.
+    """
+    if runtime.engine == "onnxruntime":
+        from oddlens.backends.onnx import OnnxBackend
+
+        return OnnxBackend(graph, spec, source)
+    if runtime.engine == "openvino":
+        try:
+            from oddlens.backends.openvino import OpenvinoBackend
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"{source}: scoring with OpenVINO", "openvino") from error
+        return OpenvinoBackend(graph, spec, runtime.precision, source)
+    raise ArtifactError(f"{source}: exported detectors do not run with {runtime.engine}; export the detector again")
+
+
+def graph_outputs(inputs: list[str], outputs: list[str], source: Path) -> list[str]:
+    """Those of `OUTPUTS` that a graph gives.
+
+    Raises:
+        ArtifactError: its inputs or outputs are not a detector's.
+    """
+    if inputs != [INPUT] or "anomaly_score" not in outputs or not set(outputs) <= set(OUTPUTS):
+        raise ArtifactError(f"{source}: is not a detector's graph (it takes {inputs}, gives {sorted(outputs)})")
+    return [name for name in OUTPUTS if name in outputs]
+
+
+def graph_results(values: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+    """What a graph's outputs, by name, say about N images."""
+    reconstruction = values.get("reconstruction")
+    return Outputs(
+        values["anomaly_score"].astype(np.float64),
+        values.get("anomaly_map"),
+        None if reconstruction is None else reconstruction.transpose(0, 2, 3, 1),
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Of a runtime's error, as much as fits into one of ours."""
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def threads() -> int:
+    """The number of threads that --threads (or the user, for OpenMP) asks for; 0 leaves it to the runtime."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # may be a list, meant for OpenMP alone
+    return int(asked) if asked.isdecimal() else 0

@@ -1,8 +1,9 @@
-"""Scoring with PyTorch, in float32."""
+"""Scoring with PyTorch, in float32 or bfloat16."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +15,27 @@ from oddlens.config import InputSpec, ModelSettings
 from oddlens.errors import SettingsError
 from oddlens.images import Pixels
 from oddlens.models import Model, ScoringGraph
+from oddlens.models.layers import fast_bf16
 
 
 class TorchBackend:
-    """Runs a model's scoring graph on a device ("cpu" or "cuda")."""
+    """Runs a model's scoring graph on a device ("cpu" or "cuda").
 
-    def __init__(self, model: Model, device: torch.device) -> None:
+    In bf16, convolutions and matrix products multiply in bfloat16; errors, means and distances stay in float32.
+    """
+
+    def __init__(self, model: Model, device: torch.device, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         self.model = model.eval()
         self.graph = ScoringGraph(model).to(device)
         self.graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.device = device
+        self.precision = precision
 
     @property
     def name(self) -> str:
-        """Runtime and precision."""
-        return f"torch {torch.__version__} {self.device.type} fp32"
+        """Runtime and precision; bf16 is slow where the hardware has none."""
+        emulated = ", emulated" if self.precision == "bf16" and not fast_bf16(self.device) else ""
+        return f"torch {torch.__version__} {self.device.type} {self.precision}{emulated}"
 
     @property
     def spec(self) -> InputSpec:
@@ -38,13 +45,16 @@ class TorchBackend:
     def __call__(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C)."""
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), exact, fast:
             scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
             score, anomaly_map, reconstruction = scored
             return Outputs(
                 score.double().cpu().numpy(),
-                None if anomaly_map is None else anomaly_map.cpu().numpy(),
-                None if reconstruction is None else reconstruction.permute(0, 2, 3, 1).contiguous().cpu().numpy(),
+                None if anomaly_map is None else anomaly_map.float().cpu().numpy(),
+                None
+                if reconstruction is None
+                else reconstruction.permute(0, 2, 3, 1).float().contiguous().cpu().numpy(),
             )
 
 
@@ -69,10 +79,11 @@ def rebuild(
     weights: Mapping[str, npt.NDArray[np.float32]],
     roi: npt.NDArray[np.uint8] | None,
     device: str,
+    precision: Literal["fp32", "bf16"],
 ) -> TorchBackend:
     """A backend from saved weights by name, and the region of interest (H, W) if there is one."""
     model = models.build(settings, spec, seed=0)
     model.load_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     if roi is not None:
         model.set_roi(roi.astype(bool))
-    return TorchBackend(model, resolve_device(device))
+    return TorchBackend(model, resolve_device(device), precision)

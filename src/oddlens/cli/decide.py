@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,7 +25,7 @@ from oddlens.cli.shared import (
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
-    from oddlens.config import DecisionSettings
+    from oddlens.config import DecisionSettings, RuntimeSettings
     from oddlens.detector import Detector
 
 OutOption = Annotated[
@@ -33,6 +33,13 @@ OutOption = Annotated[
 ]
 OnAverageOption = Annotated[
     bool, typer.Option("--on-average", help="Promise the rate on average again, instead of with a confidence.")
+]
+RuntimeOption = Annotated[
+    Literal["torch", "onnxruntime", "openvino"] | None,
+    typer.Option("--runtime", help="Score with this from now on; torch runs .safetensors files, the others .onnx."),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"] | None, typer.Option("--precision", help="Score in this precision from now on.")
 ]
 PercentileOption = Annotated[
     float | None,
@@ -73,6 +80,8 @@ def calibrate(
     confidence: ConfidenceOption = None,
     on_average: OnAverageOption = False,
     group_by: GroupByOption = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     output: OutOption = None,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
@@ -87,10 +96,11 @@ def calibrate(
 
         part = Detector.load(detector, device=device)
         before = told(part)
+        run_by = running(part.manifest.runtime, runtime, precision)
         known, skipped = usable(open_images(images), skip_unreadable, terminal)
         asked = changed(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
         known = in_groups(known, group_by, part if group_by is None else None)  # groups may be new here
-        part.calibrate(known, decision=asked, source=", ".join(images))
+        part.calibrate(known, decision=asked, source=", ".join(images), runtime=run_by)
         part.save(output or detector)
         result, lines = outcome(part, before, output or detector)
         terminal.result(result | {"skipped": skipped}, lines)
@@ -159,9 +169,19 @@ def changed(
     return parse(DecisionSettings, values, "options")
 
 
+def running(now: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:
+    """The runtime with what was asked for."""
+    from oddlens.config import RuntimeSettings, parse
+
+    asked = {"engine": runtime, "precision": precision}
+    values = now.model_dump() | {name: value for name, value in asked.items() if value is not None}
+    return parse(RuntimeSettings, values, "options")
+
+
 def told(part: Detector) -> dict[str, Any]:
     """What a detector decides by: for "before"."""
     return {
+        "runtime": part.manifest.runtime.model_dump(),
         "threshold": part.decisions_.threshold,
         "false_alarm_rate": part.decisions_.false_alarm_rate,
         "n_calibration": part.manifest.data.n_calibration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,15 +20,17 @@ from oddlens.cli.shared import (
     ThreadsOption,
     command,
     in_groups,
-    usable,
 )
-from oddlens.errors import MissingExtraError, SettingsError
+from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 
 if TYPE_CHECKING:
     from oddlens.calibration import Scores
     from oddlens.datasets import ImageSet
     from oddlens.detector import Detector
     from oddlens.drift import DriftWatch
+    from oddlens.journal import Journal, Run
+    from oddlens.streaming import Stream
+    from oddlens.terminal import Terminal
 
 
 def score(
@@ -55,6 +57,9 @@ def score(
         float, typer.Option("--delta", help="Chance of ever raising a false drift alarm, of a stream that begins.")
     ] = 0.01,
     skip_unreadable: SkipOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after a run that was killed, where its output is.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
@@ -66,13 +71,16 @@ def score(
         from oddlens.datasets import open_images
         from oddlens.detector import Detector
         from oddlens.drift import DriftWatch
-        from oddlens.files import filling
+        from oddlens.streaming import Stream
 
+        if output is not None:
+            verdicts.writer_of(output)  # refused before anything is scored
+        elif resume:
+            raise SettingsError("--resume goes on with a verdict file: name it with -o")
         part = Detector.load(detector, device=device)
-        known, skipped = usable(open_images(images), skip_unreadable, terminal)
         if maps is not None and part.map_level is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        known = in_groups(known, group_by, part)
+        known = in_groups(open_images(images), group_by, part)
         decision, watch = part.decisions_, None
         decision.require(len(known), known.groups, discoveries=fdr is not None)
         note = None if fdr is None else decision.too_few_for(len(known), fdr, known.groups)
@@ -80,22 +88,24 @@ def score(
             terminal.say(note)
         if watch_drift is not None:
             watch = DriftWatch.open(watch_drift, stream_calibration(part, known), delta, seed or 0)
+        stream = Stream(part, known, maps, skip_unreadable)
+        run = stream.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
         started, flagged, limit = time.perf_counter(), 0, decision.threshold
         rows: list[verdicts.Row] = []
-        with (
-            verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write,
-            filling(maps) if maps else contextlib.nullcontext() as folder,
-        ):
-            counting = partial(terminal.counting, "scoring", len(known))
-            for batch in verdicts.judged(part, known, folder, fdr, counting):
-                write(batch)
-                flagged += sum(row["label"] for row in batch)
-                limit = batch[0]["threshold"] if batch and not decision.grouped else limit
-                if watch is not None:
-                    watch.see([row["file"] for row in batch], [row["anomaly_score"] for row in batch])
+        with journalled(output, run, resume, terminal) as journal:
+            resumed, skipped = scored(stream, journal, terminal)
+            with verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write:
+                for some in stream.rows(journal, fdr):
+                    write(some)
+                    flagged += sum(row["label"] for row in some)
+                    limit = limit if decision.grouped else some[0]["threshold"]
+                    if watch is not None:
+                        watch.see([row["file"] for row in some], [row["anomaly_score"] for row in some])
+            if watch is not None and watch_drift is not None:
+                watch.save(watch_drift)
         result: dict[str, Any] = {
-            "n": len(known), "n_anomalous": flagged, "threshold": limit, "skipped": skipped,
-            "seconds": {"score": round(time.perf_counter() - started, 3)},
+            "n": len(known) - len(skipped), "n_anomalous": flagged, "threshold": limit, "skipped": skipped,
+            "resumed": resumed, "seconds": {"score": round(time.perf_counter() - started, 3)},
         }  # fmt: skip
         if fdr is None:
             result["false_alarm_rate"] = decision.false_alarm_rate
@@ -107,11 +117,41 @@ def score(
                 terminal.say(line)
         if output:
             result["files"] = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
-            terminal.result(result, [f"{flagged} of {len(known)} images flagged; verdicts in {output}"])
+            terminal.result(result, [f"{flagged} of {result['n']} images flagged; verdicts in {output}"])
         else:
             terminal.result(result | {"verdicts": rows})
             if not as_json:
                 verdicts.print_csv(rows)
+
+
+@contextlib.contextmanager
+def journalled(output: Path | None, run: Run, resume: bool, terminal: Terminal) -> Iterator[Journal]:
+    """The journal of a verdict file in the making, and a word on what becomes of an earlier one."""
+    from oddlens.journal import journal_path, keeping
+
+    path = None if output is None else journal_path(output)
+    if path is not None and path.exists() and not resume:
+        terminal.say(f"{path}: of a run that was cut off; begun anew (--resume goes on)")
+    elif path is not None and resume and not path.exists():
+        terminal.say(f"{path}: is not there, so that there is nothing to go on with; scoring from the first image on")
+    with keeping(path, run, resume) as journal:
+        try:
+            yield journal
+        except UnreadableImageError as error:
+            hint = "; then go on with --resume" if path is not None and journal.entries else ""
+            raise UnreadableImageError(error.name, error.reason + hint) from error
+
+
+def scored(stream: Stream, journal: Journal, terminal: Terminal) -> tuple[int, list[str]]:
+    """Score what the journal lacks; gives how many images it had, and the names of all that were left out."""
+    resumed, skipped = None, list[str]()
+    for done, left_out in stream.score(journal):
+        resumed = done if resumed is None else resumed
+        terminal.counting("scoring", len(stream.images), done)
+        for problem in left_out:
+            terminal.say(f"left out: {problem}")
+            skipped.append(problem.name)
+    return resumed or 0, skipped
 
 
 def stream_calibration(part: Detector, images: ImageSet) -> Scores:
@@ -133,8 +173,7 @@ def stream_calibration(part: Detector, images: ImageSet) -> Scores:
 
 
 def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
-    """Save a stream's state and its picture; gives what to say of it, as JSON and in lines."""
-    watch.save(state)
+    """Draw a stream's picture beside its state; gives what to say of it, as JSON and in lines."""
     files = {"state": str(state)}
     drivers = [watch.files[place] for place in watch.drivers()] if watch.alarm is not None else []
     with contextlib.suppress(MissingExtraError):  # deployed without matplotlib: the state holds all that is drawn

@@ -154,6 +154,7 @@ def show(
                 "input",
                 f"{spec.width} x {spec.height}, {'grey' if spec.channels == 1 else 'colour'}, 0 to {spec.value_max}",
             ),
+            ("runs with", part.backend.name),
             ("trained on", f"{data.n_training} images of {data.source} ({data.normal})"),
             ("calibrated on", f"{data.n_calibration} images ({data.calibration_source})"),
             ("decides by", manifest.decision.method.replace("_", " ")),

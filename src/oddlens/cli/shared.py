@@ -112,6 +112,7 @@ def summary(part: Detector) -> dict[str, Any]:
     return {
         "family": manifest.model.family,
         "input": manifest.input.model_dump(),
+        "runtime": manifest.runtime.model_dump(),
         "n_training": manifest.data.n_training,
         "n_calibration": manifest.data.n_calibration,
         "method": manifest.decision.method,

@@ -1,0 +1,73 @@
+"""Scoring with OpenVINO: an exported graph on the CPU, in float32 or bfloat16."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino as ov
+
+from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, threads
+from oddlens.config import InputSpec
+from oddlens.errors import ArtifactError, SettingsError
+from oddlens.images import Pixels
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; left to itself it takes bf16 where it can
+
+
+class OpenvinoBackend:
+    """Runs an exported scoring graph on the CPU in the precision that is asked for; `source` names it in errors.
+
+    Raises:
+        ArtifactError: OpenVINO cannot load it, or its inputs or outputs are not a detector's.
+        SettingsError: this processor does not compute in that precision.
+    """
+
+    def __init__(self, graph: bytes, spec: InputSpec, precision: Literal["fp32", "bf16"], source: Path) -> None:
+        hints = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
+            "INFERENCE_NUM_THREADS": str(threads()),
+        }
+        try:
+            core = ov.Core()
+            self.compiled = core.compile_model(core.read_model(graph), "CPU", hints)
+        except Exception as error:  # openvino raises RuntimeError for everything
+            raise ArtifactError(
+                f"{source}: OpenVINO cannot load it ({first_line(error)}); export the detector again"
+            ) from error
+        taken = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != PRECISIONS[precision]:
+            raise SettingsError(
+                f"{source}: on this processor OpenVINO computes in {taken} and not in {precision}; export the detector "
+                "again, and calibrate it with --precision fp32 if at all"
+            )
+        takes, gives = self.compiled.inputs, self.compiled.outputs
+        self.outputs = graph_outputs([port.any_name for port in takes], [port.any_name for port in gives], source)
+        self.precision = precision
+        self.source = source
+        self._spec = spec
+        self._one_at_a_time = threading.Lock()  # a request holds one batch
+
+    @property
+    def name(self) -> str:
+        """Runtime and precision."""
+        return f"openvino {ov.__version__.partition('-')[0]} cpu {self.precision}"
+
+    @property
+    def spec(self) -> InputSpec:
+        """The pixels that it takes."""
+        return self._spec
+
+    def __call__(self, pixels: Pixels) -> Outputs:
+        """Score pixels (N, H, W, C)."""
+        try:
+            with self._one_at_a_time:
+                found = self.compiled({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
+        except Exception as error:  # openvino raises RuntimeError for everything
+            raise ArtifactError(
+                f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
+            ) from error
+        return graph_results({name: found[name] for name in self.outputs})
