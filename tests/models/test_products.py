@@ -25,7 +25,7 @@ def up_sampled(batch: Tensor, layer: nn.Module) -> Tensor:
 
 def transposed(batch: Tensor, layer: nn.Module) -> Tensor:
     assert isinstance(layer, nn.ConvTranspose2d)
-    return F.conv_transpose2d(batch, layer.weight, layer.bias, layer.stride, layer.padding)
+    return F.conv_transpose2d(batch, layer.weight, layer.bias, stride=2, padding=1)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
