@@ -1,0 +1,246 @@
+"""How close fitting and scoring come to what this machine can do.
+
+    python benchmarks/roofline.py --data DIR --threads 2
+    python benchmarks/roofline.py --recipes cifar10-airplane --files airplane-ort.onnx airplane-openvino.onnx --data DIR
+
+The limit is measured, on the recipes' own layers: each as a convolution in every memory layout and batch size, and as
+the matrix product that computes the same. Operations are counted from the layers' shapes (`operations.py`). `--files`
+are detector files, each scored by the runtime that it records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from cells import commit, machine, say
+from operations import Layer, layers, scoring, total, training
+from tables import as_typed, markdown
+from torch.nn import functional as F
+
+from oddlens import Detector, models, recipes
+from oddlens.config import AutoencoderSettings, InputSpec, Recipe, TrainingSettings
+from oddlens.datasets import open_dataset
+from oddlens.errors import OddlensError
+from oddlens.images import Pixels
+from oddlens.models.layers import fast_bf16
+from oddlens.train import train, uses_bf16
+
+BATCHES = (64, 256, 1024)
+LARGEST = 2**27  # numbers in a tensor that is tried
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TRIES, LEAST = 3, 0.1  # the best of so many; seconds of each
+IMAGES = 10_000  # scored
+PASSES = 5
+
+
+class Rate(NamedTuple):
+    """Operations a second, and in what form."""
+
+    value: float
+    how: str
+
+
+class Step(NamedTuple):
+    """Something measured: its layers with their operations per image, the images, the seconds, the precision."""
+
+    name: str
+    what: str
+    counted: list[tuple[Layer, int]]
+    images: int
+    seconds: float
+    precision: str
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """What one call takes: the best of a few tries, each long enough to be measured."""
+    done: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    work()
+    done()
+    found: list[float] = []
+    calls = 1
+    while len(found) < TRIES:
+        started = time.perf_counter()
+        for _ in range(calls):
+            work()
+        done()
+        took = time.perf_counter() - started
+        if took < LEAST and not found:
+            calls = max(calls + 1, int(1.2 * calls * LEAST / max(took, 1e-6)))
+            continue
+        found.append(took / calls)
+    return min(found)
+
+
+@functools.cache
+def best_rate(layer: Layer, precision: str, device: torch.device) -> Rate:
+    """The best over forms, layouts and batch sizes."""
+    found = [rate for batch in BATCHES for rate in rates(layer, PRECISIONS[precision], batch, device)]
+    return max(found, key=lambda rate: rate.value)
+
+
+def rates(layer: Layer, dtype: torch.dtype, batch: int, device: torch.device) -> list[Rate]:
+    """A layer as a matrix product, and as a convolution in both layouts."""
+    make = functools.partial(torch.rand, dtype=dtype, device=device)
+    rows, inner, columns = layer.product
+    work: dict[str, Callable[[], object]] = {}
+    if batch * rows * max(inner, columns) <= LARGEST:
+        left, right, out = make(batch * rows, inner), make(inner, columns), make(batch * rows, columns)
+        work["product"] = functools.partial(torch.mm, left, right, out=out)
+    if layer.kind != "linear":
+        padding = (layer.kernel - 1) // 2
+        transposed = layer.kind == "transposed"
+        shape = (layer.before, layer.after) if transposed else (layer.after, layer.before)
+        call = F.conv_transpose2d if transposed else F.conv2d
+        for layout in (torch.contiguous_format, torch.channels_last):
+            images = make(batch, layer.before, layer.height, layer.width).to(memory_format=layout)
+            weight = make(*shape, layer.kernel, layer.kernel).to(memory_format=layout)
+            name = str(layout).removeprefix("torch.").removesuffix("_format").replace("_", " ")
+            work[f"convolution, {name}"] = functools.partial(call, images, weight, None, layer.stride, padding)
+    with torch.inference_mode():
+        operations = batch * layer.operations
+        return [Rate(operations / seconds(each, device), f"{how}, batch {batch}") for how, each in work.items()]
+
+
+def bandwidth(device: torch.device) -> tuple[float, float]:
+    """Bytes a second of a copy (one read, one write) and of a triad a = b + 2 c (two reads, one write)."""
+    one, two, out = (torch.rand(2**26, device=device) for _ in range(3))
+    copied = 2 * one.nbytes / seconds(lambda: out.copy_(one), device)
+    return copied, 3 * one.nbytes / seconds(lambda: torch.add(one, two, alpha=2, out=out), device)
+
+
+def settings_of(recipe: Recipe) -> AutoencoderSettings:
+    """The recipe's model, which is an autoencoder in all that are built in.
+
+    Raises:
+        OddlensError: it is something else, whose operations nobody has counted.
+    """
+    if not isinstance(recipe.model, AutoencoderSettings):
+        raise OddlensError(f"{recipe.name}: only autoencoders' operations are counted, not {recipe.model.family}'s")
+    return recipe.model
+
+
+def measured(recipe: Recipe, data: Path | None, epochs: int, device: torch.device) -> list[Step]:
+    """A recipe's fitting (an epoch, the median of a few) and scoring, as they are now."""
+    known, settings = open_dataset(recipe.data.source, normal=recipe.data.normal, data_dir=data), settings_of(recipe)
+    spec = known.train.choose_spec(recipe.data.size)
+    pixels = known.train.load(spec)
+    asked = recipe.training.model_copy(update={"epochs": epochs})
+    say(f"{recipe.name}: {epochs} epochs of {len(pixels)} images")
+    model = models.build(settings, spec, asked.seed)
+    history = train(model, pixels, asked, device)
+    took = statistics.median(row["seconds"] for row in history)
+    precision, counted = "bf16" if uses_bf16(asked.precision, device) else "fp32", layers(settings, spec)
+    fitted = Step(recipe.name, "fit, an epoch", training(counted), len(pixels), took, precision)
+    quick = TrainingSettings(epochs=1, batch_size=asked.batch_size)
+    detector = Detector(settings, training=quick, size=recipe.data.size, device=device.type)
+    detector.fit(pixels[:512], hold_out=False)
+    return [fitted, scored(recipe.name, detector, settings)]
+
+
+def from_file(path: Path, device: torch.device) -> Step:
+    """Scoring by a detector file, in the runtime that it records."""
+    detector = Detector.load(path, device=device.type)
+    settings = detector.manifest.model
+    if not isinstance(settings, AutoencoderSettings):
+        raise OddlensError(f"{path}: only autoencoders' operations are counted, not {settings.family}'s")
+    return scored(path.name, detector, settings)
+
+
+def scored(name: str, detector: Detector, settings: AutoencoderSettings) -> Step:
+    """Score and map of as many images as there is room for, the median of a few passes; what they show is no matter."""
+    spec = detector.spec
+    pixels = noise(spec)
+    say(f"{name}: scoring {len(pixels)} images with {detector.backend.name}")
+    took = []
+    for _ in range(PASSES + 1):  # the first warms up
+        started = time.perf_counter()
+        for _ in detector.run(pixels):
+            pass
+        took.append(time.perf_counter() - started)
+    precision = "bf16" if "bf16" in detector.backend.name else "fp32"
+    what = f"score, {detector.backend.name}"
+    return Step(name, what, scoring(layers(settings, spec)), len(pixels), statistics.median(took[1:]), precision)
+
+
+def noise(spec: InputSpec) -> Pixels:
+    """Random pictures (N, H, W, C), at most `IMAGES` and 256 MB of them."""
+    count = min(IMAGES, 2**28 // (spec.height * spec.width * spec.channels))
+    shape = (count, spec.height, spec.width, spec.channels)
+    return np.random.default_rng(0).integers(0, spec.value_max, shape, dtype=spec.dtype, endpoint=True)
+
+
+def row(step: Step, device: torch.device) -> list[str]:
+    """A step beside its two limits: its best layer's rate, and all layers one after the other, each at its best."""
+    found = {layer: best_rate(layer, step.precision, device).value for layer, _ in step.counted}
+    best = max(found.values())
+    together = total(step.counted) / sum(operations / found[layer] for layer, operations in step.counted)
+    work = total(step.counted) * step.images
+    achieved = work / step.seconds
+    return [
+        step.name, step.what, step.precision, f"{total(step.counted) / 1e6:.1f}", f"{work / 1e9:.0f}",
+        f"{step.seconds:.2f}", f"{achieved / 1e12:.3f}", f"{best / 1e12:.3f}", f"**{achieved / best:.0%}**",
+        f"{together / 1e12:.3f}", f"{achieved / together:.0%}",
+    ]  # fmt: skip
+
+
+STEPS = (
+    "recipe or file", "step", "precision", "MFLOP an image", "GFLOP", "seconds", "TFLOP/s", "best layer, TFLOP/s",
+    "share of it", "each layer at its best, TFLOP/s", "share of that",
+)  # fmt: skip
+
+
+def limits(steps: Sequence[Step], device: torch.device) -> str:
+    """The table of the layers' best rates, in both precisions where the machine is made for both."""
+    every = dict.fromkeys(layer for step in steps for layer, _ in step.counted)
+    names = [name for name in PRECISIONS if name == "fp32" or fast_bf16(device)]
+    rows = []
+    for layer in every:
+        shown = [best_rate(layer, name, device) for name in names]
+        rows.append([str(layer), *(f"{rate.value / 1e12:.3f} ({rate.how})" for rate in shown)])
+    return markdown(["layer", *(f"{name}, TFLOP/s" for name in names)], rows)
+
+
+def main(words: list[str]) -> int:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=recipes.names())
+    parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to score with")
+    parser.add_argument("--epochs", type=int, default=3, help="of each recipe; the median counts")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
+    options = parser.parse_args(words)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    torch.set_num_threads(options.threads)
+    device, load = torch.device(options.device), os.getloadavg()[0]
+    try:
+        steps = [
+            step for name in options.recipes
+            for step in measured(recipes.find(name), options.data, options.epochs, device)
+        ]  # fmt: skip
+        steps += [from_file(path, device) for path in options.files]
+    except OddlensError as error:
+        say(f"error: {error}")
+        return 1
+    say("the machine's own rates")
+    copied, added = bandwidth(device)
+    print(markdown(STEPS, [row(step, device) for step in steps]), limits(steps, device), sep="\n\n", end="\n\n")
+    print(f"Memory: {copied / 1e9:.1f} GB/s copying, {added / 1e9:.1f} GB/s adding (triad).")
+    typed = as_typed([__file__, *(Path(word).name for word in words)])  # without the places of this machine
+    print(f"Table: `{typed}`; {machine()}, {options.threads} threads, load {load:.1f} before;")
+    print(f"torch {torch.__version__}, commit {commit()}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,222 @@
+"""How many images a second are scored: ours, with each runtime that there is, beside peers, from runs that take turns.
+
+    python benchmarks/scoring_speed.py --show memory --data DIR
+    python benchmarks/scoring_speed.py --show files --data DIR
+    python benchmarks/scoring_speed.py --show memory --detectors airplane.onnx other.onnx --data DIR
+
+`memory`: the CIFAR-10 seed's autoencoder, score and map of the 10,000 test images, beside the plain PyTorch loop.
+`files`: the magnetic-tile test files at 256 x 256, from disk to verdicts with `oddlens score`, beside anomalib's
+OpenVINO inferencer with the GANomaly that `peers/run.py --peer ganomaly-tile` trained. A detector file is scored by the
+runtime and in the precision that it records; without `--detectors`, one is made for each, in `--folder`. Every
+measurement is a process of its own, so that no runtime's threads stand in the way of another's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import ROOT, commit, machine, say
+from environments import VENVS, environment
+from operations import layers, scoring, total
+from tables import markdown
+
+from oddlens import Detector, recipes
+from oddlens.config import AutoencoderSettings, RuntimeSettings, TrainingSettings
+from oddlens.datasets import ImageSet, open_dataset
+from oddlens.errors import MissingExtraError, OddlensError
+from oddlens.export import export
+
+PASSES = 3  # over the images, after one that warms up
+TILE_SIDE, TILE_EPOCHS = 256, 3
+PEERS = Path(__file__).parent / "peers"
+MODEL = ROOT / "runs/peers/models/ganomaly-magnetic-tile"
+
+
+def made(kind: str, folder: Path, data: Path) -> list[Path]:
+    """A detector file for each runtime and precision that is installed, of one and the same network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = folder / f"{kind}-torch-fp32.safetensors"
+    normal = training_images(kind, data)
+    if not first.exists():
+        say(f"{first.name}: fitting")
+        fitted(kind, normal).save(first)
+    exported = folder / f"{kind}-onnxruntime-fp32.onnx"
+    if not exported.exists():
+        export(Detector.load(first), exported)
+    found = [first, exported]
+    for engine, precision in (("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16")):
+        source = first if engine == "torch" else exported
+        path = folder / f"{kind}-{engine}-{precision}{source.suffix}"
+        runtime = RuntimeSettings.model_validate({"engine": engine, "precision": precision})
+        try:
+            if not path.exists():
+                Detector.load(source).calibrate(held_out(kind, normal), runtime=runtime).save(path)
+            found.append(path)
+        except MissingExtraError as error:
+            say(f"left out: {error}")
+    return found
+
+
+def training_images(kind: str, data: Path) -> ImageSet:
+    """The normal training images."""
+    if kind == "airplane":
+        return open_dataset("cifar10", normal="airplane", data_dir=data).train
+    return open_dataset(str(data / "magnetic-tile")).train
+
+
+def held_out(kind: str, normal: ImageSet) -> ImageSet:
+    """A fifth of them, which nothing is trained on."""
+    return normal.subset([place for place in range(len(normal)) if place % 5 == 0])
+
+
+def fitted(kind: str, normal: ImageSet) -> Detector:
+    """The autoencoder, calibrated on what was held out; how well it learns is no matter here."""
+    recipe = recipes.find("cifar10-airplane")
+    training = recipe.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
+    detector = Detector(recipe.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
+    detector.fit(normal.subset([place for place in range(len(normal)) if place % 5]), hold_out=False)
+    return detector.calibrate(held_out(kind, normal))
+
+
+def one(path: Path, data: Path) -> dict[str, Any]:
+    """Score and map of all CIFAR-10 test images in this process, in memory; the median of a few passes."""
+    detector, test = Detector.load(path), open_dataset("cifar10", normal="airplane", data_dir=data).test
+    pixels, took = test.load(detector.spec), []
+    for _ in range(PASSES + 1):
+        started = time.perf_counter()
+        for outputs in detector.run(pixels):
+            assert outputs.anomaly_map is not None
+        took.append(time.perf_counter() - started)
+    return {"images_per_second": len(pixels) / statistics.median(took[1:])}
+
+
+def asked(words: Sequence[str | Path], threads: int) -> dict[str, Any]:
+    """What a command says in JSON, with the seconds of its whole process.
+
+    Raises:
+        OddlensError: it failed; its own words are on stderr.
+    """
+    started = time.perf_counter()
+    environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True, env=environ)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr, end="", flush=True)
+        raise OddlensError(f"{Path(words[1]).name} ended with exit code {done.returncode}; see above")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result | {"wall": time.perf_counter() - started}
+
+
+def in_memory(paths: Sequence[Path], options: argparse.Namespace) -> str:
+    """The table of images a second in memory."""
+    plain = [
+        environment(options.venvs, "torch"), PEERS / "plain_pytorch_cifar.py", "--epochs", "0",
+        "--data", options.data, "--threads", str(options.threads),
+    ]  # fmt: skip
+    theirs: list[float] = []
+    ours: dict[Path, list[float]] = {path: [] for path in paths}
+    for number in range(options.repeats):
+        say(f"round {number + 1} of {options.repeats}")
+        theirs.append(asked(plain, options.threads)["images_per_second"])
+        for path in paths:
+            worker = [sys.executable, __file__, "--one", path.resolve(), "--data", options.data]
+            ours[path].append(asked(worker, options.threads)["images_per_second"])
+    rows = [["plain PyTorch, batch 64", f"{statistics.median(theirs):,.0f}", "1"]]
+    for path in paths:
+        ratios = [one / other for one, other in zip(ours[path], theirs, strict=True)]
+        rows.append([Detector.load(path).backend.name, f"{statistics.median(ours[path]):,.0f}", spread(ratios)])
+    return markdown(["score and map, in memory", "images/s", "times plain PyTorch: median (min to max)"], rows)
+
+
+def from_disk(paths: Sequence[Path], options: argparse.Namespace) -> str:
+    """The table of images a second from files to verdicts, and of whole commands."""
+    folder = options.data / "magnetic-tile/test"
+    inferring = [
+        environment(options.venvs, "anomalib"), PEERS / "anomalib_peer.py", "infer", folder, "--out", options.model,
+        "--threads", str(options.threads), "--passes",
+    ]  # fmt: skip
+    theirs, whole = [], []
+    ours: dict[Path, list[dict[str, Any]]] = {path: [] for path in paths}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in range(options.repeats):
+            say(f"round {number + 1} of {options.repeats}")
+            theirs.append(asked([*inferring, "2"], options.threads))
+            whole.append(asked([*inferring, "1"], options.threads)["wall"])
+            for path in paths:
+                scored = [sys.executable, "-m", "oddlens", "score", path.resolve(), folder, "--json"]
+                scored += ["-o", Path(scratch) / "verdicts.csv", "--threads", str(options.threads)]
+                ours[path].append(asked(scored, options.threads))
+    rates = [each["images_per_second"] for each in theirs]
+    name = f"anomalib's inferencer, {theirs[0]['precision']}, AUROC {theirs[0]['auroc']:.3f}"
+    rows = [[name, f"{theirs[0]['operations_per_image'] / 1e9:.2f}",
+             f"{statistics.median(rates):.1f}", "1", f"{statistics.median(whole):.1f}", "1"]]  # fmt: skip
+    for path in paths:
+        speeds = [each["n"] / each["seconds"]["score"] for each in ours[path]]
+        walls = [each["wall"] for each in ours[path]]
+        detector = Detector.load(path)
+        rows.append([
+            f"oddlens score, {detector.backend.name}", f"{gflop(detector):.2f}", f"{statistics.median(speeds):.1f}",
+            spread([one / other for one, other in zip(speeds, rates, strict=True)]),
+            f"{statistics.median(walls):.1f}",
+            spread([other / one for one, other in zip(walls, whole, strict=True)]),
+        ])  # fmt: skip
+    columns = ["files to verdicts", "GFLOP an image", "images/s", "times", "whole command, s", "times"]
+    return markdown(columns, rows)
+
+
+def gflop(detector: Detector) -> float:
+    """Operations of scoring one image."""
+    settings = detector.manifest.model
+    assert isinstance(settings, AutoencoderSettings)
+    return total(scoring(layers(settings, detector.spec))) / 1e9
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Ratios pair by pair."""
+    return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def main(words: list[str]) -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--show", choices=("memory", "files"), default="memory")
+    parser.add_argument("--detectors", nargs="+", type=Path, help="detector files; without, one is made a runtime")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs/benchmarks/scoring", help="where they are made")
+    parser.add_argument("--model", type=Path, default=MODEL, help="what anomalib exported")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--threads", type=int, default=2)
+    data = os.environ.get("ODDLENS_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=data is None, help="folder of data sets")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
+    parser.add_argument("--one", type=Path, metavar="FILE", help="only this detector file, once, in JSON")
+    options = parser.parse_args(words)
+    options.data = Path(options.data).resolve()
+    if options.one:
+        print(json.dumps(one(options.one, options.data)))
+        return 0
+    load = os.getloadavg()[0]
+    try:
+        kind, table = ("airplane", in_memory) if options.show == "memory" else ("tile", from_disk)
+        paths = options.detectors or made(kind, options.folder, options.data)
+        print(table(paths, options))
+    except OddlensError as error:
+        say(f"error: {error}")
+        return 1
+    typed = f"python benchmarks/scoring_speed.py --show {options.show} --repeats {options.repeats} --data $DATA"
+    typed += f" --detectors {' '.join(path.name for path in paths)}" * bool(options.detectors)
+    print(f"\nTable: `{typed}`; {options.threads} threads;")
+    print(f"{machine()}, load {load:.1f} before; commit {commit()}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
