@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.products import Conv2d, ConvTranspose2d, UpConv2d, windows
+from oddlens.models.products import Conv2d, ConvTranspose2d, windows
 
 Plain = Callable[[Tensor, nn.Module], Tensor]
 
@@ -19,22 +19,17 @@ def convolution(batch: Tensor, layer: nn.Module) -> Tensor:
     return F.conv2d(batch, layer.weight, layer.bias, layer.stride, layer.padding)
 
 
-def up_sampled(batch: Tensor, layer: nn.Module) -> Tensor:
-    return convolution(F.interpolate(batch, scale_factor=2.0), layer)
-
-
 def transposed(batch: Tensor, layer: nn.Module) -> Tensor:
     assert isinstance(layer, nn.ConvTranspose2d)
     return F.conv_transpose2d(batch, layer.weight, layer.bias, stride=2, padding=1)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
-    "strided": (lambda: Conv2d(5, 7, 3, stride=2, padding=1), convolution),
+    "strided": (lambda: Conv2d(8, 7, 3, stride=2, padding=1), convolution),
     "of colours": (lambda: Conv2d(3, 7, 3, stride=2, padding=1), convolution),
-    "of grey": (lambda: Conv2d(1, 7, 3, padding=1), convolution),
-    "overlapping": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
-    "up-sampled": (lambda: UpConv2d(5, 7, 3, padding=1), up_sampled),
-    "transposed": (lambda: ConvTranspose2d(5, 7, 4, stride=2, padding=1), transposed),
+    "unstrided": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
+    "transposed": (lambda: ConvTranspose2d(5, 9, 4, stride=2, padding=1), transposed),
+    "transposed to colours": (lambda: ConvTranspose2d(5, 3, 4, stride=2, padding=1), transposed),
 }
 
 
@@ -42,7 +37,7 @@ def made(name: str) -> tuple[nn.Module, Plain, Tensor]:
     torch.manual_seed(0)
     layer, plain = CASES[name][0]().train(), CASES[name][1]
     weight = layer.get_parameter("weight")
-    channels = weight.shape[0] if name == "transposed" else weight.shape[1]
+    channels = weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else weight.shape[1]
     return layer, plain, torch.randn(3, channels, 9, 6, requires_grad=True)
 
 

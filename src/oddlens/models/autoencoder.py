@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.products import Conv2d, ConvTranspose2d, UpConv2d
+from oddlens.models.products import Conv2d, ConvTranspose2d
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -142,11 +142,11 @@ def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     widths = (spec.channels, *settings.widths)
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
-        down += [Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
-    down += [Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
+        down += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
     up: list[nn.Module] = []
     for before, after in pairwise(reversed(widths)):
-        up += [UpConv2d(before, after, 3, padding=1), nn.ReLU()]
+        up += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 
