@@ -53,6 +53,8 @@ def pool(
     `parts` is a CSV file that says in its column `group` which files of a folder are pictures of one part; without it
     every picture is one.
     """
+    if data is None or not (data / name / "train").is_dir():
+        parts = None  # files in folders alone are known by their names
     told = f"{name} {parts.read_text() if parts else ''}".encode()
     key = f"{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}"
     digest = hashlib.blake2b(told, digest_size=4).hexdigest()
@@ -79,7 +81,7 @@ def make(
     """Fit on half of the normal training images, and score the others; pictures of one part stay together."""
     folder = data is not None and (data / name / "train").is_dir()
     source = str(data / name) if data is not None and folder else name
-    known_parts = parts_of_files(parts) if parts is not None and folder else None
+    known_parts = None if parts is None else parts_of_files(parts)
     known = open_dataset(source, normal=normal, data_dir=data)
     spec = known.train.choose_spec(None)
     train = known.train.load(spec)

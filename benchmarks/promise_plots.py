@@ -53,7 +53,7 @@ def draw(spreads: Sequence[Spread]) -> Figure:
         axes.grid(axis="x", color=RULE, linewidth=0.5)
         sheet.text(MARGIN + LABEL + column * (PANEL + 0.25), 0.2, f"asked: {rate:.0%}", size=HEADING, weight="bold")
     for place, name in enumerate(names):
-        middle = 0.6 + height * (place + 0.7 - 0.2) / (len(names) + 0.4)
+        middle = 0.6 + height * (place + 0.7) / (len(names) + 0.4)
         sheet.text(MARGIN, middle, name, LABEL - 0.1, SMALL, va="center")
     note = (
         "dot and line: conformal, mean and 95% of calibrations   diamond: percentile of the training scores "

@@ -1,6 +1,6 @@
 """Whether decisions keep their word on real images: false alarms, false discoveries, drift.
 
-    python benchmarks/promises.py --show alarms --set mnist cifar10:automobile cifar10:airplane cifar10:cat --data DIR
+    python benchmarks/promises.py --show alarms --set mnist cifar10:automobile --data DIR
     python benchmarks/promises.py --show alarms --set magnetic-tile --parts magnetic-tile-split.csv --data DIR
     python benchmarks/promises.py --show discoveries --set mnist --data DIR
     python benchmarks/promises.py --show drift --set mnist cifar10:automobile --data DIR
