@@ -23,7 +23,8 @@ class Conv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, O, h, w)."""
         if self.stride[0] == 1 or self.in_channels < FEW or not learns_in_bf16(self, batch):
             return super().forward(batch)
-        return Down.apply(*in_bf16(batch, self.weight, self.bias), self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
+        numbers = in_bf16(batch, self.weight, self.bias)
+        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]), False)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -33,7 +34,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         """(N, C, H, W) -> (N, O, h, w)."""
         if self.stride[0] == 1 or self.out_channels < FEW or not learns_in_bf16(self, batch):
             return super().forward(batch, output_size)
-        return Up.apply(*in_bf16(batch, self.weight, self.bias), self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
+        numbers = in_bf16(batch, self.weight, self.bias)
+        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]), True)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def learns_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
@@ -53,61 +55,39 @@ def in_bf16(batch: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
     return pixels, weights, bias.to(torch.bfloat16)
 
 
-class Down(torch.autograd.Function):
-    """A convolution with a square kernel."""
+class Strided(torch.autograd.Function):
+    """A convolution with a square kernel, or (`transposed`) its reverse."""
 
     @staticmethod
-    def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(
+        ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, transposed: bool
+    ) -> Tensor:
         """(N, C, H, W) -> (N, O, h, w)."""
         ctx.save_for_backward(batch, weight)
-        ctx.stride, ctx.padding = stride, padding
+        ctx.stride, ctx.padding, ctx.transposed = stride, padding, transposed
+        convolve = F.conv_transpose2d if transposed else F.conv2d
         with torch.autocast("cpu", enabled=False):
-            return F.conv2d(batch, weight, bias, stride, padding)
+            return convolve(batch, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the batch, where it needs one, of weight and bias."""
-        batch, weight = ctx.saved_tensors
+        (batch, weight), to_batch = ctx.saved_tensors, None
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
-        to_batch = None
         if ctx.needs_input_grad[0]:
             to_batch = torch.ops.aten.convolution_backward(
-                gradient, batch, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
+                gradient, batch, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], ctx.transposed, [0, 0], 1,
                 (True, False, False),
             )[0]  # fmt: skip
-        product = flat(gradient).T @ windows(batch, weight.shape[2], ctx.stride, ctx.padding)  # (O, k k C)
-        return to_batch, as_weight(product, weight), gradient.sum(dim=(0, 2, 3)), None, None
-
-
-class Up(torch.autograd.Function):
-    """A transposed convolution with a square kernel."""
-
-    @staticmethod
-    def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
-        """(N, C, H, W) -> (N, O, h, w)."""
-        ctx.save_for_backward(batch, weight)
-        ctx.stride, ctx.padding = stride, padding
-        with torch.autocast("cpu", enabled=False):
-            return F.conv_transpose2d(batch, weight, bias, stride, padding)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the batch, of weight and bias."""
-        batch, weight = ctx.saved_tensors
-        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
-        to_batch = F.conv2d(gradient, weight, None, ctx.stride, ctx.padding) if ctx.needs_input_grad[0] else None
-        product = flat(batch).T @ windows(gradient, weight.shape[2], ctx.stride, ctx.padding)  # (C, k k O)
-        return to_batch, as_weight(product, weight), gradient.sum(dim=(0, 2, 3)), None, None
+        small, large = (batch, gradient) if ctx.transposed else (gradient, batch)
+        product = flat(small).T @ windows(large, weight.shape[2], ctx.stride, ctx.padding)  # (R, k k S)
+        to_weight = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+        return to_batch, to_weight, gradient.sum(dim=(0, 2, 3)), None, None, None
 
 
 def flat(batch: Tensor) -> Tensor:
     """(N, C, H, W), channels last -> (N H W, C), the same memory."""
     return batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
-
-
-def as_weight(product: Tensor, weight: Tensor) -> Tensor:
-    """(R, k k S) -> (R, S, k, k), as the weight is."""
-    return product.view(len(weight), *weight.shape[2:], weight.shape[1]).permute(0, 3, 1, 2)
 
 
 def windows(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
