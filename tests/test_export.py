@@ -192,6 +192,17 @@ def training_elsewhere(model: onnx.ModelProto) -> None:
     model.training_info.add().algorithm.initializer.append(elsewhere("c"))
 
 
+def load_without_runtime(
+    exported: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    """Load the changed file where no runtime can be opened."""
+    monkeypatch.setattr(artifact, "open_graph", None)
+    model = onnx.load(exported)
+    change(model)
+    (folder / "part.onnx").write_bytes(model.SerializeToString())
+    Detector.load(folder / "part.onnx")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -202,12 +213,8 @@ def training_elsewhere(model: onnx.ModelProto) -> None:
 def test_external_data_is_refused_before_any_runtime_sees_the_graph(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
 ) -> None:
-    monkeypatch.setattr(artifact, "open_graph", None)
-    model = onnx.load(exported)
-    change(model)
-    (tmp_path / "part.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match="keeps tensors in other files"):
-        Detector.load(tmp_path / "part.onnx")
+        load_without_runtime(exported, tmp_path, monkeypatch, change)
 
 
 def foreign_node(model: onnx.ModelProto) -> None:
@@ -231,12 +238,8 @@ def foreign_branch(model: onnx.ModelProto) -> None:
 def test_a_foreign_operator_domain_is_refused(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
 ) -> None:
-    monkeypatch.setattr(artifact, "open_graph", None)
-    model = onnx.load(exported)
-    change(model)
-    (tmp_path / "part.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match=r"operators of the domain 'com\.example'"):
-        Detector.load(tmp_path / "part.onnx")
+        load_without_runtime(exported, tmp_path, monkeypatch, change)
 
 
 @pytest.mark.parametrize(
