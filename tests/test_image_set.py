@@ -15,6 +15,7 @@ from dataset_files import (
 
 from oddlens.config import InputSpec
 from oddlens.datasets import ImageSet, concatenate
+from oddlens.datasets.image_set import in_order
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 from oddlens.images import ImageInfo
 
@@ -96,6 +97,52 @@ def test_the_first_unreadable_image_ends_the_batches(tmp_path: Path) -> None:
     assert raised.value.name == str(files[3])
 
 
+def decoders() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")}
+
+
+def ended(threads: set[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(10)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_no_decoder_is_left_behind_by_an_error_that_somebody_keeps(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"{i}.png", i) for i in range(40)]
+    files[3].write_text("not an image")
+    before = decoders()
+    batches = ImageSet.from_files(files).batches(GREY8, 2)
+    next(batches)
+    started = decoders() - before
+    with pytest.raises(ImageError) as kept:
+        next(batches)
+    assert started
+    assert ended(started)
+    assert kept.value.name == str(files[3])
+
+
+def test_what_is_forgotten_may_be_ended_by_one_of_its_own_threads() -> None:
+    """Garbage is collected by whichever thread comes to it, and no thread can wait for its own end."""
+    suspended, outcome = threading.Event(), list[object]()
+
+    def work(i: int) -> int:
+        if i == 1:
+            suspended.wait(10)
+            try:
+                outcome.append(results.close())
+            except RuntimeError as error:
+                outcome.append(error)
+        return i
+
+    before = decoders()
+    results = in_order(work, range(9), 2)
+    assert next(results) == 0
+    started = decoders() - before
+    suspended.set()
+    assert ended(started)
+    assert outcome == [None]
+
+
 def test_batches_begin_anywhere_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
     files = [picture(tmp_path / f"{i:02}.png", 10 + i) for i in range(40)]
     for i in (3, 17, 24, 25, 26, 27, 28, 29, 30, 31):
@@ -120,12 +167,13 @@ def test_an_image_of_another_depth_is_never_left_out(tmp_path: Path) -> None:
 
 
 def test_giving_up_in_the_middle_leaves_no_thread_behind(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = decoders()
     batches = ImageSet.from_files([picture(tmp_path / f"{i}.png", i) for i in range(20)]).batches(GREY8, 2)
     next(batches)
-    assert threading.active_count() > before
+    started = decoders() - before
+    assert started
     batches.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert ended(started)
 
 
 def test_readable_keeps_what_can_be_decoded_and_tells_of_the_rest(tmp_path: Path) -> None:

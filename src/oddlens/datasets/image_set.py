@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -156,7 +157,7 @@ class ImageSet:
         if not infos:
             raise DataError("there are no images to choose an input size from; give at least one")
         deep = [i for i, info in enumerate(infos) if info.bits == 16]
-        peak = max(_in_order(lambda i: int(self.image(i).max()), deep, 2 * DECODERS), default=0)
+        peak = max(in_order(lambda i: int(self.image(i).max()), deep, 2 * DECODERS), default=0)
         return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
 
     def batches(
@@ -177,17 +178,18 @@ class ImageSet:
             return
         size = max(1, min(TASK, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
-        fitted = chain.from_iterable(_in_order(lambda task: self._fitted(task, spec), tasks, 2 * batch_size // size))
-        for first in starts:
-            good: list[Pixels] = []
-            for i, image in zip(range(first, min(first + batch_size, len(self))), fitted, strict=False):
-                if not isinstance(image, ImageError):
-                    good.append(image)
-                elif problems is not None and isinstance(image, UnreadableImageError):
-                    problems[i] = image
-                else:
-                    raise image
-            yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
+        with closing(in_order(lambda task: self._fitted(task, spec), tasks, 2 * batch_size // size)) as done:
+            fitted = chain.from_iterable(done)
+            for first in starts:
+                good: list[Pixels] = []
+                for i, image in zip(range(first, min(first + batch_size, len(self))), fitted, strict=False):
+                    if not isinstance(image, ImageError):
+                        good.append(image)
+                    elif problems is not None and isinstance(image, UnreadableImageError):
+                        problems[i] = image
+                    else:
+                        raise image
+                yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
 
     def _fitted(self, places: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
         """Some images as `spec` wants them; of those that cannot be had, the errors."""
@@ -222,7 +224,7 @@ class ImageSet:
                 return error
             return None
 
-        problems = list(_in_order(problem, range(len(self)), 2 * DECODERS))
+        problems = list(in_order(problem, range(len(self)), 2 * DECODERS))
         return self.subset(np.array([error is None for error in problems])), [e for e in problems if e is not None]
 
 
@@ -277,7 +279,7 @@ def require_class(normal: str, classes: Iterable[str], where: str) -> None:
         raise DataError(f"{where}: has no class '{normal}'; {hint}the classes are: {', '.join(known) or '(none)'}")
 
 
-def _in_order(work: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
+def in_order(work: Callable[[S], T], items: Iterable[S], ahead: int) -> Generator[T]:
     """`work` of each item in order, done by a few threads that are at most `ahead` items in front."""
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(DECODERS)
@@ -289,7 +291,7 @@ def _in_order(work: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterato
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # its own thread may collect it as garbage
 
 
 def _each(value: str | Sequence[str], count: int) -> tuple[str, ...]:
