@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from oddlens.optim import Muon, orthogonalised
+from oddlens.optim import Adam, Muon, orthogonalised
+
+
+def learn(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:
+    batch = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for _ in range(5):
+        torch.autograd.backward(layer(batch).square().mean())
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
@@ -31,14 +42,38 @@ def test_convolutions_keep_their_norm_whatever_the_gradient() -> None:
 def test_other_parameters_are_stepped_as_adam_does() -> None:
     ours, theirs = (nn.Linear(4, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    optimizers = (Muon(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01))
-    batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
-    for _ in range(5):
-        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
-            torch.autograd.backward(layer(batch).square().mean())
-            optimizer.step()
-            optimizer.zero_grad()
+    mine, other = Muon(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    learn(ours, mine)
+    learn(theirs, other)
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_adam_is_pytorchs_own() -> None:
+    ours, theirs = (nn.Conv2d(1, 3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine = Adam(ours.parameters(), lr=0.02, weight_decay=0.1)
+    mine.factor = 0.5
+    learn(ours, mine)
+    learn(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, fused=True))
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_what_has_no_gradient_stays() -> None:
+    layer = nn.Linear(4, 3)
+    before, optimizer = layer.bias.clone(), Adam(layer.parameters(), lr=0.1)
+    torch.autograd.backward((layer.weight * 2).sum())
+    optimizer.step()
+    assert torch.equal(layer.bias, before)
+    assert float(optimizer.states[1]["step"]) == 0
+
+
+def test_training_does_not_bring_the_compiler_along() -> None:
+    program = (
+        "import sys, numpy as np; from oddlens import Detector\n"
+        "Detector('autoencoder').fit(np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8))\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_it_learns() -> None:

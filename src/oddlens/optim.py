@@ -1,9 +1,11 @@
-"""Muon: momentum whose step is made orthogonal, for convolutions; Adam for everything else."""
+"""Steps from gradients: Adam; and Muon, whose step is made orthogonal, for convolutions.
+
+PyTorch's own optimisers bring its compiler along as soon as one is made, which takes two seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,46 +16,71 @@ CONVOLUTION_RATE = 80.0  # times the learning rate that Adam gets
 BETAS, TINY = (0.9, 0.999), 1e-8
 
 
-class Muon(torch.optim.Optimizer):
+class Adam:
+    """Adam (Kingma and Ba, ICLR 2015) with decoupled weight decay, one fused step for all parameters.
+
+    `factor` multiplies the learning rate; a schedule sets it. `states` are each parameter's tensors by their names,
+    in the order of the parameters.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        self.lr, self.weight_decay, self.factor = lr, weight_decay, 1.0
+        self.states = [self.new_state(parameter) for parameter in self.parameters]
+
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What is remembered of a parameter before the first step."""
+        count = torch.zeros((), device=parameter.device)
+        return {"step": count, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step from the gradients."""
+        self.adam(range(len(self.parameters)))
+
+    def adam(self, places: Sequence[int]) -> None:
+        """Adam's step for some of the parameters."""
+        learned = [i for i in places if self.parameters[i].grad is not None]
+        if not learned:
+            return
+        gradients = [gradient for i in learned if (gradient := self.parameters[i].grad) is not None]
+        counts, means, squares = ([self.states[i][name] for i in learned] for name in ("step", "exp_avg", "exp_avg_sq"))
+        torch._foreach_add_(counts, 1)
+        torch._fused_adamw_(
+            [self.parameters[i] for i in learned], gradients, means, squares, [], counts, lr=self.lr * self.factor,
+            beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=TINY, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
+class Muon(Adam):
     """Orthogonalised momentum (Jordan, 2024) on convolutions' weights, Adam on all other parameters.
 
     Convolutions are kept at a fixed norm: normalisation follows them, so only their direction matters, and the
     learning rate then is the angle of a step.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        known = list(parameters)
-        convolutions = [parameter for parameter in known if parameter.ndim == 4]
-        others = [parameter for parameter in known if parameter.ndim != 4]
-        groups = [{"params": convolutions, "lr": lr * CONVOLUTION_RATE}, {"params": others, "lr": lr}]
-        super().__init__([group for group in groups if group["params"]], {})
+    def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What is remembered of a parameter before the first step."""
+        return {"momentum": torch.zeros_like(parameter)} if parameter.ndim == 4 else super().new_state(parameter)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures here
+    def step(self) -> None:
         """Take one step from the gradients."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = self._orthogonal if parameter.ndim == 4 else self._adam
-                    update(parameter, parameter.grad, self.state[parameter], group["lr"])
+        for parameter, state in zip(self.parameters, self.states, strict=True):
+            if parameter.ndim == 4 and parameter.grad is not None:
+                self._orthogonal(parameter, parameter.grad, state["momentum"])
+        self.adam([i for i, parameter in enumerate(self.parameters) if parameter.ndim != 4])
 
-    def _orthogonal(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], rate: float) -> None:
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].mul_(MOMENTUM).add_(gradient)
-        ahead = gradient.add(state["momentum"], alpha=MOMENTUM)
+    def _orthogonal(self, weight: Tensor, gradient: Tensor, momentum: Tensor) -> None:
+        momentum.mul_(MOMENTUM).add_(gradient)
+        ahead = gradient.add(momentum, alpha=MOMENTUM)
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
-        weight.add_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=-rate)
-
-    def _adam(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], rate: float) -> None:
-        if not state:
-            state |= {"step": torch.zeros(()), "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - BETAS[0])
-        state["square"].lerp_(gradient * gradient, 1 - BETAS[1])
-        count = float(state["step"])
-        mean, square = state["mean"] / (1 - BETAS[0] ** count), state["square"] / (1 - BETAS[1] ** count)
-        weight.addcdiv_(mean, square.sqrt().add_(TINY), value=-rate)
+        weight.add_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=-self.lr * CONVOLUTION_RATE * self.factor)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

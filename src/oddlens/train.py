@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +21,7 @@ from oddlens.files import write_bytes
 from oddlens.images import Pixels
 from oddlens.models import Learner, Model
 from oddlens.models.layers import fast_bf16
-from oddlens.optim import Muon
+from oddlens.optim import Adam, Muon
 
 CHECK_EVERY = 50  # steps between two looks at the loss
 WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
@@ -98,13 +97,8 @@ def descend(
 ) -> list[Row]:
     """Train by gradients, epoch after epoch."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "muon":
-        optimizer = Muon(learning, settings.learning_rate)
-    else:
-        decay = settings.weight_decay
-        optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=decay, fused=True)
-    full_rates = [group["lr"] for group in optimizer.param_groups]
+    made = Muon if settings.optimizer == "muon" else Adam
+    optimizer = made(learning, settings.learning_rate, settings.weight_decay)
     untrained = untrained_loss(model, images[:: -(-len(images) // SAMPLE)], settings.seed)  # spread over all of them
     run = run_digest(model, pixels, settings)
     history: list[Row] = []
@@ -114,7 +108,7 @@ def descend(
     while (share := next_share(history, settings, deadline)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
         span = (share_done(history, settings, deadline), share)
-        loss = train_epoch(model, images, optimizer, full_rates, settings, epoch, span, progress)
+        loss = train_epoch(model, images, optimizer, settings, epoch, span, progress)
         seconds = round(time.perf_counter() - started, 3)
         history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
         steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
@@ -164,8 +158,7 @@ def rate_factor(schedule: str, progress: float) -> float:
 def train_epoch(
     model: Learner,
     images: Tensor,
-    optimizer: torch.optim.Optimizer,
-    full_rates: Sequence[float],
+    optimizer: Adam,
     settings: TrainingSettings,
     epoch: int,
     span: tuple[float, float],
@@ -183,8 +176,7 @@ def train_epoch(
         batches = torch.split(order, settings.batch_size)
         for step, chosen in enumerate(batches, 1):
             done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
-            for group, rate in zip(optimizer.param_groups, full_rates, strict=True):
-                group["lr"] = rate * rate_factor(settings.schedule, done)
+            optimizer.factor = rate_factor(settings.schedule, done)
             batch = model.scale(images[chosen])
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
@@ -256,12 +248,10 @@ def forget(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save_checkpoint(
-    folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str, history: Sequence[Row]
-) -> None:
+def save_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, history: Sequence[Row]) -> None:
     """Write model and optimiser after an epoch, and drop all but the last two checkpoints."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
+    for number, state in enumerate(optimizer.states):
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
     content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"run": run, "history": json.dumps(list(history)), "digest": content_digest(content)}
@@ -278,7 +268,7 @@ def content_digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer, run: str, epochs: int) -> list[Row]:
+def load_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, epochs: int) -> list[Row]:
     """Restore the newest whole checkpoint; gives its history, empty where there is none.
 
     Raises:
@@ -306,19 +296,9 @@ def load_checkpoint(folder: Path, model: Model, optimizer: torch.optim.Optimizer
     return []
 
 
-def restore(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put a checkpoint's tensors back into model and optimiser.
-
-    The optimiser's moments get their parameter's memory layout back (a file knows only the plain one):
-    the fused step runs over raw memory and would otherwise pair the wrong numbers.
-    """
+def restore(model: Model, optimizer: Adam, tensors: dict[str, Tensor]) -> None:
+    """Put a checkpoint's tensors back into model and optimiser; what is there keeps its memory layout."""
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
-            parameter = parameters[int(number)]
-            value = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-            state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for number, state in enumerate(optimizer.states):
+        for name, tensor in state.items():
+            tensor.copy_(tensors[f"optimizer.{number}.{name}"])

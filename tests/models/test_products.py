@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.products import Conv2d, ConvTranspose2d, windows
+from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d, windows
 
 Plain = Callable[[Tensor, nn.Module], Tensor]
 
@@ -24,19 +24,30 @@ def transposed(batch: Tensor, layer: nn.Module) -> Tensor:
     return F.conv_transpose2d(batch, layer.weight, layer.bias, stride=2, padding=1)
 
 
+def upsampling(before: int, after: int) -> nn.Module:
+    return nn.Sequential(Upsample(), UpsampledConv2d(before, after))
+
+
+def upsampled(batch: Tensor, layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.Sequential)
+    return convolution(batch.repeat_interleave(2, 2).repeat_interleave(2, 3), layer[1])
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
     "strided": (lambda: Conv2d(8, 7, 3, stride=2, padding=1), convolution),
     "of colours": (lambda: Conv2d(3, 7, 3, stride=2, padding=1), convolution),
     "unstrided": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
-    "transposed": (lambda: ConvTranspose2d(5, 9, 4, stride=2, padding=1), transposed),
-    "transposed to colours": (lambda: ConvTranspose2d(5, 3, 4, stride=2, padding=1), transposed),
+    "transposed": (lambda: ConvTranspose2d(5, 9), transposed),
+    "transposed to colours": (lambda: ConvTranspose2d(5, 3), transposed),
+    "up-sampled": (lambda: upsampling(5, 9), upsampled),
+    "up-sampled to grey": (lambda: upsampling(6, 1), upsampled),
 }
 
 
 def made(name: str) -> tuple[nn.Module, Plain, Tensor]:
     torch.manual_seed(0)
     layer, plain = CASES[name][0]().train(), CASES[name][1]
-    weight = layer.get_parameter("weight")
+    weight, _ = layer.parameters()
     channels = weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else weight.shape[1]
     return layer, plain, torch.randn(3, channels, 9, 6, requires_grad=True)
 
@@ -50,7 +61,7 @@ def test_the_numbers_are_those_of_the_plain_form(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_in_bfloat16_are_those_of_the_plain_form(name: str) -> None:
     layer, plain, batch = made(name)
-    inputs = (batch, layer.get_parameter("weight"), layer.get_parameter("bias"))
+    inputs = (batch, *layer.parameters())
     right = plain(batch, layer)
     gradient = torch.randn_like(right)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -69,7 +80,7 @@ def test_a_batch_that_needs_no_gradient_gets_none() -> None:
     still = batch.detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(still).sum().backward()
-    weight = layer.get_parameter("weight")
+    weight, _ = layer.parameters()
     (expected,) = torch.autograd.grad(plain(still, layer).sum(), (weight,))
     assert weight.grad is not None
     assert float((expected - weight.grad).abs().max()) < 0.01 * float(expected.abs().max())

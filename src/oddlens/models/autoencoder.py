@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.products import Conv2d, ConvTranspose2d
+from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -146,7 +146,7 @@ def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
     up: list[nn.Module] = []
     for before, after in pairwise(reversed(widths)):
-        up += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+        up += [Upsample(), UpsampledConv2d(before, after), nn.ReLU()]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 
@@ -166,5 +166,5 @@ def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     down += [nn.Flatten(), nn.Linear(features, settings.latent_dim)]
     up: list[nn.Module] = [nn.Linear(settings.latent_dim, features), nn.Unflatten(1, bottom)]
     for before, after in pairwise(reversed(widths)):
-        up += [ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        up += [ConvTranspose2d(before, after), nn.ReLU()]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])

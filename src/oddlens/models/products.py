@@ -1,8 +1,9 @@
-"""Strided convolutions that learn faster in bfloat16 on a CPU: the gradients of their weights are matrix products.
+"""Convolutions that learn faster in bfloat16 on a CPU: as matrix products.
 
-oneDNN's bfloat16 gradients of the weights take several times as long as the convolution. Where a convolution strides,
-what each output place looks at is laid out cheaply, and then they are one product. Everywhere else, and in scoring,
-these layers are PyTorch's own.
+oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
+convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and serves the
+convolution and its gradients alike. That is for steps of training alone: everywhere else, these layers are PyTorch's
+own. Their weights are always the same ones.
 """
 
 from __future__ import annotations
@@ -13,29 +14,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 8  # channels below which oneDNN's own gradient is faster
+FEW = 8  # channels below which laying out costs more than it saves
+
+# What a 3x3 kernel behind 2x2 up-sampling becomes along one side: a transposed convolution's, of four places (3, 4).
+UPSAMPLED = torch.tensor([[float(place in (2 - pixel, 3 - pixel)) for pixel in range(4)] for place in range(3)])
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's convolution."""
+    """PyTorch's convolution, with a square kernel."""
 
     def forward(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, O, h, w)."""
         if self.stride[0] == 1 or self.in_channels < FEW or not learns_in_bf16(self, batch):
             return super().forward(batch)
         numbers = in_bf16(batch, self.weight, self.bias)
-        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]), False)  # type: ignore[no-any-return, no-untyped-call]
+        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Upsample(nn.Upsample):
+    """2x2 up-sampling to the nearest, before an `UpsampledConv2d`, which takes it over in a step of training."""
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 2 H, 2 W), or the same where it is taken over."""
+        return batch if learns_in_bf16(self, batch) else super().forward(batch)
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """A 3x3 convolution that keeps sides, behind an `Upsample`."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 3, padding=1)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(N, C, 2 H, 2 W), or (N, C, H, W) where up-sampling is taken over -> (N, O, 2 H, 2 W)."""
+        if not learns_in_bf16(self, batch):
+            return super().forward(batch)
+        weight = torch.einsum("ocij,ia,jb->coab", self.weight, UPSAMPLED, UPSAMPLED)
+        return Doubling.apply(*in_bf16(batch, weight, self.bias))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """PyTorch's transposed convolution."""
+    """A transposed 4x4 convolution that doubles sides."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 4, stride=2, padding=1)
 
     def forward(self, batch: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, O, h, w)."""
-        if self.stride[0] == 1 or self.out_channels < FEW or not learns_in_bf16(self, batch):
+        """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
+        if not learns_in_bf16(self, batch):
             return super().forward(batch, output_size)
-        numbers = in_bf16(batch, self.weight, self.bias)
-        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]), True)  # type: ignore[no-any-return, no-untyped-call]
+        return Doubling.apply(*in_bf16(batch, self.weight, self.bias))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def learns_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
@@ -56,38 +87,69 @@ def in_bf16(batch: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 
 class Strided(torch.autograd.Function):
-    """A convolution with a square kernel, or (`transposed`) its reverse."""
+    """A convolution with a square kernel."""
 
     @staticmethod
-    def forward(
-        ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, transposed: bool
-    ) -> Tensor:
-        """(N, C, H, W) -> (N, O, h, w)."""
-        ctx.save_for_backward(batch, weight)
-        ctx.stride, ctx.padding, ctx.transposed = stride, padding, transposed
-        convolve = F.conv_transpose2d if transposed else F.conv2d
-        with torch.autocast("cpu", enabled=False):
-            return convolve(batch, weight, bias, stride, padding)
+    def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+        """(N, C, H, W), (O, C, k, k), (O,) -> (N, O, h, w)."""
+        side = weight.shape[2]
+        seen = windows(batch, side, stride, padding)
+        ctx.save_for_backward(batch, weight, seen)
+        ctx.stride, ctx.padding = stride, padding
+        height, width = ((n + 2 * padding - side) // stride + 1 for n in batch.shape[2:])
+        return pictures(F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias), len(batch), height, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the batch, where it needs one, of weight and bias."""
-        (batch, weight), to_batch = ctx.saved_tensors, None
+        (batch, weight, seen), to_batch = ctx.saved_tensors, None
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[0]:
             to_batch = torch.ops.aten.convolution_backward(
-                gradient, batch, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], ctx.transposed, [0, 0], 1,
+                gradient, batch, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
                 (True, False, False),
             )[0]  # fmt: skip
-        small, large = (batch, gradient) if ctx.transposed else (gradient, batch)
-        product = flat(small).T @ windows(large, weight.shape[2], ctx.stride, ctx.padding)  # (R, k k S)
-        to_weight = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
-        return to_batch, to_weight, gradient.sum(dim=(0, 2, 3)), None, None, None
+        outputs, inputs, side, _ = weight.shape
+        to_weight = (flat(gradient).T @ seen).view(outputs, side, side, inputs).permute(0, 3, 1, 2)
+        return to_batch, to_weight, flat(gradient).sum(0), None, None
+
+
+class Doubling(torch.autograd.Function):
+    """A transposed convolution with a 4x4 kernel that doubles sides."""
+
+    @staticmethod
+    def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
+        ctx.save_for_backward(batch, weight)
+        inputs, outputs = weight.shape[:2]
+        if outputs < FEW:
+            return F.conv_transpose2d(batch, weight, bias, 2, 1)
+        # Places 2 i - 1 and 2 i come from pixels i - 1 and i alone: from one window of 2 x 2 pixels, four places.
+        kernels = weight.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4).permute(3, 5, 1, 2, 4, 0)
+        count, _, height, width = batch.shape
+        dealt = F.linear(windows(batch, 2, 1, 1), kernels.reshape(4 * outputs, 4 * inputs), bias.repeat(4))
+        dealt = dealt.view(count, height + 1, width + 1, 2, 2, outputs).transpose(2, 3)
+        return dealt.reshape(count, 2 * height + 2, 2 * width + 2, outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, weight and bias."""
+        batch, weight = ctx.saved_tensors
+        inputs, outputs = weight.shape[:2]
+        seen = windows(gradients[0], 4, 2, 1)
+        to_weight = (flat(batch).T @ seen).view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
+        to_batch = pictures(seen @ weight.permute(2, 3, 1, 0).reshape(-1, inputs), *batch.shape[:1], *batch.shape[2:])
+        return to_batch, to_weight, gradients[0].sum((0, 2, 3))
 
 
 def flat(batch: Tensor) -> Tensor:
-    """(N, C, H, W), channels last -> (N H W, C), the same memory."""
+    """(N, C, H, W) -> (N H W, C); channels last, the same memory."""
     return batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
+
+
+def pictures(rows: Tensor, count: int, height: int, width: int) -> Tensor:
+    """(N H W, C) -> (N, C, H, W), channels last: the same memory."""
+    return rows.view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
 def windows(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
@@ -95,7 +157,11 @@ def windows(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
     around = F.pad(batch.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     count, height, width, channels = around.shape
     down, across = ((n - side) // stride + 1 for n in (height, width))
-    row = width * channels
-    return around.as_strided(
-        (count, down, across, side, side * channels), (height * row, stride * row, stride * channels, row, 1)
-    ).reshape(count * down * across, side * side * channels)
+    size = count * down * across, side * side * channels
+    step, row, run = stride * channels, width * channels, side * channels
+    many = 8 // batch.element_size()
+    if not any(n % many for n in (step, row, run)):  # fewer and larger pieces are copied faster
+        around = around.view(count, height, row).view(torch.int64)
+        step, row, run = step // many, row // many, run // many
+    laid_out = around.as_strided((count, down, across, side, run), (height * row, stride * row, step, row, 1))
+    return laid_out.reshape(count * down * across, -1).view(batch.dtype).view(size)
