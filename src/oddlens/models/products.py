@@ -1,8 +1,8 @@
 """Convolutions that learn faster in bfloat16 on a CPU: as matrix products.
 
 oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
-convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and serves the
-convolution and its gradients alike. That is for steps of training alone: everywhere else, these layers are PyTorch's
+convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
+one product each. That is for steps of training alone: everywhere else, these layers are PyTorch's
 own. Their weights are always the same ones.
 """
 
@@ -92,17 +92,14 @@ class Strided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         """(N, C, H, W), (O, C, k, k), (O,) -> (N, O, h, w)."""
-        side = weight.shape[2]
-        seen = windows(batch, side, stride, padding)
-        ctx.save_for_backward(batch, weight, seen)
+        ctx.save_for_backward(batch, weight)
         ctx.stride, ctx.padding = stride, padding
-        height, width = ((n + 2 * padding - side) // stride + 1 for n in batch.shape[2:])
-        return pictures(F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias), len(batch), height, width)
+        return F.conv2d(batch, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the batch, where it needs one, of weight and bias."""
-        (batch, weight, seen), to_batch = ctx.saved_tensors, None
+        (batch, weight), to_batch = ctx.saved_tensors, None
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[0]:
             to_batch = torch.ops.aten.convolution_backward(
@@ -110,8 +107,14 @@ class Strided(torch.autograd.Function):
                 (True, False, False),
             )[0]  # fmt: skip
         outputs, inputs, side, _ = weight.shape
-        to_weight = (flat(gradient).T @ seen).view(outputs, side, side, inputs).permute(0, 3, 1, 2)
-        return to_batch, to_weight, flat(gradient).sum(0), None, None
+        product = flat(gradient).T @ windows(batch, side, ctx.stride, ctx.padding)  # (O, k k C)
+        return (
+            to_batch,
+            product.view(outputs, side, side, inputs).permute(0, 3, 1, 2),
+            flat(gradient).sum(0),
+            None,
+            None,
+        )
 
 
 class Doubling(torch.autograd.Function):
@@ -121,35 +124,23 @@ class Doubling(torch.autograd.Function):
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
         ctx.save_for_backward(batch, weight)
-        inputs, outputs = weight.shape[:2]
-        if outputs < FEW:
-            return F.conv_transpose2d(batch, weight, bias, 2, 1)
-        # Places 2 i - 1 and 2 i come from pixels i - 1 and i alone: from one window of 2 x 2 pixels, four places.
-        kernels = weight.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4).permute(3, 5, 1, 2, 4, 0)
-        count, _, height, width = batch.shape
-        dealt = F.linear(windows(batch, 2, 1, 1), kernels.reshape(4 * outputs, 4 * inputs), bias.repeat(4))
-        dealt = dealt.view(count, height + 1, width + 1, 2, 2, outputs).transpose(2, 3)
-        return dealt.reshape(count, 2 * height + 2, 2 * width + 2, outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+        return F.conv_transpose2d(batch, weight, bias, 2, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of batch, weight and bias."""
         batch, weight = ctx.saved_tensors
         inputs, outputs = weight.shape[:2]
-        seen = windows(gradients[0], 4, 2, 1)
+        seen = windows(gradients[0], 4, 2, 1)  # (N H W, 16 O)
         to_weight = (flat(batch).T @ seen).view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
-        to_batch = pictures(seen @ weight.permute(2, 3, 1, 0).reshape(-1, inputs), *batch.shape[:1], *batch.shape[2:])
-        return to_batch, to_weight, gradients[0].sum((0, 2, 3))
+        to_batch = seen @ weight.permute(2, 3, 1, 0).reshape(-1, inputs)
+        count, _, height, width = batch.shape
+        return to_batch.view(count, height, width, inputs).permute(0, 3, 1, 2), to_weight, gradients[0].sum((0, 2, 3))
 
 
 def flat(batch: Tensor) -> Tensor:
     """(N, C, H, W) -> (N H W, C); channels last, the same memory."""
     return batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
-
-
-def pictures(rows: Tensor, count: int, height: int, width: int) -> Tensor:
-    """(N H W, C) -> (N, C, H, W), channels last: the same memory."""
-    return rows.view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
 def windows(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
