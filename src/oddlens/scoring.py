@@ -13,7 +13,7 @@ from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError
 from oddlens.images import Pixels
 
-MAX_BATCH = 128
+MAX_BATCH = 256
 BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
 
 

@@ -142,11 +142,11 @@ def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     widths = (spec.channels, *settings.widths)
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
-        down += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
-    down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU()]
+        down += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+    down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU(inplace=True)]
     up: list[nn.Module] = []
     for before, after in pairwise(reversed(widths)):
-        up += [Upsample(), UpsampledConv2d(before, after), nn.ReLU()]
+        up += [Upsample(), UpsampledConv2d(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 
@@ -162,9 +162,9 @@ def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     features = bottom[0] * bottom[1] * bottom[2]
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
-        down += [Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        down += [Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
     down += [nn.Flatten(), nn.Linear(features, settings.latent_dim)]
     up: list[nn.Module] = [nn.Linear(settings.latent_dim, features), nn.Unflatten(1, bottom)]
     for before, after in pairwise(reversed(widths)):
-        up += [ConvTranspose2d(before, after), nn.ReLU()]
+        up += [ConvTranspose2d(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])

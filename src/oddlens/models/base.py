@@ -66,7 +66,7 @@ class Model(nn.Module, ABC):
 
     def scale(self, pixels: Tensor) -> Tensor:
         """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
-        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (1.0 / self.spec.value_max) * self.roi
+        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (self.roi * (1.0 / self.spec.value_max))
 
     def batches(self, images: Tensor, most: int = 64) -> Iterator[Tensor]:
         """Pixels (N, H, W, C), a few at a time, as batches of floats: what the closed-form steps go through."""
