@@ -22,6 +22,7 @@ from oddlens.datasets import open_dataset
 from oddlens.detector import Detector
 from oddlens.errors import SettingsError
 from oddlens.images import Pixels
+from oddlens.scoring import MAX_BATCH
 
 RECIPE = """
 name = "small"
@@ -310,14 +311,14 @@ def test_a_bad_image_late_in_a_folder_leaves_no_verdicts_but_what_is_scored(
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    for i in range(130):
-        picture(parts / f"train/good/{i:03}.png").save(folder / f"{i:03}.png")
+    for i in range(MAX_BATCH + 2):
+        picture(parts / f"train/good/{i % 130:03}.png").save(folder / f"{i:03}.png")
     (folder / "zzz.png").write_bytes(b"broken")
     message = refused("score", part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
     assert "zzz.png" in message
     assert "go on with --resume" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "maps", "v.csv.partial"]
-    assert len(list((tmp_path / "maps").iterdir())) == 128
+    assert len(list((tmp_path / "maps").iterdir())) == MAX_BATCH
 
 
 def test_reports_have_a_name_that_browsers_open(part: Path, parts: Path, tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 
 from oddlens import artifact, onnx_file
 from oddlens import export as exporting
 from oddlens.config import DecisionSettings, RuntimeSettings, TrainingSettings
+from oddlens.datasets import DataSet
 from oddlens.detector import Detector
 from oddlens.errors import ArtifactError, SettingsError
 from oddlens.images import Pixels
@@ -259,3 +262,25 @@ def test_a_sealed_file_whose_graph_no_runtime_can_load_is_refused(exported: Path
     artifact.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
     with pytest.raises(ArtifactError, match="ONNX Runtime cannot load it"):
         Detector.load(tmp_path / "part.onnx")
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+def test_streams_of_one_thread_give_the_same_scores(
+    fitted: Detector, exported: Path, digit_pixels: Pixels, tmp_path: Path, digits: DataSet, runtime: str
+) -> None:
+    detector = fitted if runtime == "torch" else Detector.load(exported)
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra openvino")
+        detector = detector.calibrate(digits.test, runtime=RuntimeSettings(engine="openvino"))
+    backend, parts = detector.backend, [digit_pixels[i : i + 40] for i in (0, 40, 80, 120)]
+    before = torch.get_num_threads()
+    assert backend.streams >= 1
+    with ThreadPoolExecutor(2) as pool:
+        streamed = list(pool.map(backend.alone, parts))
+    for found, part in zip(streamed, parts, strict=True):
+        whole = backend(part)
+        np.testing.assert_allclose(found.anomaly_score, whole.anomaly_score, rtol=1e-6)
+        assert found.anomaly_map is not None
+        assert whole.anomaly_map is not None
+        np.testing.assert_allclose(found.anomaly_map, whole.anomaly_map, atol=1e-6)
+    assert torch.get_num_threads() == before

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from oddlens import scoring
+from oddlens.backends.torch import TorchBackend
 from oddlens.cli import app
 from oddlens.config import DecisionSettings
 from oddlens.datasets import DataSet
@@ -24,6 +26,12 @@ from oddlens.errors import OddlensError
 
 COUNT, BATCH = 300, 128
 TORN = b'{"scores": [0.1, 0.'
+
+
+@pytest.fixture(autouse=True)
+def small_batches_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "MAX_BATCH", BATCH)
+    monkeypatch.setattr(TorchBackend, "streams", 2)
 
 
 def score(*arguments: object) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def killed_in_the_middle(part: Path, pictures: Path, output: Path) -> None:
     waiting = (
         "import sys, time\nfrom oddlens.journal import Journal\nreal = Journal.add\n"
         "def add(self, entry):\n    real(self, entry)\n    while self.entries == 2: time.sleep(1)\n"
-        "Journal.add = add\nfrom oddlens.cli import main\nmain()\n"
+        f"Journal.add = add\nfrom oddlens import cli, scoring\nscoring.MAX_BATCH = {BATCH}\ncli.main()\n"
     )
     process = subprocess.Popen([sys.executable, "-c", waiting, "score", str(part), str(pictures), "-o", str(output)])
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
+from oddlens import scoring
 from oddlens.backends import Outputs
 from oddlens.config import InputSpec
-from oddlens.errors import ArtifactError
+from oddlens.errors import ArtifactError, UnreadableImageError
 from oddlens.images import Pixels
 from oddlens.scoring import anomaly_scores, fingerprints, golden_pixels, in_batches, score_batches
 
@@ -17,6 +22,10 @@ class Brightness:
 
     name = "test"
     spec = InputSpec(height=4, width=4, channels=1)
+    streams = 1
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        return self(pixels)
 
     def __call__(self, pixels: Pixels) -> Outputs:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -28,6 +37,59 @@ def test_scores_come_in_the_order_of_the_images(rng: np.random.Generator) -> Non
     scores = anomaly_scores(Brightness(), in_batches(pixels, 3))
     np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2, 3)))
     assert anomaly_scores(Brightness(), []).shape == (0,)
+
+
+class SideBySide(Brightness):
+    """A backend of two streams that remembers who scored what, and where the first of two takes longer."""
+
+    streams = 2
+
+    def __init__(self) -> None:
+        self.together, self.apart = list[int](), list[int]()
+        self.meeting = threading.Barrier(2, timeout=10)
+
+    def __call__(self, pixels: Pixels) -> Outputs:
+        self.together.append(len(pixels))
+        return super().__call__(pixels)
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        self.apart.append(len(pixels))
+        if self.meeting.wait() == 0:
+            time.sleep(0.05)
+        return super().__call__(pixels)
+
+
+def test_full_batches_are_scored_side_by_side_and_come_in_order(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_BATCH", 3)
+    pixels, backend = rng.integers(0, 12, (20, 4, 4, 1), dtype=np.uint8), SideBySide()
+    scores = anomaly_scores(backend, in_batches(pixels, 3))
+    np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2, 3)))
+    assert (backend.apart, backend.together) == ([3] * 6, [2])
+
+
+def test_what_comes_before_an_unreadable_image_is_scored(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_BATCH", 3)
+    pixels = rng.integers(0, 12, (6, 4, 4, 1), dtype=np.uint8)
+
+    def batches() -> Iterator[Pixels]:
+        yield from in_batches(pixels, 3)
+        raise UnreadableImageError("seven.png", "is not an image")
+
+    outputs = score_batches(SideBySide(), batches())
+    assert [len(next(outputs).anomaly_score) for _ in range(2)] == [3, 3]
+    with pytest.raises(UnreadableImageError):
+        next(outputs)
+
+
+def test_an_error_in_a_stream_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "MAX_BATCH", 2)
+    thirteens = np.full((4, 4, 4, 1), 13, dtype=np.uint8)
+    with pytest.raises(ArtifactError, match="not finite"):
+        list(score_batches(SideBySide(), in_batches(thirteens, 2)))
 
 
 def test_a_score_that_is_not_a_number_stops_everything() -> None:

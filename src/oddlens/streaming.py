@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,7 @@ from oddlens.backends import Outputs
 from oddlens.datasets import ImageSet
 from oddlens.detector import Detector
 from oddlens.errors import UnreadableImageError
+from oddlens.images import Pixels
 from oddlens.journal import Journal, Run
 from oddlens.scoring import batch_size, score_batches
 
@@ -70,17 +72,24 @@ class Stream:
         if left_out and not self.skip_unreadable:
             raise min(left_out.items())[1]
         yield done, list(left_out.values())
-        problems = dict[int, UnreadableImageError]()
-        spec, map_places = self.detector.spec, self._map_places()
-        batches = self.images.batches(spec, batch_size(spec), done, problems if self.skip_unreadable else None)
-        for outputs in score_batches(self.detector.backend, batches):
+        missing = deque[dict[int, UnreadableImageError]]()  # batch by batch: scoring takes some ahead
+        map_places = self._map_places()
+        for outputs in score_batches(self.detector.backend, self._batches(done, missing)):
+            problems = missing.popleft()
             start, done = done, done + len(outputs.anomaly_score) + len(problems)
             if map_places is not None:
                 self._write_maps(outputs, [i for i in range(start, done) if i not in problems], map_places)
             reasons = {str(place): error.reason for place, error in problems.items()}
             journal.add({"scores": outputs.anomaly_score.tolist(), "left_out": reasons})
             yield done, list(problems.values())
+
+    def _batches(self, start: int, missing: deque[dict[int, UnreadableImageError]]) -> Iterator[Pixels]:
+        """The batches from an image on; `missing` is told what each of them lacks."""
+        problems, spec = dict[int, UnreadableImageError](), self.detector.spec
+        for pixels in self.images.batches(spec, batch_size(spec), start, problems if self.skip_unreadable else None):
+            missing.append(problems.copy())
             problems.clear()
+            yield pixels
 
     def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdicts.Row]]:
         """The rows of all images that the journal has scores of, some at a time.

@@ -15,6 +15,7 @@ from oddlens.errors import ArtifactError, MissingExtraError
 from oddlens.images import Pixels
 
 INPUT = "pixels"  # of an exported graph
+MAX_STREAMS = 8
 OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction")  # the score is always there
 
 Floats = npt.NDArray[np.float32]
@@ -39,8 +40,15 @@ class Backend(Protocol):
     def spec(self) -> InputSpec:
         """The pixels that it takes."""
 
+    @property
+    def streams(self) -> int:
+        """How many calls of `alone` at a time are faster than one call after the other; 1 where none are."""
+
     def __call__(self, pixels: Pixels) -> Outputs:
-        """Score pixels (N, H, W, C) of the spec's integer type."""
+        """Score pixels (N, H, W, C) of the spec's integer type, with all threads."""
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        """The same in the caller's thread alone, while others may do the same."""
 
 
 def open_graph(graph: bytes, spec: InputSpec, runtime: RuntimeSettings, source: Path) -> Backend:
@@ -87,6 +95,11 @@ def graph_results(values: Mapping[str, npt.NDArray[Any]]) -> Outputs:
 def first_line(error: Exception) -> str:
     """Of a runtime's error, as much as fits into one of ours."""
     return str(error).strip().partition("\n")[0][:200]
+
+
+def streams() -> int:
+    """How many batches are scored side by side on the CPU, in one thread each; not more than memory bears."""
+    return min(threads() or os.cpu_count() or 1, MAX_STREAMS)
 
 
 def threads() -> int:

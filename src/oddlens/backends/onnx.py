@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import onnxruntime as ort
 
-from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, threads
+from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
 from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError
 from oddlens.images import Pixels
@@ -20,11 +21,8 @@ class OnnxBackend:
     """
 
     def __init__(self, graph: bytes, spec: InputSpec, source: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads()
-        options.log_severity_level = 3
         try:
-            self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.session = session(graph, threads())
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{source}: ONNX Runtime cannot load it ({first_line(error)}); export the detector again"
@@ -32,7 +30,10 @@ class OnnxBackend:
         takes, gives = self.session.get_inputs(), self.session.get_outputs()
         self.outputs = graph_outputs([tensor.name for tensor in takes], [tensor.name for tensor in gives], source)
         self.source = source
-        self._spec = spec
+        self.streams = streams()
+        self._graph, self._spec = graph, spec
+        self._alone: ort.InferenceSession | None = None  # made for the first full batch
+        self._making = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -45,11 +46,29 @@ class OnnxBackend:
         return self._spec
 
     def __call__(self, pixels: Pixels) -> Outputs:
-        """Score pixels (N, H, W, C)."""
+        """Score pixels (N, H, W, C) with all threads."""
+        return self._run(self.session, pixels)
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        """Score pixels (N, H, W, C) in the caller's thread."""
+        with self._making:
+            if self._alone is None:
+                self._alone = session(self._graph, 1)
+        return self._run(self._alone, pixels)
+
+    def _run(self, runs: ort.InferenceSession, pixels: Pixels) -> Outputs:
         try:
-            found = self.session.run(self.outputs, {INPUT: pixels})
+            found = runs.run(self.outputs, {INPUT: pixels})
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
         return graph_results(dict(zip(self.outputs, found, strict=True)))
+
+
+def session(graph: bytes, count: int) -> ort.InferenceSession:
+    """A session of so many threads; 0 leaves it to ONNX Runtime."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = count
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
 
-from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, threads
+from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
 from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError, SettingsError
 from oddlens.images import Pixels
@@ -26,14 +27,12 @@ class OpenvinoBackend:
     """
 
     def __init__(self, graph: bytes, spec: InputSpec, precision: Literal["fp32", "bf16"], source: Path) -> None:
-        hints = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
-            "INFERENCE_NUM_THREADS": str(threads()),
-        }
+        self._hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": str(threads())}
         try:
             core = ov.Core()
-            self.compiled = core.compile_model(core.read_model(graph), "CPU", hints)
+            self._model = core.read_model(graph)
+            all_threads = {"PERFORMANCE_HINT": "LATENCY"}
+            self.compiled = core.compile_model(self._model, "CPU", self._hints | all_threads)
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{source}: OpenVINO cannot load it ({first_line(error)}); export the detector again"
@@ -49,7 +48,10 @@ class OpenvinoBackend:
         self.precision = precision
         self.source = source
         self._spec = spec
+        self.streams = streams()
         self._one_at_a_time = threading.Lock()  # a request holds one batch
+        self._alone: ov.CompiledModel | None = None  # made for the first full batch
+        self._requests = threading.local()  # a request for each thread
 
     @property
     def name(self) -> str:
@@ -62,10 +64,23 @@ class OpenvinoBackend:
         return self._spec
 
     def __call__(self, pixels: Pixels) -> Outputs:
-        """Score pixels (N, H, W, C)."""
+        """Score pixels (N, H, W, C) with all threads."""
+        with self._one_at_a_time:
+            return self._run(self.compiled, pixels)
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        """Score pixels (N, H, W, C) in a stream of one thread."""
+        with self._one_at_a_time:
+            if self._alone is None:
+                one_each = {"NUM_STREAMS": str(self.streams)}
+                self._alone = ov.Core().compile_model(self._model, "CPU", self._hints | one_each)
+        if not hasattr(self._requests, "mine"):
+            self._requests.mine = self._alone.create_infer_request()
+        return self._run(self._requests.mine.infer, pixels)
+
+    def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Outputs:
         try:
-            with self._one_at_a_time:
-                found = self.compiled({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
+            found = infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from oddlens import models
-from oddlens.backends import Outputs
+from oddlens.backends import MAX_STREAMS, Outputs
 from oddlens.config import InputSpec, ModelSettings
 from oddlens.errors import SettingsError
 from oddlens.images import Pixels
@@ -30,6 +30,7 @@ class TorchBackend:
         self.graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.device = device
         self.precision = precision
+        self._threads = torch.get_num_threads()
 
     @property
     def name(self) -> str:
@@ -42,8 +43,21 @@ class TorchBackend:
         """The pixels that it takes."""
         return self.model.spec
 
+    @property
+    def streams(self) -> int:
+        """How many batches are scored side by side: none where a GPU does the work."""
+        return min(self._threads, MAX_STREAMS) if self.device.type == "cpu" else 1
+
+    def alone(self, pixels: Pixels) -> Outputs:
+        """Score pixels (N, H, W, C) in the caller's thread."""
+        torch.set_num_threads(1)  # of the caller's thread, and of threads that begin now
+        try:
+            return self(pixels)
+        finally:
+            torch.set_num_threads(self._threads)
+
     def __call__(self, pixels: Pixels) -> Outputs:
-        """Score pixels (N, H, W, C)."""
+        """Score pixels (N, H, W, C) with all threads."""
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), exact, fast:
