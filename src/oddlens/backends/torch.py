@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,10 @@ class TorchBackend:
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C) with all threads."""
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        on_gpu = self.device.type == "cuda"  # these settings are the process's: not for calls side by side
+        exact = (
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
+        )
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), exact, fast:
             scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
