@@ -136,6 +136,11 @@ def qualities(made: list[Cell], which: str, *, ours: bool) -> str:
     return f"{statistics.fmean(found):.{digits}f}{spread}"
 
 
+def until_decided(result: dict[str, Any]) -> float:
+    """Seconds of fitting and, where a script decides by a threshold, of that: `seconds.fit` of ours has both."""
+    return float(result["seconds_fit"]) + float(result.get("seconds_threshold", 0.0))
+
+
 def weight(cell: Cell | None) -> list[str]:
     """Megabytes, packages, seconds to import."""
     if cell is None:
@@ -148,7 +153,7 @@ def row(peer: Peer, made: list[Cell], install: Cell | None) -> list[str]:
     """A peer beside ours."""
     if not made:
         return [peer.what, *[DASH] * 6, *weight(install)]
-    theirs, ours = [cell.result["seconds_fit"] for cell in made], [cell.fit_seconds for cell in made]
+    theirs, ours = [until_decided(cell.result) for cell in made], [cell.fit_seconds for cell in made]
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     mark = "".join(dict.fromkeys(cell.mark for cell in made))
     return [
