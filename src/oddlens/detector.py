@@ -29,6 +29,7 @@ from oddlens.decision import Decision
 from oddlens.decisions import EVERYTHING, Decisions
 from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
 from oddlens.normals import HeldOut, Images, as_image_set, describe, normal_images
+from oddlens.pixel_cache import taken
 from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches, score_batches
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class Detector:
             )
         if add:
             new = ~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])
-            known, pixels = known.subset(new), pixels[new]
+            known, pixels = known.subset(new), taken(pixels, np.flatnonzero(new))
         held_out = HeldOut(pixels, known.groups, known.grouped_by)
         detector._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
         vars(self).update(vars(detector))  # nothing changes before all is well

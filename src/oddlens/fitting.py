@@ -38,6 +38,7 @@ from oddlens.images import Pixels, read_roi
 from oddlens.members import Fitted, Task, train_folds, train_planned, train_single
 from oddlens.models.base import leaving_itself_out
 from oddlens.normals import HeldOut, split_normals
+from oddlens.pixel_cache import taken
 from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches
 from oddlens.train import Progress, Row
 
@@ -142,11 +143,12 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         )
     scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
     task = Task(
-        pixels[learn], pixels[standard], spec, roi, device, training.seed,
+        taken(pixels, learn), taken(pixels, standard), spec, roi, device, training.seed,
         to_score=len(scored) + len(hold), deadline=deadline, folder=folder, resume=resume, progress=progress,
         robust=isinstance(asked.model, AutoSettings) and asked.model.robust,
     )  # fmt: skip
-    found = fitted(asked.wanted, training, task, pixels[hold])
+    held_out = taken(pixels, hold)
+    found = fitted(asked.wanted, training, task, held_out)
     backend = TorchBackend(found.model, device)
     statistics: artifact.Tensors = {}
     if crossed:
@@ -155,9 +157,9 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
     else:
         with leaving_itself_out(found.model):
             statistics["training.scores"] = np.sort(
-                anomaly_scores(backend, in_batches(pixels[scored], batch_size(spec)))
+                anomaly_scores(backend, in_batches(taken(pixels, scored), batch_size(spec)))
             )
-    learned = np.sort(fingerprints(np.concatenate([task.learn, task.standard])))
+    learned = np.sort(np.concatenate([fingerprints(task.learn), fingerprints(task.standard)]))
     data = DataSummary(
         source="",
         normal="",
@@ -172,7 +174,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         statistics | {"training.fingerprints": learned},
         described(found, training, spec, asked.decision, data, golden),
         found.history,
-        None if crossed else HeldOut(pixels[hold], known.subset(hold).groups, known.grouped_by),
+        None if crossed else HeldOut(held_out, known.subset(hold).groups, known.grouped_by),
         round(time.perf_counter() - started, 3),
     )
 

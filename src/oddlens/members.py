@@ -28,6 +28,7 @@ from oddlens.images import Pixels
 from oddlens.models import Model
 from oddlens.models.crossfit import Crossfit
 from oddlens.models.ensemble import Ensemble
+from oddlens.pixel_cache import taken
 from oddlens.scoring import batch_size, in_batches, score_batches
 from oddlens.train import Progress, Row
 
@@ -137,14 +138,15 @@ def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: Ta
     for number, fold in enumerate(parts):
         now = time.perf_counter()
         deadline = now + (task.deadline - now) / (folds - number)
-        part = replace(task, learn=np.delete(task.learn, fold, axis=0), to_score=len(fold), deadline=deadline)
+        others = np.delete(np.arange(count), fold)
+        part = replace(task, learn=taken(task.learn, others), to_score=len(fold), deadline=deadline)
         one = untrained(settings.model, training.seed, part)
         if deadline < math.inf:
             deadline -= scoring_seconds([one], part)
         trained.append(train_member(one, Member(model=settings.model, training=training), part, number, deadline))
         model.members[number] = one
         outputs = list(
-            score_batches(TorchBackend(one, task.device), in_batches(task.learn[fold], batch_size(task.spec)))
+            score_batches(TorchBackend(one, task.device), in_batches(taken(task.learn, fold), batch_size(task.spec)))
         )
         scores.append(np.concatenate([each.anomaly_score for each in outputs]))
         maps = [each.anomaly_map.max(axis=(1, 2)) for each in outputs if each.anomaly_map is not None]

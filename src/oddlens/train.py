@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -228,7 +229,7 @@ def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
     told.append(settings.model_dump_json(exclude={"epochs"} if settings.schedule == "constant" else None))
     digest = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
     digest.update(model.roi.cpu().numpy().tobytes())
-    digest.update(pixels.tobytes())
+    digest.update(np.ascontiguousarray(pixels))
     return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from oddlens.config import InputSpec
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 from oddlens.images import ImageInfo, Pixels, as_pixels, choose_spec, decode, fit_to, probe, read_mask, value_max
+from oddlens.pixel_cache import room
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
 
@@ -202,12 +203,13 @@ class ImageSet:
         return found
 
     def load(self, spec: InputSpec) -> Pixels:
-        """All images as `spec` wants them, (N, height, width, channels).
+        """All images as `spec` wants them, (N, height, width, channels); very many lie in a temporary file.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
+            DataError: there is no room for them.
         """
-        pixels: Pixels = np.empty((len(self), spec.height, spec.width, spec.channels), dtype=spec.dtype)
+        pixels = room((len(self), spec.height, spec.width, spec.channels), spec.dtype)
         start = 0
         for batch in self.batches(spec, 64):
             pixels[start : start + len(batch)] = batch

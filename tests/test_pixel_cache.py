@@ -1,0 +1,94 @@
+"""Decoded pixels in memory and in a file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oddlens import Detector, TrainingSettings, pixel_cache
+from oddlens.errors import DataError
+from oddlens.pixel_cache import BLOCK, room, taken
+
+
+def in_file(pixels: np.ndarray) -> bool:
+    """Whether an array lies in a file."""
+    return isinstance(pixels.base, np.memmap)
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Memory for no picture at all; gives the folder of temporary files."""
+    monkeypatch.setattr(pixel_cache, "IN_MEMORY", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_few_pixels_are_kept_in_memory() -> None:
+    assert not in_file(room((2, 4, 4, 1), np.uint8))
+
+
+def test_many_pixels_lie_in_a_file_without_a_name(small_memory: Path) -> None:
+    pixels = room((3, 4, 5, 1), np.uint16)
+    pixels[:] = 7
+    assert in_file(pixels)
+    assert (pixels.shape, pixels.dtype) == ((3, 4, 5, 1), np.uint16)
+    assert int(pixels.sum()) == 7 * 60
+    if sys.platform != "win32":  # where an open file keeps its name
+        assert not list(small_memory.iterdir())
+
+
+def test_a_full_disk_is_found_before_anything_is_written(small_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(10, 1, 9))
+    with pytest.raises(DataError, match="TMPDIR"):
+        room((1, 5, 2, 1), np.uint8)
+    room((1, 3, 3, 1), np.uint8)
+
+
+def test_chosen_pixels_are_those_of_their_rows(small_memory: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (3 * BLOCK, 2, 2, 1), dtype=np.uint8)
+    rows = rng.permutation(len(pixels))[: 2 * BLOCK + 5]
+    assert np.array_equal(taken(pixels, rows), pixels[rows])
+    assert in_file(taken(pixels, rows))
+    assert taken(pixels, np.arange(len(pixels))) is pixels
+    assert len(taken(pixels, np.arange(0))) == 0
+
+
+def test_a_detector_is_the_same_whether_its_pictures_lie_in_memory_or_in_a_file(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal = rng.integers(90, 120, (80, 16, 16, 3), dtype=np.uint8)
+    detectors = []
+    for limit in (2**30, 1000):
+        monkeypatch.setattr(pixel_cache, "IN_MEMORY", limit)
+        detectors.append(Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(normal))
+    first, second = (each.score(normal[:9]) for each in detectors)
+    assert np.array_equal(first, second)
+    assert detectors[0].decision_.threshold == detectors[1].decision_.threshold
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot be given so little memory")
+def test_more_pixels_than_there_is_memory_can_be_loaded() -> None:
+    """200 MB of pixels, in a process that may take 100 MB more than it has."""
+    code = """
+import resource, numpy as np
+from oddlens import pixel_cache
+from oddlens.datasets import ImageSet
+images = ImageSet.from_array(np.broadcast_to(np.uint8(9), (1000, 16, 16, 3)))
+spec = images.choose_spec(None).model_copy(update={"height": 256, "width": 256})
+pixel_cache.IN_MEMORY = HELD
+images.subset(np.arange(4)).load(spec)  # starts the threads
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 100 * 2**20,) * 2)
+print(int(images.load(spec).sum(dtype=np.int64)))
+"""
+    in_a_file = subprocess.run([sys.executable, "-c", code.replace("HELD", "2**20")], capture_output=True, text=True)
+    in_memory = subprocess.run([sys.executable, "-c", code.replace("HELD", "2**30")], capture_output=True, text=True)
+    assert in_a_file.stdout.strip() == str(9 * 1000 * 256 * 256 * 3), in_a_file.stderr
+    assert in_memory.returncode != 0
+    assert "MemoryError" in in_memory.stderr
