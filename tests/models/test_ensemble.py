@@ -11,6 +11,7 @@ from oddlens.config import AutoencoderSettings, DictionarySettings, EnsembleSett
 from oddlens.errors import SettingsError
 from oddlens.images import Pixels
 from oddlens.models.ensemble import Ensemble
+from oddlens.models.layers import positive
 
 SPEC = InputSpec(height=12, width=12, channels=1)
 
@@ -56,8 +57,17 @@ def test_the_score_orders_by_the_weighted_sum_and_is_positive() -> None:
         raw = torch.stack([part(batch).anomaly_score for part in model.parts], dim=1)
         found = model(batch).anomaly_score
     expected = ((raw - model.centre) / model.spread) @ torch.tensor([0.25, 0.75])
-    torch.testing.assert_close(found, torch.nn.functional.softplus(expected))
+    torch.testing.assert_close(found, (expected + (expected.square() + 4).sqrt()) / 2)
     assert (found > 0).all()
+
+
+def test_any_number_becomes_a_positive_one_in_the_same_order() -> None:
+    values = torch.cat([torch.linspace(-1000, 1000, 4001), torch.tensor([-1e9, -1e6, 1e6, 1e9])]).sort().values
+    found = positive(values)
+    assert (found > 0).all()
+    assert (found.diff() > 0).all()
+    torch.testing.assert_close(positive(values.double()).float(), found, rtol=1e-6, atol=0)  # nothing cancels
+    torch.testing.assert_close(found[values > 100], values[values > 100], rtol=1e-4, atol=0)
 
 
 def test_one_is_what_the_largest_value_of_a_normal_map_is() -> None:

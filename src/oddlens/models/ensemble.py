@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oddlens.config import EnsembleSettings, InputSpec, MemberModel
@@ -16,6 +15,7 @@ from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import Model, Scored
 from oddlens.models.defects import Defects
 from oddlens.models.dictionary import Dictionary
+from oddlens.models.layers import positive
 from oddlens.models.transforms import Transforms
 
 MEMBERS: dict[str, Callable[[Any, InputSpec], Model]] = {
@@ -51,8 +51,8 @@ class Ensemble(Several):
     """The weighted mean of its members' standardised scores, and of their scaled maps.
 
     Raw scores are standardised by what normal images reach that no member was trained on (p-values would
-    saturate and lose the order of what is far out). The sum goes through a softplus, which keeps every
-    difference and makes the score positive. In the map, 1 is what the largest value of a normal image's map
+    saturate and lose the order of what is far out). The sum is made positive in a way that keeps its order.
+    In the map, 1 is what the largest value of a normal image's map
     reaches in the mean.
     """
 
@@ -94,7 +94,7 @@ class Ensemble(Several):
         rebuilt = [scored.reconstruction for scored in found if scored.reconstruction is not None]
         total = mean(standard, weights)
         assert total is not None  # noqa: S101 - there is at least one member
-        return Scored(F.softplus(total), anomaly_map, rebuilt[0] if rebuilt else None)
+        return Scored(positive(total), anomaly_map, rebuilt[0] if rebuilt else None)
 
 
 def mean(values: list[Tensor], weights: list[float]) -> Tensor | None:

@@ -16,6 +16,17 @@ def pad_to_multiple(batch: Tensor, multiple: int) -> Tensor:
     return F.pad(batch, (0, right, 0, below), mode="replicate") if below or right else batch
 
 
+def positive(values: Tensor) -> Tensor:
+    """Larger than 0, in the same order: large numbers hardly change, far negative x becomes 1 / |x|.
+
+    That is (x + sqrt(x^2 + 4)) / 2 (Barron, "Squareplus", 2021), written so that nothing cancels: relative errors stay
+    as small as they were, where a softplus makes them those of an exponential, which runtimes round to 0.
+    """
+    sizes = values.abs()
+    above = (sizes + torch.sqrt(values.square() + 4)) / 2
+    return torch.where(values > 0, above, 1 / above)
+
+
 class SSIM(nn.Module):
     """Structural dissimilarity 1 - SSIM at each pixel, in 0..2 (Wang et al., IEEE TIP 2004).
 
