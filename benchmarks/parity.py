@@ -55,11 +55,11 @@ ENGINES = ("onnxruntime", "openvino")
 def fitted(name: str, normal: ImageSet, seed: int) -> Detector:
     """A detector that learned a little."""
     model = FAMILIES[name]
-    if name == "auto":
-        return Detector("auto", budget=60, training=TrainingSettings(seed=seed), device="cpu").fit(normal)
+    if isinstance(model, str):
+        return Detector(model, budget=60, training=TrainingSettings(seed=seed), device="cpu").fit(normal)
     learned = model.model.family if isinstance(model, CrossfitSettings) else model.family
-    epochs = {} if learned == "dictionary" else {"epochs": EPOCHS}
-    return Detector(model, training=TrainingSettings(seed=seed, **epochs), device="cpu").fit(normal)
+    training = TrainingSettings(seed=seed) if learned == "dictionary" else TrainingSettings(seed=seed, epochs=EPOCHS)
+    return Detector(model, training=training, device="cpu").fit(normal)
 
 
 def differences(detector: Detector, pixels: Pixels) -> dict[str, float]:

@@ -36,7 +36,8 @@ def test_many_pixels_lie_in_a_file_without_a_name(small_memory: Path) -> None:
     pixels = room((3, 4, 5, 1), np.uint16)
     pixels[:] = 7
     assert in_file(pixels)
-    assert (pixels.shape, pixels.dtype) == ((3, 4, 5, 1), np.uint16)
+    assert pixels.shape == (3, 4, 5, 1)
+    assert pixels.dtype == np.uint16
     assert int(pixels.sum()) == 7 * 60
     if sys.platform != "win32":  # where an open file keeps its name
         assert not list(small_memory.iterdir())

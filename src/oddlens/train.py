@@ -229,7 +229,7 @@ def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
     told.append(settings.model_dump_json(exclude={"epochs"} if settings.schedule == "constant" else None))
     digest = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
     digest.update(model.roi.cpu().numpy().tobytes())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d, windows
+from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d, in_phases, windows
 
 Plain = Callable[[Tensor, nn.Module], Tensor]
 
@@ -56,6 +56,24 @@ def made(name: str) -> tuple[nn.Module, Plain, Tensor]:
 def test_the_numbers_are_those_of_the_plain_form(name: str) -> None:
     layer, plain, batch = made(name)
     torch.testing.assert_close(layer(batch), plain(batch, layer), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_the_numbers_in_bfloat16_are_those_of_the_plain_form(name: str, training: bool) -> None:
+    layer, plain, batch = made(name)
+    layer.train(training)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        found = layer(batch)
+    right = plain(batch, layer).detach()
+    assert found.dtype == torch.bfloat16
+    assert found.shape == right.shape
+    assert float((right - found).abs().max()) < 0.02 * float(right.abs().max())
+
+
+def test_even_and_odd_pixels_apart_are_a_transposed_convolution() -> None:
+    layer, plain, batch = made("transposed to colours")
+    torch.testing.assert_close(in_phases(batch, *layer.parameters()), plain(batch, layer), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)
