@@ -1,0 +1,122 @@
+"""Masks, regions of interest, and maps at another size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from oddlens.config import InputSpec
+from oddlens.errors import DataError, ImageError
+from oddlens.images import decode, read_mask, read_roi, resize_map
+
+Array = npt.NDArray[Any]
+
+
+def save(path: Path, array: Array) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+def spec_of(height: int, width: int) -> InputSpec:
+    return InputSpec.model_validate({"height": height, "width": width, "channels": 1, "value_max": 255})
+
+
+def test_a_map_grows_between_pixel_centres() -> None:
+    grown = resize_map(np.array([[0.0, 1.0]]), 2, 4)
+    assert grown.dtype == np.float32
+    np.testing.assert_allclose(grown, [[0, 0.25, 0.75, 1]] * 2, atol=1e-6)
+
+
+def test_a_map_keeps_values_beyond_any_image_range() -> None:
+    np.testing.assert_allclose(resize_map(np.full((3, 5), -1e6), 7, 2), np.full((7, 2), -1e6))
+
+
+def test_only_grey_over_127_is_marked(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.array([[0, 127, 128, 255]], np.uint8))
+    assert read_mask(path).tolist() == [[False, False, True, True]]
+    wide = save(tmp_path / "b.png", np.array([[0, 127 * 257, 127 * 257 + 1, 65535]], np.uint16))
+    assert read_mask(wide).tolist() == [[False, False, True, True]]
+    assert not read_mask(save(tmp_path / "c.png", np.zeros((3, 3), np.uint8))).any()
+
+
+def test_masks_of_any_mode_are_read(tmp_path: Path) -> None:
+    marks = np.eye(6, dtype=bool)
+    white = marks[..., None].repeat(3, axis=-1) * np.uint8(255)
+    see_through = np.concatenate([np.full((6, 6, 3), 255, np.uint8), white[..., :1]], axis=-1)
+    for name, array in {"bits": marks, "colour": white, "transparent": see_through}.items():
+        np.testing.assert_array_equal(read_mask(save(tmp_path / f"{name}.png", array)), marks)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (1, np.uint16), (255, np.uint16)])
+def test_a_mask_on_a_wrong_scale_is_refused_rather_than_read_as_empty(tmp_path: Path, value: int, dtype: Any) -> None:
+    path = save(tmp_path / "a.png", np.eye(6, dtype=dtype) * dtype(value))
+    with pytest.raises(ImageError, match="would mark nothing"):
+        read_mask(path)
+
+
+def test_a_region_is_given_as_fractions_from_the_left_top() -> None:
+    roi = read_roi("0.25, 0, 0.75, 0.5", spec_of(4, 8))
+    expected = np.zeros((4, 8), bool)
+    expected[:2, 2:6] = True
+    np.testing.assert_array_equal(roi, expected)
+    assert read_roi("0,0,1,1", spec_of(5, 7)).all()
+    assert read_roi("0.2,0,0.8,1", spec_of(4, 4))[0].tolist() == [False, True, True, False]  # by pixel centres
+
+
+def test_a_region_is_given_as_a_mask_image_of_any_size(tmp_path: Path) -> None:
+    mask = np.zeros((400, 200), np.uint8)
+    mask[:200, 50:] = 255
+    roi = read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8))
+    expected = np.zeros((8, 8), bool)
+    expected[:4, 2:] = True
+    np.testing.assert_array_equal(roi, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("0.5,0,0.4,1", "0 <= left < right <= 1"),
+        ("0,0,1,1.5", "0 <= left < right <= 1"),
+        ("nan,0,1,1", "0 <= left < right <= 1"),
+        ("0,0,0.01,0.01", "enlarge it"),
+        ("0,0,1", "give fractions such as"),
+        ("no-such-mask.png", "is not there"),
+    ],
+)
+def test_a_wrong_region_is_refused_in_one_line(source: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as raised:
+        read_roi(source, spec_of(8, 8))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_region_in_which_nothing_counts_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "roi.png", np.zeros((40, 40), np.uint8))
+    with pytest.raises(DataError, match="no pixel of 8 x 8 is in it"):
+        read_roi(str(path), spec_of(8, 8))
+
+
+# Real files
+
+
+def real_tiles() -> Iterator[tuple[Path, Path]]:
+    """Up to 40 magnetic tiles with their masks."""
+    root = Path(os.environ["ODDLENS_DATA"]) / "magnetic-tile"
+    masks = sorted((root / "ground_truth").rglob("*_mask.png"))[::10][:40]
+    for mask in masks:
+        yield next((root / "test" / mask.parent.name).glob(mask.name.replace("_mask.png", ".*"))), mask
+
+
+def test_real_masks_have_the_size_of_their_image() -> None:
+    if "ODDLENS_DATA" not in os.environ or not (Path(os.environ["ODDLENS_DATA"]) / "magnetic-tile").is_dir():
+        pytest.skip("the folder with magnetic-tile is not named in ODDLENS_DATA")
+    pairs = list(real_tiles())
+    assert len(pairs) > 20
+    for image, mask in pairs:
+        assert decode(image).shape[:2] == read_mask(mask).shape
