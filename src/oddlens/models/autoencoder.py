@@ -60,11 +60,14 @@ class Autoencoder(Learner):
         noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
         logits = self.logits(self.hidden(noisy)[-1]).float()
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
+            if self.settings.loss == "ssim":
+                return self.mean_over_roi(self.errors(batch, torch.sigmoid(logits), "ssim")).mean()
+            share = self.roi_pixels / self.roi.numel()  # outside the region, pixels are 0 and count for nothing
             if self.settings.loss == "bce":
-                errors = F.binary_cross_entropy_with_logits(logits, batch, reduction="none").mean(dim=1)
-            else:
-                errors = self.errors(batch, torch.sigmoid(logits), self.settings.loss)
-            return self.mean_over_roi(errors).mean()
+                weight = None if share == 1 else self.roi / share
+                return F.binary_cross_entropy_with_logits(logits, batch, weight)
+            rebuilt = torch.sigmoid(logits) if share == 1 else torch.sigmoid(logits) * self.roi
+            return (F.l1_loss if self.settings.loss == "l1" else F.mse_loss)(rebuilt, batch) / share
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Take the whitening from the training images, or from as many of them, spread over all."""

@@ -1,9 +1,9 @@
-"""Convolutions that are faster in bfloat16 on a CPU in another form.
+"""Convolutions in the form that is fastest on a CPU; their weights are always PyTorch's own.
 
 oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
 convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
-one product each. That is for steps of training. When scoring, a transposed convolution into few channels is a 3x3 one.
-In float32 and in exported files, these layers are PyTorch's own. Their weights are always the same.
+one product each: in steps of training. Up-sampling and the convolution behind it are one transposed convolution, and
+when scoring, that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 FEW = 8  # channels below which laying out costs more than it saves
 
-# What a 3x3 kernel behind 2x2 up-sampling becomes along one side: a transposed convolution's, of four places (3, 4).
+# What a 3x3 kernel behind 2x2 up-sampling becomes: a transposed convolution's of 4x4 places (9, 16), along both sides.
 UPSAMPLED = torch.tensor([[float(place in (2 - pixel, 3 - pixel)) for pixel in range(4)] for place in range(3)])
+UPSAMPLED = torch.kron(UPSAMPLED, UPSAMPLED)
 
 # Which place of a doubling 4x4 kernel each of a 3x3 one is, along one side, for even and for odd pixels (4, 2, 3).
 PHASES = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
@@ -34,29 +35,26 @@ class Conv2d(nn.Conv2d):
         return Strided.apply(*numbers, self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
 
 
-class Upsample(nn.Upsample):
-    """2x2 up-sampling to the nearest, before an `UpsampledConv2d`, which takes it over in a step of training."""
-
-    def __init__(self) -> None:
-        super().__init__(scale_factor=2)
+class Upsample(nn.Module):
+    """2x2 up-sampling to the nearest, which the `UpsampledConv2d` behind it does together with its convolution."""
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 2 H, 2 W), or the same where it is taken over."""
-        return batch if learns_in_bf16(self, batch) else super().forward(batch)
+        """(N, C, H, W) -> the same."""
+        return batch
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """A 3x3 convolution that keeps sides, behind an `Upsample`."""
+    """A 3x3 convolution that keeps sides, and the `Upsample` before it: the same as a transposed convolution."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after, 3, padding=1)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, 2 H, 2 W), or (N, C, H, W) where up-sampling is taken over -> (N, O, 2 H, 2 W)."""
-        if not learns_in_bf16(self, batch):
-            return super().forward(batch)
-        weight = torch.einsum("ocij,ia,jb->coab", self.weight, UPSAMPLED, UPSAMPLED)
-        return Doubling.apply(*in_bf16(batch, weight, self.bias))  # type: ignore[no-any-return, no-untyped-call]
+        """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
+        outputs, inputs = self.weight.shape[:2]
+        with torch.autocast(batch.device.type, enabled=False):  # where it would take longer
+            weight = (self.weight.flatten(2) @ UPSAMPLED.to(self.weight)).view(outputs, inputs, 4, 4).transpose(0, 1)
+        return doubled(self, batch, weight, self.bias)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -67,21 +65,23 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, batch: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
-        if not multiplies_in_bf16(batch) or (self.out_channels >= FEW and not self.training):
-            return super().forward(batch, output_size)
-        numbers = in_bf16(batch, self.weight, self.bias)
-        return Doubling.apply(*numbers) if self.training else in_phases(*numbers)  # type: ignore[no-untyped-call]
+        return doubled(self, batch, self.weight, self.bias)
+
+
+def doubled(layer: nn.Module, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A transposed convolution: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W), in the fastest form."""
+    if learns_in_bf16(layer, batch):
+        return Doubling.apply(*in_bf16(batch, weight, bias))  # type: ignore[no-any-return, no-untyped-call]
+    if layer.training or weight.shape[1] >= FEW:
+        return F.conv_transpose2d(batch, weight, bias, 2, 1)
+    return in_phases(batch, weight, bias)
 
 
 def learns_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
     """Whether this is a step of training in bfloat16 on a CPU."""
-    return layer.training and multiplies_in_bf16(batch)
-
-
-def multiplies_in_bf16(batch: Tensor) -> bool:
-    """Whether this is done in bfloat16 on a CPU."""
     return (
-        batch.device.type == "cpu"
+        layer.training
+        and batch.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )
@@ -146,17 +146,15 @@ class Doubling(torch.autograd.Function):
         return to_batch.view(count, height, width, inputs).permute(0, 3, 1, 2), to_weight, gradients[0].sum((0, 2, 3))
 
 
-def in_phases(batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def in_phases(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W): even and odd pixels as channels of a 3x3 convolution.
 
-    Into three channels that takes oneDNN half as long as a transposed convolution.
+    Into a few channels that takes half as long as a transposed convolution, or less.
     """
-    outputs = weight.shape[1]
-    phases = torch.einsum("coab,aqi,brj->qrocij", weight, *[PHASES.to(weight.dtype)] * 2).flatten(0, 2)
-    found = F.conv2d(batch, phases.contiguous(memory_format=torch.channels_last), bias.repeat(4), padding=1)
-    count, _, height, width = found.shape
-    laid_out = found.permute(0, 2, 3, 1).view(count, height, width, 2, 2, outputs).transpose(2, 3)
-    return laid_out.reshape(count, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+    phases = torch.einsum("coab,aqi,brj->oqrcij", weight, *[PHASES.to(weight)] * 2).flatten(0, 2)
+    repeated = None if bias is None else bias.repeat_interleave(4)
+    found = F.conv2d(batch, phases.contiguous(memory_format=torch.channels_last), repeated, padding=1)
+    return F.pixel_shuffle(found, 2)
 
 
 def flat(batch: Tensor) -> Tensor:
