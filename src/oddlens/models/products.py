@@ -156,7 +156,7 @@ def in_phases(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     repeated = None if bias is None else bias.repeat(4)
     found = F.conv2d(batch, phases.contiguous(memory_format=torch.channels_last), repeated, padding=1)
     count, _, height, width = found.shape  # channels last: the phases lie beside each other
-    pixels = found.permute(0, 2, 3, 1).view(count, height, width, 2, 2, outputs).transpose(2, 3)
+    pixels = found.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, outputs).transpose(2, 3)
     return pixels.reshape(count, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
 
 
