@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from cells import commit, machine, say
-from tables import markdown
+from tables import as_typed, markdown
 
 from oddlens import Detector
 from oddlens.backends import open_graph
@@ -100,7 +100,7 @@ def main(words: list[str]) -> int:
         found = differences(detector, pixels)
         rows.append([name, *(f"{found[engine]:.1e}" if engine in found else "–" for engine in ENGINES)])
     print(markdown(["largest relative difference of float32 scores", *ENGINES], rows))
-    print(f"\nTable: `python benchmarks/parity.py --seed {options.seed} --data $DATA`; {options.images} images;")
+    print(f"\nTable: `{as_typed([__file__, *words])}`; seed {options.seed}; {options.images} images;")
     print(f"{machine()}; commit {commit()}.")
     return 0
 

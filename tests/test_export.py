@@ -266,7 +266,7 @@ def test_a_sealed_file_whose_graph_no_runtime_can_load_is_refused(exported: Path
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
 def test_streams_of_one_thread_give_the_same_scores(
-    fitted: Detector, exported: Path, digit_pixels: Pixels, tmp_path: Path, digits: DataSet, runtime: str
+    fitted: Detector, exported: Path, digit_pixels: Pixels, digits: DataSet, runtime: str
 ) -> None:
     detector = fitted if runtime == "torch" else Detector.load(exported)
     if runtime == "openvino":

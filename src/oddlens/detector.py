@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import artifact
-from oddlens.artifact import DataSummary, Manifest
+from oddlens import artifact, calibrating
+from oddlens.artifact import Manifest
 from oddlens.backends import Backend, Outputs, open_graph
 from oddlens.calibration import DEFAULT_RATE, promised_rank
 from oddlens.config import (
@@ -26,19 +26,15 @@ from oddlens.config import (
     TrainingSettings,
 )
 from oddlens.decision import Decision
-from oddlens.decisions import EVERYTHING, Decisions
-from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
+from oddlens.errors import CalibrationError, MissingExtraError, SettingsError, StateError
 from oddlens.normals import HeldOut, Images, as_image_set, describe, normal_images
-from oddlens.pixel_cache import taken
-from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches, score_batches
+from oddlens.scoring import anomaly_scores, batch_size, score_batches
 
 if TYPE_CHECKING:
     from oddlens.models import Model
     from oddlens.train import Progress
 
 Scores = npt.NDArray[np.float64]
-
-CALIBRATION = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints", "calibration.groups")
 
 
 @dataclass(frozen=True)
@@ -199,29 +195,8 @@ class Detector:
                     "calibrate anew, on new normal images alone"
                 )
             detector = self._running(runtime)
-        if add and self._manifest.data.folds > 1:
-            raise StateError(
-                "a calibration in folds takes no further images; calibrate anew, on new normal images alone"
-            )
-        if self._manifest.data.groups and not known.groups:
-            raise StateError(
-                f"this detector decides for each group by itself ({', '.join(self._manifest.data.groups)}), and these "
-                "images came without their groups; give them (--group-by)"
-            )
-        if add and known.groups and not self._manifest.data.groups:
-            raise StateError("images of groups can join a calibration by groups only")
-        pixels = known.load(backend.spec)
-        seen = np.isin(fingerprints(pixels), self._statistics["training.fingerprints"])
-        if seen.any():
-            first = known.names[int(seen.argmax())]
-            raise DataError(
-                f"{int(seen.sum())} of {len(seen)} calibration images were trained on, {first} first, so that "
-                "their scores say nothing about new ones; give images that the detector has not seen"
-            )
-        if add:
-            new = ~np.isin(fingerprints(pixels), self._statistics["calibration.fingerprints"])
-            known, pixels = known.subset(new), taken(pixels, np.flatnonzero(new))
-        held_out = HeldOut(pixels, known.groups, known.grouped_by)
+        calibrating.refuse_mixing(self._manifest.data, known, add)
+        held_out = calibrating.unseen(known, backend.spec, self._statistics, add)
         detector._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
         vars(self).update(vars(detector))  # nothing changes before all is well
         return self
@@ -234,32 +209,16 @@ class Detector:
             CalibrationError: its calibration images cannot promise the asked rate; the decision stays as it was.
         """
         self._fitted()
-        made = self._decisions(decision, self._statistics, self._manifest.data)
+        made = calibrating.decisions(decision, self._statistics, self._manifest.data)
         made.check()  # before anything changes
         self.decisions_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
         return self
 
     def _calibrate(self, held_out: HeldOut, decision: DecisionSettings, source: str, add: bool = False) -> Detector:
         started = time.perf_counter()
-        before = {name: self._statistics[name] if add else np.empty(0) for name in CALIBRATION}
         known = self._manifest.data.groups if add else ()
         names = tuple(dict.fromkeys([*known, *sorted(set(held_out.groups))]))
-        scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
-        prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(held_out.pixels)]
-        for outputs in score_batches(self._fitted(), in_batches(held_out.pixels, batch_size(self.spec))):
-            scores.append(outputs.anomaly_score)
-            if outputs.anomaly_map is not None:
-                peaks.append(outputs.anomaly_map.max(axis=(1, 2)).astype(np.float64))
-        every = np.concatenate(scores)
-        places = [before["calibration.groups"], np.array([names.index(name) for name in held_out.groups])]
-        order = np.argsort(every, kind="stable")
-        statistics: artifact.Tensors = {
-            **self._statistics,
-            "calibration.scores": every[order],
-            "calibration.map_peaks": np.sort(np.concatenate(peaks)),
-            "calibration.fingerprints": np.sort(np.concatenate(prints)),
-            "calibration.groups": np.concatenate(places).astype(np.uint64)[order if names else slice(0)],
-        }
+        statistics = calibrating.scored(self._fitted(), held_out, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
         groups = {"groups": names, "grouped_by": held_out.grouped_by}
         return self._decide(statistics, decision, {"calibration_source": source, "folds": 1, **groups})
@@ -268,21 +227,12 @@ class Detector:
         """Take these statistics for the decision; a promise that cannot be kept is refused before anything changes."""
         count = len(statistics["calibration.scores"])
         data = self._manifest.data.model_copy(update={"n_calibration": count, **about})
-        made = self._decisions(decision, statistics, data)
+        made = calibrating.decisions(decision, statistics, data)
         if count:
             made.check()
         self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
         self.decisions_, self._statistics = made, statistics
         return self
-
-    @staticmethod
-    def _decisions(settings: DecisionSettings, statistics: artifact.Tensors, data: DataSummary) -> Decisions:
-        scores, training = statistics["calibration.scores"], statistics["training.scores"]
-        if not data.groups:
-            return Decisions({EVERYTHING: Decision(settings, scores, training, data.folds)})
-        places = statistics["calibration.groups"]
-        own = {name: scores[places == place] for place, name in enumerate(data.groups)}
-        return Decisions({name: Decision(settings, of_group, training) for name, of_group in own.items()})
 
     # -- scoring ----------------------------------------------------------------------------------
 
@@ -444,7 +394,7 @@ class Detector:
         detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
         detector._statistics = artifact.statistics(tensors)
         detector._manifest = manifest
-        detector.decisions_ = cls._decisions(manifest.decision, tensors, manifest.data)
+        detector.decisions_ = calibrating.decisions(manifest.decision, tensors, manifest.data)
         return detector
 
     # -- inside -----------------------------------------------------------------------------------

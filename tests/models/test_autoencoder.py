@@ -15,6 +15,7 @@ from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
 from oddlens.images import Pixels
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.layers import SSIM, pad_to_multiple, shrunk_whitening
+from oddlens.models.products import UpsampledConv2d
 from oddlens.recipes import find
 
 
@@ -26,7 +27,10 @@ def layers(network: nn.Module) -> list[str]:
             case nn.ConvTranspose2d():
                 short.append(f"up {layer.in_channels}-{layer.out_channels} {layer.kernel_size[0]}/{layer.stride[0]}")
             case nn.Conv2d():
-                short.append(f"conv {layer.in_channels}-{layer.out_channels} {layer.kernel_size[0]}/{layer.stride[0]}")
+                before = "2x2 up, " if isinstance(layer, UpsampledConv2d) else ""
+                short.append(
+                    f"{before}conv {layer.in_channels}-{layer.out_channels} {layer.kernel_size[0]}/{layer.stride[0]}"
+                )
             case nn.Linear():
                 short.append(f"linear {layer.in_features}-{layer.out_features}")
             case _:
@@ -47,7 +51,7 @@ def test_the_mnist_seed_is_built_as_described() -> None:
     assert layers(model.encoder) == [
         "conv 1-32 3/1", "MaxPool2d", "ReLU", "conv 32-64 3/1", "MaxPool2d", "ReLU", "conv 64-64 3/1", "ReLU",
     ]  # fmt: skip
-    assert layers(model.decoder) == ["Upsample", "conv 64-32 3/1", "ReLU", "Upsample", "conv 32-1 3/1"]
+    assert layers(model.decoder) == ["2x2 up, conv 64-32 3/1", "ReLU", "2x2 up, conv 32-1 3/1"]
 
 
 def test_the_cifar_seed_is_built_as_described() -> None:

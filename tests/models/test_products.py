@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d, in_phases, windows
+from oddlens.models.products import Conv2d, ConvTranspose2d, UpsampledConv2d, in_phases, windows
 
 Plain = Callable[[Tensor, nn.Module], Tensor]
 
@@ -24,13 +24,8 @@ def transposed(batch: Tensor, layer: nn.Module) -> Tensor:
     return F.conv_transpose2d(batch, layer.weight, layer.bias, stride=2, padding=1)
 
 
-def upsampling(before: int, after: int) -> nn.Module:
-    return nn.Sequential(Upsample(), UpsampledConv2d(before, after))
-
-
 def upsampled(batch: Tensor, layer: nn.Module) -> Tensor:
-    assert isinstance(layer, nn.Sequential)
-    return convolution(batch.repeat_interleave(2, 2).repeat_interleave(2, 3), layer[1])
+    return convolution(batch.repeat_interleave(2, 2).repeat_interleave(2, 3), layer)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
@@ -39,8 +34,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
     "unstrided": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
     "transposed": (lambda: ConvTranspose2d(5, 9), transposed),
     "transposed to colours": (lambda: ConvTranspose2d(5, 3), transposed),
-    "up-sampled": (lambda: upsampling(5, 9), upsampled),
-    "up-sampled to grey": (lambda: upsampling(6, 1), upsampled),
+    "up-sampled": (lambda: UpsampledConv2d(5, 9), upsampled),
+    "up-sampled to grey": (lambda: UpsampledConv2d(6, 1), upsampled),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.products import Conv2d, ConvTranspose2d, Upsample, UpsampledConv2d
+from oddlens.models.products import Conv2d, ConvTranspose2d, UpsampledConv2d
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -139,7 +139,7 @@ def evidence_size(settings: AutoencoderSettings) -> int:
 def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.Sequential, nn.Sequential]:
     """The MNIST seed: 3x3 convolution + max-pooling down, up-sampling + 3x3 convolution back.
 
-    With widths (32, 64): C-32, pool, ReLU, 32-64, pool, ReLU, 64-64, ReLU | up, 64-32, ReLU, up, 32-C. Pooling before
+    With widths (32, 64): C-32, pool, ReLU, 32-64, pool, ReLU, 64-64, ReLU | up + 64-32, ReLU, up + 32-C. Pooling before
     the ReLU gives the same as after it, for a quarter of the work.
     """
     widths = (spec.channels, *settings.widths)
@@ -149,7 +149,7 @@ def pooling_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     down += [nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.ReLU(inplace=True)]
     up: list[nn.Module] = []
     for before, after in pairwise(reversed(widths)):
-        up += [Upsample(), UpsampledConv2d(before, after), nn.ReLU(inplace=True)]
+        up += [UpsampledConv2d(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*down), nn.Sequential(*up[:-1])
 
 

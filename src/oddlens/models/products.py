@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 FEW = 8  # channels below which laying out costs more than it saves
 
-# What a 3x3 kernel behind 2x2 up-sampling becomes: a transposed convolution's of 4x4 places (9, 16), along both sides.
+# What a 3x3 kernel behind 2x2 up-sampling becomes along one side: a transposed convolution's, of four places (3, 4).
 UPSAMPLED = torch.tensor([[float(place in (2 - pixel, 3 - pixel)) for pixel in range(4)] for place in range(3)])
-UPSAMPLED = torch.kron(UPSAMPLED, UPSAMPLED)
+UPSAMPLED_BOTH = torch.kron(UPSAMPLED, UPSAMPLED)  # along both sides (9, 16)
 
 # Which place of a doubling 4x4 kernel each of a 3x3 one is, along one side, for even and for odd pixels (4, 2, 3).
 PHASES = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
@@ -35,16 +35,8 @@ class Conv2d(nn.Conv2d):
         return Strided.apply(*numbers, self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
 
 
-class Upsample(nn.Module):
-    """2x2 up-sampling to the nearest, which the `UpsampledConv2d` behind it does together with its convolution."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
-        return batch
-
-
 class UpsampledConv2d(nn.Conv2d):
-    """A 3x3 convolution that keeps sides, and the `Upsample` before it: the same as a transposed convolution."""
+    """2x2 up-sampling to the nearest, and a 3x3 convolution that keeps sides: together a transposed convolution."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after, 3, padding=1)
@@ -53,8 +45,8 @@ class UpsampledConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
         outputs, inputs = self.weight.shape[:2]
         with torch.autocast(batch.device.type, enabled=False):  # where it would take longer
-            weight = (self.weight.flatten(2) @ UPSAMPLED.to(self.weight)).view(outputs, inputs, 4, 4).transpose(0, 1)
-        return doubled(self, batch, weight, self.bias)
+            weight = (self.weight.flatten(2) @ UPSAMPLED_BOTH.to(self.weight)).view(outputs, inputs, 4, 4)
+        return doubled(self, batch, weight.transpose(0, 1), self.bias)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
