@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,28 @@ def test_a_killed_run_goes_on_to_the_same_bytes(part: Path, pictures: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, whole.name])
 
 
+@pytest.mark.parametrize("resume", [["--resume"], []])
+def test_a_run_keeps_others_from_its_verdict_file(
+    part: Path, pictures: Path, tmp_path: Path, resume: list[str]
+) -> None:
+    output = tmp_path / "v.csv"
+    with waiting_in_the_middle(part, pictures, output):
+        kept = partial(output).read_bytes()
+        with pytest.raises(OddlensError, match="another run is writing it; wait until that ends, or give another -o"):
+            score(part, pictures, "-o", output, *resume)
+        assert partial(output).read_bytes() == kept
+    assert score(part, pictures, "-o", output, *resume)["resumed"] == (2 * BATCH if resume else 0)
+
+
 def killed_in_the_middle(part: Path, pictures: Path, output: Path) -> None:
-    """SIGKILL for a real process that waits for ever before it scores its third batch."""
+    """SIGKILL for a real process that has scored two batches."""
+    with waiting_in_the_middle(part, pictures, output):
+        pass
+
+
+@contextlib.contextmanager
+def waiting_in_the_middle(part: Path, pictures: Path, output: Path) -> Iterator[None]:
+    """A real process that waits for ever before it scores its third batch; killed (SIGKILL) at the end of the block."""
     waiting = (
         "import sys, time\nfrom oddlens.journal import Journal\nreal = Journal.add\n"
         "def add(self, entry):\n    real(self, entry)\n    while self.entries == 2: time.sleep(1)\n"
@@ -119,6 +140,7 @@ def killed_in_the_middle(part: Path, pictures: Path, output: Path) -> None:
         while not (partial(output).exists() and partial(output).read_bytes().count(b"\n") == 3):
             assert process.poll() is None
             time.sleep(0.05)
+        yield
     finally:
         process.kill()
     assert process.wait() < 0

@@ -7,6 +7,7 @@
 Each peer has an environment of its own, made from `requirements/` when it is not there, and is run as its documentation
 says. A pair of runs is kept as a cell (see `cells.py`), so that a killed run goes on where it was; pair number n has
 seed n on both sides. What follows `--` goes to the peers' scripts: `--epochs 1 -- --images 200` tries whether all runs.
+Where a machine's speed changes within minutes, many short pairs tell more than few long ones: `--epochs 2 --as-if 10`.
 """
 
 from __future__ import annotations
@@ -136,9 +137,22 @@ def qualities(made: list[Cell], which: str, *, ours: bool) -> str:
     return f"{statistics.fmean(found):.{digits}f}{spread}"
 
 
-def until_decided(result: dict[str, Any]) -> float:
-    """Seconds of fitting and, where a script decides by a threshold, of that: `seconds.fit` of ours has both."""
-    return float(result["seconds_fit"]) + float(result.get("seconds_threshold", 0.0))
+def seconds(cell: Cell, *, ours: bool, as_if: int | None) -> float:
+    """Seconds of fitting and, where a script decides by a threshold, of that: `seconds.fit` of ours has both.
+
+    As if so many epochs had been made, each as long as those of the cell on average.
+    """
+    if ours:
+        total, history = cell.fit_seconds, cell.results[-2].get("history", {})
+        count, epochs = history.get("epochs"), history.get("seconds")
+    else:
+        result, each = cell.result, cell.result.get("seconds_epochs", [])
+        total, count, epochs = result["seconds_fit"] + result.get("seconds_threshold", 0.0), len(each), sum(each)
+    if as_if is None:
+        return float(total)
+    if not count:
+        raise OddlensError("without --as-if: not both sides say how long their epochs took")
+    return float(total + (as_if - count) * epochs / count)
 
 
 def weight(cell: Cell | None) -> list[str]:
@@ -149,11 +163,11 @@ def weight(cell: Cell | None) -> list[str]:
     return [f"{result['megabytes']:,.0f}", str(result["packages"]), f"{result['seconds_import']:.2f}"]
 
 
-def row(peer: Peer, made: list[Cell], install: Cell | None) -> list[str]:
+def row(peer: Peer, made: list[Cell], install: Cell | None, as_if: int | None) -> list[str]:
     """A peer beside ours."""
     if not made:
         return [peer.what, *[DASH] * 6, *weight(install)]
-    theirs, ours = [until_decided(cell.result) for cell in made], [cell.fit_seconds for cell in made]
+    theirs, ours = ([seconds(cell, ours=who, as_if=as_if) for cell in made] for who in (False, True))
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     mark = "".join(dict.fromkeys(cell.mark for cell in made))
     return [
@@ -196,7 +210,7 @@ def table(cells: Cells, options: argparse.Namespace) -> str:
             cell = cells.need(pair(name, number, options))
             made[name] += [cell] if cell else []
     venvs = {name: cells.need(installed(name)) for name in environments(options)}
-    rows = [row(PEERS[name], made[name], venvs[PEERS[name].venv]) for name in options.peer]
+    rows = [row(PEERS[name], made[name], venvs[PEERS[name].venv], options.as_if) for name in options.peer]
     rows += [[name, *[DASH] * 6, *weight(venvs[name])] for name in ("oddlens-core", "oddlens-train")]
     used = list(cells.used.values())
     lines = [markdown(COLUMNS, rows), "", *(line for name in options.peer for line in notes(name, made[name]))]
@@ -218,7 +232,8 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
-    parser.add_argument("--epochs", type=int, help="of both, where they train for a number of epochs; to try only")
+    parser.add_argument("--epochs", type=int, help="of both, instead of the recipe's: shorter turns, or to try only")
+    parser.add_argument("--as-if", type=int, help="with --epochs: give the seconds as if so many epochs were made")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
@@ -235,12 +250,14 @@ def main(words: list[str]) -> int:
         say(f"error: {error}")
         return 1
     cells = Cells(options.cache, data, fresh=options.fresh, printing=options.printing)
-    print(table(cells, options))
     asked = f"--peer {' '.join(options.peer)} --repeats {options.repeats} --threads {options.threads} --data $DATA"
-    asked += f" --epochs {options.epochs}" * bool(options.epochs) + f" -- {' '.join(options.extra)}" * bool(
-        options.extra
-    )
-    print(f"\nTable: `python benchmarks/peers/run.py {asked}`.")
+    asked += f" --epochs {options.epochs}" * bool(options.epochs) + f" --as-if {options.as_if}" * bool(options.as_if)
+    asked += f" -- {' '.join(options.extra)}" * bool(options.extra)
+    try:
+        print(table(cells, options), f"\n\nTable: `python benchmarks/peers/run.py {asked}`.")
+    except OddlensError as error:
+        say(f"error: {error}")
+        return 1
     if cells.failed:
         say(f"error: {len(cells.failed)} pairs failed: {', '.join(cells.failed)}; the same command tries them again")
     return int(bool(cells.failed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
     error calls it.
 
     Raises:
-        ArtifactError: the earlier run was another one, or its journal is none.
+        ArtifactError: the earlier run was another one, or its journal is none; or it is still running.
         OddlensError: the file cannot be written.
     """
     if path is None:
@@ -70,9 +71,9 @@ def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
         return
     with putting(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        resume = resume and path.exists() and path.stat().st_size > 0
-        with path.open("r+b" if resume else "w+b") as file:
-            journal = _resumed(file, run, path) if resume else _begun(file, run)
+        with path.open("a+b") as file:
+            _take(file, path)
+            journal = _resumed(file, run, path) if resume and file.tell() else _begun(file, run)
             try:
                 yield journal
             except BaseException:
@@ -83,7 +84,22 @@ def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
         sync_folder(path.parent)
 
 
+def _take(file: IO[bytes], path: Path) -> None:
+    """Keep other runs away until the file is closed, or the process killed; on Windows, nothing does."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArtifactError(f"{path}: another run is writing it; wait until that ends, or give another -o") from None
+    except OSError:
+        return  # some network drives know no locks
+
+
 def _begun(file: IO[bytes], run: Run) -> Journal:
+    file.truncate(0)
     file.write(json.dumps(run).encode() + b"\n")
     file.flush()
     return Journal(file)
@@ -91,6 +107,7 @@ def _begun(file: IO[bytes], run: Run) -> Journal:
 
 def _resumed(file: IO[bytes], run: Run, path: Path) -> Journal:
     """The journal as far as it is whole: a line that a kill or a power cut tore, and what follows, is cut off."""
+    file.seek(0)
     earlier = _line(file.readline())
     if not isinstance(earlier, dict) or earlier.keys() != run.keys():
         raise ArtifactError(f"{path}: is no journal of such a run; move it away, or leave --resume out to replace it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from oddlens import artifact, models
+from oddlens.backends import open_graph
 from oddlens.config import (
     AutoencoderSettings,
     CrossfitSettings,
@@ -18,6 +20,7 @@ from oddlens.config import (
     InputSpec,
     Member,
     ModelSettings,
+    RuntimeSettings,
     TrainingSettings,
     TransformsSettings,
 )
@@ -55,6 +58,9 @@ FORMS: dict[str, ModelSettings] = {
     "crossfit": CrossfitSettings(model=AutoencoderSettings(widths=(8,), latent_dim=8), folds=3),
     "crossfit-dictionary": CrossfitSettings(model=DictionarySettings(atoms=20), folds=2),
 }
+ENGINES = [RuntimeSettings(engine="onnxruntime")]
+if find_spec("openvino") is not None:  # an extra
+    ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
 
 
@@ -179,10 +185,15 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
     np.testing.assert_allclose(exported.score(new), detector.score(new), rtol=1e-4)
     assert exported.decision_.threshold == detector.decision_.threshold
     np.testing.assert_array_equal(exported.predict(new).p_value, detector.predict(new).p_value)
-    (ours,), (theirs,) = detector.run(new), exported.run(new)
-    assert (ours.anomaly_map is None) == (theirs.anomaly_map is None)
-    if ours.anomaly_map is not None and theirs.anomaly_map is not None:
-        np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-4)
+    (ours,) = detector.run(new)
+    assert exported.graph is not None
+    for engine in ENGINES:
+        theirs = open_graph(exported.graph, detector.spec, engine, path)(new)
+        np.testing.assert_allclose(theirs.anomaly_score, ours.anomaly_score, rtol=1e-4)
+        for found, expected in zip(theirs[1:], ours[1:], strict=True):  # map and reconstruction
+            assert (found is None) == (expected is None)
+            if found is not None and expected is not None:
+                np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:

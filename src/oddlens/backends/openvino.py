@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import openvino as ov
 
-from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
+from oddlens.backends import INPUT, OUTPUTS, Outputs, first_line, graph_outputs, graph_results, streams, threads
 from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError, SettingsError
 from oddlens.images import Pixels
@@ -44,7 +44,7 @@ class OpenvinoBackend:
                 "again, and calibrate it with --precision fp32 if at all"
             )
         takes, gives = self.compiled.inputs, self.compiled.outputs
-        self.outputs = graph_outputs([port.any_name for port in takes], [port.any_name for port in gives], source)
+        self.outputs = graph_outputs([own_name(port) for port in takes], [own_name(port) for port in gives], source)
         self.precision = precision
         self.source = source
         self._spec = spec
@@ -86,3 +86,8 @@ class OpenvinoBackend:
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
         return graph_results({name: found[name] for name in self.outputs})
+
+
+def own_name(port: Any) -> str:
+    """An input's or output's name; OpenVINO also gives it those of operations that it found to change nothing."""
+    return next((name for name in (INPUT, *OUTPUTS) if name in port.names), str(port.any_name))

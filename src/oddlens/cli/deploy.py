@@ -130,11 +130,12 @@ def journalled(output: Path | None, run: Run, resume: bool, terminal: Terminal) 
     from oddlens.journal import journal_path, keeping
 
     path = None if output is None else journal_path(output)
-    if path is not None and path.exists() and not resume:
-        terminal.say(f"{path}: of a run that was cut off; begun anew (--resume goes on)")
-    elif path is not None and resume and not path.exists():
-        terminal.say(f"{path}: is not there, so that there is nothing to go on with; scoring from the first image on")
+    begun = path is not None and path.exists()
     with keeping(path, run, resume) as journal:
+        if begun and not resume:
+            terminal.say(f"{path}: of a run that was cut off; begun anew (--resume goes on)")
+        elif path is not None and resume and not begun:
+            terminal.say(f"{path}: is not there, so there is nothing to go on with; scoring from the first image on")
         try:
             yield journal
         except UnreadableImageError as error:

@@ -22,6 +22,7 @@ RARER = 10  # a near-duplicate is this many times nearer to perfect correlation 
 LOOSER = 3  # within a group images may be this many times further from it than the pair that joins two groups
 BLOCK = 512  # images compared with all others at a time
 SAMPLE = 1000  # images whose pairs say what is usual
+TOGETHER = 64  # images made small at a time
 
 _FLAT = 1e-4  # share of the value range below which a thumbnail's deviation is no picture
 
@@ -36,18 +37,23 @@ def thumbnails(pixels_iter: Iterable[Pixels]) -> Thumbs:
     a 16 x 16 grid, centred and scaled to unit length. All flat images get one and the same row, at
     right angles to every picture.
     """
-    rows = [_thumbnail(image) for image in pixels_iter]
-    return np.stack(rows) if rows else np.empty((0, SIDE * SIDE), dtype=np.float32)
+    if isinstance(pixels_iter, np.ndarray):
+        parts = [_thumbnails(pixels_iter[i : i + TOGETHER]) for i in range(0, len(pixels_iter), TOGETHER)]
+    else:
+        parts = [_thumbnails(image[None]) for image in pixels_iter]
+    return np.concatenate([np.empty((0, SIDE * SIDE), dtype=np.float32), *parts])
 
 
-def _thumbnail(image: Pixels) -> Thumbs:
-    grey = image.mean(axis=2, dtype=np.float32)
-    thumb = (_area_means(grey.shape[0]) @ grey @ _area_means(grey.shape[1]).T).ravel()
-    thumb -= thumb.mean()
-    length = float(np.linalg.norm(thumb))
-    flat = length <= _FLAT * SIDE * float(np.iinfo(image.dtype).max)
-    row: Thumbs = np.full(SIDE * SIDE, 1 / SIDE, dtype=np.float32) if flat else thumb / np.float32(length)
-    return row
+def _thumbnails(images: Pixels) -> Thumbs:
+    """(N, H, W, C) -> (N, SIDE * SIDE)."""
+    _, height, width, _ = images.shape
+    grey = images.mean(axis=3, dtype=np.float32)
+    thumbs = (_area_means(height) @ grey @ _area_means(width).T).reshape(len(images), -1)
+    thumbs -= thumbs.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(thumbs, axis=1, keepdims=True)
+    flat = lengths <= _FLAT * SIDE * float(np.iinfo(images.dtype).max)
+    rows: Thumbs = np.where(flat, np.float32(1 / SIDE), thumbs / np.where(flat, np.float32(1), lengths))
+    return rows
 
 
 @functools.lru_cache(maxsize=64)
