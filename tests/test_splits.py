@@ -71,6 +71,13 @@ def test_flat_images_are_alike_and_like_no_picture() -> None:
 # Groups
 
 
+def test_thumbnails_of_an_array_are_those_of_its_images_one_by_one() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (150, 20, 28, 3), dtype=np.uint8)
+    images[70] = 9  # a flat one among them
+    np.testing.assert_array_equal(thumbnails(images), thumbnails(iter(images)))
+    assert thumbnails(images[:0]).shape == (0, 256)
+
+
 def test_exposures_of_one_part_are_one_group_and_different_parts_are_not() -> None:
     rng = np.random.default_rng(3)
     parts = pictures(30, seed=3)

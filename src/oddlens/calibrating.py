@@ -1,4 +1,4 @@
-"""What `Detector.calibrate` does before it decides: which images may calibrate, and the statistics of their scores."""
+"""How a detector is calibrated: which images may take part, the statistics of their scores, the decisions of those."""
 
 from __future__ import annotations
 

@@ -30,17 +30,17 @@ Thumbs = npt.NDArray[np.float32]  # (N, SIDE * SIDE), rows of unit length
 Index = npt.NDArray[np.intp]
 
 
-def thumbnails(pixels_iter: Iterable[Pixels]) -> Thumbs:
+def thumbnails(images: Iterable[Pixels]) -> Thumbs:
     """Tiny grey pictures whose products are correlations; brightness and contrast do not matter.
 
     Takes images (H, W, C) of any sizes, or an array of them, and gives (N, 256) float32: area means on
     a 16 x 16 grid, centred and scaled to unit length. All flat images get one and the same row, at
     right angles to every picture.
     """
-    if isinstance(pixels_iter, np.ndarray):
-        parts = [_thumbnails(pixels_iter[i : i + TOGETHER]) for i in range(0, len(pixels_iter), TOGETHER)]
+    if isinstance(images, np.ndarray):
+        parts = [_thumbnails(images[i : i + TOGETHER]) for i in range(0, len(images), TOGETHER)]
     else:
-        parts = [_thumbnails(image[None]) for image in pixels_iter]
+        parts = [_thumbnails(image[None]) for image in images]
     return np.concatenate([np.empty((0, SIDE * SIDE), dtype=np.float32), *parts])
 
 
