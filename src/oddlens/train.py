@@ -20,6 +20,7 @@ from oddlens.config import TrainingSettings
 from oddlens.errors import TrainingError
 from oddlens.files import write_bytes
 from oddlens.images import Pixels
+from oddlens.memory import keeping_freed
 from oddlens.models import Learner, Model
 from oddlens.models.layers import fast_bf16
 from oddlens.optim import Adam, Muon
@@ -48,6 +49,7 @@ class Step:
 Progress = Callable[[Step], None]
 
 
+@keeping_freed()
 def train(
     model: Model,
     pixels: Pixels,

@@ -3,7 +3,7 @@
 oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
 convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
 one product each: in steps of training. Up-sampling and the convolution behind it are one transposed convolution, and
-when scoring, that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
+that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Doubling(torch.autograd.Function):
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
         ctx.save_for_backward(batch, weight)
-        return F.conv_transpose2d(batch, weight, bias, 2, 1)
+        if weight.shape[1] >= FEW:
+            return F.conv_transpose2d(batch, weight, bias, 2, 1)
+        return in_phases(batch, weight, bias).clone()  # a view could not be changed in place
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
