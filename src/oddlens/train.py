@@ -180,7 +180,7 @@ def train_epoch(
         for step, chosen in enumerate(batches, 1):
             done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
             optimizer.factor = rate_factor(settings.schedule, done)
-            batch = model.scale(images[chosen])
+            batch = model.scale(images.index_select(0, chosen))
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
             optimizer.zero_grad()

@@ -15,7 +15,7 @@ from oddlens.models.defects import Defects, mirrored, surroundings
 from oddlens.train import train
 
 SMALL = DefectsSettings(widths=(16, 16, 32))
-BRIEF = TrainingSettings(epochs=6, epoch_images=128, batch_size=16, learning_rate=5e-3, schedule="one_cycle")
+BRIEF = TrainingSettings(epochs=12, epoch_images=128, batch_size=16, learning_rate=5e-3, schedule="one_cycle")
 
 
 def stripes(count: int, seed: int, side: int = 32) -> Pixels:

@@ -64,9 +64,9 @@ class Autoencoder(Learner):
                 return self.mean_over_roi(self.errors(batch, torch.sigmoid(logits), "ssim")).mean()
             share = self.roi_pixels / self.roi.numel()  # outside the region, pixels are 0 and count for nothing
             if self.settings.loss == "bce":
-                weight = None if share == 1 else self.roi / share
+                weight = None if self.looks_everywhere else self.roi / share
                 return F.binary_cross_entropy_with_logits(logits, batch, weight)
-            rebuilt = torch.sigmoid(logits) if share == 1 else torch.sigmoid(logits) * self.roi
+            rebuilt = torch.sigmoid(logits) if self.looks_everywhere else torch.sigmoid(logits) * self.roi
             return (F.l1_loss if self.settings.loss == "l1" else F.mse_loss)(rebuilt, batch) / share
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:

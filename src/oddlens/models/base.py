@@ -50,6 +50,11 @@ class Model(nn.Module, ABC):
         self.roi.copy_(torch.from_numpy(roi.astype(np.float32)))
         self.roi_pixels = int(roi.sum())
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether the region of interest is the whole image."""
+        return self.roi_pixels == self.roi.numel()
+
     def prepare(self, images: Tensor, seed: int) -> None:
         """Take from the training pixels (N, H, W, C) what the network needs before it learns."""
 
@@ -66,7 +71,8 @@ class Model(nn.Module, ABC):
 
     def scale(self, pixels: Tensor) -> Tensor:
         """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
-        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (self.roi * (1.0 / self.spec.value_max))
+        factor = 1.0 / self.spec.value_max
+        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (factor if self.looks_everywhere else self.roi * factor)
 
     def batches(self, images: Tensor, most: int = 64) -> Iterator[Tensor]:
         """Pixels (N, H, W, C), a few at a time, as batches of floats: what the closed-form steps go through."""

@@ -72,7 +72,7 @@ class Defects(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Cross-entropy of the marked pixels, and of the images by their score; on fresh defects."""
-        damaged, masks = self.damage(mirrored(batch) if self.roi_pixels == self.roi.numel() else batch)
+        damaged, masks = self.damage(mirrored(batch) if self.looks_everywhere else batch)
         logits = self.logits(photographed(damaged, self.roi)).float()
         targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.finest)
         weights = 1 + (RARE - 1) * targets
