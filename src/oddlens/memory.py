@@ -1,7 +1,8 @@
 """Memory that is freed and soon needed again stays with the process, while something large is done over and over.
 
-Each step of training frees arrays and asks for the same sizes again. glibc gives large ones back to the system each
-time, which then clears their pages anew: up to a quarter of a step. Other C libraries stay as they are.
+Each step of training frees arrays and asks for the same sizes again. glibc often gives large ones back to the system,
+which then clears their pages anew: up to a quarter of a step. Other C libraries stay as they are, and so does glibc
+where its user has set how it allocates.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import platform
+import sys
 from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
@@ -19,23 +22,29 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # up to which glibc's own rule lets the thr
 
 @functools.cache
 def glibc() -> ctypes.CDLL | None:
-    """The C library of this process, where it is glibc."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    """The C library of this process, where it is glibc and its user left its allocation alone."""
+    asked = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if asked or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    return ctypes.CDLL(None)
 
 
 @contextlib.contextmanager
 def keeping_freed() -> Iterator[None]:
-    """While this lasts, freed memory stays with the process; afterwards all that is free goes back to the system."""
+    """While this lasts, freed memory stays with the process; afterwards all that is free goes back to the system.
+
+    It holds for the whole process, and serves its main thread most. Where two overlap, the first to end ends it.
+    """
     library = glibc()
     if library is None:
         yield
         return
-    library.mallopt(MMAP_MAX, 0)
-    library.mallopt(TRIM_THRESHOLD, -1)
     try:
+        library.mallopt(MMAP_MAX, 0)
+        library.mallopt(TRIM_THRESHOLD, -1)
         yield
     finally:
         library.mallopt(MMAP_MAX, MOST_MMAPS)
         library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         library.mallopt(TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
-        library.malloc_trim(0)
+        library.malloc_trim(ctypes.c_size_t(0))

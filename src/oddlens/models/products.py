@@ -3,7 +3,7 @@
 oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
 convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
 one product each: in steps of training. Up-sampling and the convolution behind it are one transposed convolution, and
-that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
+that into a few channels is a 3x3 convolution, but for training in float32. Exported files have the forms of scoring.
 """
 
 from __future__ import annotations
