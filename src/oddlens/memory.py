@@ -2,7 +2,7 @@
 
 Each step of training frees arrays and asks for the same sizes again. glibc often gives large ones back to the system,
 which then clears their pages anew: up to a quarter of a step. Other C libraries stay as they are, and so does glibc
-where its user has set how it allocates.
+where its user has set one of the thresholds that decide it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
 MOST_MMAPS = 65_536  # glibc's default
+SETTINGS = ("trim_threshold", "mmap_threshold", "mmap_max")  # by which a user decides it from outside
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # up to which glibc's own rule lets the threshold grow; it trims from twice that
 
 
 @functools.cache
 def glibc() -> ctypes.CDLL | None:
-    """The C library of this process, where it is glibc and its user left its allocation alone."""
-    asked = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    """The C library of this process, where it is glibc and its user left those thresholds alone."""
+    tuned = os.environ.get("GLIBC_TUNABLES", "")
+    asked = any(f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}" in tuned for name in SETTINGS)
     if asked or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     return ctypes.CDLL(None)

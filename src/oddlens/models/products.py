@@ -3,7 +3,7 @@
 oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
 convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
 one product each: in steps of training. Up-sampling and the convolution behind it are one transposed convolution, and
-that into a few channels is a 3x3 convolution, but for training in float32. Exported files have the forms of scoring.
+that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
 """
 
 from __future__ import annotations
@@ -61,10 +61,15 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def doubled(layer: nn.Module, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A transposed convolution: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W), in the fastest form."""
+    """A transposed convolution: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
     if learns_in_bf16(layer, batch):
         return Doubling.apply(*in_bf16(batch, weight, bias))  # type: ignore[no-any-return, no-untyped-call]
-    if layer.training or weight.shape[1] >= FEW:
+    return spread(batch, weight, bias)
+
+
+def spread(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same, forward, in the fastest form."""
+    if weight.shape[1] >= FEW:
         return F.conv_transpose2d(batch, weight, bias, 2, 1)
     return in_phases(batch, weight, bias)
 
@@ -124,9 +129,8 @@ class Doubling(torch.autograd.Function):
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
         ctx.save_for_backward(batch, weight)
-        if weight.shape[1] >= FEW:
-            return F.conv_transpose2d(batch, weight, bias, 2, 1)
-        return in_phases(batch, weight, bias).clone()  # a view could not be changed in place
+        found = spread(batch, weight, bias)
+        return found.clone() if found._is_view() else found  # a view must not be changed in place by what follows
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
