@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
+from oddlens.models.compiled import Compiled, compiled
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.products import Conv2d, ConvTranspose2d, UpsampledConv2d
+from oddlens.models.products import Conv2d, ConvTranspose2d, Linear, UpsampledConv2d, multiplies_in_bf16
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -55,10 +58,29 @@ class Autoencoder(Learner):
         decoded: Tensor = self.decoder(bottleneck)
         return decoded[:, :, : self.spec.height, : self.spec.width]
 
+    @functools.cached_property
+    def compiled(self) -> Compiled | None:
+        """Encoder and decoder through the kernels in C, if that can be."""
+        height, width = (-(-side // self.multiple) * self.multiple for side in (self.spec.height, self.spec.width))
+        return compiled([*self.encoder, *self.decoder], height, width, self.spec.channels)
+
+    def train(self, mode: bool = True) -> Self:
+        """PyTorch's switch between learning and scoring; memory of the other is let go."""
+        if found := self.__dict__.get("compiled"):
+            found.idle.clear()
+        return super().train(mode)
+
+    def rebuilt(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> the reconstruction before its sigmoid, float32."""
+        if multiplies_in_bf16(batch) and self.compiled:
+            whole = self.compiled(pad_to_multiple(batch, self.multiple))
+            return whole[:, :, : self.spec.height, : self.spec.width]
+        return self.logits(self.hidden(batch)[-1]).float()
+
     def loss(self, batch: Tensor) -> Tensor:
         """Mean reconstruction loss; with `noise`, of the clean batch from a noisy one."""
         noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
-        logits = self.logits(self.hidden(noisy)[-1]).float()
+        logits = self.rebuilt(noisy)
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
             if self.settings.loss == "ssim":
                 return self.mean_over_roi(self.errors(batch, torch.sigmoid(logits), "ssim")).mean()
@@ -81,8 +103,10 @@ class Autoencoder(Learner):
 
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score it."""
-        hidden = self.hidden(batch)
-        reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32
+        looks_inside = self.settings.score != "error"
+        hidden = self.hidden(batch) if looks_inside else []
+        logits = self.logits(hidden[-1]).float() if looks_inside else self.rebuilt(batch)
+        reconstruction = torch.sigmoid(logits)  # differences of small numbers need float32
         anomaly_map = self.errors(batch, reconstruction, self.settings.error) * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
@@ -166,7 +190,7 @@ def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
         down += [Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-    down += [nn.Flatten(), nn.Linear(features, settings.latent_dim)]
+    down += [nn.Flatten(), Linear(features, settings.latent_dim)]
     up: list[nn.Module] = [nn.Linear(settings.latent_dim, features), nn.Unflatten(1, bottom)]
     for before, after in pairwise(reversed(widths)):
         up += [ConvTranspose2d(before, after), nn.ReLU(inplace=True)]

@@ -24,6 +24,14 @@ UPSAMPLED_BOTH = torch.kron(UPSAMPLED, UPSAMPLED)  # along both sides (9, 16)
 PHASES = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
 
 
+class Linear(nn.Linear):
+    """PyTorch's dense layer; in memory its weights have the inputs first."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after)
+        self.weight.data = self.weight.data.T.contiguous().T
+
+
 class Conv2d(nn.Conv2d):
     """PyTorch's convolution, with a square kernel."""
 
@@ -76,12 +84,13 @@ def spread(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def learns_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
     """Whether this is a step of training in bfloat16 on a CPU."""
-    return (
-        layer.training
-        and batch.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    )
+    return layer.training and multiplies_in_bf16(batch)
+
+
+def multiplies_in_bf16(batch: Tensor) -> bool:
+    """Whether bfloat16 was asked for, on a CPU."""
+    on_cpu = batch.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return on_cpu and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def in_bf16(batch: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,69 @@
+"""A network's steps in C (`network.c`), built by the C compiler of the machine where there is one.
+
+Nothing else of oddlens needs a compiler. What is built is kept in the user's cache folder, under a name that says from
+what it was made. With `ODDLENS_KERNELS=off` in the environment nothing is built or loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("network.c")
+FLAGS = "-O3 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -fopenmp -fPIC -shared".split()
+PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or two
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The built kernels; None where they are switched off or cannot be built."""
+    compiler = shutil.which("cc")
+    linux = sys.platform == "linux" and platform.machine() == "x86_64"
+    if not linux or compiler is None or os.environ.get("ODDLENS_KERNELS") == "off":
+        return None
+    try:
+        return ctypes.CDLL(str(built(compiler, cache_folder())))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def cache_folder() -> Path:
+    """Where built kernels are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oddlens"
+
+
+def built(compiler: str, folder: Path) -> Path:
+    """The library of kernels in `folder`, built if need be.
+
+    Raises:
+        OSError: the folder cannot be written, or is another user's.
+        subprocess.SubprocessError: the compiler fails.
+    """
+    made_from = [SOURCE.read_text(), *FLAGS, compiler, str(Path(compiler).resolve())]
+    name = hashlib.blake2b("\n".join(made_from).encode(), digest_size=16).hexdigest()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = folder / f"network-{name}.so"
+    for path in (folder, target):  # what others could have written is not run
+        if path.exists() and (path.stat().st_uid != os.geteuid() or path.stat().st_mode & 0o022):
+            raise PermissionError(f"{path} can be written by others")
+    if target.exists():
+        return target
+    handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
+    os.close(handle)
+    try:
+        subprocess.run([compiler, *FLAGS, "-o", made, SOURCE], check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603
+        Path(made).chmod(0o600)
+        Path(made).replace(target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(made).unlink()
+    return target

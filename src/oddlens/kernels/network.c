@@ -1,0 +1,452 @@
+// A convolutional autoencoder in bfloat16: logits from pictures, and gradients of its weights from those of the logits.
+//
+// Every layer is one thing here: each place of its output is a sum, over its taps, of what lies at a place of its input
+// times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input is
+// the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of two
+// bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same channel of
+// two pictures when gradients of weights are summed, so that nothing has to be transposed.
+//
+// Each thread takes its share of the pictures. The results are the same, bit by bit, for the same number of threads.
+
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16   // float32 numbers in a register
+#define ROWS 8     // rows of a tile of sums, which has one or two registers a row
+#define CHUNK 256  // places that are summed before the sums leave their registers
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+typedef uint16_t bf16;
+enum { HIDDEN, PIXELS, GRADIENT };  // what becomes of sums
+
+typedef struct {  // output places with the same sets of weights are a phase
+    int32_t phases;
+    const int32_t *row_starts, *rows;        // (phases + 1): the phase's output places
+    const int32_t *tap_starts, *taps;        // (phases + 1): the phase's sets of weights
+    const int32_t *index_starts, *index;     // (phases): for each of its places, the input places of its taps
+} Plan;
+
+typedef struct {
+    int32_t places_in, places_out, c, n;     // c and n are multiples of 16
+    int32_t c_real, n_real, sets;            // numbers that the weights have; what is beyond is 0
+    int32_t relu, pool, own_biases;          // pool: the largest of each four outputs goes on; own: one for each place
+    int64_t set_stride, c_stride, n_stride;  // of weights and gradients; c_stride or n_stride is 1
+    Plan forward, backward;
+    bf16 *forward_weights, *backward_weights;
+    bf16 *input;                             // (pictures, places_in + 1, c); the last place is 0: beyond the border
+    bf16 *gradient;                          // (pictures, places_out + 1, n), before pooling
+    uint8_t *largest;                        // (pictures, places_out / 4, n): which of four was pooled
+    float *weight_sums, *bias_sums;          // (threads, ...): 0 between two steps
+} Layer;
+
+typedef struct {
+    int32_t layers, height, width, channels;
+    const int32_t *windows;                  // (places of the first layer, 3): where rows of windows begin in the padded picture
+    const int32_t *corners;                  // (places of the last layer): where its four pixels begin in a picture
+    bf16 *padded;                            // (threads, padded_size): a picture with a border of 0
+    int64_t padded_size, scratch_size;
+    uint32_t *scratch;                       // (threads, scratch_size)
+    const Layer *layer;
+} Network;
+
+typedef struct {  // where sums go
+    const Network *net;
+    const Layer *layer, *below;
+    const float *biases;
+    bf16 *out;
+    float *pixels;
+    int first;                               // picture
+} Target;
+
+typedef struct {  // the rows of a tile
+    int count, picture[ROWS], place[ROWS];
+} Rows;
+
+INLINE __m512 product(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+INLINE __m256i narrow(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
+
+INLINE __m256i load(const bf16 *from) { return _mm256_loadu_si256((const __m256i *)from); }
+
+INLINE void store(bf16 *to, __m256i values) { _mm256_storeu_si256((__m256i *)to, values); }
+
+INLINE __m512i pairs(__m256i low, __m256i high) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+
+INLINE __mmask16 first_lanes(int64_t count) { return count >= LANES ? 0xffff : count > 0 ? (1u << count) - 1 : 0; }
+
+INLINE int registers(int columns) { return columns % (2 * LANES) ? 1 : 2; }  // of a row of a tile
+
+INLINE void share(int pictures, int thread, int threads, int *first, int *count) {  // in twos; the last may be none
+    const int couples = (pictures + 1) / 2;
+    *first = 2 * (couples * thread / threads);
+    *count = 2 * (couples * (thread + 1) / threads) - *first;
+}
+
+// ---- from pictures to logits
+
+// One set of weights (k, n) as bfloat16 in pairs of rows, columns in blocks: (blocks, k / 2, columns, 2).
+static void pack(bf16 *out, const float *from, int k, int k_real, int64_t k_stride, int n, int n_real, int64_t n_stride) {
+    const int wide = LANES * registers(n);
+    for (int column = 0; column < n; column += LANES) {
+        const __mmask16 columns = first_lanes(n_real - column);
+        bf16 *to = out + ((int64_t)(column / wide) * (k / 2) * wide + column % wide) * 2;
+        if (n_stride == 1) {
+            for (int i = 0; i < k; i += 2) {
+                const float *row = from + i * k_stride + column;
+                const __m512 low = _mm512_maskz_loadu_ps(i < k_real ? columns : 0, row);
+                const __m512 high = _mm512_maskz_loadu_ps(i + 1 < k_real ? columns : 0, row + k_stride);
+                _mm512_storeu_si512(to + (int64_t)i * wide, pairs(narrow(low), narrow(high)));
+            }
+            continue;
+        }
+        const __m512i down = _mm512_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120);
+        for (int i = 0; i < k; i += LANES) {  // 16 columns of 16 rows: transposed
+            uint32_t square[LANES][LANES / 2];
+            for (int j = 0; j < LANES; j++) {
+                const __mmask16 rows = columns >> j & 1 ? first_lanes(k_real - i) : 0;
+                store((bf16 *)square[j], narrow(_mm512_maskz_loadu_ps(rows, from + (column + j) * n_stride + i)));
+            }
+            for (int pair = 0; pair < LANES / 2; pair++)
+                _mm512_storeu_si512(to + (int64_t)(i + 2 * pair) * wide, _mm512_i32gather_epi32(down, square[0] + pair, 4));
+        }
+    }
+}
+
+// Weights of all layers in the order in which they are multiplied; for gradients in that of `backward`, too.
+void network_pack(const Network *net, const float *const *weights, int learning, int threads) {
+#pragma omp parallel num_threads(threads)
+    for (int l = 0; l < net->layers; l++) {
+        const Layer *is = net->layer + l;
+        const int64_t size = (int64_t)is->c * is->n;
+        for (int set = omp_get_thread_num(); set < is->sets; set += omp_get_num_threads()) {
+            const float *from = weights[l] + set * is->set_stride;
+            pack(is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n, is->n_real, is->n_stride);
+            if (learning && l)
+                pack(is->backward_weights + set * size, from, is->n, is->n_real, is->n_stride, is->c, is->c_real, is->c_stride);
+        }
+    }
+}
+
+// A picture (height, width, channels) as what each place of the first layer looks at: 3 x 3 pixels.
+static void unfold(const Network *net, const float *picture, bf16 *padded, bf16 *out) {
+    const int row = net->width * net->channels, padded_row = row + 2 * net->channels;
+    for (int y = 0; y < net->height; y++)
+        for (int x = 0; x < row; x += LANES) {
+            const __mmask16 some = first_lanes(row - x);
+            _mm256_mask_storeu_epi16(padded + (y + 1) * padded_row + net->channels + x, some,
+                                     narrow(_mm512_maskz_loadu_ps(some, picture + y * row + x)));
+        }
+    const int run = 3 * net->channels;
+    const __mmask16 some = first_lanes(run);
+    for (int place = 0; place < net->layer->places_in; place++)
+        for (int i = 0; i < 3; i++)
+            _mm256_mask_storeu_epi16(out + (int64_t)place * net->layer->c + i * run, some,
+                                     _mm256_maskz_loadu_epi16(some, padded + net->windows[3 * place + i]));
+}
+
+INLINE __m512 activated(const Layer *layer, __m512 value) {  // a number that is none stays none
+    return layer->relu ? _mm512_max_ps(_mm512_setzero_ps(), value) : value;
+}
+
+INLINE void to_hidden(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+    const Layer *layer = to->layer;
+    const int n = layer->n;
+    for (int j = 0; j < rows->count; j++) {
+        const float *biases = to->biases + column + (layer->own_biases ? (int64_t)rows->place[j] * n : 0);
+        const int64_t at = (int64_t)rows->picture[j] * (layer->places_out + 1) + rows->place[j];
+        store(to->out + at * n + column, narrow(activated(layer, _mm512_add_ps(sums[j][v], _mm512_loadu_ps(biases)))));
+    }
+}
+
+INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+    const Layer *layer = to->layer;
+    const int n = layer->n, windows = layer->places_out / 4;
+    for (int j = 0; j < rows->count; j += 4) {
+        __m512 best = sums[j][v];
+        __m512i which = _mm512_setzero_si512();
+        for (int i = 1; i < 4; i++) {
+            const __mmask16 more = _mm512_cmp_ps_mask(sums[j + i][v], best, _CMP_GT_OQ);
+            best = _mm512_mask_mov_ps(best, more, sums[j + i][v]);
+            which = _mm512_mask_set1_epi32(which, more, i);
+        }
+        best = activated(layer, _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
+        const int64_t window = rows->place[j] / 4, picture = rows->picture[j];
+        store(to->out + (picture * (windows + 1) + window) * n + column, narrow(best));
+        _mm_storeu_si128((__m128i *)(layer->largest + (picture * windows + window) * n + column), _mm512_cvtepi32_epi8(which));
+    }
+}
+
+// The last layer has four pixels in the lanes of each place: two above, two below.
+INLINE void to_pixels(const Target *to, __m512 sums[ROWS][2], const Rows *rows) {
+    const Network *net = to->net;
+    const int run = 2 * net->channels, row = net->width * net->channels;
+    const __mmask16 above = first_lanes(run), below = above << run;
+    for (int j = 0; j < rows->count; j++) {
+        const __m512 found = _mm512_add_ps(sums[j][0], _mm512_loadu_ps(to->biases));
+        float *corner = to->pixels + (int64_t)rows->picture[j] * net->height * row + net->corners[rows->place[j]];
+        _mm512_mask_storeu_ps(corner, above, found);
+        _mm512_mask_storeu_ps(corner + row - run, below, found);
+    }
+}
+
+// The gradient of a layer's input is that of the outputs of the layer below: through its ReLU, and back to what was pooled.
+INLINE void to_gradient(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+    const Layer *layer = to->layer, *below = to->below;
+    const int n = layer->c;
+    for (int j = 0; j < rows->count; j++) {
+        const int64_t picture = rows->picture[j], place = rows->place[j];
+        const int64_t at = (picture * (layer->places_in + 1) + place) * n + column;
+        __m256i found = narrow(sums[j][v]);
+        if (below->relu) {
+            const __mmask16 on = _mm256_cmpgt_epi16_mask(load(layer->input + at), _mm256_setzero_si256());
+            found = _mm256_maskz_mov_epi16(on, found);
+        }
+        if (!below->pool) {
+            store(below->gradient + at, found);
+            continue;
+        }
+        const uint8_t *largest = below->largest + (picture * layer->places_in + place) * n + column;
+        const __m128i which = _mm_loadu_si128((const __m128i *)largest);
+        bf16 *four = below->gradient + (picture * (below->places_out + 1) + 4 * place) * n + column;
+        for (int i = 0; i < 4; i++)
+            store(four + (int64_t)i * n, _mm256_maskz_mov_epi16(_mm_cmpeq_epi8_mask(which, _mm_set1_epi8((char)i)), found));
+    }
+}
+
+// For each picture and place of a plan: the sum over its taps of what lies there, k numbers, times a set of weights (k, n).
+INLINE void multiply(const Plan *plan, const bf16 *a, int a_places, int k, const bf16 *weights, int n, int pictures,
+                     const Target *to, int kind, int nr) {
+    const int wide = LANES * nr, blocks = n / wide;
+    for (int phase = 0; phase < plan->phases; phase++) {
+        const int places = plan->row_starts[phase + 1] - plan->row_starts[phase];
+        const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
+        const int32_t *place = plan->rows + plan->row_starts[phase], *tap = plan->taps + plan->tap_starts[phase];
+        const int32_t *index = plan->index + plan->index_starts[phase];
+        const int total = places * pictures;
+        for (int block = 0; block < blocks; block++) {
+            int next = 0, picture = to->first;
+            for (int start = 0; start < total; start += ROWS) {
+                Rows rows;
+                const int32_t *looks[ROWS];
+                const bf16 *from[ROWS];
+                rows.count = total - start < ROWS ? total - start : ROWS;
+                for (int j = 0; j < ROWS; j++) {  // what is beyond the last row is computed once more, and not kept
+                    rows.picture[j] = picture, rows.place[j] = place[next];
+                    looks[j] = index + (int64_t)next * taps;
+                    from[j] = a + (int64_t)picture * (a_places + 1) * k;
+                    if (start + j < total - 1 && ++next == places) next = 0, picture++;
+                }
+                __m512 sums[ROWS][2];
+                UNROLL for (int j = 0; j < ROWS; j++)
+                    UNROLL for (int v = 0; v < nr; v++) sums[j][v] = _mm512_setzero_ps();
+                for (int t = 0; t < taps; t++) {
+                    const int32_t *at[ROWS];
+                    UNROLL for (int j = 0; j < ROWS; j++) at[j] = (const int32_t *)(from[j] + (int64_t)looks[j][t] * k);
+                    const bf16 *set = weights + ((int64_t)tap[t] * blocks + block) * k * wide;
+                    for (int i = 0; i < k / 2; i++) {
+                        __m512i columns[2];
+                        UNROLL for (int v = 0; v < nr; v++) columns[v] = _mm512_loadu_si512(set + (i * nr + v) * 2 * LANES);
+                        UNROLL for (int j = 0; j < ROWS; j++) {
+                            const __m512i pair = _mm512_set1_epi32(at[j][i]);
+                            UNROLL for (int v = 0; v < nr; v++) sums[j][v] = product(sums[j][v], pair, columns[v]);
+                        }
+                    }
+                }
+                for (int v = 0; v < nr; v++) {
+                    const int column = block * wide + v * LANES;
+                    if (kind == PIXELS) to_pixels(to, sums, &rows);
+                    else if (kind == GRADIENT) to_gradient(to, sums, &rows, column, v);
+                    else if (to->layer->pool) to_pooled(to, sums, &rows, column, v);
+                    else to_hidden(to, sums, &rows, column, v);
+                }
+            }
+        }
+    }
+}
+
+static void outputs(const Layer *layer, int pictures, const Target *to) {
+    const Plan *plan = &layer->forward;
+    const int two = registers(layer->n) == 2;
+    if (to->pixels) multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, PIXELS, 1);
+    else if (two) multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, HIDDEN, 2);
+    else multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, HIDDEN, 1);
+}
+
+static void input_gradient(const Layer *layer, int pictures, const Target *to) {
+    const Plan *plan = &layer->backward;
+    if (registers(layer->c) == 2)
+        multiply(plan, layer->gradient, layer->places_out, layer->n, layer->backward_weights, layer->c, pictures, to, GRADIENT, 2);
+    else multiply(plan, layer->gradient, layer->places_out, layer->n, layer->backward_weights, layer->c, pictures, to, GRADIENT, 1);
+}
+
+// Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`.
+void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        const int thread = omp_get_thread_num();
+        const int64_t size = (int64_t)net->height * net->width * net->channels;
+        int first, some;
+        share(count, thread, omp_get_num_threads(), &first, &some);
+        for (int i = first; i < first + some && i < count; i++)
+            unfold(net, pictures + i * size, net->padded + thread * net->padded_size,
+                   net->layer->input + (int64_t)i * (net->layer->places_in + 1) * net->layer->c);
+        for (int l = 0; l < net->layers; l++) {
+            const Layer *layer = net->layer + l;
+            const int last = l == net->layers - 1;
+            const Target to = {net, layer, 0, biases[l], last ? 0 : layer[1].input, last ? logits : 0, first};
+            outputs(layer, last && first + some > count ? count - first : some, &to);
+        }
+    }
+}
+
+// ---- from the logits' gradients to those of the weights
+
+// The same numbers of two pictures, beside each other.
+static void couple(uint32_t *out, const bf16 *one, const bf16 *other, int64_t size) {
+    for (int64_t i = 0; i < size; i += LANES) _mm512_storeu_si512(out + i, pairs(load(one + i), load(other + i)));
+}
+
+// sums (ROWS, columns) += over all places: ROWS numbers of one side times the columns of the other.
+INLINE void outer(float *sums, int columns, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide,
+                  const int32_t *wide_at, int places, int nr) {
+    __m512 found[ROWS][2];
+    UNROLL for (int j = 0; j < ROWS; j++)
+        UNROLL for (int v = 0; v < nr; v++) found[j][v] = _mm512_loadu_ps(sums + (int64_t)j * columns + v * LANES);
+    for (int i = 0; i < places; i++) {
+        const uint32_t *one = tall + tall_at[i];
+        __m512i other[2];
+        UNROLL for (int v = 0; v < nr; v++) other[v] = _mm512_loadu_si512(wide + wide_at[i] + v * LANES);
+        UNROLL for (int j = 0; j < ROWS; j++) {
+            const __m512i pair = _mm512_set1_epi32((int)one[j]);
+            UNROLL for (int v = 0; v < nr; v++) found[j][v] = product(found[j][v], pair, other[v]);
+        }
+    }
+    UNROLL for (int j = 0; j < ROWS; j++)
+        UNROLL for (int v = 0; v < nr; v++) _mm512_storeu_ps(sums + (int64_t)j * columns + v * LANES, found[j][v]);
+}
+
+static void add_biases(const Layer *layer, const uint32_t *gradient, int couples, float *sums) {
+    const __m512i ones = _mm512_set1_epi32(0x3f803f80);  // two of them
+    const int64_t size = (int64_t)(layer->places_out + 1) * layer->n;
+    const int64_t step = layer->own_biases ? size : layer->n, columns = layer->own_biases ? size - layer->n : layer->n;
+    for (int64_t column = 0; column < columns; column += LANES) {
+        __m512 sum = _mm512_loadu_ps(sums + column);
+        for (int64_t i = column; i < couples * size; i += step) sum = product(sum, _mm512_loadu_si512(gradient + i), ones);
+        _mm512_storeu_ps(sums + column, sum);
+    }
+}
+
+// A thread's share of a layer's gradients: sums (sets, c, n), or (sets, n, c), as the weights lie.
+static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, uint32_t *scratch, int64_t room, int first, int count) {
+    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c, g_size = (int64_t)(layer->places_out + 1) * layer->n;
+    const int by_n = layer->n_stride == 1, most = (int)(room / (x_size + g_size));
+    const int tall = by_n ? layer->c : layer->n, wide = by_n ? layer->n : layer->c, nr = registers(wide);
+    const Plan *plan = &layer->forward;
+    for (int done = 0; done < count / 2; done += most) {
+        const int couples = count / 2 - done < most ? count / 2 - done : most;
+        uint32_t *x = scratch, *g = scratch + couples * x_size;
+        for (int i = 0; i < couples; i++) {
+            const int64_t one = first + 2 * (done + i);
+            couple(x + i * x_size, layer->input + one * x_size, layer->input + (one + 1) * x_size, x_size);
+            couple(g + i * g_size, layer->gradient + one * g_size, layer->gradient + (one + 1) * g_size, g_size);
+        }
+        add_biases(layer, g, couples, bias_sums);
+        for (int phase = 0; phase < plan->phases; phase++) {
+            const int places = plan->row_starts[phase + 1] - plan->row_starts[phase];
+            const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
+            const int32_t *place = plan->rows + plan->row_starts[phase], *tap = plan->taps + plan->tap_starts[phase];
+            const int32_t *index = plan->index + plan->index_starts[phase];
+            for (int start = 0; start < places * couples; start += CHUNK) {
+                const int some = places * couples - start < CHUNK ? places * couples - start : CHUNK;
+                for (int t = 0; t < taps; t++) {
+                    int32_t x_at[CHUNK], g_at[CHUNK];
+                    int next = start % places, i = start / places;
+                    for (int j = 0; j < some; j++) {
+                        x_at[j] = (int32_t)(i * x_size + (int64_t)index[next * taps + t] * layer->c);
+                        g_at[j] = (int32_t)(i * g_size + (int64_t)place[next] * layer->n);
+                        if (++next == places) next = 0, i++;
+                    }
+                    const uint32_t *high = by_n ? x : g, *across = by_n ? g : x;
+                    const int32_t *high_at = by_n ? x_at : g_at, *across_at = by_n ? g_at : x_at;
+                    float *set = sums + (int64_t)tap[t] * tall * wide;
+                    for (int column = 0; column < wide; column += LANES * nr)
+                        for (int row = 0; row < tall; row += ROWS) {
+                            float *to = set + (int64_t)row * wide + column;
+                            if (nr == 2) outer(to, wide, high + row, high_at, across + column, across_at, some, 2);
+                            else outer(to, wide, high + row, high_at, across + column, across_at, some, 1);
+                        }
+                }
+            }
+        }
+    }
+}
+
+// What all threads summed, in one; their sums are 0 again.
+INLINE __m512 total(float *sums, int64_t size, int threads) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int other = 0; other < threads; other++) {
+        sum = _mm512_add_ps(sum, _mm512_loadu_ps(sums + other * size));
+        _mm512_storeu_ps(sums + other * size, _mm512_setzero_ps());
+    }
+    return sum;
+}
+
+// A layer's gradients, as its weights lie; each thread does some of the lines.
+static void gather(const Layer *layer, float *weights, float *biases, int thread, int threads) {
+    const int by_n = layer->n_stride == 1;
+    const int tall = by_n ? layer->c : layer->n, tall_real = by_n ? layer->c_real : layer->n_real;
+    const int wide = by_n ? layer->n : layer->c, wide_real = by_n ? layer->n_real : layer->c_real;
+    const int64_t lines = (int64_t)layer->sets * tall;
+    for (int64_t line = lines * thread / threads; line < lines * (thread + 1) / threads; line++)
+        for (int column = 0; column < wide; column += LANES) {
+            const __m512 sum = total(layer->weight_sums + line * wide + column, lines * wide, threads);
+            float *to = weights + line / tall * layer->set_stride + line % tall * (by_n ? layer->c_stride : layer->n_stride);
+            if (line % tall < tall_real) _mm512_mask_storeu_ps(to + column, first_lanes(wide_real - column), sum);
+        }
+    const int64_t size = (int64_t)(layer->own_biases ? layer->places_out : 1) * layer->n;
+    for (int64_t i = thread * LANES; i < size; i += (int64_t)threads * LANES)
+        _mm512_storeu_ps(biases + i, total(layer->bias_sums + i, size, threads));
+}
+
+static void pixel_gradients(const Network *net, const float *slopes, int picture, int count) {
+    const Layer *top = net->layer + net->layers - 1;
+    const int run = 2 * net->channels, row = net->width * net->channels;
+    const __mmask16 above = first_lanes(run), below = above << run;
+    bf16 *to = top->gradient + (int64_t)picture * (top->places_out + 1) * top->n;
+    if (picture >= count) {
+        memset(to, 0, (size_t)top->places_out * top->n * sizeof(bf16));
+        return;
+    }
+    for (int place = 0; place < top->places_out; place++) {
+        const float *corner = slopes + (int64_t)picture * net->height * row + net->corners[place];
+        const __m512 found = _mm512_maskz_loadu_ps(above, corner);
+        store(to + (int64_t)place * top->n, narrow(_mm512_mask_loadu_ps(found, below, corner + row - run)));
+    }
+}
+
+// Gradients of the logits (N, height, width, channels) -> of all weights and biases; after `network_forward`.
+void network_backward(const Network *net, const float *slopes, int count, float *const *weights, float *const *biases, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        const int thread = omp_get_thread_num(), all = omp_get_num_threads();
+        int first, some;
+        share(count, thread, all, &first, &some);
+        for (int i = first; i < first + some; i++) pixel_gradients(net, slopes, i, count);
+        for (int l = net->layers - 1; l >= 0; l--) {
+            const Layer *layer = net->layer + l;
+            const int64_t size = (int64_t)layer->sets * layer->c * layer->n;
+            const int64_t biased = (int64_t)(layer->own_biases ? layer->places_out : 1) * layer->n;
+            weight_gradient(layer, layer->weight_sums + thread * size, layer->bias_sums + thread * biased,
+                            net->scratch + thread * net->scratch_size, net->scratch_size, first, some);
+            const Target to = {net, layer, layer - 1, 0, 0, 0, first};
+            if (l) input_gradient(layer, some, &to);
+        }
+#pragma omp barrier
+        for (int l = 0; l < net->layers; l++) gather(net->layer + l, weights[l], biases[l], thread, all);
+    }
+}
