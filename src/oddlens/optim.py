@@ -48,13 +48,21 @@ class Adam:
         learned = [i for i in places if self.parameters[i].grad is not None]
         if not learned:
             return
-        gradients = [gradient for i in learned if (gradient := self.parameters[i].grad) is not None]
+        parameters = [self.parameters[i] for i in learned]
+        gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
         counts, means, squares = ([self.states[i][name] for i in learned] for name in ("step", "exp_avg", "exp_avg_sq"))
+        arrays = (as_they_lie(tensors, parameters) for tensors in (parameters, gradients, means, squares))
         torch._foreach_add_(counts, 1)
         torch._fused_adamw_(
-            [self.parameters[i] for i in learned], gradients, means, squares, [], counts, lr=self.lr * self.factor,
+            *arrays, [], counts, lr=self.lr * self.factor,
             beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=TINY, amsgrad=False, maximize=False,
         )  # fmt: skip
+
+
+def as_they_lie(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors' axes in the order in which their parameters lie in memory; the kernel would copy them otherwise."""
+    orders = (sorted(range(each.ndim), key=each.stride, reverse=True) for each in parameters)
+    return [each.permute(order) for each, order in zip(tensors, orders, strict=True)]
 
 
 class Muon(Adam):

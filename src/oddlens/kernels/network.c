@@ -15,7 +15,7 @@
 
 #define LANES 16   // float32 numbers in a register
 #define ROWS 8     // rows of a tile of sums, which has one or two registers a row
-#define CHUNK 256  // places that are summed before the sums leave their registers
+#define CHUNK 64  // places that are summed before the sums leave their registers
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
@@ -32,7 +32,8 @@ typedef struct {  // output places with the same sets of weights are a phase
 typedef struct {
     int32_t places_in, places_out, c, n;     // c and n are multiples of 16
     int32_t c_real, n_real, sets;            // numbers that the weights have; what is beyond is 0
-    int32_t relu, pool, own_biases;          // pool: the largest of each four outputs goes on; own: one for each place
+    int32_t relu, pool;                      // pool: the largest of each four outputs goes on
+    int32_t own_biases, dense;               // one for each place; each set of weights is used by one place alone
     int64_t set_stride, c_stride, n_stride;  // of weights and gradients; c_stride or n_stride is 1
     Plan forward, backward;
     bf16 *forward_weights, *backward_weights;
@@ -311,12 +312,13 @@ static void couple(uint32_t *out, const bf16 *one, const bf16 *other, int64_t si
     for (int64_t i = 0; i < size; i += LANES) _mm512_storeu_si512(out + i, pairs(load(one + i), load(other + i)));
 }
 
-// sums (ROWS, columns) += over all places: ROWS numbers of one side times the columns of the other.
-INLINE void outer(float *sums, int columns, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide,
-                  const int32_t *wide_at, int places, int nr) {
+// sums (ROWS, columns), `line` apart, += over all places: ROWS numbers of one side times the columns of the other.
+INLINE void outer(float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide,
+                  const int32_t *wide_at, int places, int nr, int fresh) {
     __m512 found[ROWS][2];
     UNROLL for (int j = 0; j < ROWS; j++)
-        UNROLL for (int v = 0; v < nr; v++) found[j][v] = _mm512_loadu_ps(sums + (int64_t)j * columns + v * LANES);
+        UNROLL for (int v = 0; v < nr; v++)
+            found[j][v] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + j * line + v * LANES);
     for (int i = 0; i < places; i++) {
         const uint32_t *one = tall + tall_at[i];
         __m512i other[2];
@@ -327,16 +329,31 @@ INLINE void outer(float *sums, int columns, const uint32_t *tall, const int32_t 
         }
     }
     UNROLL for (int j = 0; j < ROWS; j++)
-        UNROLL for (int v = 0; v < nr; v++) _mm512_storeu_ps(sums + (int64_t)j * columns + v * LANES, found[j][v]);
+        UNROLL for (int v = 0; v < nr; v++) _mm512_storeu_ps(sums + j * line + v * LANES, found[j][v]);
 }
 
-static void add_biases(const Layer *layer, const uint32_t *gradient, int couples, float *sums) {
+#define OUTER_ARGUMENTS float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide, \
+                        const int32_t *wide_at, int places, int fresh
+
+static __attribute__((noinline)) void outer_one(OUTER_ARGUMENTS) { outer(sums, line, tall, tall_at, wide, wide_at, places, 1, fresh); }
+
+static __attribute__((noinline)) void outer_two(OUTER_ARGUMENTS) { outer(sums, line, tall, tall_at, wide, wide_at, places, 2, fresh); }
+
+// One set's sums (tall, wide): lines of them are `line` apart.
+static void outer_all(float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, int tall_size,
+                      const uint32_t *wide, const int32_t *wide_at, int wide_size, int places, int fresh) {
+    const int nr = registers(wide_size);
+    for (int column = 0; column < wide_size; column += LANES * nr)
+        for (int row = 0; row < tall_size; row += ROWS)
+            (nr == 1 ? outer_one : outer_two)(sums + row * line + column, line, tall + row, tall_at, wide + column, wide_at, places, fresh);
+}
+
+// sums (n) += the gradients of all places, which are coupled.
+static void add_biases(float *sums, const uint32_t *gradients, int n, int64_t places) {
     const __m512i ones = _mm512_set1_epi32(0x3f803f80);  // two of them
-    const int64_t size = (int64_t)(layer->places_out + 1) * layer->n;
-    const int64_t step = layer->own_biases ? size : layer->n, columns = layer->own_biases ? size - layer->n : layer->n;
-    for (int64_t column = 0; column < columns; column += LANES) {
+    for (int column = 0; column < n; column += LANES) {
         __m512 sum = _mm512_loadu_ps(sums + column);
-        for (int64_t i = column; i < couples * size; i += step) sum = product(sum, _mm512_loadu_si512(gradient + i), ones);
+        for (int64_t i = 0; i < places; i++) sum = product(sum, _mm512_loadu_si512(gradients + i * n + column), ones);
         _mm512_storeu_ps(sums + column, sum);
     }
 }
@@ -345,7 +362,7 @@ static void add_biases(const Layer *layer, const uint32_t *gradient, int couples
 static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, uint32_t *scratch, int64_t room, int first, int count) {
     const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c, g_size = (int64_t)(layer->places_out + 1) * layer->n;
     const int by_n = layer->n_stride == 1, most = (int)(room / (x_size + g_size));
-    const int tall = by_n ? layer->c : layer->n, wide = by_n ? layer->n : layer->c, nr = registers(wide);
+    const int tall = by_n ? layer->c : layer->n, wide = by_n ? layer->n : layer->c;
     const Plan *plan = &layer->forward;
     for (int done = 0; done < count / 2; done += most) {
         const int couples = count / 2 - done < most ? count / 2 - done : most;
@@ -355,7 +372,7 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
             couple(x + i * x_size, layer->input + one * x_size, layer->input + (one + 1) * x_size, x_size);
             couple(g + i * g_size, layer->gradient + one * g_size, layer->gradient + (one + 1) * g_size, g_size);
         }
-        add_biases(layer, g, couples, bias_sums);
+        add_biases(bias_sums, g, layer->n, (int64_t)couples * (layer->places_out + 1));
         for (int phase = 0; phase < plan->phases; phase++) {
             const int places = plan->row_starts[phase + 1] - plan->row_starts[phase];
             const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
@@ -371,16 +388,43 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
                         g_at[j] = (int32_t)(i * g_size + (int64_t)place[next] * layer->n);
                         if (++next == places) next = 0, i++;
                     }
-                    const uint32_t *high = by_n ? x : g, *across = by_n ? g : x;
-                    const int32_t *high_at = by_n ? x_at : g_at, *across_at = by_n ? g_at : x_at;
                     float *set = sums + (int64_t)tap[t] * tall * wide;
-                    for (int column = 0; column < wide; column += LANES * nr)
-                        for (int row = 0; row < tall; row += ROWS) {
-                            float *to = set + (int64_t)row * wide + column;
-                            if (nr == 2) outer(to, wide, high + row, high_at, across + column, across_at, some, 2);
-                            else outer(to, wide, high + row, high_at, across + column, across_at, some, 1);
-                        }
+                    if (by_n) outer_all(set, wide, x, x_at, tall, g, g_at, wide, some, 0);
+                    else outer_all(set, wide, g, g_at, tall, x, x_at, wide, some, 0);
                 }
+            }
+        }
+    }
+}
+
+// A dense layer's gradients: each set of weights has one place at most on either side, and each thread does some sets.
+static void dense_gradient(const Layer *layer, float *weights, float *biases, uint32_t *scratch, int count, int thread, int threads) {
+    const Plan *plan = &layer->forward;
+    const int couples = (count + 1) / 2, from = layer->sets * thread / threads, until = layer->sets * (thread + 1) / threads;
+    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c, g_size = (int64_t)(layer->places_out + 1) * layer->n;
+    for (int phase = 0; phase < plan->phases; phase++) {
+        const int place = plan->rows[plan->row_starts[phase]], taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
+        for (int t = 0; t < taps; t++) {
+            const int set = plan->taps[plan->tap_starts[phase] + t];
+            if (set < from || set >= until) continue;
+            const bf16 *inputs = layer->input + (int64_t)plan->index[plan->index_starts[phase] + t] * layer->c;
+            const bf16 *gradients = layer->gradient + (int64_t)place * layer->n;
+            float *to = weights + set * layer->set_stride;
+            for (int done = 0; done < couples; done += CHUNK) {
+                const int some = couples - done < CHUNK ? couples - done : CHUNK;
+                uint32_t *x = scratch, *g = scratch + (int64_t)some * layer->c;
+                int32_t x_at[CHUNK], g_at[CHUNK];
+                for (int i = 0; i < some; i++) {
+                    const int64_t one = 2 * (done + i);
+                    x_at[i] = i * layer->c, g_at[i] = i * layer->n;
+                    couple(x + x_at[i], inputs + one * x_size, inputs + (one + 1) * x_size, layer->c);
+                    couple(g + g_at[i], gradients + one * g_size, gradients + (one + 1) * g_size, layer->n);
+                }
+                if (layer->n_stride == 1) outer_all(to, layer->c_stride, x, x_at, layer->c, g, g_at, layer->n, some, !done);
+                else outer_all(to, layer->n_stride, g, g_at, layer->n, x, x_at, layer->c, some, !done);
+                float *sums = biases + (layer->own_biases ? (int64_t)place * layer->n : 0);
+                if (!t && !done) memset(sums, 0, layer->n * sizeof(float));
+                if (!t) add_biases(sums, g, layer->n, some);
             }
         }
     }
@@ -408,9 +452,8 @@ static void gather(const Layer *layer, float *weights, float *biases, int thread
             float *to = weights + line / tall * layer->set_stride + line % tall * (by_n ? layer->c_stride : layer->n_stride);
             if (line % tall < tall_real) _mm512_mask_storeu_ps(to + column, first_lanes(wide_real - column), sum);
         }
-    const int64_t size = (int64_t)(layer->own_biases ? layer->places_out : 1) * layer->n;
-    for (int64_t i = thread * LANES; i < size; i += (int64_t)threads * LANES)
-        _mm512_storeu_ps(biases + i, total(layer->bias_sums + i, size, threads));
+    for (int i = thread * LANES; i < layer->n; i += threads * LANES)
+        _mm512_storeu_ps(biases + i, total(layer->bias_sums + i, layer->n, threads));
 }
 
 static void pixel_gradients(const Network *net, const float *slopes, int picture, int count) {
@@ -435,18 +478,21 @@ void network_backward(const Network *net, const float *slopes, int count, float 
     {
         const int thread = omp_get_thread_num(), all = omp_get_num_threads();
         int first, some;
+        uint32_t *scratch = net->scratch + thread * net->scratch_size;
         share(count, thread, all, &first, &some);
         for (int i = first; i < first + some; i++) pixel_gradients(net, slopes, i, count);
         for (int l = net->layers - 1; l >= 0; l--) {
             const Layer *layer = net->layer + l;
             const int64_t size = (int64_t)layer->sets * layer->c * layer->n;
-            const int64_t biased = (int64_t)(layer->own_biases ? layer->places_out : 1) * layer->n;
-            weight_gradient(layer, layer->weight_sums + thread * size, layer->bias_sums + thread * biased,
-                            net->scratch + thread * net->scratch_size, net->scratch_size, first, some);
+            if (!layer->dense)
+                weight_gradient(layer, layer->weight_sums + thread * size, layer->bias_sums + (int64_t)thread * layer->n,
+                                scratch, net->scratch_size, first, some);
             const Target to = {net, layer, layer - 1, 0, 0, 0, first};
             if (l) input_gradient(layer, some, &to);
         }
 #pragma omp barrier
-        for (int l = 0; l < net->layers; l++) gather(net->layer + l, weights[l], biases[l], thread, all);
+        for (int l = 0; l < net->layers; l++)
+            if (net->layer[l].dense) dense_gradient(net->layer + l, weights[l], biases[l], scratch, count, thread, all);
+            else gather(net->layer + l, weights[l], biases[l], thread, all);
     }
 }

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from oddlens.kernels import library, plans
 
 LANES = 16  # numbers in a register: channels are padded to a multiple of it
-SUMMED = 128  # places whose products are summed at once, at least, where pictures have fewer
+SUMMED = 64
+CHUNK = 64
 
 INT32, INT64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -32,7 +33,7 @@ class CLayer(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, INT32) for name in ("places_in", "places_out", "c", "n", "c_real", "n_real", "sets")),
-        *((name, INT32) for name in ("relu", "pool", "own_biases")),
+        *((name, INT32) for name in ("relu", "pool", "own_biases", "dense")),
         *((name, INT64) for name in ("set_stride", "c_stride", "n_stride")),
         ("forward", CPlan),
         ("backward", CPlan),
@@ -63,7 +64,12 @@ class Shape:
     strides: tuple[int, int, int]  # of a set, of c and of n in the memory of the weights; that of c or of n is 1
     relu: bool = False
     pool: bool = False  # whether the largest of each four outputs goes on
-    own_biases: bool = False  # whether each place has biases of its own
+    own_biases: bool = False  # whether each place has biases of its own; of a dense layer
+
+    @property
+    def dense(self) -> bool:
+        """Whether each set of weights is used by one place alone."""
+        return bool(((self.table >= 0).sum(axis=0) == 1).all())
 
 
 @dataclass
@@ -143,8 +149,9 @@ def layer(memory: Memory, shape: Shape) -> CLayer:
     places_out, sets = shape.table.shape
     c, n = padded(shape.c), padded(shape.n)
     made = CLayer(
-        shape.places_in, places_out, c, n, shape.c, shape.n, sets, shape.relu, shape.pool, shape.own_biases, *shape.strides
-    )
+        shape.places_in, places_out, c, n, shape.c, shape.n, sets,
+        shape.relu, shape.pool, shape.own_biases, shape.dense, *shape.strides,
+    )  # fmt: skip
     made.forward = plan(memory, plans.plan(shape.table, shape.places_in))
     made.forward_weights = memory.zeros(sets, c, n)
     made.input = memory.zeros(memory.room, shape.places_in + 1, c)
@@ -153,8 +160,9 @@ def layer(memory: Memory, shape: Shape) -> CLayer:
         made.backward = plan(memory, plans.plan(plans.reverse(shape.table, shape.places_in), places_out))
         made.backward_weights = memory.zeros(sets, c, n)
         made.gradient = memory.zeros(memory.room, places_out + 1, n)
-        made.weight_sums = memory.zeros(memory.threads, sets, c, n, dtype=np.float32)
-        made.bias_sums = memory.zeros(memory.threads, places_out if shape.own_biases else 1, n, dtype=np.float32)
+        if not shape.dense:
+            made.weight_sums = memory.zeros(memory.threads, sets, c, n, dtype=np.float32)
+            made.bias_sums = memory.zeros(memory.threads, n, dtype=np.float32)
     return made
 
 
@@ -165,8 +173,10 @@ def plan(memory: Memory, arrays: Sequence[npt.NDArray[np.int32]]) -> CPlan:
 
 def scratch_size(shape: Shape, memory: Memory) -> int:
     """Numbers that a thread needs while a layer's gradients are summed: for at least one couple of pictures."""
-    places_out, sets = shape.table.shape
+    if shape.dense:
+        return CHUNK * (padded(shape.c) + padded(shape.n))
+    places_out = len(shape.table)
     one = (shape.places_in + 1) * padded(shape.c) + (places_out + 1) * padded(shape.n)
-    fewest = int((shape.table >= 0).sum(axis=0).min())  # places that a set of weights meets
+    fewest = max(1, int((shape.table >= 0).sum(axis=0).min()))  # places that a set of weights meets
     couples = min(-(-SUMMED // fewest), -(-memory.room // 2 // memory.threads))
     return one * max(1, couples)
