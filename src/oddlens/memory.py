@@ -13,12 +13,16 @@ import functools
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
 MOST_MMAPS = 65_536  # glibc's default
 SETTINGS = ("trim_threshold", "mmap_threshold", "mmap_max")  # by which a user decides it from outside
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # up to which glibc's own rule lets the threshold grow; it trims from twice that
+
+LOCK = threading.Lock()
+USERS: list[None] = []  # one entry for each that needs freed memory kept
 
 
 @functools.cache
@@ -35,18 +39,23 @@ def glibc() -> ctypes.CDLL | None:
 def keeping_freed() -> Iterator[None]:
     """While this lasts, freed memory stays with the process; afterwards all that is free goes back to the system.
 
-    It holds for the whole process, and serves its main thread most. Where two overlap, the first to end ends it.
+    It holds for the whole process; where several overlap, the last to end ends it.
     """
     library = glibc()
     if library is None:
         yield
         return
-    try:
+    with LOCK:
+        USERS.append(None)
         library.mallopt(MMAP_MAX, 0)
         library.mallopt(TRIM_THRESHOLD, -1)
+    try:
         yield
     finally:
-        library.mallopt(MMAP_MAX, MOST_MMAPS)
-        library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        library.mallopt(TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
-        library.malloc_trim(ctypes.c_size_t(0))
+        with LOCK:
+            USERS.pop()
+            if not USERS:
+                library.mallopt(MMAP_MAX, MOST_MMAPS)
+                library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+                library.mallopt(TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
+                library.malloc_trim(ctypes.c_size_t(0))

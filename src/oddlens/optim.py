@@ -51,10 +51,10 @@ class Adam:
         parameters = [self.parameters[i] for i in learned]
         gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
         counts, means, squares = ([self.states[i][name] for i in learned] for name in ("step", "exp_avg", "exp_avg_sq"))
-        arrays = (as_they_lie(tensors, parameters) for tensors in (parameters, gradients, means, squares))
         torch._foreach_add_(counts, 1)
         torch._fused_adamw_(
-            *arrays, [], counts, lr=self.lr * self.factor,
+            as_they_lie(parameters, parameters), as_they_lie(gradients, parameters), as_they_lie(means, parameters),
+            as_they_lie(squares, parameters), [], counts, lr=self.lr * self.factor,
             beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=TINY, amsgrad=False, maximize=False,
         )  # fmt: skip
 

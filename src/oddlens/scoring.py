@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from oddlens.backends import Backend, Outputs
 from oddlens.config import InputSpec
 from oddlens.errors import ArtifactError, ImageError
 from oddlens.images import Pixels
+from oddlens.memory import keeping_freed
 
 MAX_BATCH = 256
 BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
@@ -32,10 +34,12 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outpu
     """
     full = max(2, batch_size(backend.spec))
     pending: deque[Future[Outputs]] = deque()
-    pool = ThreadPoolExecutor(backend.streams)
+    pool, memory, kept = ThreadPoolExecutor(backend.streams), contextlib.ExitStack(), False
     try:
         for pixels in batches:
             if backend.streams > 1 and len(pixels) >= full:
+                if not kept:
+                    kept = not memory.enter_context(keeping_freed())
                 pending.append(pool.submit(backend.alone, pixels))
                 if len(pending) > backend.streams:
                     yield finite(pending.popleft().result())
@@ -47,6 +51,7 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outpu
         yield from drained(pending)  # what comes before an image that cannot be read is not lost
         raise
     finally:
+        memory.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("network.c")
-FLAGS = "-O3 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -fopenmp -fPIC -shared".split()
+EXTENSIONS = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16")  # of x86-64, that the kernels use
+FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), "-fopenmp", "-fPIC", "-shared")
 PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or two
 
 

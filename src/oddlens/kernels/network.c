@@ -1,10 +1,10 @@
 // A convolutional autoencoder in bfloat16: logits from pictures, and gradients of its weights from those of the logits.
 //
 // Every layer is one thing here: each place of its output is a sum, over its taps, of what lies at a place of its input
-// times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input is
-// the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of two
-// bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same channel of
-// two pictures when gradients of weights are summed, so that nothing has to be transposed.
+// times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input
+// is the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of
+// two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same channel
+// of two pictures when gradients of weights are summed, so that nothing has to be transposed.
 //
 // Each thread takes its share of the pictures. The results are the same, bit by bit, for the same number of threads.
 
@@ -13,20 +13,22 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16   // float32 numbers in a register
-#define ROWS 8     // rows of a tile of sums, which has one or two registers a row
+#define LANES 16  // float32 numbers in a register
+#define ROWS 8    // rows of a tile of sums, which has one or two registers a row
 #define CHUNK 64  // places that are summed before the sums leave their registers
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#define EACH_ROW(j) _Pragma("GCC unroll 8") for (int j = 0; j < ROWS; j++)
+#define EACH_REGISTER(v) _Pragma("GCC unroll 2") for (int v = 0; v < nr; v++)
 
 typedef uint16_t bf16;
-enum { HIDDEN, PIXELS, GRADIENT };  // what becomes of sums
+enum { HIDDEN, PIXELS, GRADIENT };      // what becomes of sums
+enum { NO_ERRORS, ABSOLUTE, SQUARED };  // what else becomes of logits: reconstructions and their errors
 
 typedef struct {  // output places with the same sets of weights are a phase
     int32_t phases;
-    const int32_t *row_starts, *rows;        // (phases + 1): the phase's output places
-    const int32_t *tap_starts, *taps;        // (phases + 1): the phase's sets of weights
-    const int32_t *index_starts, *index;     // (phases): for each of its places, the input places of its taps
+    const int32_t *row_starts, *rows;     // (phases + 1): the phase's output places
+    const int32_t *tap_starts, *taps;     // (phases + 1): the phase's sets of weights
+    const int32_t *index_starts, *index;  // (phases): for each of its places, the input places of its taps
 } Plan;
 
 typedef struct {
@@ -37,29 +39,36 @@ typedef struct {
     int64_t set_stride, c_stride, n_stride;  // of weights and gradients; c_stride or n_stride is 1
     Plan forward, backward;
     bf16 *forward_weights, *backward_weights;
-    bf16 *input;                             // (pictures, places_in + 1, c); the last place is 0: beyond the border
-    bf16 *gradient;                          // (pictures, places_out + 1, n), before pooling
-    uint8_t *largest;                        // (pictures, places_out / 4, n): which of four was pooled
-    float *weight_sums, *bias_sums;          // (threads, ...): 0 between two steps
+    bf16 *input;                     // (pictures, places_in + 1, c); the last place is 0: beyond the border
+    bf16 *gradient;                  // (pictures, places_out + 1, n), before pooling
+    uint8_t *largest;                // (pictures, places_out / 4, n): which of four was pooled
+    float *weight_sums, *bias_sums;  // (threads, ...): 0 between two steps
 } Layer;
 
 typedef struct {
     int32_t layers, height, width, channels;
-    const int32_t *windows;                  // (places of the first layer, 3): where rows of windows begin in the padded picture
-    const int32_t *corners;                  // (places of the last layer): where its four pixels begin in a picture
-    bf16 *padded;                            // (threads, padded_size): a picture with a border of 0
+    const int32_t *windows;  // (places of the first layer, 3): where rows of windows begin in the padded picture
+    const int32_t *corners;  // (places of the last layer): where its four pixels begin in a picture
+    bf16 *padded;            // (threads, padded_size): a picture with a border of 0
     int64_t padded_size, scratch_size;
-    uint32_t *scratch;                       // (threads, scratch_size)
+    uint32_t *scratch;  // (threads, scratch_size)
     const Layer *layer;
 } Network;
+
+typedef struct {  // what is multiplied: k numbers at each of some places by sets of weights (k, n)
+    const Plan *plan;
+    const bf16 *from, *weights;
+    int places, k, n;
+} Operands;
 
 typedef struct {  // where sums go
     const Network *net;
     const Layer *layer, *below;
     const float *biases;
     bf16 *out;
-    float *pixels;
-    int first;                               // picture
+    const float *pictures;
+    float *pixels, *errors;
+    int kind_of_errors, first;  // picture
 } Target;
 
 typedef struct {  // the rows of a tile
@@ -91,7 +100,8 @@ INLINE void share(int pictures, int thread, int threads, int *first, int *count)
 // ---- from pictures to logits
 
 // One set of weights (k, n) as bfloat16 in pairs of rows, columns in blocks: (blocks, k / 2, columns, 2).
-static void pack(bf16 *out, const float *from, int k, int k_real, int64_t k_stride, int n, int n_real, int64_t n_stride) {
+static void pack(bf16 *out, const float *from, int k, int k_real, int64_t k_stride, int n, int n_real,
+                 int64_t n_stride) {
     const int wide = LANES * registers(n);
     for (int column = 0; column < n; column += LANES) {
         const __mmask16 columns = first_lanes(n_real - column);
@@ -113,7 +123,8 @@ static void pack(bf16 *out, const float *from, int k, int k_real, int64_t k_stri
                 store((bf16 *)square[j], narrow(_mm512_maskz_loadu_ps(rows, from + (column + j) * n_stride + i)));
             }
             for (int pair = 0; pair < LANES / 2; pair++)
-                _mm512_storeu_si512(to + (int64_t)(i + 2 * pair) * wide, _mm512_i32gather_epi32(down, square[0] + pair, 4));
+                _mm512_storeu_si512(to + (int64_t)(i + 2 * pair) * wide,
+                                    _mm512_i32gather_epi32(down, square[0] + pair, 4));
         }
     }
 }
@@ -126,9 +137,11 @@ void network_pack(const Network *net, const float *const *weights, int learning,
         const int64_t size = (int64_t)is->c * is->n;
         for (int set = omp_get_thread_num(); set < is->sets; set += omp_get_num_threads()) {
             const float *from = weights[l] + set * is->set_stride;
-            pack(is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n, is->n_real, is->n_stride);
+            pack(is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n, is->n_real,
+                 is->n_stride);
             if (learning && l)
-                pack(is->backward_weights + set * size, from, is->n, is->n_real, is->n_stride, is->c, is->c_real, is->c_stride);
+                pack(is->backward_weights + set * size, from, is->n, is->n_real, is->n_stride, is->c, is->c_real,
+                     is->c_stride);
         }
     }
 }
@@ -178,8 +191,33 @@ INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, 
         best = activated(layer, _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
         const int64_t window = rows->place[j] / 4, picture = rows->picture[j];
         store(to->out + (picture * (windows + 1) + window) * n + column, narrow(best));
-        _mm_storeu_si128((__m128i *)(layer->largest + (picture * windows + window) * n + column), _mm512_cvtepi32_epi8(which));
+        _mm_storeu_si128((__m128i *)(layer->largest + (picture * windows + window) * n + column),
+                         _mm512_cvtepi32_epi8(which));
     }
+}
+
+INLINE __m512 sigmoid(__m512 logits) {  // 1 / (1 + 2^(whole + rest)), by the Taylor series of 2^rest
+    const __m512 power = _mm512_mul_ps(logits, _mm512_set1_ps(-1.44269504f)), whole = _mm512_roundscale_ps(power, 0);
+    const __m512 rest = _mm512_sub_ps(power, whole), one = _mm512_set1_ps(1);
+    static const float series[] = {
+        1.54035e-4f, 1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 0.24022651f, 0.69314718f, 1};
+    __m512 found = _mm512_setzero_ps();
+    for (int i = 0; i < 7; i++) found = _mm512_fmadd_ps(found, rest, _mm512_set1_ps(series[i]));
+    return _mm512_div_ps(one, _mm512_add_ps(one, _mm512_scalef_ps(found, whole)));
+}
+
+// The errors of four pixels, the mean of their channels: two above, two below.
+INLINE void to_errors(const Network *net, __m512 difference, int absolute, float *corner) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 each = absolute ? _mm512_abs_ps(difference) : _mm512_mul_ps(difference, difference);
+    __m512 sum = each;
+    __mmask16 firsts = 0;
+    for (int i = 1; i < net->channels; i++)
+        sum = _mm512_add_ps(sum, _mm512_permutexvar_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(i)), each));
+    for (int i = 0; i < 4; i++) firsts |= 1u << i * net->channels;
+    const __m512 mean = _mm512_mul_ps(_mm512_maskz_compress_ps(firsts, sum), _mm512_set1_ps(1.0f / net->channels));
+    _mm512_mask_storeu_ps(corner, 3, mean);
+    _mm512_mask_storeu_ps(corner + net->width - 2, 12, mean);
 }
 
 // The last layer has four pixels in the lanes of each place: two above, two below.
@@ -187,15 +225,25 @@ INLINE void to_pixels(const Target *to, __m512 sums[ROWS][2], const Rows *rows) 
     const Network *net = to->net;
     const int run = 2 * net->channels, row = net->width * net->channels;
     const __mmask16 above = first_lanes(run), below = above << run;
+    const __m512 biases = _mm512_loadu_ps(to->biases);
+    EACH_ROW(j) {
+        sums[j][0] = _mm512_add_ps(sums[j][0], biases);
+        if (to->kind_of_errors) sums[j][0] = sigmoid(sums[j][0]);
+    }
     for (int j = 0; j < rows->count; j++) {
-        const __m512 found = _mm512_add_ps(sums[j][0], _mm512_loadu_ps(to->biases));
-        float *corner = to->pixels + (int64_t)rows->picture[j] * net->height * row + net->corners[rows->place[j]];
-        _mm512_mask_storeu_ps(corner, above, found);
-        _mm512_mask_storeu_ps(corner + row - run, below, found);
+        const int64_t at = (int64_t)rows->picture[j] * net->height * row + net->corners[rows->place[j]];
+        if (to->kind_of_errors) {
+            const __m512 upper = _mm512_maskz_loadu_ps(above, to->pictures + at);
+            const __m512 picture = _mm512_mask_loadu_ps(upper, below, to->pictures + at + row - run);
+            const __m512 difference = _mm512_sub_ps(picture, sums[j][0]);
+            to_errors(net, difference, to->kind_of_errors == ABSOLUTE, to->errors + at / net->channels);
+        }
+        _mm512_mask_storeu_ps(to->pixels + at, above, sums[j][0]);
+        _mm512_mask_storeu_ps(to->pixels + at + row - run, below, sums[j][0]);
     }
 }
 
-// The gradient of a layer's input is that of the outputs of the layer below: through its ReLU, and back to what was pooled.
+// The gradient of a layer's input is that of the outputs of the layer below: through its ReLU, back to what was pooled.
 INLINE void to_gradient(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
     const Layer *layer = to->layer, *below = to->below;
     const int n = layer->c;
@@ -215,14 +263,15 @@ INLINE void to_gradient(const Target *to, __m512 sums[ROWS][2], const Rows *rows
         const __m128i which = _mm_loadu_si128((const __m128i *)largest);
         bf16 *four = below->gradient + (picture * (below->places_out + 1) + 4 * place) * n + column;
         for (int i = 0; i < 4; i++)
-            store(four + (int64_t)i * n, _mm256_maskz_mov_epi16(_mm_cmpeq_epi8_mask(which, _mm_set1_epi8((char)i)), found));
+            store(four + (int64_t)i * n,
+                  _mm256_maskz_mov_epi16(_mm_cmpeq_epi8_mask(which, _mm_set1_epi8((char)i)), found));
     }
 }
 
-// For each picture and place of a plan: the sum over its taps of what lies there, k numbers, times a set of weights (k, n).
-INLINE void multiply(const Plan *plan, const bf16 *a, int a_places, int k, const bf16 *weights, int n, int pictures,
-                     const Target *to, int kind, int nr) {
-    const int wide = LANES * nr, blocks = n / wide;
+// For each picture and place of a plan: the sum over its taps of what lies there times a set of weights.
+INLINE void multiply(const Operands *of, int pictures, const Target *to, int kind, int nr) {
+    const Plan *plan = of->plan;
+    const int k = of->k, wide = LANES * nr, blocks = of->n / wide;
     for (int phase = 0; phase < plan->phases; phase++) {
         const int places = plan->row_starts[phase + 1] - plan->row_starts[phase];
         const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
@@ -239,22 +288,22 @@ INLINE void multiply(const Plan *plan, const bf16 *a, int a_places, int k, const
                 for (int j = 0; j < ROWS; j++) {  // what is beyond the last row is computed once more, and not kept
                     rows.picture[j] = picture, rows.place[j] = place[next];
                     looks[j] = index + (int64_t)next * taps;
-                    from[j] = a + (int64_t)picture * (a_places + 1) * k;
+                    from[j] = of->from + (int64_t)picture * (of->places + 1) * k;
                     if (start + j < total - 1 && ++next == places) next = 0, picture++;
                 }
                 __m512 sums[ROWS][2];
-                UNROLL for (int j = 0; j < ROWS; j++)
-                    UNROLL for (int v = 0; v < nr; v++) sums[j][v] = _mm512_setzero_ps();
+                EACH_ROW(j)
+                    EACH_REGISTER(v) sums[j][v] = _mm512_setzero_ps();
                 for (int t = 0; t < taps; t++) {
                     const int32_t *at[ROWS];
-                    UNROLL for (int j = 0; j < ROWS; j++) at[j] = (const int32_t *)(from[j] + (int64_t)looks[j][t] * k);
-                    const bf16 *set = weights + ((int64_t)tap[t] * blocks + block) * k * wide;
+                    EACH_ROW(j) at[j] = (const int32_t *)(from[j] + (int64_t)looks[j][t] * k);
+                    const bf16 *set = of->weights + ((int64_t)tap[t] * blocks + block) * k * wide;
                     for (int i = 0; i < k / 2; i++) {
                         __m512i columns[2];
-                        UNROLL for (int v = 0; v < nr; v++) columns[v] = _mm512_loadu_si512(set + (i * nr + v) * 2 * LANES);
-                        UNROLL for (int j = 0; j < ROWS; j++) {
+                        EACH_REGISTER(v) columns[v] = _mm512_loadu_si512(set + (i * nr + v) * 2 * LANES);
+                        EACH_ROW(j) {
                             const __m512i pair = _mm512_set1_epi32(at[j][i]);
-                            UNROLL for (int v = 0; v < nr; v++) sums[j][v] = product(sums[j][v], pair, columns[v]);
+                            EACH_REGISTER(v) sums[j][v] = product(sums[j][v], pair, columns[v]);
                         }
                     }
                 }
@@ -270,37 +319,44 @@ INLINE void multiply(const Plan *plan, const bf16 *a, int a_places, int k, const
     }
 }
 
-static void outputs(const Layer *layer, int pictures, const Target *to) {
-    const Plan *plan = &layer->forward;
-    const int two = registers(layer->n) == 2;
-    if (to->pixels) multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, PIXELS, 1);
-    else if (two) multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, HIDDEN, 2);
-    else multiply(plan, layer->input, layer->places_in, layer->c, layer->forward_weights, layer->n, pictures, to, HIDDEN, 1);
+static void outputs(const Layer *is, int pictures, const Target *to) {
+    const Operands of = {&is->forward, is->input, is->forward_weights, is->places_in, is->c, is->n};
+    if (to->pixels) multiply(&of, pictures, to, PIXELS, 1);
+    else if (registers(of.n) == 2) multiply(&of, pictures, to, HIDDEN, 2);
+    else multiply(&of, pictures, to, HIDDEN, 1);
 }
 
-static void input_gradient(const Layer *layer, int pictures, const Target *to) {
-    const Plan *plan = &layer->backward;
-    if (registers(layer->c) == 2)
-        multiply(plan, layer->gradient, layer->places_out, layer->n, layer->backward_weights, layer->c, pictures, to, GRADIENT, 2);
-    else multiply(plan, layer->gradient, layer->places_out, layer->n, layer->backward_weights, layer->c, pictures, to, GRADIENT, 1);
+static void input_gradient(const Layer *is, int pictures, const Target *to) {
+    const Operands of = {&is->backward, is->gradient, is->backward_weights, is->places_out, is->n, is->c};
+    if (registers(of.n) == 2) multiply(&of, pictures, to, GRADIENT, 2);
+    else multiply(&of, pictures, to, GRADIENT, 1);
 }
 
-// Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`.
-void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits, int threads) {
+// Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, if a kind of errors is
+// asked for, reconstructions and their errors at each pixel (N, height, width), the mean of the channels.
+// So many pictures as there is `room` for are taken at once; what is learned from must be.
+void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits,
+                     float *errors, int kind_of_errors, int room, int threads) {
+    const int64_t size = (int64_t)net->height * net->width * net->channels;
 #pragma omp parallel num_threads(threads)
-    {
-        const int thread = omp_get_thread_num();
-        const int64_t size = (int64_t)net->height * net->width * net->channels;
+    for (int start = 0; start < count; start += room) {
+        const int thread = omp_get_thread_num(), here = count - start < room ? count - start : room;
         int first, some;
-        share(count, thread, omp_get_num_threads(), &first, &some);
-        for (int i = first; i < first + some && i < count; i++)
-            unfold(net, pictures + i * size, net->padded + thread * net->padded_size,
+        share(here, thread, omp_get_num_threads(), &first, &some);
+        const float *from = pictures + start * size;
+        for (int i = first; i < first + some && i < here; i++)
+            unfold(net, from + i * size, net->padded + thread * net->padded_size,
                    net->layer->input + (int64_t)i * (net->layer->places_in + 1) * net->layer->c);
         for (int l = 0; l < net->layers; l++) {
             const Layer *layer = net->layer + l;
-            const int last = l == net->layers - 1;
-            const Target to = {net, layer, 0, biases[l], last ? 0 : layer[1].input, last ? logits : 0, first};
-            outputs(layer, last && first + some > count ? count - first : some, &to);
+            Target to = {.net = net, .layer = layer, .biases = biases[l], .first = first};
+            if (l == net->layers - 1) {
+                to.pictures = from, to.pixels = logits + start * size;
+                to.kind_of_errors = kind_of_errors,
+                to.errors = kind_of_errors ? errors + start * size / net->channels : 0;
+                some = first + some > here ? here - first : some;
+            } else to.out = layer[1].input;
+            outputs(layer, some, &to);
         }
     }
 }
@@ -312,40 +368,43 @@ static void couple(uint32_t *out, const bf16 *one, const bf16 *other, int64_t si
     for (int64_t i = 0; i < size; i += LANES) _mm512_storeu_si512(out + i, pairs(load(one + i), load(other + i)));
 }
 
-// sums (ROWS, columns), `line` apart, += over all places: ROWS numbers of one side times the columns of the other.
-INLINE void outer(float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide,
-                  const int32_t *wide_at, int places, int nr, int fresh) {
+typedef struct {  // coupled numbers: `size` of them at each of some places
+    const uint32_t *numbers;
+    const int32_t *at;
+    int size;
+} Side;
+
+// sums (ROWS, registers), `line` apart, += over all places: numbers of one side times those of the other.
+INLINE void outer(float *sums, int64_t line, const Side *tall, int row, const Side *wide, int column, int places,
+                  int fresh, int nr) {
     __m512 found[ROWS][2];
-    UNROLL for (int j = 0; j < ROWS; j++)
-        UNROLL for (int v = 0; v < nr; v++)
-            found[j][v] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + j * line + v * LANES);
+    EACH_ROW(j) {
+        EACH_REGISTER(v) found[j][v] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + j * line + v * LANES);
+    }
     for (int i = 0; i < places; i++) {
-        const uint32_t *one = tall + tall_at[i];
+        const uint32_t *one = tall->numbers + tall->at[i] + row;
         __m512i other[2];
-        UNROLL for (int v = 0; v < nr; v++) other[v] = _mm512_loadu_si512(wide + wide_at[i] + v * LANES);
-        UNROLL for (int j = 0; j < ROWS; j++) {
+        EACH_REGISTER(v) other[v] = _mm512_loadu_si512(wide->numbers + wide->at[i] + column + v * LANES);
+        EACH_ROW(j) {
             const __m512i pair = _mm512_set1_epi32((int)one[j]);
-            UNROLL for (int v = 0; v < nr; v++) found[j][v] = product(found[j][v], pair, other[v]);
+            EACH_REGISTER(v) found[j][v] = product(found[j][v], pair, other[v]);
         }
     }
-    UNROLL for (int j = 0; j < ROWS; j++)
-        UNROLL for (int v = 0; v < nr; v++) _mm512_storeu_ps(sums + j * line + v * LANES, found[j][v]);
+    EACH_ROW(j) {
+        EACH_REGISTER(v) _mm512_storeu_ps(sums + j * line + v * LANES, found[j][v]);
+    }
 }
 
-#define OUTER_ARGUMENTS float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, const uint32_t *wide, \
-                        const int32_t *wide_at, int places, int fresh
-
-static __attribute__((noinline)) void outer_one(OUTER_ARGUMENTS) { outer(sums, line, tall, tall_at, wide, wide_at, places, 1, fresh); }
-
-static __attribute__((noinline)) void outer_two(OUTER_ARGUMENTS) { outer(sums, line, tall, tall_at, wide, wide_at, places, 2, fresh); }
-
-// One set's sums (tall, wide): lines of them are `line` apart.
-static void outer_all(float *sums, int64_t line, const uint32_t *tall, const int32_t *tall_at, int tall_size,
-                      const uint32_t *wide, const int32_t *wide_at, int wide_size, int places, int fresh) {
-    const int nr = registers(wide_size);
-    for (int column = 0; column < wide_size; column += LANES * nr)
-        for (int row = 0; row < tall_size; row += ROWS)
-            (nr == 1 ? outer_one : outer_two)(sums + row * line + column, line, tall + row, tall_at, wide + column, wide_at, places, fresh);
+// One set's sums (tall, wide), lines of which are `line` apart. Not inlined, the innermost loop keeps its registers.
+__attribute__((noinline)) static void outer_all(float *sums, int64_t line, const Side *tall, const Side *wide,
+                                                int places, int fresh) {
+    const int two = registers(wide->size) == 2;
+    for (int column = 0; column < wide->size; column += two ? 2 * LANES : LANES)
+        for (int row = 0; row < tall->size; row += ROWS) {
+            float *to = sums + row * line + column;
+            if (two) outer(to, line, tall, row, wide, column, places, fresh, 2);
+            else outer(to, line, tall, row, wide, column, places, fresh, 1);
+        }
 }
 
 // sums (n) += the gradients of all places, which are coupled.
@@ -359,8 +418,10 @@ static void add_biases(float *sums, const uint32_t *gradients, int n, int64_t pl
 }
 
 // A thread's share of a layer's gradients: sums (sets, c, n), or (sets, n, c), as the weights lie.
-static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, uint32_t *scratch, int64_t room, int first, int count) {
-    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c, g_size = (int64_t)(layer->places_out + 1) * layer->n;
+static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, uint32_t *scratch, int64_t room,
+                            int first, int count) {
+    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c,
+                  g_size = (int64_t)(layer->places_out + 1) * layer->n;
     const int by_n = layer->n_stride == 1, most = (int)(room / (x_size + g_size));
     const int tall = by_n ? layer->c : layer->n, wide = by_n ? layer->n : layer->c;
     const Plan *plan = &layer->forward;
@@ -389,8 +450,8 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
                         if (++next == places) next = 0, i++;
                     }
                     float *set = sums + (int64_t)tap[t] * tall * wide;
-                    if (by_n) outer_all(set, wide, x, x_at, tall, g, g_at, wide, some, 0);
-                    else outer_all(set, wide, g, g_at, tall, x, x_at, wide, some, 0);
+                    const Side inputs = {x, x_at, layer->c}, outputs = {g, g_at, layer->n};
+                    outer_all(set, wide, by_n ? &inputs : &outputs, by_n ? &outputs : &inputs, some, 0);
                 }
             }
         }
@@ -398,12 +459,16 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
 }
 
 // A dense layer's gradients: each set of weights has one place at most on either side, and each thread does some sets.
-static void dense_gradient(const Layer *layer, float *weights, float *biases, uint32_t *scratch, int count, int thread, int threads) {
+static void dense_gradient(const Layer *layer, float *weights, float *biases, uint32_t *scratch, int count, int thread,
+                           int threads) {
     const Plan *plan = &layer->forward;
-    const int couples = (count + 1) / 2, from = layer->sets * thread / threads, until = layer->sets * (thread + 1) / threads;
-    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c, g_size = (int64_t)(layer->places_out + 1) * layer->n;
+    const int couples = (count + 1) / 2, from = layer->sets * thread / threads,
+              until = layer->sets * (thread + 1) / threads;
+    const int64_t x_size = (int64_t)(layer->places_in + 1) * layer->c,
+                  g_size = (int64_t)(layer->places_out + 1) * layer->n;
     for (int phase = 0; phase < plan->phases; phase++) {
-        const int place = plan->rows[plan->row_starts[phase]], taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
+        const int place = plan->rows[plan->row_starts[phase]],
+                  taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
         for (int t = 0; t < taps; t++) {
             const int set = plan->taps[plan->tap_starts[phase] + t];
             if (set < from || set >= until) continue;
@@ -420,8 +485,9 @@ static void dense_gradient(const Layer *layer, float *weights, float *biases, ui
                     couple(x + x_at[i], inputs + one * x_size, inputs + (one + 1) * x_size, layer->c);
                     couple(g + g_at[i], gradients + one * g_size, gradients + (one + 1) * g_size, layer->n);
                 }
-                if (layer->n_stride == 1) outer_all(to, layer->c_stride, x, x_at, layer->c, g, g_at, layer->n, some, !done);
-                else outer_all(to, layer->n_stride, g, g_at, layer->n, x, x_at, layer->c, some, !done);
+                const Side in = {x, x_at, layer->c}, out = {g, g_at, layer->n};
+                if (layer->n_stride == 1) outer_all(to, layer->c_stride, &in, &out, some, !done);
+                else outer_all(to, layer->n_stride, &out, &in, some, !done);
                 float *sums = biases + (layer->own_biases ? (int64_t)place * layer->n : 0);
                 if (!t && !done) memset(sums, 0, layer->n * sizeof(float));
                 if (!t) add_biases(sums, g, layer->n, some);
@@ -449,7 +515,8 @@ static void gather(const Layer *layer, float *weights, float *biases, int thread
     for (int64_t line = lines * thread / threads; line < lines * (thread + 1) / threads; line++)
         for (int column = 0; column < wide; column += LANES) {
             const __m512 sum = total(layer->weight_sums + line * wide + column, lines * wide, threads);
-            float *to = weights + line / tall * layer->set_stride + line % tall * (by_n ? layer->c_stride : layer->n_stride);
+            float *to =
+                weights + line / tall * layer->set_stride + line % tall * (by_n ? layer->c_stride : layer->n_stride);
             if (line % tall < tall_real) _mm512_mask_storeu_ps(to + column, first_lanes(wide_real - column), sum);
         }
     for (int i = thread * LANES; i < layer->n; i += threads * LANES)
@@ -473,7 +540,8 @@ static void pixel_gradients(const Network *net, const float *slopes, int picture
 }
 
 // Gradients of the logits (N, height, width, channels) -> of all weights and biases; after `network_forward`.
-void network_backward(const Network *net, const float *slopes, int count, float *const *weights, float *const *biases, int threads) {
+void network_backward(const Network *net, const float *slopes, int count, float *const *weights, float *const *biases,
+                      int threads) {
 #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num(), all = omp_get_num_threads();
@@ -485,9 +553,9 @@ void network_backward(const Network *net, const float *slopes, int count, float 
             const Layer *layer = net->layer + l;
             const int64_t size = (int64_t)layer->sets * layer->c * layer->n;
             if (!layer->dense)
-                weight_gradient(layer, layer->weight_sums + thread * size, layer->bias_sums + (int64_t)thread * layer->n,
-                                scratch, net->scratch_size, first, some);
-            const Target to = {net, layer, layer - 1, 0, 0, 0, first};
+                weight_gradient(layer, layer->weight_sums + thread * size,
+                                layer->bias_sums + (int64_t)thread * layer->n, scratch, net->scratch_size, first, some);
+            const Target to = {.net = net, .layer = layer, .below = layer - 1, .first = first};
             if (l) input_gradient(layer, some, &to);
         }
 #pragma omp barrier

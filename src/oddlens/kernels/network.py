@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,13 @@ class CNetwork(ctypes.Structure):
     ]
 
 
+class Numbers(Protocol):
+    """Float32 numbers without gaps, such as a tensor's."""
+
+    def data_ptr(self) -> int:
+        """Where they begin."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A layer as the kernels see it."""
@@ -72,32 +79,51 @@ class Shape:
         return bool(((self.table >= 0).sum(axis=0) == 1).all())
 
 
-@dataclass
+@dataclass(eq=False)
 class Memory:
     """A network, with room for some pictures at once, and for gradients if it learns."""
 
     room: int
     threads: int
     learning: bool
+    packed: object = None  # what the weights in it were packed from; the caller's
+    biases: Sequence[Numbers] = ()  # beside them
     network: CNetwork = field(default_factory=CNetwork)
-    arrays: list[npt.NDArray[Any]] = field(default_factory=list)  # what the network points to
+    kept: list[object] = field(default_factory=list)  # what the network points to
 
     def keep(self, array: npt.NDArray[Any]) -> int:
         """Where an array lies, which lives as long as this."""
-        self.arrays.append(array)
+        self.kept.append(array)
         return int(array.ctypes.data)
 
-    def pack(self, weights: Sequence[int]) -> None:
-        """Take the weights, by their addresses, in the order in which they are multiplied."""
+    def pack(self, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
+        """Take weights, in the order in which they are multiplied, and biases."""
+        self.biases = biases
         self.call("pack", addresses(weights), self.learning)
 
-    def forward(self, biases: Sequence[int], pictures: int, count: int, logits: int) -> None:
-        """Pictures (count, height, width, channels) to logits of the same shape, float32, by their addresses."""
-        self.call("forward", addresses(biases), POINTER(pictures), count, POINTER(logits))
+    def forward(self, pictures: Numbers, count: int, logits: Numbers) -> None:
+        """Pictures (count, height, width, channels) to logits of the same shape."""
+        self.call("forward", addresses(self.biases), address(pictures), count, address(logits), None, 0, self.room)
 
-    def backward(self, slopes: int, count: int, weights: Sequence[int], biases: Sequence[int]) -> None:
-        """Gradients of those logits to those of all weights and biases, by their addresses."""
-        self.call("backward", POINTER(slopes), count, addresses(weights), addresses(biases))
+    def errors(
+        self, pictures: Numbers, count: int, rebuilt: Numbers, errors: Numbers, kind: Literal["l1", "mse"]
+    ) -> None:
+        """The same to reconstructions, and to their errors (count, height, width): the mean of the channels."""
+        kinds = 1 if kind == "l1" else 2
+        self.call(
+            "forward",
+            addresses(self.biases),
+            address(pictures),
+            count,
+            address(rebuilt),
+            address(errors),
+            kinds,
+            self.room,
+        )
+
+    def backward(self, slopes: Numbers, count: int, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
+        """Gradients of those logits to those of all weights and biases."""
+        self.call("backward", address(slopes), count, addresses(weights), addresses(biases))
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a kernel; others' Python code goes on meanwhile."""
@@ -110,9 +136,14 @@ class Memory:
         return self.keep(np.zeros(shape, dtype))
 
 
-def addresses(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
+def address(numbers: Numbers) -> ctypes.c_void_p:
+    """A pointer."""
+    return POINTER(numbers.data_ptr())
+
+
+def addresses(several: Sequence[Numbers]) -> ctypes.Array[ctypes.c_void_p]:
     """An array of pointers."""
-    return (POINTER * len(numbers))(*numbers)
+    return (POINTER * len(several))(*(numbers.data_ptr() for numbers in several))
 
 
 def padded(count: int) -> int:
@@ -121,11 +152,17 @@ def padded(count: int) -> int:
 
 
 def allocated(
-    shapes: Sequence[Shape], size: tuple[int, int, int], windows: plans.Table, room: int, threads: int, *, learning: bool
+    shapes: Sequence[Shape],
+    size: tuple[int, int, int],
+    windows: plans.Table,
+    room: int,
+    threads: int,
+    *,
+    learning: bool,
 ) -> Memory:
     """Memory for pictures of `size` (height, width, channels).
 
-    `windows` (places of the first layer, 3) says where the rows of what each place sees begin in a picture with a border.
+    `windows` (places of the first layer, 3) says where rows of what each place sees begin in a picture with a border.
     """
     memory = Memory(room + room % 2, threads, learning)
     height, width, channels = size
@@ -140,7 +177,7 @@ def allocated(
         memory.zeros(threads, border), border, scratch, memory.zeros(threads, scratch, dtype=np.uint32),
         ctypes.addressof(layers),
     )  # fmt: skip
-    memory.arrays.append(np.frombuffer(layers, dtype=np.uint8))
+    memory.kept.append(layers)
     return memory
 
 

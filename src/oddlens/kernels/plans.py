@@ -65,14 +65,23 @@ def plan(table: Table, beyond: int) -> list[npt.NDArray[np.int32]]:
 
     Places that use the same sets are a phase; a place at the border, which lacks some, goes with others that have them.
     """
-    patterns, which = np.unique(table >= 0, axis=0, return_inverse=True)
+    bits = np.packbits(table >= 0, axis=1)
+    lines = np.ascontiguousarray(bits).view(np.dtype((np.void, bits.shape[1])))  # compared as a whole
+    _, examples, which = np.unique(lines, return_index=True, return_inverse=True)
+    patterns = table[examples] >= 0
     phases: list[npt.NDArray[np.bool_]] = []
+    having: list[list[int]] = [[] for _ in range(table.shape[1])]  # for each set, the phases that use it
     belongs = np.zeros(len(patterns), dtype=np.int64)
     for number in np.argsort(-patterns.sum(axis=1), kind="stable"):
-        wider = [phase for phase, sets in enumerate(phases) if not (patterns[number] & ~sets).any()]
+        pattern = patterns[number]
+        sets = np.flatnonzero(pattern)
+        possible = having[sets[0]] if len(sets) else range(len(phases))
+        wider = [phase for phase in possible if not (pattern & ~phases[phase]).any()]
         belongs[number] = wider[0] if wider else len(phases)
         if not wider:
-            phases.append(patterns[number])
+            for each in sets:
+                having[each].append(len(phases))
+            phases.append(pattern)
     phase_of = belongs[which.reshape(-1)]
     rows = [np.flatnonzero(phase_of == phase) for phase in range(len(phases))]
     taps = [np.flatnonzero(sets) for sets in phases]

@@ -70,17 +70,17 @@ class Autoencoder(Learner):
             found.idle.clear()
         return super().train(mode)
 
-    def rebuilt(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> the reconstruction before its sigmoid, float32."""
+    def learned_logits(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> the reconstruction before its sigmoid, float32, in the fastest form."""
         if multiplies_in_bf16(batch) and self.compiled:
-            whole = self.compiled(pad_to_multiple(batch, self.multiple))
-            return whole[:, :, : self.spec.height, : self.spec.width]
+            logits = self.compiled.logits(pad_to_multiple(batch, self.multiple))
+            return logits[:, :, : self.spec.height, : self.spec.width]
         return self.logits(self.hidden(batch)[-1]).float()
 
     def loss(self, batch: Tensor) -> Tensor:
         """Mean reconstruction loss; with `noise`, of the clean batch from a noisy one."""
         noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
-        logits = self.rebuilt(noisy)
+        logits = self.learned_logits(noisy)
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
             if self.settings.loss == "ssim":
                 return self.mean_over_roi(self.errors(batch, torch.sigmoid(logits), "ssim")).mean()
@@ -103,11 +103,8 @@ class Autoencoder(Learner):
 
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score it."""
-        looks_inside = self.settings.score != "error"
-        hidden = self.hidden(batch) if looks_inside else []
-        logits = self.logits(hidden[-1]).float() if looks_inside else self.rebuilt(batch)
-        reconstruction = torch.sigmoid(logits)  # differences of small numbers need float32
-        anomaly_map = self.errors(batch, reconstruction, self.settings.error) * self.roi
+        hidden, reconstruction, errors = self.reconstructed(batch)
+        anomaly_map = errors if self.looks_everywhere else errors * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
         elif self.settings.score == "sap":
@@ -118,6 +115,19 @@ class Autoencoder(Learner):
         else:
             score = self.top_mean_over_roi(anomaly_map, self.settings.top_percent)
         return Scored(score, anomaly_map, reconstruction)
+
+    def reconstructed(self, batch: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """(N, C, H, W) -> hidden activations, the reconstruction (N, C, H, W) and its errors (N, H, W).
+
+        Where the score needs no hidden activations there may be none.
+        """
+        kind, (height, width) = self.settings.error, batch.shape[2:]
+        if self.settings.score == "error" and kind != "ssim" and multiplies_in_bf16(batch) and self.compiled:
+            rebuilt, errors = self.compiled.errors(pad_to_multiple(batch, self.multiple), kind)
+            return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]
+        hidden = self.hidden(batch)
+        reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32
+        return hidden, reconstruction, self.errors(batch, reconstruction, kind)
 
     def differences(self, hidden: list[Tensor], reconstruction: Tensor) -> list[Tensor]:
         """Hidden activations minus those of the reconstruction, layer by layer."""

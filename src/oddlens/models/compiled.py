@@ -5,9 +5,10 @@ Where the kernels cannot be had, or the layers are not made for them, there is n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from oddlens.kernels.network import LANES, Memory, Shape, allocated
 from oddlens.models.products import PHASES, UPSAMPLED_BOTH, UpsampledConv2d
 
 SLICE = 32  # pictures a thread at a time when scoring: what lies between layers stays in the cache
-MOST_CHANNELS = 4  # of pictures: four pixels' fill a register
+MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is
 
 Change = Callable[[Tensor], Tensor]
+Transposed = UpsampledConv2d | nn.ConvTranspose2d  # what doubles sides
 
 
 def same(tensor: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ def channels_last(weight: Tensor) -> Tensor:
 class Part:
     """A layer: as the kernels see it, and how its parameters and their gradients come and go."""
 
-    module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+    module: nn.Conv2d | Transposed | nn.Linear
     shape: Shape
     weights: Change = channels_last
     weights_back: Change = same
@@ -77,7 +79,7 @@ def spreading(module: nn.Linear, count: int) -> Part:
     )  # fmt: skip
 
 
-def doubling(module: nn.Module, height: int, width: int, *, relu: bool) -> Part:
+def doubling(module: Transposed, height: int, width: int, *, relu: bool) -> Part:
     """A transposed 4x4 convolution that doubles sides; or up-sampling and a 3x3 convolution, which is one."""
     c, n = module.in_channels, module.out_channels
     table, count = plans.doubling(height, width), height * width
@@ -93,10 +95,10 @@ def merged(weight: Tensor) -> Tensor:
 
 def divided(gradient: Tensor) -> Tensor:
     """Its gradient's way back."""
-    return (UPSAMPLED_BOTH @ gradient).unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+    return torch.unflatten(UPSAMPLED_BOTH @ gradient, 1, (3, 3)).permute(0, 3, 1, 2)
 
 
-def last(module: nn.Module, height: int, width: int) -> Part:
+def last(module: Transposed, height: int, width: int) -> Part:
     """The same into the channels of pixels: a 3x3 convolution with lanes for four of them."""
     c, pixels = module.in_channels, module.out_channels
     size = 16 * c * pixels
@@ -105,7 +107,7 @@ def last(module: nn.Module, height: int, width: int) -> Part:
     numbers = torch.arange(1, 1 + size, dtype=torch.float64).view(order)
     taps = numbers.permute(2, 0, 1) if upsampled else numbers.permute(0, 2, 1)
     phases = [PHASES.double()] * 2
-    found = torch.einsum("coab,aqi,brj->qroijc", taps.unflatten(2, (4, 4)), *phases).flatten().long()
+    found = torch.einsum("coab,aqi,brj->qroijc", torch.unflatten(taps, 2, (4, 4)), *phases).flatten().long()
     source = torch.where(found > 0, found - 1, size)  # of each lane's weights, of which most are 0
     place = torch.empty(size, dtype=torch.long)
     place[found[found > 0] - 1] = torch.nonzero(found)[:, 0]
@@ -116,7 +118,7 @@ def last(module: nn.Module, height: int, width: int) -> Part:
 
     def weights_back(gradient: Tensor) -> Tensor:
         flat = gradient[place].view(order)
-        return divided(flat) if upsampled else flat.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        return divided(flat) if upsampled else torch.unflatten(flat, 1, (4, 4)).permute(0, 3, 1, 2)
 
     def biases_back(gradient: Tensor) -> Tensor:
         return gradient[: 4 * pixels].view(4, pixels).sum(0)
@@ -135,7 +137,7 @@ def parts(layers: Sequence[nn.Module], height: int, width: int) -> list[Part]:
         if isinstance(module, nn.Linear):
             make = spreading if nn.Unflatten in following[:1] else gathering
             found.append(make(module, height * width))
-        elif isinstance(module, UpsampledConv2d | nn.ConvTranspose2d):
+        elif isinstance(module, Transposed):
             final = number == len(layers) - 1
             found.append(last(module, height, width) if final else doubling(module, height, width, relu=relu))
             height, width = 2 * height, 2 * width
@@ -160,45 +162,52 @@ class Compiled:
 
     def __init__(self, parts: Sequence[Part], height: int, width: int, channels: int) -> None:
         self.size, self.parts = (height, width, channels), parts
-        stride = int(parts[0].module.stride[0])  # type: ignore[index,arg-type]
+        stride = int(parts[0].module.stride[0])  # type: ignore[index]
         rows, columns = plans.places(-(-height // stride), -(-width // stride), pooled=parts[0].shape.pool)
         lines = stride * rows[:, None] + np.arange(3)
         self.windows = channels * (lines * (width + 2) + stride * columns[:, None])
         self.idle = Idle()
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits of the same shape, float32, channels last."""
-        pixels = batch.float().contiguous(memory_format=torch.channels_last)
-        parameters = [each for part in self.parts for each in (part.module.weight, part.module.bias)]
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Weights and biases in turn."""
+        both = ((part.module.weight, part.module.bias) for part in self.parts)
+        return [each for pair in both for each in pair if each is not None]
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """(N, C, H, W) -> logits of the same shape, float32, channels last; what loss is made of."""
         with torch.autocast("cpu", enabled=False):  # weights come in float32
-            if torch.is_grad_enabled():
-                return Step.apply(self, pixels, *parameters)  # type: ignore[no-any-return, no-untyped-call]
-            return self.score(pixels, parameters)
+            return Step.apply(self, as_pixels(batch), *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
 
-    def score(self, pixels: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The same without gradients, a slice of the pictures after the other."""
-        threads, logits = torch.get_num_threads(), torch.empty_like(pixels)
-        room = SLICE * threads
-        memory = self.taken(room, threads, learning=False)
-        weights, biases = self.given(parameters)
-        memory.pack(addresses(weights))
-        for some, made in zip(pixels.split(room), logits.split(room), strict=True):
-            memory.forward(addresses(biases), some.data_ptr(), len(some), made.data_ptr())
+    def errors(self, batch: Tensor, kind: Literal["l1", "mse"]) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> reconstructions of that shape, and their errors (N, H, W); without gradients."""
+        pixels, threads = as_pixels(batch), torch.get_num_threads()
+        rebuilt, errors = torch.empty_like(pixels), torch.empty(len(pixels), *pixels.shape[2:])
+        memory = self.taken(SLICE * threads, threads, learning=False)
+        state = [(each.data_ptr(), each._version) for each in self.parameters]
+        if memory.packed != state:
+            with torch.autocast("cpu", enabled=False):
+                memory.pack(self.weights(), self.biases())
+            memory.packed = state
+        memory.errors(pixels, len(pixels), rebuilt, errors, kind)
         self.idle.append(memory)
-        return logits
+        return rebuilt, errors
 
-    def given(self, parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and biases as the kernels take them."""
-        weights = [part.weights(each.detach()) for part, each in zip(self.parts, parameters[::2], strict=True)]
-        biases = [part.biases(each.detach()) for part, each in zip(self.parts, parameters[1::2], strict=True)]
-        return weights, biases
+    def weights(self) -> list[Tensor]:
+        """As the kernels take them."""
+        return [part.weights(part.module.weight.detach()) for part in self.parts]
+
+    def biases(self) -> list[Tensor]:
+        """As the kernels take them."""
+        return [part.biases(bias.detach()) for part in self.parts if (bias := part.module.bias) is not None]
 
     def taken(self, room: int, threads: int, *, learning: bool) -> Memory:
-        """Memory for so many pictures; what does not fit any more is let go."""
-        while self.idle:
-            found = self.idle.pop()
+        """Memory for so many pictures."""
+        for found in list(self.idle):
             if found.room >= room and (found.threads, found.learning) == (threads, learning):
-                return found
+                with contextlib.suppress(ValueError):  # another thread was quicker
+                    self.idle.remove(found)
+                    return found
         shapes = [part.shape for part in self.parts]
         return allocated(shapes, self.size, self.windows, room, threads, learning=learning)
 
@@ -210,11 +219,11 @@ class Step(torch.autograd.Function):
     def forward(ctx: Any, compiled: Compiled, pixels: Tensor, *parameters: Tensor) -> Tensor:
         """Pixels (N, C, H, W), channels last, to logits."""
         ctx.compiled, ctx.count = compiled, len(pixels)
-        ctx.weights, ctx.biases = compiled.given(parameters)
+        ctx.weights, ctx.biases = compiled.weights(), compiled.biases()
         ctx.memory = compiled.taken(len(pixels), torch.get_num_threads(), learning=True)
-        ctx.memory.pack(addresses(ctx.weights))
+        ctx.memory.pack(ctx.weights, ctx.biases)
         logits = torch.empty_like(pixels)
-        ctx.memory.forward(addresses(ctx.biases), pixels.data_ptr(), len(pixels), logits.data_ptr())
+        ctx.memory.forward(pixels, len(pixels), logits)
         return logits
 
     @staticmethod
@@ -222,7 +231,7 @@ class Step(torch.autograd.Function):
         """Gradients of the logits to those of all parameters."""
         compiled, given = ctx.compiled, slopes[0].contiguous(memory_format=torch.channels_last)
         weights, biases = ([torch.empty_like(each) for each in some] for some in (ctx.weights, ctx.biases))
-        ctx.memory.backward(given.data_ptr(), ctx.count, addresses(weights), addresses(biases))
+        ctx.memory.backward(given, ctx.count, weights, biases)
         compiled.idle.append(ctx.memory)
         found: list[Tensor | None] = [None, None]
         for part, weight, bias in zip(compiled.parts, weights, biases, strict=True):
@@ -230,9 +239,9 @@ class Step(torch.autograd.Function):
         return tuple(found)
 
 
-def addresses(tensors: Sequence[Tensor]) -> list[int]:
-    """Where their numbers lie."""
-    return [each.data_ptr() for each in tensors]
+def as_pixels(batch: Tensor) -> Tensor:
+    """(N, C, H, W) in float32, channels last."""
+    return batch.float().contiguous(memory_format=torch.channels_last)
 
 
 def compiled(layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Compiled | None:
@@ -241,8 +250,10 @@ def compiled(layers: Sequence[nn.Module], height: int, width: int, channels: int
     Processors with a matrix unit (AMX) multiply faster with PyTorch's own layers.
     """
     made_for = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-    if not made_for or channels > MOST_CHANNELS or library() is None:
+    large = any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers)
+    if not made_for or large or library() is None:
         return None
     found = parts(layers, height, width)
-    hidden = [part.shape.n for part in found[:-1]]
-    return None if any(n % LANES for n in hidden) else Compiled(found, height, width, channels)
+    if any(part.shape.n % LANES for part in found[:-1]):  # what lies between layers
+        return None
+    return Compiled(found, height, width, channels)
