@@ -68,6 +68,13 @@ def test_what_others_can_write_is_not_loaded(tmp_path: Path, compiler: str, whic
 
 
 @needs_compiler
+def test_others_may_write_beside_the_folder(tmp_path: Path, compiler: str) -> None:
+    (tmp_path / "oddlens").mkdir()
+    (tmp_path / "oddlens").chmod(0o775)  # as downloads of data sets leave it under some settings
+    assert kernels.built(compiler, tmp_path / "oddlens" / "kernels").exists()
+
+
+@needs_compiler
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "network.c"
     broken.write_text("this is not C")
@@ -76,17 +83,17 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         kernels.built(str(COMPILER), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernels.library.__wrapped__() is None
+    assert kernels.loaded.__wrapped__() is None
 
 
 def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODDLENS_KERNELS", "off")
-    assert kernels.library.__wrapped__() is None
+    assert kernels.loaded.__wrapped__() is None
 
 
 def test_without_a_compiler_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert kernels.library.__wrapped__() is None
+    assert kernels.loaded.__wrapped__() is None
 
 
 def applied(table: plans.Table, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -128,6 +135,8 @@ def test_pooled_places_come_window_by_window() -> None:
 TABLES = {
     "convolution": (plans.strided(6, 8, 1), 48),
     "pooled": (plans.strided(6, 8, 1, pooled=True), 48),
+    "pooled to one place": (plans.strided(2, 2, 1, pooled=True), 4),
+    "pooled to a line": (plans.strided(2, 6, 1, pooled=True), 12),
     "strided": (plans.strided(6, 8, 2), 48),
     "one place": (plans.strided(2, 2, 2), 4),
     "doubling": (plans.doubling(3, 5), 15),
@@ -151,7 +160,7 @@ def test_a_plan_says_what_its_table_says_in_few_phases(name: str, way: str) -> N
     table, places = TABLES[name]
     if way == "backward":
         table, places = plans.reverse(table, places), len(table)
-    row_starts, rows, tap_starts, taps, index_starts, index = plans.plan(table, places)
+    row_starts, rows, tap_starts, taps, index_starts, index = plans.plan(table, places, together="pooled" in name)
     found = np.full(table.shape, -1)
     for phase in range(len(row_starts) - 1):
         mine, sets = rows[slice(*row_starts[phase : phase + 2])], taps[slice(*tap_starts[phase : phase + 2])]
@@ -159,5 +168,7 @@ def test_a_plan_says_what_its_table_says_in_few_phases(name: str, way: str) -> N
         found[np.ix_(mine, sets)] = np.where(looks == places, -1, looks)
     np.testing.assert_array_equal(found, table)
     assert sorted(rows.tolist()) == list(range(len(table)))
+    if "pooled" in name:
+        assert rows.tolist() == list(range(len(table)))
     most = {"strided": 4, "doubling": 4, "gathering": 7, "spreading": 7, "one place": 4}.get(name, 1)
     assert len(row_starts) - 1 <= most

@@ -104,6 +104,18 @@ def test_it_ends_when_what_it_surrounds_fails(monkeypatch: pytest.MonkeyPatch) -
     assert recorder.told == BEGINS + ENDS
 
 
+def test_the_last_of_several_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(memory, "glibc", lambda: recorder)
+    first, second = memory.keeping_freed(), memory.keeping_freed()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert recorder.told == BEGINS + BEGINS
+    second.__exit__(None, None, None)
+    assert recorder.told == BEGINS + BEGINS + ENDS
+
+
 def test_training_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(memory, "glibc", lambda: recorder)

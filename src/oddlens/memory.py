@@ -21,7 +21,7 @@ MOST_MMAPS = 65_536  # glibc's default
 SETTINGS = ("trim_threshold", "mmap_threshold", "mmap_max")  # by which a user decides it from outside
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # up to which glibc's own rule lets the threshold grow; it trims from twice that
 
-LOCK = threading.Lock()
+LOCK = threading.RLock()  # a generator that is collected inside may end its use there
 USERS: list[None] = []  # one entry for each that needs freed memory kept
 
 

@@ -57,10 +57,12 @@ class Adam:
             as_they_lie(squares, parameters), [], counts, lr=self.lr * self.factor,
             beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=TINY, amsgrad=False, maximize=False,
         )  # fmt: skip
+        for parameter in parameters:  # the kernel does not say that it changed them
+            torch.autograd.graph.increment_version(parameter)
 
 
 def as_they_lie(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors' axes in the order in which their parameters lie in memory; the kernel would copy them otherwise."""
+    """The tensors, axes in the order in which their parameters lie in memory: the kernel would copy others first."""
     orders = (sorted(range(each.ndim), key=each.stride, reverse=True) for each in parameters)
     return [each.permute(order) for each, order in zip(tensors, orders, strict=True)]
 

@@ -39,7 +39,8 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outpu
         for pixels in batches:
             if backend.streams > 1 and len(pixels) >= full:
                 if not kept:
-                    kept = not memory.enter_context(keeping_freed())
+                    memory.enter_context(keeping_freed())
+                    kept = True
                 pending.append(pool.submit(backend.alone, pixels))
                 if len(pending) > backend.streams:
                     yield finite(pending.popleft().result())

@@ -1,7 +1,7 @@
 """A network's steps in C (`network.c`), built by the C compiler of the machine where there is one.
 
 Nothing else of oddlens needs a compiler. What is built is kept in the user's cache folder, under a name that says from
-what it was made. With `ODDLENS_KERNELS=off` in the environment nothing is built or loaded.
+what it was made. Where `ODDLENS_KERNELS=off` is in the environment at first use, nothing is built or loaded.
 """
 
 from __future__ import annotations
@@ -16,30 +16,39 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("network.c")
 EXTENSIONS = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16")  # of x86-64, that the kernels use
-FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), "-fopenmp", "-fPIC", "-shared")
+CHUNK = 64  # products that are summed before the sums leave their registers
+FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), f"-DCHUNK={CHUNK}", "-fopenmp", "-fPIC", "-shared")
 PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or two
+LOCK = threading.Lock()
+
+
+def library() -> ctypes.CDLL | None:
+    """The built kernels, once for the process; None where they are switched off or cannot be built."""
+    with LOCK:  # one thread builds, others wait
+        return loaded()
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The built kernels; None where they are switched off or cannot be built."""
+def loaded() -> ctypes.CDLL | None:
+    """The same."""
     compiler = shutil.which("cc")
     linux = sys.platform == "linux" and platform.machine() == "x86_64"
     if not linux or compiler is None or os.environ.get("ODDLENS_KERNELS") == "off":
         return None
     try:
         return ctypes.CDLL(str(built(compiler, cache_folder())))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
 
 
 def cache_folder() -> Path:
     """Where built kernels are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oddlens"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oddlens" / "kernels"
 
 
 def built(compiler: str, folder: Path) -> Path:
@@ -62,6 +71,8 @@ def built(compiler: str, folder: Path) -> Path:
     os.close(handle)
     try:
         subprocess.run([compiler, *FLAGS, "-o", made, SOURCE], check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603
+        with Path(made).open("rb") as file:  # whole on the disk before it has its name: half a library ends the process
+            os.fsync(file.fileno())
         Path(made).chmod(0o600)
         Path(made).replace(target)
     finally:

@@ -6,16 +6,19 @@
 // two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same channel
 // of two pictures when gradients of weights are summed, so that nothing has to be transposed.
 //
-// Each thread takes its share of the pictures. The results are the same, bit by bit, for the same number of threads.
+// Each thread takes its share of the pictures. Logits do not depend on the number of threads; gradients are sums of as
+// many parts, so that their last bits do.
 
 #include <immintrin.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
+#ifndef CHUNK  // places that are summed before the sums leave their registers; memory is made for it
+#error "build with -DCHUNK=..., as kernels/__init__.py does"
+#endif
 #define LANES 16  // float32 numbers in a register
 #define ROWS 8    // rows of a tile of sums, which has one or two registers a row
-#define CHUNK 64  // places that are summed before the sums leave their registers
 #define INLINE static inline __attribute__((always_inline))
 #define EACH_ROW(j) _Pragma("GCC unroll 8") for (int j = 0; j < ROWS; j++)
 #define EACH_REGISTER(v) _Pragma("GCC unroll 2") for (int v = 0; v < nr; v++)
@@ -184,8 +187,10 @@ INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, 
         __m512 best = sums[j][v];
         __m512i which = _mm512_setzero_si512();
         for (int i = 1; i < 4; i++) {
-            const __mmask16 more = _mm512_cmp_ps_mask(sums[j + i][v], best, _CMP_GT_OQ);
-            best = _mm512_mask_mov_ps(best, more, sums[j + i][v]);
+            const __m512 next = sums[j + i][v];  // one that is no number stays, as in PyTorch
+            const __mmask16 none = _mm512_cmp_ps_mask(next, next, _CMP_UNORD_Q);
+            const __mmask16 more = _mm512_cmp_ps_mask(next, best, _CMP_GT_OQ) | none;
+            best = _mm512_mask_mov_ps(best, more, next);
             which = _mm512_mask_set1_epi32(which, more, i);
         }
         best = activated(layer, _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
@@ -358,6 +363,7 @@ void network_forward(const Network *net, const float *const *biases, const float
             } else to.out = layer[1].input;
             outputs(layer, some, &to);
         }
+#pragma omp barrier  // the next slice divides the same memory in another way
     }
 }
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.kernels import library, plans
+from oddlens.kernels import CHUNK, library, plans
 
 LANES = 16  # numbers in a register: channels are padded to a multiple of it
-SUMMED = 64
-CHUNK = 64
+
+ERRORS = {"": 0, "l1": 1, "mse": 2}  # as network.c numbers them
 
 INT32, INT64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -73,10 +74,25 @@ class Shape:
     pool: bool = False  # whether the largest of each four outputs goes on
     own_biases: bool = False  # whether each place has biases of its own; of a dense layer
 
-    @property
+    @functools.cached_property
     def dense(self) -> bool:
         """Whether each set of weights is used by one place alone."""
         return bool(((self.table >= 0).sum(axis=0) == 1).all())
+
+    @functools.cached_property
+    def forward(self) -> list[npt.NDArray[np.int32]]:
+        """The plan of its outputs."""
+        return plans.plan(self.table, self.places_in, together=self.pool)
+
+    @functools.cached_property
+    def backward(self) -> list[npt.NDArray[np.int32]]:
+        """The plan of its input's gradients."""
+        return plans.plan(plans.reverse(self.table, self.places_in), len(self.table))
+
+    @property
+    def bytes(self) -> int:
+        """Of a picture's input."""
+        return 2 * (self.places_in + 1) * padded(self.c)
 
 
 @dataclass(eq=False)
@@ -101,25 +117,16 @@ class Memory:
         self.biases = biases
         self.call("pack", addresses(weights), self.learning)
 
-    def forward(self, pictures: Numbers, count: int, logits: Numbers) -> None:
-        """Pictures (count, height, width, channels) to logits of the same shape."""
-        self.call("forward", addresses(self.biases), address(pictures), count, address(logits), None, 0, self.room)
-
-    def errors(
-        self, pictures: Numbers, count: int, rebuilt: Numbers, errors: Numbers, kind: Literal["l1", "mse"]
+    def forward(
+        self, pictures: Numbers, count: int, logits: Numbers, errors: Numbers | None = None, kind: str = ""
     ) -> None:
-        """The same to reconstructions, and to their errors (count, height, width): the mean of the channels."""
-        kinds = 1 if kind == "l1" else 2
-        self.call(
-            "forward",
-            addresses(self.biases),
-            address(pictures),
-            count,
-            address(rebuilt),
-            address(errors),
-            kinds,
-            self.room,
-        )
+        """Pictures (count, height, width, channels) to logits of the same shape.
+
+        With room for errors, to reconstructions and their errors (count, height, width): the mean of the channels, of
+        the kind "l1" or "mse".
+        """
+        made = address(logits), None if errors is None else address(errors), ERRORS[kind]
+        self.call("forward", addresses(self.biases), address(pictures), count, *made, self.room)
 
     def backward(self, slopes: Numbers, count: int, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
         """Gradients of those logits to those of all weights and biases."""
@@ -189,12 +196,12 @@ def layer(memory: Memory, shape: Shape) -> CLayer:
         shape.places_in, places_out, c, n, shape.c, shape.n, sets,
         shape.relu, shape.pool, shape.own_biases, shape.dense, *shape.strides,
     )  # fmt: skip
-    made.forward = plan(memory, plans.plan(shape.table, shape.places_in))
+    made.forward = plan(memory, shape.forward)
     made.forward_weights = memory.zeros(sets, c, n)
     made.input = memory.zeros(memory.room, shape.places_in + 1, c)
     made.largest = memory.zeros(memory.room, places_out // 4, n, dtype=np.uint8) if shape.pool else None
     if memory.learning:
-        made.backward = plan(memory, plans.plan(plans.reverse(shape.table, shape.places_in), places_out))
+        made.backward = plan(memory, shape.backward)
         made.backward_weights = memory.zeros(sets, c, n)
         made.gradient = memory.zeros(memory.room, places_out + 1, n)
         if not shape.dense:
@@ -215,5 +222,5 @@ def scratch_size(shape: Shape, memory: Memory) -> int:
     places_out = len(shape.table)
     one = (shape.places_in + 1) * padded(shape.c) + (places_out + 1) * padded(shape.n)
     fewest = max(1, int((shape.table >= 0).sum(axis=0).min()))  # places that a set of weights meets
-    couples = min(-(-SUMMED // fewest), -(-memory.room // 2 // memory.threads))
+    couples = min(-(-CHUNK // fewest), -(-memory.room // 2 // memory.threads))
     return one * max(1, couples)

@@ -60,10 +60,11 @@ def reverse(table: Table, places_in: int) -> Table:
     return found
 
 
-def plan(table: Table, beyond: int) -> list[npt.NDArray[np.int32]]:
+def plan(table: Table, beyond: int, *, together: bool = False) -> list[npt.NDArray[np.int32]]:
     """The arrays of a plan; `beyond` is the place that a border's missing taps look at, where all is 0.
 
     Places that use the same sets are a phase; a place at the border, which lacks some, goes with others that have them.
+    `together` makes one phase of all, in their order, as pooling needs it.
     """
     bits = np.packbits(table >= 0, axis=1)
     lines = np.ascontiguousarray(bits).view(np.dtype((np.void, bits.shape[1])))  # compared as a whole
@@ -71,6 +72,8 @@ def plan(table: Table, beyond: int) -> list[npt.NDArray[np.int32]]:
     patterns = table[examples] >= 0
     phases: list[npt.NDArray[np.bool_]] = []
     having: list[list[int]] = [[] for _ in range(table.shape[1])]  # for each set, the phases that use it
+    if together:
+        patterns[:] = patterns.any(axis=0)
     belongs = np.zeros(len(patterns), dtype=np.int64)
     for number in np.argsort(-patterns.sum(axis=1), kind="stable"):
         pattern = patterns[number]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from oddlens.config import AutoencoderSettings, InputSpec
 from oddlens.models.base import Learner, Scored
-from oddlens.models.compiled import Compiled, compiled
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.products import Conv2d, ConvTranspose2d, Linear, UpsampledConv2d, multiplies_in_bf16
+from oddlens.models.native import Native
+from oddlens.models.products import Conv2d, ConvTranspose2d, InputsFirst, UpsampledConv2d, multiplies_in_bf16
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead
@@ -59,21 +59,32 @@ class Autoencoder(Learner):
         return decoded[:, :, : self.spec.height, : self.spec.width]
 
     @functools.cached_property
-    def compiled(self) -> Compiled | None:
-        """Encoder and decoder through the kernels in C, if that can be."""
+    def native(self) -> Native | None:
+        """Encoder and decoder by the kernels in C, if that can be."""
         height, width = (-(-side // self.multiple) * self.multiple for side in (self.spec.height, self.spec.width))
-        return compiled([*self.encoder, *self.decoder], height, width, self.spec.channels)
+        return Native.of([*self.encoder, *self.decoder], height, width, self.spec.channels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies make their own."""
+        return {name: value for name, value in self.__dict__.items() if name != "native"}
 
     def train(self, mode: bool = True) -> Self:
         """PyTorch's switch between learning and scoring; memory of the other is let go."""
-        if found := self.__dict__.get("compiled"):
+        if found := self.__dict__.get("native"):
             found.idle.clear()
         return super().train(mode)
 
+    def native_for(self, batch: Tensor) -> Native | None:
+        """The kernels, where they are there and can do what is asked for."""
+        weight = next(self.parameters())
+        here = (weight.device.type, weight.dtype) == ("cpu", torch.float32) and multiplies_in_bf16(batch)
+        usual = batch.shape[1:] == (self.spec.channels, self.spec.height, self.spec.width) and not batch.requires_grad
+        return self.native if here and usual else None
+
     def learned_logits(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> the reconstruction before its sigmoid, float32, in the fastest form."""
-        if multiplies_in_bf16(batch) and self.compiled:
-            logits = self.compiled.logits(pad_to_multiple(batch, self.multiple))
+        if native := self.native_for(batch):
+            logits = native.logits(pad_to_multiple(batch, self.multiple))
             return logits[:, :, : self.spec.height, : self.spec.width]
         return self.logits(self.hidden(batch)[-1]).float()
 
@@ -104,7 +115,7 @@ class Autoencoder(Learner):
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score it."""
         hidden, reconstruction, errors = self.reconstructed(batch)
-        anomaly_map = errors if self.looks_everywhere else errors * self.roi
+        anomaly_map = errors * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
         elif self.settings.score == "sap":
@@ -122,8 +133,9 @@ class Autoencoder(Learner):
         Where the score needs no hidden activations there may be none.
         """
         kind, (height, width) = self.settings.error, batch.shape[2:]
-        if self.settings.score == "error" and kind != "ssim" and multiplies_in_bf16(batch) and self.compiled:
-            rebuilt, errors = self.compiled.errors(pad_to_multiple(batch, self.multiple), kind)
+        plain = self.settings.score == "error" and not torch.is_grad_enabled()
+        if plain and kind != "ssim" and (native := self.native_for(batch)):
+            rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind)
             return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]
         hidden = self.hidden(batch)
         reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32
@@ -200,7 +212,7 @@ def strided_network(settings: AutoencoderSettings, spec: InputSpec) -> tuple[nn.
     down: list[nn.Module] = []
     for before, after in pairwise(widths):
         down += [Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-    down += [nn.Flatten(), Linear(features, settings.latent_dim)]
+    down += [nn.Flatten(), InputsFirst(features, settings.latent_dim)]
     up: list[nn.Module] = [nn.Linear(settings.latent_dim, features), nn.Unflatten(1, bottom)]
     for before, after in pairwise(reversed(widths)):
         up += [ConvTranspose2d(before, after), nn.ReLU(inplace=True)]

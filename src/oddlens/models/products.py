@@ -24,8 +24,8 @@ UPSAMPLED_BOTH = torch.kron(UPSAMPLED, UPSAMPLED)  # along both sides (9, 16)
 PHASES = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
 
 
-class Linear(nn.Linear):
-    """PyTorch's dense layer; in memory its weights have the inputs first."""
+class InputsFirst(nn.Linear):
+    """PyTorch's dense layer, with weights that have the inputs first in memory."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after)

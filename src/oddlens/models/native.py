@@ -14,12 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from oddlens.kernels import library, plans
 from oddlens.kernels.network import LANES, Memory, Shape, allocated
 from oddlens.models.products import PHASES, UPSAMPLED_BOTH, UpsampledConv2d
 
-SLICE = 32  # pictures a thread at a time when scoring: what lies between layers stays in the cache
+BYTES = 5 * 2**19  # between layers, of the pictures that a thread scores at a time: they stay in its cache
 MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is
 
 Change = Callable[[Tensor], Tensor]
@@ -104,6 +105,7 @@ def last(module: Transposed, height: int, width: int) -> Part:
     size = 16 * c * pixels
     upsampled = isinstance(module, UpsampledConv2d)
     order = (pixels, 16, c) if upsampled else (c, 16, pixels)  # of the transposed convolution's weights in memory
+    # In float64, of which autocast makes nothing smaller.
     numbers = torch.arange(1, 1 + size, dtype=torch.float64).view(order)
     taps = numbers.permute(2, 0, 1) if upsampled else numbers.permute(0, 2, 1)
     phases = [PHASES.double()] * 2
@@ -150,15 +152,8 @@ def parts(layers: Sequence[nn.Module], height: int, width: int) -> list[Part]:
     return found
 
 
-class Idle(list[Memory]):
-    """Memory that nobody uses now; a copy of a model begins without."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Idle:
-        return Idle()
-
-
-class Compiled:
-    """The layers of an autoencoder, from pictures to logits."""
+class Native:
+    """The layers of an autoencoder, from pictures to logits, by the kernels."""
 
     def __init__(self, parts: Sequence[Part], height: int, width: int, channels: int) -> None:
         self.size, self.parts = (height, width, channels), parts
@@ -166,13 +161,29 @@ class Compiled:
         rows, columns = plans.places(-(-height // stride), -(-width // stride), pooled=parts[0].shape.pool)
         lines = stride * rows[:, None] + np.arange(3)
         self.windows = channels * (lines * (width + 2) + stride * columns[:, None])
-        self.idle = Idle()
+        self.at_once = max(2, BYTES // sum(part.shape.bytes for part in parts))
+        self.idle: list[Memory] = []  # that nobody uses now
+
+    @classmethod
+    def of(cls, layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Native | None:
+        """The layers of encoder and decoder for pictures of this size; None where that cannot be.
+
+        Processors with a matrix unit (AMX) multiply faster with PyTorch's own layers.
+        """
+        made_for = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+        large = any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers)
+        if not made_for or large:
+            return None
+        found = parts(layers, height, width)
+        between = [part.shape.n for part in found[:-1]]
+        if any(n % LANES for n in between) or library() is None:
+            return None
+        return cls(found, height, width, channels)
 
     @property
-    def parameters(self) -> list[Tensor]:
+    def parameters(self) -> list[nn.Parameter]:
         """Weights and biases in turn."""
-        both = ((part.module.weight, part.module.bias) for part in self.parts)
-        return [each for pair in both for each in pair if each is not None]
+        return [each for part in self.parts for each in part.module.parameters()]
 
     def logits(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> logits of the same shape, float32, channels last; what loss is made of."""
@@ -182,24 +193,24 @@ class Compiled:
     def errors(self, batch: Tensor, kind: Literal["l1", "mse"]) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> reconstructions of that shape, and their errors (N, H, W); without gradients."""
         pixels, threads = as_pixels(batch), torch.get_num_threads()
-        rebuilt, errors = torch.empty_like(pixels), torch.empty(len(pixels), *pixels.shape[2:])
-        memory = self.taken(SLICE * threads, threads, learning=False)
-        state = [(each.data_ptr(), each._version) for each in self.parameters]
-        if memory.packed != state:
+        rebuilt, errors = torch.empty_like(pixels), pixels.new_empty(len(pixels), *pixels.shape[2:])
+        memory = self.taken(min(self.at_once * threads, len(pixels)), threads, learning=False)
+        state = known_state(self.parameters)
+        if state is None or memory.packed != state:
             with torch.autocast("cpu", enabled=False):
                 memory.pack(self.weights(), self.biases())
             memory.packed = state
-        memory.errors(pixels, len(pixels), rebuilt, errors, kind)
+        memory.forward(pixels, len(pixels), rebuilt, errors, kind)
         self.idle.append(memory)
         return rebuilt, errors
 
     def weights(self) -> list[Tensor]:
         """As the kernels take them."""
-        return [part.weights(part.module.weight.detach()) for part in self.parts]
+        return [part.weights(each.detach()) for part, each in zip(self.parts, self.parameters[::2], strict=True)]
 
     def biases(self) -> list[Tensor]:
         """As the kernels take them."""
-        return [part.biases(bias.detach()) for part in self.parts if (bias := part.module.bias) is not None]
+        return [part.biases(each.detach()) for part, each in zip(self.parts, self.parameters[1::2], strict=True)]
 
     def taken(self, room: int, threads: int, *, learning: bool) -> Memory:
         """Memory for so many pictures."""
@@ -216,44 +227,40 @@ class Step(torch.autograd.Function):
     """A step of learning."""
 
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, pixels: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, native: Native, pixels: Tensor, *parameters: Tensor) -> Tensor:
         """Pixels (N, C, H, W), channels last, to logits."""
-        ctx.compiled, ctx.count = compiled, len(pixels)
-        ctx.weights, ctx.biases = compiled.weights(), compiled.biases()
-        ctx.memory = compiled.taken(len(pixels), torch.get_num_threads(), learning=True)
+        ctx.native, ctx.count = native, len(pixels)
+        ctx.weights, ctx.biases = native.weights(), native.biases()
+        ctx.memory = native.taken(len(pixels), torch.get_num_threads(), learning=True)
         ctx.memory.pack(ctx.weights, ctx.biases)
         logits = torch.empty_like(pixels)
         ctx.memory.forward(pixels, len(pixels), logits)
         return logits
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the logits to those of all parameters."""
-        compiled, given = ctx.compiled, slopes[0].contiguous(memory_format=torch.channels_last)
+        native, memory, ctx.memory = ctx.native, ctx.memory, None
+        assert memory is not None, "the gradients of a step are taken once"  # noqa: S101 - what it needs is gone
+        given = slopes[0].float().contiguous(memory_format=torch.channels_last)
         weights, biases = ([torch.empty_like(each) for each in some] for some in (ctx.weights, ctx.biases))
-        ctx.memory.backward(given, ctx.count, weights, biases)
-        compiled.idle.append(ctx.memory)
+        memory.backward(given, ctx.count, weights, biases)
+        native.idle.append(memory)
         found: list[Tensor | None] = [None, None]
-        for part, weight, bias in zip(compiled.parts, weights, biases, strict=True):
-            found += [part.weights_back(weight), part.biases_back(bias)]
+        with torch.autocast("cpu", enabled=False):
+            for part, weight, bias in zip(native.parts, weights, biases, strict=True):
+                found += [part.weights_back(weight), part.biases_back(bias)]
         return tuple(found)
+
+
+def known_state(parameters: Sequence[Tensor]) -> list[tuple[int, int]] | None:
+    """What changes when parameters do; None where they do not say (those that were made for inference alone)."""
+    if any(each.is_inference() for each in parameters):
+        return None
+    return [(each.data_ptr(), each._version) for each in parameters]
 
 
 def as_pixels(batch: Tensor) -> Tensor:
     """(N, C, H, W) in float32, channels last."""
     return batch.float().contiguous(memory_format=torch.channels_last)
-
-
-def compiled(layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Compiled | None:
-    """The layers of encoder and decoder, compiled for pictures of this size; None where that cannot be.
-
-    Processors with a matrix unit (AMX) multiply faster with PyTorch's own layers.
-    """
-    made_for = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-    large = any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers)
-    if not made_for or large or library() is None:
-        return None
-    found = parts(layers, height, width)
-    if any(part.shape.n % LANES for part in found[:-1]):  # what lies between layers
-        return None
-    return Compiled(found, height, width, channels)
