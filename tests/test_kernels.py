@@ -83,17 +83,47 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         kernels.built(str(COMPILER), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernels.loaded.__wrapped__() is None
+    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    assert kernels.found.__wrapped__() is None
+
+
+@needs_compiler
+def test_what_is_no_library_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "kernels.so").write_text("no library")
+    assert kernels.loaded.__wrapped__(tmp_path / "kernels.so") is None
+    assert kernels.loaded.__wrapped__(None) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says so in a file")
+def test_they_are_for_processors_with_bfloat16_and_no_matrix_unit() -> None:
+    amx = torch.cpu._is_amx_tile_supported()
+    assert kernels.made_for_this() == (torch.cpu._is_avx512_bf16_supported() and not amx)
+
+
+@needs_compiler
+def test_building_may_begin_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    kernels.found.cache_clear()
+    try:
+        kernels.begin()
+        path = kernels.path()  # waits for whichever was first
+        assert path is not None
+        assert [each.name for each in kernels.cache_folder().iterdir()] == [path.name]
+    finally:
+        kernels.found.cache_clear()
 
 
 def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
     monkeypatch.setenv("ODDLENS_KERNELS", "off")
-    assert kernels.loaded.__wrapped__() is None
+    assert kernels.found.__wrapped__() is None
 
 
 def test_without_a_compiler_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert kernels.loaded.__wrapped__() is None
+    assert kernels.found.__wrapped__() is None
 
 
 def applied(table: plans.Table, values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from oddlens.artifact import Manifest
 from oddlens.backends import Backend, Outputs, open_graph
 from oddlens.calibration import DEFAULT_RATE, promised_rank
 from oddlens.config import (
+    AutoencoderSettings,
     AutoSettings,
     CrossfitSettings,
     DecisionSettings,
@@ -134,6 +135,10 @@ class Detector:
             CalibrationError: the held-out images cannot promise the asked rate (found before training).
             TrainingError: training broke down.
         """
+        if self.model == "autoencoder" or isinstance(self.model, AutoencoderSettings):
+            from oddlens import kernels
+
+            kernels.begin()  # while PyTorch is being imported
         try:
             from oddlens import fitting
         except ModuleNotFoundError as error:

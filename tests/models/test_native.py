@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oddlens import models
+from oddlens import kernels, models
 from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.optim import Adam
@@ -33,12 +33,16 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two threads, and kernels wherever they run."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    """Two threads, and kernels wherever they run, with a matrix unit, too."""
+    if torch.cpu._is_amx_tile_supported():
+        monkeypatch.setattr(kernels, "made_for_this", torch.cpu._is_avx512_bf16_supported)
+        kernels.found.cache_clear()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+    if torch.cpu._is_amx_tile_supported():
+        kernels.found.cache_clear()
 
 
 def made(name: str, **changes: object) -> Autoencoder:

@@ -27,21 +27,47 @@ PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or t
 LOCK = threading.Lock()
 
 
+def made_for_this() -> bool:
+    """Whether they are the fastest here: the processor multiplies bfloat16, and has no matrix unit (AMX)."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    words = Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in words and "amx_tile" not in words
+
+
+def begin() -> None:
+    """Build them in the background, if that is still to be done, while something else is being prepared."""
+    threading.Thread(target=path, daemon=True).start()
+
+
 def library() -> ctypes.CDLL | None:
-    """The built kernels, once for the process; None where they are switched off or cannot be built."""
-    with LOCK:  # one thread builds, others wait
-        return loaded()
+    """The kernels; None where they are switched off, not made for this machine, or cannot be built."""
+    return loaded(path())
 
 
 @functools.cache
-def loaded() -> ctypes.CDLL | None:
+def loaded(built_at: Path | None) -> ctypes.CDLL | None:
+    """The library in a file, if it can be loaded."""
+    try:
+        return ctypes.CDLL(str(built_at)) if built_at else None
+    except OSError:
+        return None
+
+
+def path() -> Path | None:
+    """Where they are, built once for the process; other threads wait meanwhile."""
+    with LOCK:
+        return found()
+
+
+@functools.cache
+def found() -> Path | None:
     """The same."""
     compiler = shutil.which("cc")
-    linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    if not linux or compiler is None or os.environ.get("ODDLENS_KERNELS") == "off":
+    if compiler is None or os.environ.get("ODDLENS_KERNELS") == "off" or not made_for_this():
         return None
     try:
-        return ctypes.CDLL(str(built(compiler, cache_folder())))
+        return built(compiler, cache_folder())
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from oddlens.kernels import CHUNK, library, plans
 
 LANES = 16  # numbers in a register: channels are padded to a multiple of it
+ROWS = 8  # places that are multiplied at once
 
 ERRORS = {"": 0, "l1": 1, "mse": 2}  # as network.c numbers them
 

@@ -76,8 +76,7 @@ class Autoencoder(Learner):
 
     def native_for(self, batch: Tensor) -> Native | None:
         """The kernels, where they are there and can do what is asked for."""
-        weight = next(self.parameters())
-        here = (weight.device.type, weight.dtype) == ("cpu", torch.float32) and multiplies_in_bf16(batch)
+        here = (self.roi.device.type, self.roi.dtype) == ("cpu", torch.float32) and multiplies_in_bf16(batch)
         usual = batch.shape[1:] == (self.spec.channels, self.spec.height, self.spec.width) and not batch.requires_grad
         return self.native if here and usual else None
 
@@ -115,7 +114,7 @@ class Autoencoder(Learner):
     def forward(self, batch: Tensor) -> Scored:
         """Reconstruct a batch (N, C, H, W) and score it."""
         hidden, reconstruction, errors = self.reconstructed(batch)
-        anomaly_map = errors * self.roi
+        anomaly_map = errors if self.looks_everywhere else errors * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
         elif self.settings.score == "sap":

@@ -92,7 +92,8 @@ class Model(nn.Module, ABC):
 
     def mean_over_roi(self, values: Tensor) -> Tensor:
         """(N, H, W) -> (N,): the mean over the region of interest."""
-        return (values * self.roi).sum(dim=(1, 2)) * (1.0 / self.roi_pixels)
+        counted = values if self.looks_everywhere else values * self.roi
+        return counted.sum(dim=(1, 2)) * (1.0 / self.roi_pixels)
 
     def top_mean_over_roi(self, values: Tensor, percent: float) -> Tensor:
         """(N, H, W) non-negative -> (N,): the mean of the largest `percent` of the region's values."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from oddlens.kernels import library, plans
-from oddlens.kernels.network import LANES, Memory, Shape, allocated
+from oddlens.kernels.network import LANES, ROWS, Memory, Shape, allocated
 from oddlens.models.products import PHASES, UPSAMPLED_BOTH, UpsampledConv2d
 
 BYTES = 5 * 2**19  # between layers, of the pictures that a thread scores at a time: they stay in its cache
@@ -161,18 +161,14 @@ class Native:
         rows, columns = plans.places(-(-height // stride), -(-width // stride), pooled=parts[0].shape.pool)
         lines = stride * rows[:, None] + np.arange(3)
         self.windows = channels * (lines * (width + 2) + stride * columns[:, None])
-        self.at_once = max(2, BYTES // sum(part.shape.bytes for part in parts))
+        fit = BYTES // sum(part.shape.bytes for part in parts)
+        self.at_once = max(2, fit // ROWS * ROWS)
         self.idle: list[Memory] = []  # that nobody uses now
 
     @classmethod
     def of(cls, layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Native | None:
-        """The layers of encoder and decoder for pictures of this size; None where that cannot be.
-
-        Processors with a matrix unit (AMX) multiply faster with PyTorch's own layers.
-        """
-        made_for = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-        large = any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers)
-        if not made_for or large:
+        """The layers of encoder and decoder for pictures of this size; None where that cannot be."""
+        if any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers):
             return None
         found = parts(layers, height, width)
         between = [part.shape.n for part in found[:-1]]
@@ -181,9 +177,10 @@ class Native:
         return cls(found, height, width, channels)
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Weights and biases in turn."""
-        return [each for part in self.parts for each in part.module.parameters()]
+    def parameters(self) -> list[Tensor]:
+        """Weights and biases in turn; all layers have both."""
+        both = ((part.module.weight, part.module.bias) for part in self.parts)
+        return [each for pair in both for each in pair]  # type: ignore[misc]
 
     def logits(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> logits of the same shape, float32, channels last; what loss is made of."""
