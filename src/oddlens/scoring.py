@@ -37,10 +37,10 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outpu
     pool, memory, kept = ThreadPoolExecutor(backend.streams), contextlib.ExitStack(), False
     try:
         for pixels in batches:
+            if len(pixels) >= full and not kept:
+                memory.enter_context(keeping_freed())
+                kept = True
             if backend.streams > 1 and len(pixels) >= full:
-                if not kept:
-                    memory.enter_context(keeping_freed())
-                    kept = True
                 pending.append(pool.submit(backend.alone, pixels))
                 if len(pending) > backend.streams:
                     yield finite(pending.popleft().result())

@@ -3,8 +3,8 @@
 // Every layer is one thing here: each place of its output is a sum, over its taps, of what lies at a place of its input
 // times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input
 // is the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of
-// two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same channel
-// of two pictures when gradients of weights are summed, so that nothing has to be transposed.
+// two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same
+// channel of two pictures when gradients of weights are summed, so that nothing has to be transposed.
 //
 // Each thread takes its share of the pictures. Logits do not depend on the number of threads; gradients are sums of as
 // many parts, so that their last bits do.
@@ -71,7 +71,7 @@ typedef struct {  // where sums go
     bf16 *out;
     const float *pictures;
     float *pixels, *errors;
-    int kind_of_errors, first;  // picture
+    int kind_of_errors, first, shift;  // the first picture in memory; which one of those handed over it is, less that
 } Target;
 
 typedef struct {  // the rows of a tile
@@ -236,7 +236,7 @@ INLINE void to_pixels(const Target *to, __m512 sums[ROWS][2], const Rows *rows) 
         if (to->kind_of_errors) sums[j][0] = sigmoid(sums[j][0]);
     }
     for (int j = 0; j < rows->count; j++) {
-        const int64_t at = (int64_t)rows->picture[j] * net->height * row + net->corners[rows->place[j]];
+        const int64_t at = (int64_t)(rows->picture[j] + to->shift) * net->height * row + net->corners[rows->place[j]];
         if (to->kind_of_errors) {
             const __m512 upper = _mm512_maskz_loadu_ps(above, to->pictures + at);
             const __m512 picture = _mm512_mask_loadu_ps(upper, below, to->pictures + at + row - run);
@@ -339,31 +339,33 @@ static void input_gradient(const Layer *is, int pictures, const Target *to) {
 
 // Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, if a kind of errors is
 // asked for, reconstructions and their errors at each pixel (N, height, width), the mean of the channels.
-// So many pictures as there is `room` for are taken at once; what is learned from must be.
+// Each thread takes its pictures a few at a time, in its own part of the `room`; all at once where they are learned.
 void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits,
-                     float *errors, int kind_of_errors, int room, int threads) {
+                     float *errors, int kind_of_errors, int learning, int room, int threads) {
     const int64_t size = (int64_t)net->height * net->width * net->channels;
 #pragma omp parallel num_threads(threads)
-    for (int start = 0; start < count; start += room) {
-        const int thread = omp_get_thread_num(), here = count - start < room ? count - start : room;
-        int first, some;
-        share(here, thread, omp_get_num_threads(), &first, &some);
-        const float *from = pictures + start * size;
-        for (int i = first; i < first + some && i < here; i++)
-            unfold(net, from + i * size, net->padded + thread * net->padded_size,
-                   net->layer->input + (int64_t)i * (net->layer->places_in + 1) * net->layer->c);
-        for (int l = 0; l < net->layers; l++) {
-            const Layer *layer = net->layer + l;
-            Target to = {.net = net, .layer = layer, .biases = biases[l], .first = first};
-            if (l == net->layers - 1) {
-                to.pictures = from, to.pixels = logits + start * size;
-                to.kind_of_errors = kind_of_errors,
-                to.errors = kind_of_errors ? errors + start * size / net->channels : 0;
-                some = first + some > here ? here - first : some;
-            } else to.out = layer[1].input;
-            outputs(layer, some, &to);
+    {
+        const int thread = omp_get_thread_num(), most = room / threads / 2 * 2;
+        int first, all;
+        share(count, thread, omp_get_num_threads(), &first, &all);
+        const int step = learning ? all : most, begin = learning ? first : thread * most;  // in memory
+        for (int done = 0; done < all; done += step) {
+            const int from = first + done, some = all - done < step ? all - done : step;
+            const int real = from + some > count ? count - from : some;
+            for (int i = 0; i < real; i++)
+                unfold(net, pictures + (from + i) * size, net->padded + thread * net->padded_size,
+                       net->layer->input + (int64_t)(begin + i) * (net->layer->places_in + 1) * net->layer->c);
+            for (int l = 0; l < net->layers; l++) {
+                const Layer *layer = net->layer + l;
+                Target to = {.net = net, .layer = layer, .biases = biases[l], .first = begin};
+                if (l < net->layers - 1) to.out = layer[1].input;
+                else {
+                    to.pictures = pictures, to.pixels = logits, to.shift = from - begin;
+                    to.errors = errors, to.kind_of_errors = kind_of_errors;
+                }
+                outputs(layer, l < net->layers - 1 ? some : real, &to);
+            }
         }
-#pragma omp barrier  // the next slice divides the same memory in another way
     }
 }
 

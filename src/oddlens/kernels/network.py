@@ -127,7 +127,7 @@ class Memory:
         the kind "l1" or "mse".
         """
         made = address(logits), None if errors is None else address(errors), ERRORS[kind]
-        self.call("forward", addresses(self.biases), address(pictures), count, *made, self.room)
+        self.call("forward", addresses(self.biases), address(pictures), count, *made, self.learning, self.room)
 
     def backward(self, slopes: Numbers, count: int, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
         """Gradients of those logits to those of all weights and biases."""

@@ -74,6 +74,11 @@ class Autoencoder(Learner):
             found.idle.clear()
         return super().train(mode)
 
+    @property
+    def uses_all_threads(self) -> bool:
+        """The kernels do."""
+        return self.native is not None
+
     def native_for(self, batch: Tensor) -> Native | None:
         """The kernels, where they are there and can do what is asked for."""
         here = (self.roi.device.type, self.roi.dtype) == ("cpu", torch.float32) and multiplies_in_bf16(batch)

@@ -86,6 +86,11 @@ class Model(nn.Module, ABC):
             self.get_buffer(name).resize_(weights[name].shape)
         self.load_state_dict(weights)
 
+    @property
+    def uses_all_threads(self) -> bool:
+        """Whether scoring in bfloat16 on a CPU divides a batch between the threads so that none waits for long."""
+        return False
+
     def remark(self, images: Tensor) -> str | None:
         """What this model has to say of itself, judged on normal pixels (N, H, W, C) that it did not learn."""
         return None

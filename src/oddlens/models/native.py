@@ -191,7 +191,7 @@ class Native:
         """(N, C, H, W) -> reconstructions of that shape, and their errors (N, H, W); without gradients."""
         pixels, threads = as_pixels(batch), torch.get_num_threads()
         rebuilt, errors = torch.empty_like(pixels), pixels.new_empty(len(pixels), *pixels.shape[2:])
-        memory = self.taken(min(self.at_once * threads, len(pixels)), threads, learning=False)
+        memory = self.taken(min(self.at_once, len(pixels) + 1) * threads, threads, learning=False)
         state = known_state(self.parameters)
         if state is None or memory.packed != state:
             with torch.autocast("cpu", enabled=False):
