@@ -20,7 +20,7 @@ from oddlens.kernels import library, plans
 from oddlens.kernels.network import LANES, ROWS, Memory, Shape, allocated
 from oddlens.models.products import PHASES, UPSAMPLED_BOTH, UpsampledConv2d
 
-BYTES = 5 * 2**19  # between layers, of the pictures that a thread scores at a time: they stay in its cache
+BYTES = 2**21  # between layers, of the pictures that a thread scores at a time: they stay in its cache
 MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is
 
 Change = Callable[[Tensor], Tensor]
@@ -161,8 +161,9 @@ class Native:
         rows, columns = plans.places(-(-height // stride), -(-width // stride), pooled=parts[0].shape.pool)
         lines = stride * rows[:, None] + np.arange(3)
         self.windows = channels * (lines * (width + 2) + stride * columns[:, None])
-        fit = BYTES // sum(part.shape.bytes for part in parts)
-        self.at_once = max(2, fit // ROWS * ROWS)
+        weights = 2 * sum(part.module.weight.numel() for part in parts)  # bytes, which are read for each few pictures
+        fit = max(BYTES, weights) // sum(part.shape.bytes for part in parts)
+        self.at_once = max(2, -(-fit // ROWS) * ROWS)
         self.idle: list[Memory] = []  # that nobody uses now
 
     @classmethod
