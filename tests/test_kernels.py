@@ -104,6 +104,7 @@ def test_they_are_for_processors_with_bfloat16_and_no_matrix_unit() -> None:
 def test_building_may_begin_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
     kernels.found.cache_clear()
     try:
         kernels.begin()
