@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +17,18 @@ import torch
 from torch import Tensor
 
 from oddlens import kernels, models
+from oddlens.backends.torch import TorchBackend
 from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.optim import Adam
 from oddlens.train import train
+
+RUN = (
+    sys.platform == "linux"
+    and shutil.which("cc") is not None
+    and torch.cpu._is_avx512_bf16_supported()
+    and os.environ.get("ODDLENS_KERNELS") != "off"
+)
 
 CASES = {
     "strided": (AutoencoderSettings(widths=(16, 32, 48), latent_dim=16), (24, 32, 3)),
@@ -34,15 +45,21 @@ CASES = {
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two threads, and kernels wherever they run, with a matrix unit, too."""
-    if torch.cpu._is_amx_tile_supported():
-        monkeypatch.setattr(kernels, "made_for_this", torch.cpu._is_avx512_bf16_supported)
-        kernels.found.cache_clear()
+    if not RUN:
+        pytest.skip("the kernels need Linux, a C compiler, and a processor with bfloat16 products")
+    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    forget()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-    if torch.cpu._is_amx_tile_supported():
-        kernels.found.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """Whether there are kernels is found out anew."""
+    kernels.library.cache_clear()
+    kernels.path.cache_clear()
 
 
 def made(name: str, **changes: object) -> Autoencoder:
@@ -51,8 +68,7 @@ def made(name: str, **changes: object) -> Autoencoder:
     spec = InputSpec.model_validate({"height": height, "width": width, "channels": channels})
     model = models.build(settings.model_copy(update=changes), spec, seed=0)
     assert isinstance(model, Autoencoder)
-    if model.native is None:
-        pytest.skip("the kernels need a C compiler, and a processor with bfloat16 products")
+    assert model.native is not None, "the kernels were not built, or not loaded"
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -261,9 +277,26 @@ def test_a_large_picture_takes_little_memory_at_once() -> None:
         seed=0,
     )
     assert isinstance(model, Autoencoder)
-    if model.native is None:
-        pytest.skip("there are no kernels")
+    assert model.native is not None
     assert model.native.at_once == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "divided"),
+    [
+        ({}, True),
+        ({"error": "l1"}, True),
+        ({"error": "ssim"}, False),
+        ({"score": "sap"}, False),
+        ({"score": "nap"}, False),
+    ],
+    ids=str,
+)
+def test_batches_go_side_by_side_where_the_kernels_do_not_score(changes: dict[str, str], divided: bool) -> None:
+    backend = TorchBackend(made("strided", **changes), torch.device("cpu"), "bf16")
+    assert backend.streams == (1 if divided else 2)
+    backend = TorchBackend(made("strided", **changes), torch.device("cpu"), "fp32")
+    assert backend.streams == 2
 
 
 def test_training_is_the_same_again_and_resumed(tmp_path: Path) -> None:
@@ -273,8 +306,7 @@ def test_training_is_the_same_again_and_resumed(tmp_path: Path) -> None:
     def trained(folder: str, epochs: int, *, resume: bool = False) -> list[Tensor]:
         model = models.build(CASES["strided, wide"][0], InputSpec(height=16, width=16, channels=1), seed=0)
         assert isinstance(model, Autoencoder)
-        if model.native is None:
-            pytest.skip("there are no kernels")
+        assert model.native is not None
         some = settings.model_copy(update={"epochs": epochs})
         train(model, pixels, some, torch.device("cpu"), folder=tmp_path / folder, resume=resume)
         return [parameter.detach().clone() for parameter in model.parameters()]
@@ -336,7 +368,6 @@ def test_copies_have_kernels_of_their_own(how: str) -> None:
     ids=["widths", "pooling", "latent"],
 )
 def test_layers_that_the_kernels_do_not_know_stay_pytorchs(changes: dict[str, object]) -> None:
-    made("strided")  # skips where there are no kernels
     settings = AutoencoderSettings.model_validate({"widths": (16, 32), "latent_dim": 16} | changes)
     model = models.build(settings, InputSpec(height=16, width=16, channels=3), seed=0)
     assert isinstance(model, Autoencoder)

@@ -40,34 +40,25 @@ def begin() -> None:
     threading.Thread(target=path, daemon=True).start()
 
 
-def library() -> ctypes.CDLL | None:
-    """The kernels; None where they are switched off, not made for this machine, or cannot be built."""
-    return loaded(path())
-
-
 @functools.cache
-def loaded(built_at: Path | None) -> ctypes.CDLL | None:
-    """The library in a file, if it can be loaded."""
+def library() -> ctypes.CDLL | None:
+    """The kernels; None where they are switched off, not made for this machine, or cannot be built or loaded."""
+    built_at = path()
     try:
         return ctypes.CDLL(str(built_at)) if built_at else None
     except OSError:
         return None
 
 
-def path() -> Path | None:
-    """Where they are, built once for the process; other threads wait meanwhile."""
-    with LOCK:
-        return found()
-
-
 @functools.cache
-def found() -> Path | None:
-    """The same."""
+def path() -> Path | None:
+    """Where they are, built if need be; None where they are not for this machine."""
     compiler = shutil.which("cc")
-    if compiler is None or os.environ.get("ODDLENS_KERNELS") == "off" or not made_for_this():
+    if compiler is None or os.environ.get("ODDLENS_KERNELS") == "off":
         return None
     try:
-        return built(compiler, cache_folder())
+        with LOCK:  # whoever comes while another thread builds waits, and finds them
+            return built(compiler, cache_folder()) if made_for_this() else None
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
 
@@ -88,9 +79,9 @@ def built(compiler: str, folder: Path) -> Path:
     name = hashlib.blake2b("\n".join(made_from).encode(), digest_size=16).hexdigest()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = folder / f"network-{name}.so"
-    for path in (folder, target):  # what others could have written is not run
-        if path.exists() and (path.stat().st_uid != os.geteuid() or path.stat().st_mode & 0o022):
-            raise PermissionError(f"{path} can be written by others")
+    for each in (folder, target):  # what others could have written is not run
+        if each.exists() and (each.stat().st_uid != os.geteuid() or each.stat().st_mode & 0o022):
+            raise PermissionError(f"{each} can be written by others")
     if target.exists():
         return target
     handle, made = tempfile.mkstemp(suffix=".so", dir=folder)

@@ -75,9 +75,14 @@ class Autoencoder(Learner):
         return super().train(mode)
 
     @property
+    def scored_by_errors(self) -> bool:
+        """Whether the score is made of errors that the kernels know, and of nothing else."""
+        return self.settings.score == "error" and self.settings.error != "ssim"
+
+    @property
     def uses_all_threads(self) -> bool:
         """The kernels do."""
-        return self.native is not None
+        return self.scored_by_errors and self.native is not None
 
     def native_for(self, batch: Tensor) -> Native | None:
         """The kernels, where they are there and can do what is asked for."""
@@ -137,8 +142,8 @@ class Autoencoder(Learner):
         Where the score needs no hidden activations there may be none.
         """
         kind, (height, width) = self.settings.error, batch.shape[2:]
-        plain = self.settings.score == "error" and not torch.is_grad_enabled()
-        if plain and kind != "ssim" and (native := self.native_for(batch)):
+        without_gradients = self.scored_by_errors and not torch.is_grad_enabled()
+        if without_gradients and kind != "ssim" and (native := self.native_for(batch)):
             rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind)
             return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]
         hidden = self.hidden(batch)
