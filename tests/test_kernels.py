@@ -94,9 +94,31 @@ def test_what_is_no_library_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says so in a file")
-def test_they_are_for_processors_with_bfloat16_and_no_matrix_unit() -> None:
+def test_they_are_for_processors_with_bfloat16_and_no_matrix_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
     amx = torch.cpu._is_amx_tile_supported()
     assert kernels.made_for_this() == (torch.cpu._is_avx512_bf16_supported() and not amx)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "wanted"),
+    [
+        ("avx512_bf16", None, True),
+        ("avx512_bf16 amx_tile", None, False),
+        ("avx512_bf16 amx_tile", "on", True),
+        ("avx512f", "on", False),
+    ],
+)
+def test_beside_a_matrix_unit_they_are_used_only_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch, words: str, asked: str | None, wanted: bool
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(Path, "read_text", lambda self: f"flags : fpu {words} sse\n")
+    monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
+    if asked:
+        monkeypatch.setenv("ODDLENS_KERNELS", asked)
+    assert kernels.made_for_this() == wanted
 
 
 @needs_compiler
@@ -154,6 +176,25 @@ def test_a_doubling_table_is_a_transposed_convolution() -> None:
     np.testing.assert_array_equal(applied(plans.doubling(3, 5), values, weights), want)
 
 
+def test_corners_and_their_pixels_are_a_transposed_convolution() -> None:
+    values, kernel = random(3 * 5, 4), random(4, 2, 4, 4)
+    picture = torch.from_numpy(values).T.reshape(1, 4, 3, 5)
+    want = F.conv_transpose2d(picture, torch.from_numpy(kernel), stride=2, padding=1)[0].permute(1, 2, 0).numpy()
+    weights = np.empty((4, 4, 8))  # places around a corner, channels, and those of the pixels around it
+    for place, pixel in np.ndindex(4, 4):
+        (below, beside), (down, right) = divmod(place, 2), divmod(pixel, 2)
+        weights[place, :, 2 * pixel : 2 * pixel + 2] = kernel[:, :, 2 - 2 * below + down, 2 - 2 * beside + right]
+    outputs = applied(plans.corners(3, 5), values, weights)
+    found, seen = np.full(want.size, np.nan), 0
+    for numbers, (begin, inside) in zip(outputs, plans.pixels(3, 5, 2).tolist(), strict=True):
+        for lane in range(8):
+            if inside >> lane & 1:
+                found[begin + lane % 4 + (20 if lane >= 4 else 0)] = numbers[lane]
+                seen += 1
+    assert seen == want.size
+    np.testing.assert_array_equal(found, want.reshape(-1))
+
+
 def test_pooled_places_come_window_by_window() -> None:
     rows, columns = plans.places(4, 6, pooled=True)
     windows = np.stack([rows // 2, columns // 2], axis=1).reshape(6, 4, 2)
@@ -170,6 +211,7 @@ TABLES = {
     "strided": (plans.strided(6, 8, 2), 48),
     "one place": (plans.strided(2, 2, 2), 4),
     "doubling": (plans.doubling(3, 5), 15),
+    "corners": (plans.corners(3, 5), 15),
     "gathering": (plans.gathering(7), 7),
     "spreading": (plans.spreading(7), 1),
 }
@@ -186,19 +228,20 @@ def test_a_reversed_table_carries_gradients_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_a_plan_says_what_its_table_says_in_few_phases(name: str, way: str) -> None:
+def test_a_plan_says_what_its_table_says_and_nothing_more(name: str, way: str) -> None:
     table, places = TABLES[name]
     if way == "backward":
         table, places = plans.reverse(table, places), len(table)
-    row_starts, rows, tap_starts, taps, index_starts, index = plans.plan(table, places, together="pooled" in name)
+    together = "pooled" in name and way == "forward"
+    row_starts, rows, tap_starts, taps, index_starts, index = plans.plan(table, places, 7, together=together)
     found = np.full(table.shape, -1)
     for phase in range(len(row_starts) - 1):
         mine, sets = rows[slice(*row_starts[phase : phase + 2])], taps[slice(*tap_starts[phase : phase + 2])]
         looks = index[slice(*index_starts[phase : phase + 2])].reshape(len(mine), len(sets))
-        found[np.ix_(mine, sets)] = np.where(looks == places, -1, looks)
+        assert together or (looks < 7 * places).all(), "work for nothing"
+        found[np.ix_(mine, sets)] = np.where(looks == 7 * places, -1, looks // 7)
     np.testing.assert_array_equal(found, table)
     assert sorted(rows.tolist()) == list(range(len(table)))
-    if "pooled" in name:
+    if together:
         assert rows.tolist() == list(range(len(table)))
-    most = {"strided": 4, "doubling": 4, "gathering": 7, "spreading": 7, "one place": 4}.get(name, 1)
-    assert len(row_starts) - 1 <= most
+    assert len(row_starts) - 1 == (1 if together else len(np.unique(table >= 0, axis=0)))

@@ -1,7 +1,8 @@
 """A network's steps in C (`network.c`), built by the C compiler of the machine where there is one.
 
 Nothing else of oddlens needs a compiler. What is built is kept in the user's cache folder, under a name that says from
-what it was made. Where `ODDLENS_KERNELS=off` is in the environment at first use, nothing is built or loaded.
+what it was made. `ODDLENS_KERNELS` in the environment says at first use whether they are wanted: `off` builds and
+loads nothing, `on` takes them on processors with a matrix unit (AMX), too, where they were not measured.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ SOURCE = Path(__file__).with_name("network.c")
 EXTENSIONS = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16")  # of x86-64, that the kernels use
 CHUNK = 64  # products that are summed before the sums leave their registers
 FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), f"-DCHUNK={CHUNK}", "-fopenmp", "-fPIC", "-shared")
+SWITCH = "ODDLENS_KERNELS"
 PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or two
 LOCK = threading.Lock()
 
 
 def made_for_this() -> bool:
-    """Whether they are the fastest here: the processor multiplies bfloat16, and has no matrix unit (AMX)."""
+    """Whether the processor multiplies bfloat16, and has no matrix unit (AMX), or the user wants them all the same."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     words = Path("/proc/cpuinfo").read_text().split()
-    return "avx512_bf16" in words and "amx_tile" not in words
+    return "avx512_bf16" in words and ("amx_tile" not in words or os.environ.get(SWITCH) == "on")
 
 
 def begin() -> None:
@@ -54,7 +56,7 @@ def library() -> ctypes.CDLL | None:
 def path() -> Path | None:
     """Where they are, built if need be; None where they are not for this machine."""
     compiler = shutil.which("cc")
-    if compiler is None or os.environ.get("ODDLENS_KERNELS") == "off":
+    if compiler is None or os.environ.get(SWITCH) == "off":
         return None
     try:
         with LOCK:  # whoever comes while another thread builds waits, and finds them

@@ -10,6 +10,7 @@
 // many parts, so that their last bits do.
 
 #include <immintrin.h>
+#include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,20 +19,23 @@
 #error "build with -DCHUNK=..., as kernels/__init__.py does"
 #endif
 #define LANES 16  // float32 numbers in a register
-#define ROWS 8    // rows of a tile of sums, which has one or two registers a row
+#define ROWS 8    // rows of a tile of sums that has two registers a row
+#define MOST 12   // and of one that has one; multiples of 4, as many as pooling takes together
+#define MOST_CHANNELS 3
 #define INLINE static inline __attribute__((always_inline))
-#define EACH_ROW(j) _Pragma("GCC unroll 8") for (int j = 0; j < ROWS; j++)
+#define EACH_ROW(j) _Pragma("GCC unroll 12") for (int j = 0; j < MOST; j++) if (j < (nr == 2 ? ROWS : MOST))
+#define EACH_LINE(j) _Pragma("GCC unroll 8") for (int j = 0; j < ROWS; j++)
 #define EACH_REGISTER(v) _Pragma("GCC unroll 2") for (int v = 0; v < nr; v++)
 
 typedef uint16_t bf16;
-enum { HIDDEN, PIXELS, GRADIENT };      // what becomes of sums
-enum { NO_ERRORS, ABSOLUTE, SQUARED };  // what else becomes of logits: reconstructions and their errors
+enum { HIDDEN, LOGITS, GRADIENT };      // what becomes of sums
+enum { NO_ERRORS, ABSOLUTE, SQUARED };  // what becomes of logits: with errors, they are reconstructions
 
 typedef struct {  // output places with the same sets of weights are a phase
     int32_t phases;
     const int32_t *row_starts, *rows;     // (phases + 1): the phase's output places
     const int32_t *tap_starts, *taps;     // (phases + 1): the phase's sets of weights
-    const int32_t *index_starts, *index;  // (phases): for each of its places, the input places of its taps
+    const int32_t *index_starts, *index;  // (phases): for each of its places, where the input of its taps begins
 } Plan;
 
 typedef struct {
@@ -51,7 +55,8 @@ typedef struct {
 typedef struct {
     int32_t layers, height, width, channels;
     const int32_t *windows;  // (places of the first layer, 3): where rows of windows begin in the padded picture
-    const int32_t *corners;  // (places of the last layer): where its four pixels begin in a picture
+    const int32_t *corners;  // (places of the last layer, 2): where its four pixels begin in a picture, and which of
+                             // their lanes lie inside
     bf16 *padded;            // (threads, padded_size): a picture with a border of 0
     int64_t padded_size, scratch_size;
     uint32_t *scratch;  // (threads, scratch_size)
@@ -69,13 +74,12 @@ typedef struct {  // where sums go
     const Layer *layer, *below;
     const float *biases;
     bf16 *out;
-    const float *pictures;
-    float *pixels, *errors;
-    int kind_of_errors, first, shift;  // the first picture in memory; which one of those handed over it is, less that
+    float *logits;
+    int first, shift;  // the first picture in memory; which one of those handed over it is, less that
 } Target;
 
-typedef struct {  // the rows of a tile
-    int count, picture[ROWS], place[ROWS];
+typedef struct {  // the rows of a tile; those beyond the count are its last one again
+    int count, picture[MOST], place[MOST];
 } Rows;
 
 INLINE __m512 product(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
@@ -166,24 +170,26 @@ static void unfold(const Network *net, const float *picture, bf16 *padded, bf16 
                                      _mm256_maskz_loadu_epi16(some, padded + net->windows[3 * place + i]));
 }
 
-INLINE __m512 activated(const Layer *layer, __m512 value) {  // a number that is none stays none
-    return layer->relu ? _mm512_max_ps(_mm512_setzero_ps(), value) : value;
+INLINE __m512 least(const Layer *layer) {  // that an output can be
+    return _mm512_set1_ps(layer->relu ? 0 : -INFINITY);
 }
 
-INLINE void to_hidden(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+INLINE void to_hidden(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
     const Layer *layer = to->layer;
     const int n = layer->n;
-    for (int j = 0; j < rows->count; j++) {
+    const __m512 floor = least(layer);
+    EACH_ROW(j) {
         const float *biases = to->biases + column + (layer->own_biases ? (int64_t)rows->place[j] * n : 0);
         const int64_t at = (int64_t)rows->picture[j] * (layer->places_out + 1) + rows->place[j];
-        store(to->out + at * n + column, narrow(activated(layer, _mm512_add_ps(sums[j][v], _mm512_loadu_ps(biases)))));
+        const __m512 found = _mm512_add_ps(sums[j][v], _mm512_loadu_ps(biases));
+        store(to->out + at * n + column, narrow(_mm512_max_ps(floor, found)));  // a number that is none stays none
     }
 }
 
-INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+INLINE void to_pooled(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
     const Layer *layer = to->layer;
     const int n = layer->n, windows = layer->places_out / 4;
-    for (int j = 0; j < rows->count; j += 4) {
+    for (int j = 0; j < (nr == 2 ? ROWS : MOST) && j < rows->count; j += 4) {
         __m512 best = sums[j][v];
         __m512i which = _mm512_setzero_si512();
         for (int i = 1; i < 4; i++) {
@@ -193,7 +199,7 @@ INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, 
             best = _mm512_mask_mov_ps(best, more, next);
             which = _mm512_mask_set1_epi32(which, more, i);
         }
-        best = activated(layer, _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
+        best = _mm512_max_ps(least(layer), _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
         const int64_t window = rows->place[j] / 4, picture = rows->picture[j];
         store(to->out + (picture * (windows + 1) + window) * n + column, narrow(best));
         _mm_storeu_si128((__m128i *)(layer->largest + (picture * windows + window) * n + column),
@@ -201,58 +207,26 @@ INLINE void to_pooled(const Target *to, __m512 sums[ROWS][2], const Rows *rows, 
     }
 }
 
-INLINE __m512 sigmoid(__m512 logits) {  // 1 / (1 + 2^(whole + rest)), by the Taylor series of 2^rest
-    const __m512 power = _mm512_mul_ps(logits, _mm512_set1_ps(-1.44269504f)), whole = _mm512_roundscale_ps(power, 0);
-    const __m512 rest = _mm512_sub_ps(power, whole), one = _mm512_set1_ps(1);
-    static const float series[] = {
-        1.54035e-4f, 1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 0.24022651f, 0.69314718f, 1};
-    __m512 found = _mm512_setzero_ps();
-    for (int i = 0; i < 7; i++) found = _mm512_fmadd_ps(found, rest, _mm512_set1_ps(series[i]));
-    return _mm512_div_ps(one, _mm512_add_ps(one, _mm512_scalef_ps(found, whole)));
-}
-
-// The errors of four pixels, the mean of their channels: two above, two below.
-INLINE void to_errors(const Network *net, __m512 difference, int absolute, float *corner) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512 each = absolute ? _mm512_abs_ps(difference) : _mm512_mul_ps(difference, difference);
-    __m512 sum = each;
-    __mmask16 firsts = 0;
-    for (int i = 1; i < net->channels; i++)
-        sum = _mm512_add_ps(sum, _mm512_permutexvar_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(i)), each));
-    for (int i = 0; i < 4; i++) firsts |= 1u << i * net->channels;
-    const __m512 mean = _mm512_mul_ps(_mm512_maskz_compress_ps(firsts, sum), _mm512_set1_ps(1.0f / net->channels));
-    _mm512_mask_storeu_ps(corner, 3, mean);
-    _mm512_mask_storeu_ps(corner + net->width - 2, 12, mean);
-}
-
-// The last layer has four pixels in the lanes of each place: two above, two below.
-INLINE void to_pixels(const Target *to, __m512 sums[ROWS][2], const Rows *rows) {
+// The last layer has four pixels in the lanes of each place, the corners of four squares: two above, two below. At a
+// border some of them lie outside.
+INLINE void to_logits(const Target *to, __m512 sums[MOST][2], const Rows *rows, int nr) {
     const Network *net = to->net;
     const int run = 2 * net->channels, row = net->width * net->channels;
-    const __mmask16 above = first_lanes(run), below = above << run;
     const __m512 biases = _mm512_loadu_ps(to->biases);
     EACH_ROW(j) {
-        sums[j][0] = _mm512_add_ps(sums[j][0], biases);
-        if (to->kind_of_errors) sums[j][0] = sigmoid(sums[j][0]);
-    }
-    for (int j = 0; j < rows->count; j++) {
-        const int64_t at = (int64_t)(rows->picture[j] + to->shift) * net->height * row + net->corners[rows->place[j]];
-        if (to->kind_of_errors) {
-            const __m512 upper = _mm512_maskz_loadu_ps(above, to->pictures + at);
-            const __m512 picture = _mm512_mask_loadu_ps(upper, below, to->pictures + at + row - run);
-            const __m512 difference = _mm512_sub_ps(picture, sums[j][0]);
-            to_errors(net, difference, to->kind_of_errors == ABSOLUTE, to->errors + at / net->channels);
-        }
-        _mm512_mask_storeu_ps(to->pixels + at, above, sums[j][0]);
-        _mm512_mask_storeu_ps(to->pixels + at + row - run, below, sums[j][0]);
+        const int32_t *corner = net->corners + 2 * rows->place[j];
+        float *logits = to->logits + (int64_t)(rows->picture[j] + to->shift) * net->height * row + corner[0];
+        const __m512 found = _mm512_add_ps(sums[j][0], biases);
+        _mm512_mask_storeu_ps(logits, corner[1] & first_lanes(run), found);
+        _mm512_mask_storeu_ps(logits + row - run, corner[1] & ~first_lanes(run), found);
     }
 }
 
 // The gradient of a layer's input is that of the outputs of the layer below: through its ReLU, back to what was pooled.
-INLINE void to_gradient(const Target *to, __m512 sums[ROWS][2], const Rows *rows, int column, int v) {
+INLINE void to_gradient(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
     const Layer *layer = to->layer, *below = to->below;
     const int n = layer->c;
-    for (int j = 0; j < rows->count; j++) {
+    EACH_ROW(j) {
         const int64_t picture = rows->picture[j], place = rows->place[j];
         const int64_t at = (picture * (layer->places_in + 1) + place) * n + column;
         __m256i found = narrow(sums[j][v]);
@@ -276,32 +250,34 @@ INLINE void to_gradient(const Target *to, __m512 sums[ROWS][2], const Rows *rows
 // For each picture and place of a plan: the sum over its taps of what lies there times a set of weights.
 INLINE void multiply(const Operands *of, int pictures, const Target *to, int kind, int nr) {
     const Plan *plan = of->plan;
-    const int k = of->k, wide = LANES * nr, blocks = of->n / wide;
+    const int k = of->k, wide = LANES * nr, blocks = of->n / wide, tall = nr == 2 ? ROWS : MOST;
     for (int phase = 0; phase < plan->phases; phase++) {
         const int places = plan->row_starts[phase + 1] - plan->row_starts[phase];
         const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
         const int32_t *place = plan->rows + plan->row_starts[phase], *tap = plan->taps + plan->tap_starts[phase];
         const int32_t *index = plan->index + plan->index_starts[phase];
-        const int total = places * pictures;
+        const int64_t total = (int64_t)places * pictures, size = (int64_t)(of->places + 1) * k;
         for (int block = 0; block < blocks; block++) {
             int next = 0, picture = to->first;
-            for (int start = 0; start < total; start += ROWS) {
+            const bf16 *input = of->from + picture * size;
+            for (int64_t start = 0; start < total; start += tall) {
                 Rows rows;
-                const int32_t *looks[ROWS];
-                const bf16 *from[ROWS];
-                rows.count = total - start < ROWS ? total - start : ROWS;
-                for (int j = 0; j < ROWS; j++) {  // what is beyond the last row is computed once more, and not kept
+                const int32_t *looks[MOST];
+                const bf16 *from[MOST];
+                rows.count = total - start < tall ? (int)(total - start) : tall;
+                EACH_ROW(j) {
                     rows.picture[j] = picture, rows.place[j] = place[next];
-                    looks[j] = index + (int64_t)next * taps;
-                    from[j] = of->from + (int64_t)picture * (of->places + 1) * k;
-                    if (start + j < total - 1 && ++next == places) next = 0, picture++;
+                    looks[j] = index + (int64_t)next * taps, from[j] = input;
+                    next += start + j < total - 1;
+                    const int last = next == places;  // of a picture
+                    next = last ? 0 : next, picture += last, input += last ? size : 0;
                 }
-                __m512 sums[ROWS][2];
+                __m512 sums[MOST][2];
                 EACH_ROW(j)
                     EACH_REGISTER(v) sums[j][v] = _mm512_setzero_ps();
                 for (int t = 0; t < taps; t++) {
-                    const int32_t *at[ROWS];
-                    EACH_ROW(j) at[j] = (const int32_t *)(from[j] + (int64_t)looks[j][t] * k);
+                    const int32_t *at[MOST];
+                    EACH_ROW(j) at[j] = (const int32_t *)(from[j] + looks[j][t]);
                     const bf16 *set = of->weights + ((int64_t)tap[t] * blocks + block) * k * wide;
                     for (int i = 0; i < k / 2; i++) {
                         __m512i columns[2];
@@ -314,10 +290,10 @@ INLINE void multiply(const Operands *of, int pictures, const Target *to, int kin
                 }
                 for (int v = 0; v < nr; v++) {
                     const int column = block * wide + v * LANES;
-                    if (kind == PIXELS) to_pixels(to, sums, &rows);
-                    else if (kind == GRADIENT) to_gradient(to, sums, &rows, column, v);
-                    else if (to->layer->pool) to_pooled(to, sums, &rows, column, v);
-                    else to_hidden(to, sums, &rows, column, v);
+                    if (kind == LOGITS) to_logits(to, sums, &rows, nr);
+                    else if (kind == GRADIENT) to_gradient(to, sums, &rows, column, v, nr);
+                    else if (to->layer->pool) to_pooled(to, sums, &rows, column, v, nr);
+                    else to_hidden(to, sums, &rows, column, v, nr);
                 }
             }
         }
@@ -326,7 +302,7 @@ INLINE void multiply(const Operands *of, int pictures, const Target *to, int kin
 
 static void outputs(const Layer *is, int pictures, const Target *to) {
     const Operands of = {&is->forward, is->input, is->forward_weights, is->places_in, is->c, is->n};
-    if (to->pixels) multiply(&of, pictures, to, PIXELS, 1);
+    if (to->logits) multiply(&of, pictures, to, LOGITS, 1);
     else if (registers(of.n) == 2) multiply(&of, pictures, to, HIDDEN, 2);
     else multiply(&of, pictures, to, HIDDEN, 1);
 }
@@ -337,11 +313,48 @@ static void input_gradient(const Layer *is, int pictures, const Target *to) {
     else multiply(&of, pictures, to, GRADIENT, 1);
 }
 
+INLINE __m512 sigmoid(__m512 logits) {  // 1 / (1 + 2^(whole + rest)), by the Taylor series of 2^rest
+    const __m512 power = _mm512_mul_ps(logits, _mm512_set1_ps(-1.44269504f)), whole = _mm512_roundscale_ps(power, 0);
+    const __m512 rest = _mm512_sub_ps(power, whole), one = _mm512_set1_ps(1);
+    static const float series[] = {
+        1.54035e-4f, 1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 0.24022651f, 0.69314718f, 1};
+    __m512 found = _mm512_setzero_ps();
+    for (int i = 0; i < 7; i++) found = _mm512_fmadd_ps(found, rest, _mm512_set1_ps(series[i]));
+    return _mm512_div_ps(one, _mm512_add_ps(one, _mm512_scalef_ps(found, whole)));
+}
+
+// Logits become reconstructions of a picture (height, width, channels), and these have errors: the channels' mean.
+static void compare(const Network *net, const float *picture, float *logits, float *errors, int kind) {
+    const int channels = net->channels, pixels = net->height * net->width;
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int start = 0; start < pixels; start += LANES) {  // 16 pixels: a register for each channel
+        __m512 each[MOST_CHANNELS] = {_mm512_setzero_ps()};
+        for (int i = 0; i < channels; i++) {
+            const int64_t at = (int64_t)start * channels + i * LANES;
+            const __mmask16 some = first_lanes((int64_t)pixels * channels - at);
+            const __m512 rebuilt = sigmoid(_mm512_maskz_loadu_ps(some, logits + at));
+            const __m512 difference = _mm512_sub_ps(_mm512_maskz_loadu_ps(some, picture + at), rebuilt);
+            each[i] = kind == ABSOLUTE ? _mm512_abs_ps(difference) : _mm512_mul_ps(difference, difference);
+            _mm512_mask_storeu_ps(logits + at, some, rebuilt);
+        }
+        __m512 sum = _mm512_setzero_ps();
+        for (int i = 0; i < channels; i++) {  // of each pixel
+            const __m512i from =
+                _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(channels)), _mm512_set1_epi32(i));
+            const __mmask16 beyond = _mm512_cmpge_epi32_mask(from, _mm512_set1_epi32(2 * LANES));
+            const __m512 first = _mm512_permutex2var_ps(each[0], from, each[1]);
+            sum = _mm512_add_ps(sum, _mm512_mask_permutexvar_ps(first, beyond, from, each[2]));
+        }
+        _mm512_mask_storeu_ps(errors + start, first_lanes(pixels - start),
+                              _mm512_mul_ps(sum, _mm512_set1_ps(1.0f / channels)));
+    }
+}
+
 // Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, if a kind of errors is
 // asked for, reconstructions and their errors at each pixel (N, height, width), the mean of the channels.
 // Each thread takes its pictures a few at a time, in its own part of the `room`; all at once where they are learned.
 void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits,
-                     float *errors, int kind_of_errors, int learning, int room, int threads) {
+                     float *errors, int kind, int learning, int room, int threads) {
     const int64_t size = (int64_t)net->height * net->width * net->channels;
 #pragma omp parallel num_threads(threads)
     {
@@ -360,11 +373,12 @@ void network_forward(const Network *net, const float *const *biases, const float
                 Target to = {.net = net, .layer = layer, .biases = biases[l], .first = begin};
                 if (l < net->layers - 1) to.out = layer[1].input;
                 else {
-                    to.pictures = pictures, to.pixels = logits, to.shift = from - begin;
-                    to.errors = errors, to.kind_of_errors = kind_of_errors;
+                    to.logits = logits, to.shift = from - begin;
                 }
                 outputs(layer, l < net->layers - 1 ? some : real, &to);
             }
+            for (int i = from; kind != NO_ERRORS && i < from + real; i++)
+                compare(net, pictures + i * size, logits + i * size, errors + i * (size / net->channels), kind);
         }
     }
 }
@@ -386,19 +400,19 @@ typedef struct {  // coupled numbers: `size` of them at each of some places
 INLINE void outer(float *sums, int64_t line, const Side *tall, int row, const Side *wide, int column, int places,
                   int fresh, int nr) {
     __m512 found[ROWS][2];
-    EACH_ROW(j) {
+    EACH_LINE(j) {
         EACH_REGISTER(v) found[j][v] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + j * line + v * LANES);
     }
     for (int i = 0; i < places; i++) {
         const uint32_t *one = tall->numbers + tall->at[i] + row;
         __m512i other[2];
         EACH_REGISTER(v) other[v] = _mm512_loadu_si512(wide->numbers + wide->at[i] + column + v * LANES);
-        EACH_ROW(j) {
+        EACH_LINE(j) {
             const __m512i pair = _mm512_set1_epi32((int)one[j]);
             EACH_REGISTER(v) found[j][v] = product(found[j][v], pair, other[v]);
         }
     }
-    EACH_ROW(j) {
+    EACH_LINE(j) {
         EACH_REGISTER(v) _mm512_storeu_ps(sums + j * line + v * LANES, found[j][v]);
     }
 }
@@ -419,9 +433,15 @@ __attribute__((noinline)) static void outer_all(float *sums, int64_t line, const
 static void add_biases(float *sums, const uint32_t *gradients, int n, int64_t places) {
     const __m512i ones = _mm512_set1_epi32(0x3f803f80);  // two of them
     for (int column = 0; column < n; column += LANES) {
-        __m512 sum = _mm512_loadu_ps(sums + column);
-        for (int64_t i = 0; i < places; i++) sum = product(sum, _mm512_loadu_si512(gradients + i * n + column), ones);
-        _mm512_storeu_ps(sums + column, sum);
+        __m512 found[ROWS] = {_mm512_loadu_ps(sums + column)};  // none waits for the one before
+        for (int64_t i = 0; i < places; i += ROWS)
+            EACH_LINE(j) {
+                const __mmask16 some = i + j < places ? 0xffff : 0;
+                const __m512i pair = _mm512_maskz_loadu_epi32(some, gradients + (i + j) * n + column);
+                found[j] = product(found[j], pair, ones);
+            }
+        for (int j = 1; j < ROWS; j++) found[0] = _mm512_add_ps(found[0], found[j]);
+        _mm512_storeu_ps(sums + column, found[0]);
     }
 }
 
@@ -453,7 +473,7 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
                     int32_t x_at[CHUNK], g_at[CHUNK];
                     int next = start % places, i = start / places;
                     for (int j = 0; j < some; j++) {
-                        x_at[j] = (int32_t)(i * x_size + (int64_t)index[next * taps + t] * layer->c);
+                        x_at[j] = (int32_t)(i * x_size + index[next * taps + t]);
                         g_at[j] = (int32_t)(i * g_size + (int64_t)place[next] * layer->n);
                         if (++next == places) next = 0, i++;
                     }
@@ -480,7 +500,7 @@ static void dense_gradient(const Layer *layer, float *weights, float *biases, ui
         for (int t = 0; t < taps; t++) {
             const int set = plan->taps[plan->tap_starts[phase] + t];
             if (set < from || set >= until) continue;
-            const bf16 *inputs = layer->input + (int64_t)plan->index[plan->index_starts[phase] + t] * layer->c;
+            const bf16 *inputs = layer->input + plan->index[plan->index_starts[phase] + t];
             const bf16 *gradients = layer->gradient + (int64_t)place * layer->n;
             float *to = weights + set * layer->set_stride;
             for (int done = 0; done < couples; done += CHUNK) {
@@ -534,16 +554,17 @@ static void gather(const Layer *layer, float *weights, float *biases, int thread
 static void pixel_gradients(const Network *net, const float *slopes, int picture, int count) {
     const Layer *top = net->layer + net->layers - 1;
     const int run = 2 * net->channels, row = net->width * net->channels;
-    const __mmask16 above = first_lanes(run), below = above << run;
     bf16 *to = top->gradient + (int64_t)picture * (top->places_out + 1) * top->n;
     if (picture >= count) {
         memset(to, 0, (size_t)top->places_out * top->n * sizeof(bf16));
         return;
     }
+    slopes += (int64_t)picture * net->height * row;
     for (int place = 0; place < top->places_out; place++) {
-        const float *corner = slopes + (int64_t)picture * net->height * row + net->corners[place];
-        const __m512 found = _mm512_maskz_loadu_ps(above, corner);
-        store(to + (int64_t)place * top->n, narrow(_mm512_mask_loadu_ps(found, below, corner + row - run)));
+        const int32_t *corner = net->corners + 2 * place;
+        const __mmask16 above = corner[1] & first_lanes(run), below = corner[1] & ~first_lanes(run);
+        const __m512 found = _mm512_maskz_loadu_ps(above, slopes + corner[0]);
+        store(to + (int64_t)place * top->n, narrow(_mm512_mask_loadu_ps(found, below, slopes + corner[0] + row - run)));
     }
 }
 

@@ -83,12 +83,12 @@ class Shape:
     @functools.cached_property
     def forward(self) -> list[npt.NDArray[np.int32]]:
         """The plan of its outputs."""
-        return plans.plan(self.table, self.places_in, together=self.pool)
+        return plans.plan(self.table, self.places_in, padded(self.c), together=self.pool)
 
     @functools.cached_property
     def backward(self) -> list[npt.NDArray[np.int32]]:
         """The plan of its input's gradients."""
-        return plans.plan(plans.reverse(self.table, self.places_in), len(self.table))
+        return plans.plan(plans.reverse(self.table, self.places_in), len(self.table), padded(self.n))
 
     @property
     def bytes(self) -> int:
@@ -163,6 +163,7 @@ def allocated(
     shapes: Sequence[Shape],
     size: tuple[int, int, int],
     windows: plans.Table,
+    corners: plans.Table,
     room: int,
     threads: int,
     *,
@@ -170,18 +171,19 @@ def allocated(
 ) -> Memory:
     """Memory for pictures of `size` (height, width, channels).
 
-    `windows` (places of the first layer, 3) says where rows of what each place sees begin in a picture with a border.
+    `windows` (places of the first layer, 3) says where rows of what each place sees begin in a picture with a border;
+    `corners` (places of the last layer, 2) where its four pixels begin in a picture, and the bits of those of their
+    channels that lie inside.
     """
     memory = Memory(room + room % 2, threads, learning)
     height, width, channels = size
     layers = (CLayer * len(shapes))(*(layer(memory, shape) for shape in shapes))
     scratch = max(scratch_size(shape, memory) for shape in shapes) if learning else 1
-    rows, columns = plans.places(height // 2, width // 2)
     border = (height + 2) * (width + 2) * channels + LANES
     memory.network = CNetwork(
         len(shapes), height, width, channels,
         memory.keep(np.ascontiguousarray(windows, dtype=np.int32)),
-        memory.keep(np.ascontiguousarray(2 * channels * (rows * width + columns), dtype=np.int32)),
+        memory.keep(np.ascontiguousarray(corners, dtype=np.int32)),
         memory.zeros(threads, border), border, scratch, memory.zeros(threads, scratch, dtype=np.uint32),
         ctypes.addressof(layers),
     )  # fmt: skip

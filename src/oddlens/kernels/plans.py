@@ -37,6 +37,25 @@ def doubling(height: int, width: int) -> Table:
     return np.where(met, inside(twice_row // 2, twice_column // 2, height, width), -1)
 
 
+def corners(height: int, width: int) -> Table:
+    """The same convolution; outputs are the corners that four places share, each with the four pixels around it.
+
+    There are (height + 1) * (width + 1) of them, with one set for each of the four places.
+    """
+    rows, columns = places(height + 1, width + 1)
+    down, right = np.divmod(np.arange(4), 2)
+    return inside(rows[:, None] + down - 1, columns[:, None] + right - 1, height, width)
+
+
+def pixels(height: int, width: int, channels: int) -> Table:
+    """The four pixels around each of those corners: where the first begins, and the bits of the channels inside."""
+    rows, columns = (2 * each - 1 for each in places(height + 1, width + 1))
+    down, right = np.divmod(np.arange(4), 2)
+    there = inside(rows[:, None] + down, columns[:, None] + right, 2 * height, 2 * width) >= 0
+    bits = np.repeat(there, channels, axis=1) @ (1 << np.arange(4 * channels))
+    return np.stack([channels * (rows * 2 * width + columns), bits], axis=1)
+
+
 def gathering(count: int) -> Table:
     """A dense layer from all places to one; each has its own set."""
     return np.arange(count)[None]
@@ -60,39 +79,26 @@ def reverse(table: Table, places_in: int) -> Table:
     return found
 
 
-def plan(table: Table, beyond: int, *, together: bool = False) -> list[npt.NDArray[np.int32]]:
-    """The arrays of a plan; `beyond` is the place that a border's missing taps look at, where all is 0.
+def plan(table: Table, beyond: int, size: int, *, together: bool = False) -> list[npt.NDArray[np.int32]]:
+    """The arrays of a plan, for places of `size` numbers.
 
-    Places that use the same sets are a phase; a place at the border, which lacks some, goes with others that have them.
-    `together` makes one phase of all, in their order, as pooling needs it.
+    Places that use the same sets are a phase. `together` makes one phase of all, in their order, as pooling needs it;
+    `beyond` is the place that a border's missing taps look at then, where all is 0.
     """
-    bits = np.packbits(table >= 0, axis=1)
-    lines = np.ascontiguousarray(bits).view(np.dtype((np.void, bits.shape[1])))  # compared as a whole
-    _, examples, which = np.unique(lines, return_index=True, return_inverse=True)
-    patterns = table[examples] >= 0
-    phases: list[npt.NDArray[np.bool_]] = []
-    having: list[list[int]] = [[] for _ in range(table.shape[1])]  # for each set, the phases that use it
     if together:
-        patterns[:] = patterns.any(axis=0)
-    belongs = np.zeros(len(patterns), dtype=np.int64)
-    for number in np.argsort(-patterns.sum(axis=1), kind="stable"):
-        pattern = patterns[number]
-        sets = np.flatnonzero(pattern)
-        possible = having[sets[0]] if len(sets) else range(len(phases))
-        wider = [phase for phase in possible if not (pattern & ~phases[phase]).any()]
-        belongs[number] = wider[0] if wider else len(phases)
-        if not wider:
-            for each in sets:
-                having[each].append(len(phases))
-            phases.append(pattern)
-    phase_of = belongs[which.reshape(-1)]
-    rows = [np.flatnonzero(phase_of == phase) for phase in range(len(phases))]
-    taps = [np.flatnonzero(sets) for sets in phases]
+        which = np.zeros(len(table), dtype=np.int64)
+    else:
+        bits = np.packbits(table >= 0, axis=1)
+        lines = np.ascontiguousarray(bits).view(np.dtype((np.void, bits.shape[1])))  # compared as a whole
+        which = np.unique(lines, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(which, kind="stable")
+    rows = np.split(order, np.flatnonzero(np.diff(which[order])) + 1)
+    taps = [np.flatnonzero((table[each] >= 0).any(axis=0)) for each in rows]
     index = [table[np.ix_(each, used)].reshape(-1) for each, used in zip(rows, taps, strict=True)]
     flat = np.concatenate(index)
     arrays = (
         starts(rows), np.concatenate(rows), starts(taps), np.concatenate(taps),
-        starts(index), np.where(flat < 0, beyond, flat),
+        starts(index), size * np.where(flat < 0, beyond, flat),
     )  # fmt: skip
     return [np.ascontiguousarray(each, dtype=np.int32) for each in arrays]
 

@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from oddlens.kernels import library, plans
 from oddlens.kernels.network import LANES, ROWS, Memory, Shape, allocated
-from oddlens.models.products import PHASES, UPSAMPLED_BOTH, UpsampledConv2d
+from oddlens.models.products import UPSAMPLED_BOTH, UpsampledConv2d
 
-BYTES = 2**21  # between layers, of the pictures that a thread scores at a time: they stay in its cache
+BYTES = 2**20  # between layers, of the pictures that a thread scores at a time: they stay in its cache
 MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is
 
 Change = Callable[[Tensor], Tensor]
@@ -100,32 +100,23 @@ def divided(gradient: Tensor) -> Tensor:
 
 
 def last(module: Transposed, height: int, width: int) -> Part:
-    """The same into the channels of pixels: a 3x3 convolution with lanes for four of them."""
+    """The same into the channels of pixels, of which four lie around each corner."""
     c, pixels = module.in_channels, module.out_channels
-    size = 16 * c * pixels
     upsampled = isinstance(module, UpsampledConv2d)
-    order = (pixels, 16, c) if upsampled else (c, 16, pixels)  # of the transposed convolution's weights in memory
-    # In float64, of which autocast makes nothing smaller.
-    numbers = torch.arange(1, 1 + size, dtype=torch.float64).view(order)
-    taps = numbers.permute(2, 0, 1) if upsampled else numbers.permute(0, 2, 1)
-    phases = [PHASES.double()] * 2
-    found = torch.einsum("coab,aqi,brj->qroijc", torch.unflatten(taps, 2, (4, 4)), *phases).flatten().long()
-    source = torch.where(found > 0, found - 1, size)  # of each lane's weights, of which most are 0
-    place = torch.empty(size, dtype=torch.long)
-    place[found[found > 0] - 1] = torch.nonzero(found)[:, 0]
 
     def weights(weight: Tensor) -> Tensor:
-        flat = merged(weight) if upsampled else weight.permute(0, 2, 3, 1)
-        return F.pad(flat.reshape(-1), (0, 1))[source]
+        taps = merged(weight) if upsampled else weight.permute(1, 2, 3, 0).flatten(1, 2)  # (O, 16, C)
+        places = torch.unflatten(taps, 1, (2, 2, 2, 2)).flip(1, 3)  # the last taps belong to the first place
+        return places.permute(2, 4, 0, 1, 3, 5).contiguous()  # (rows, columns, O) x (places above, beside) x C
 
     def weights_back(gradient: Tensor) -> Tensor:
-        flat = gradient[place].view(order)
-        return divided(flat) if upsampled else torch.unflatten(flat, 1, (4, 4)).permute(0, 3, 1, 2)
+        taps = gradient.permute(2, 3, 0, 4, 1, 5).flip(1, 3).reshape(pixels, 16, c)
+        return divided(taps) if upsampled else torch.unflatten(taps, 1, (4, 4)).permute(3, 0, 1, 2)
 
     def biases_back(gradient: Tensor) -> Tensor:
         return gradient[: 4 * pixels].view(4, pixels).sum(0)
 
-    shape = Shape(plans.strided(height, width, 1), height * width, c, 4 * pixels, (c, 1, 9 * c))
+    shape = Shape(plans.corners(height, width), height * width, c, 4 * pixels, (c, 1, 4 * c))
     repeated: Change = lambda bias: F.pad(bias.repeat(4), (0, LANES - 4 * pixels))  # noqa: E731
     return Part(module, shape, weights, weights_back, repeated, biases_back)
 
@@ -161,9 +152,10 @@ class Native:
         rows, columns = plans.places(-(-height // stride), -(-width // stride), pooled=parts[0].shape.pool)
         lines = stride * rows[:, None] + np.arange(3)
         self.windows = channels * (lines * (width + 2) + stride * columns[:, None])
+        self.corners = plans.pixels(height // 2, width // 2, channels)
         weights = 2 * sum(part.module.weight.numel() for part in parts)  # bytes, which are read for each few pictures
         fit = max(BYTES, weights) // sum(part.shape.bytes for part in parts)
-        self.at_once = max(2, -(-fit // ROWS) * ROWS)
+        self.at_once = max(2, round(fit / ROWS) * ROWS)
         self.idle: list[Memory] = []  # that nobody uses now
 
     @classmethod
@@ -218,7 +210,7 @@ class Native:
                     self.idle.remove(found)
                     return found
         shapes = [part.shape for part in self.parts]
-        return allocated(shapes, self.size, self.windows, room, threads, learning=learning)
+        return allocated(shapes, self.size, self.windows, self.corners, room, threads, learning=learning)
 
 
 class Step(torch.autograd.Function):
