@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from oddlens import kernels, models
 from oddlens.backends.torch import TorchBackend
 from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
+from oddlens.models import Scored
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.products import UpsampledConv2d
 from oddlens.optim import Adam
@@ -135,31 +136,70 @@ def test_usual_numbers_come_as_close_as_bfloat16_does(name: str) -> None:
 
 
 def scores(model: Autoencoder, batch: Tensor, *, bf16: bool) -> list[Tensor]:
+    """By the kernels: score, map, reconstruction."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        scored = model(batch)
+        return listed(model(batch))
+
+
+def by_layers(model: Autoencoder, batch: Tensor) -> list[Tensor]:
+    """The same in float32 by PyTorch's layers, which work wherever more than scoring may go on."""
+    assert model.native is not None
+    idle = list(model.native.idle)
+    with torch.no_grad():
+        found = listed(model(batch))
+    assert model.native.idle == idle, "the kernels were asked"
+    return found
+
+
+def listed(scored: Scored) -> list[Tensor]:
     assert scored.anomaly_map is not None
     assert scored.reconstruction is not None
     return [scored.anomaly_score, scored.anomaly_map, scored.reconstruction]
 
 
+def assert_alike(found: list[Tensor], want: list[Tensor]) -> None:
+    """Logits are the same; sigmoids and means are rounded elsewhere."""
+    for one, other in zip(found, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("error", ["mse", "l1"])
 @pytest.mark.parametrize("name", CASES)
-def test_scores_maps_and_reconstructions_are_those_of_the_layers(name: str, error: str) -> None:
+def test_scores_maps_and_reconstructions_are_those_of_the_layers(name: str, error: str, bf16: bool) -> None:
     model = with_whole_numbers(made(name, error=error)).eval()
     assert model.native is not None
     model.native.at_once = 32
     batch = pictures(model, 150)  # more than are taken at once
-    for one, other in zip(scores(model, batch, bf16=True), scores(model, batch, bf16=False), strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-7)
-    assert model.native.idle, "the kernels were not asked"
+    assert_alike(scores(model, batch, bf16=bf16), by_layers(model, batch))
+    assert [memory.paired for memory in model.native.idle] == [bf16], "the kernels were not asked"
 
 
-def test_a_region_of_interest_counts_as_ever() -> None:
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", CASES)
+def test_few_pictures_are_divided_between_threads(name: str, threads: int, bf16: bool) -> None:
+    torch.set_num_threads(threads)
+    model = with_whole_numbers(made(name)).eval()
+    for count in (1, 2, 3, 9):
+        batch = pictures(model, 9)[-count:]
+        assert_alike(scores(model, batch, bf16=bf16), by_layers(model, batch))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float32_is_float32(name: str) -> None:
+    model = made(name).eval()
+    batch = torch.rand(pictures(model, 5).shape, generator=torch.Generator().manual_seed(4))
+    for one, other in zip(scores(model, batch, bf16=False), by_layers(model, batch), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_region_of_interest_counts_as_ever(bf16: bool) -> None:
     model = with_whole_numbers(made("strided")).eval()
     model.set_roi(np.arange(24 * 32).reshape(24, 32) % 5 == 0)
     batch = pictures(model, 3)
-    for one, other in zip(scores(model, batch, bf16=True), scores(model, batch, bf16=False), strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-7)
+    assert_alike(scores(model, batch, bf16=bf16), by_layers(model, batch))
 
 
 @pytest.mark.parametrize("how", ["in place", "optimiser"])
@@ -177,7 +217,7 @@ def test_weights_that_change_are_packed_anew(how: str) -> None:
                 parameter.neg_()
     after = scores(model, batch, bf16=True)
     assert not torch.equal(before[2], after[2])
-    torch.testing.assert_close(after[2], scores(model, batch, bf16=False)[2], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after[2], by_layers(model, batch)[2], rtol=1e-3, atol=1e-3)
 
 
 def test_weights_made_for_inference_alone_are_packed_each_time() -> None:
@@ -256,8 +296,8 @@ def test_what_the_kernels_cannot_do_the_layers_do(case: str) -> None:
         model = model.double()
     else:
         batch.requires_grad_()
+    assert model.native_for(batch) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert model.native_for(batch) is None
         if case != "float64":  # which autocast does not know
             torch.autograd.backward(model.learned_logits(batch), torch.ones_like(batch))
     assert (batch.grad is not None) == (case == "a gradient of the batch")
@@ -295,10 +335,9 @@ def test_a_large_picture_takes_little_memory_at_once() -> None:
     ids=str,
 )
 def test_batches_go_side_by_side_where_the_kernels_do_not_score(changes: dict[str, str], divided: bool) -> None:
-    backend = TorchBackend(made("strided", **changes), torch.device("cpu"), "bf16")
-    assert backend.streams == (1 if divided else 2)
-    backend = TorchBackend(made("strided", **changes), torch.device("cpu"), "fp32")
-    assert backend.streams == 2
+    for precision in ("fp32", "bf16"):
+        backend = TorchBackend(made("strided", **changes), torch.device("cpu"), precision)
+        assert backend.streams == (1 if divided else 2)
 
 
 def test_training_is_the_same_again_and_resumed(tmp_path: Path) -> None:

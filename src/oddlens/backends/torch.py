@@ -47,7 +47,7 @@ class TorchBackend:
     @property
     def streams(self) -> int:
         """How many batches are scored side by side: one where a GPU does it, or a batch keeps all threads busy."""
-        divided = self.precision == "bf16" and self.model.uses_all_threads
+        divided = self.model.uses_all_threads
         return 1 if divided or self.device.type != "cpu" else min(self._threads, MAX_STREAMS)
 
     def alone(self, pixels: Pixels) -> Outputs:

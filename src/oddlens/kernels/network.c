@@ -1,10 +1,12 @@
-// A convolutional autoencoder in bfloat16: logits from pictures, and gradients of its weights from those of the logits.
+// A convolutional autoencoder in bfloat16: logits from pictures, and gradients of its weights from those of the logits;
+// and its logits in float32.
 //
 // Every layer is one thing here: each place of its output is a sum, over its taps, of what lies at a place of its input
 // times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input
 // is the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of
 // two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same
-// channel of two pictures when gradients of weights are summed, so that nothing has to be transposed.
+// channel of two pictures when gradients of weights are summed, so that nothing has to be transposed. Numbers are
+// counted one by one; a unit is what a product takes at once, two of bfloat16 (`paired`) or one of float32.
 //
 // Each thread takes its share of the pictures. Logits do not depend on the number of threads; gradients are sums of as
 // many parts, so that their last bits do.
@@ -45,19 +47,19 @@ typedef struct {
     int32_t own_biases, dense;               // one for each place; each set of weights is used by one place alone
     int64_t set_stride, c_stride, n_stride;  // of weights and gradients; c_stride or n_stride is 1
     Plan forward, backward;
-    bf16 *forward_weights, *backward_weights;
-    bf16 *input;                     // (pictures, places_in + 1, c); the last place is 0: beyond the border
+    void *forward_weights, *backward_weights;
+    void *input;                     // (pictures, places_in + 1, c); the last place is 0: beyond the border
     bf16 *gradient;                  // (pictures, places_out + 1, n), before pooling
     uint8_t *largest;                // (pictures, places_out / 4, n): which of four was pooled
     float *weight_sums, *bias_sums;  // (threads, ...): 0 between two steps
 } Layer;
 
 typedef struct {
-    int32_t layers, height, width, channels;
+    int32_t layers, height, width, channels, paired;
     const int32_t *windows;  // (places of the first layer, 3): where rows of windows begin in the padded picture
     const int32_t *corners;  // (places of the last layer, 2): where its four pixels begin in a picture, and which of
                              // their lanes lie inside
-    bf16 *padded;            // (threads, padded_size): a picture with a border of 0
+    void *padded;            // (threads, padded_size): a picture with a border of 0
     int64_t padded_size, scratch_size;
     uint32_t *scratch;  // (threads, scratch_size)
     const Layer *layer;
@@ -65,7 +67,7 @@ typedef struct {
 
 typedef struct {  // what is multiplied: k numbers at each of some places by sets of weights (k, n)
     const Plan *plan;
-    const bf16 *from, *weights;
+    const void *from, *weights;
     int places, k, n;
 } Operands;
 
@@ -73,22 +75,32 @@ typedef struct {  // where sums go
     const Network *net;
     const Layer *layer, *below;
     const float *biases;
-    bf16 *out;
+    void *out;
     float *logits;
-    int first, shift;  // the first picture in memory; which one of those handed over it is, less that
+    int first;        // picture in memory
+    int part, parts;  // of the work on these pictures, which several threads may do together
 } Target;
 
 typedef struct {  // the rows of a tile; those beyond the count are its last one again
     int count, picture[MOST], place[MOST];
 } Rows;
 
-INLINE __m512 product(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+INLINE __m512 product(__m512 sum, __m512i a, __m512i b, int paired) {
+    return paired ? _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b) : _mm512_fmadd_ps((__m512)a, (__m512)b, sum);
+}
+
+INLINE int64_t units(int64_t numbers, int paired) { return numbers >> paired; }
 
 INLINE __m256i narrow(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
 
 INLINE __m256i load(const bf16 *from) { return _mm256_loadu_si256((const __m256i *)from); }
 
 INLINE void store(bf16 *to, __m256i values) { _mm256_storeu_si256((__m256i *)to, values); }
+
+INLINE void put(void *to, int64_t at, __mmask16 some, __m512 values, int paired) {
+    if (paired) _mm256_mask_storeu_epi16((bf16 *)to + at, some, narrow(values));
+    else _mm512_mask_storeu_ps((float *)to + at, some, values);
+}
 
 INLINE __m512i pairs(__m256i low, __m256i high) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
@@ -106,7 +118,22 @@ INLINE void share(int pictures, int thread, int threads, int *first, int *count)
 
 // ---- from pictures to logits
 
-// One set of weights (k, n) as bfloat16 in pairs of rows, columns in blocks: (blocks, k / 2, columns, 2).
+// One set of weights (k, n) with columns in blocks: (blocks, k, columns).
+static void pack_singly(float *out, const float *from, int k, int k_real, int64_t k_stride, int n, int n_real,
+                        int64_t n_stride) {
+    const int wide = LANES * registers(n);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i steps = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)n_stride));
+    for (int column = 0; column < n; column += LANES)
+        for (int i = 0; i < k; i++) {
+            const __mmask16 some = i < k_real ? first_lanes(n_real - column) : 0;
+            const __m512 found = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, steps,
+                                                          from + i * k_stride + column * n_stride, sizeof(float));
+            _mm512_storeu_ps(out + ((int64_t)(column / wide) * k + i) * wide + column % wide, found);
+        }
+}
+
+// The same as bfloat16 in pairs of rows: (blocks, k / 2, columns, 2).
 static void pack(bf16 *out, const float *from, int k, int k_real, int64_t k_stride, int n, int n_real,
                  int64_t n_stride) {
     const int wide = LANES * registers(n);
@@ -144,37 +171,46 @@ void network_pack(const Network *net, const float *const *weights, int learning,
         const int64_t size = (int64_t)is->c * is->n;
         for (int set = omp_get_thread_num(); set < is->sets; set += omp_get_num_threads()) {
             const float *from = weights[l] + set * is->set_stride;
-            pack(is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n, is->n_real,
-                 is->n_stride);
+            if (!net->paired)
+                pack_singly((float *)is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n,
+                            is->n_real, is->n_stride);
+            else
+                pack((bf16 *)is->forward_weights + set * size, from, is->c, is->c_real, is->c_stride, is->n, is->n_real,
+                     is->n_stride);
             if (learning && l)
-                pack(is->backward_weights + set * size, from, is->n, is->n_real, is->n_stride, is->c, is->c_real,
-                     is->c_stride);
+                pack((bf16 *)is->backward_weights + set * size, from, is->n, is->n_real, is->n_stride, is->c,
+                     is->c_real, is->c_stride);
         }
     }
 }
 
 // A picture (height, width, channels) as what each place of the first layer looks at: 3 x 3 pixels.
-static void unfold(const Network *net, const float *picture, bf16 *padded, bf16 *out) {
-    const int row = net->width * net->channels, padded_row = row + 2 * net->channels;
+INLINE void unfold(const Network *net, const float *picture, int thread, int at, int paired) {
+    const int row = net->width * net->channels, padded_row = row + 2 * net->channels, run = 3 * net->channels;
+    const int64_t begin = thread * net->padded_size, c = net->layer->c, places = net->layer->places_in;
     for (int y = 0; y < net->height; y++)
         for (int x = 0; x < row; x += LANES) {
             const __mmask16 some = first_lanes(row - x);
-            _mm256_mask_storeu_epi16(padded + (y + 1) * padded_row + net->channels + x, some,
-                                     narrow(_mm512_maskz_loadu_ps(some, picture + y * row + x)));
+            const __m512 pixels = _mm512_maskz_loadu_ps(some, picture + y * row + x);
+            put(net->padded, begin + (y + 1) * padded_row + net->channels + x, some, pixels, paired);
         }
-    const int run = 3 * net->channels;
-    const __mmask16 some = first_lanes(run);
-    for (int place = 0; place < net->layer->places_in; place++)
-        for (int i = 0; i < 3; i++)
-            _mm256_mask_storeu_epi16(out + (int64_t)place * net->layer->c + i * run, some,
-                                     _mm256_maskz_loadu_epi16(some, padded + net->windows[3 * place + i]));
+    for (int place = 0; place < places; place++)
+        for (int i = 0; i < 3; i++) {
+            const __mmask16 some = first_lanes(run);
+            const int64_t from = begin + net->windows[3 * place + i], to = (at * (places + 1) + place) * c + i * run;
+            bf16 *shorts = net->layer->input;
+            float *floats = net->layer->input;
+            if (paired)
+                _mm256_mask_storeu_epi16(shorts + to, some, _mm256_maskz_loadu_epi16(some, (bf16 *)net->padded + from));
+            else _mm512_mask_storeu_ps(floats + to, some, _mm512_maskz_loadu_ps(some, (float *)net->padded + from));
+        }
 }
 
 INLINE __m512 least(const Layer *layer) {  // that an output can be
     return _mm512_set1_ps(layer->relu ? 0 : -INFINITY);
 }
 
-INLINE void to_hidden(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
+INLINE void to_hidden(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr, int paired) {
     const Layer *layer = to->layer;
     const int n = layer->n;
     const __m512 floor = least(layer);
@@ -182,11 +218,11 @@ INLINE void to_hidden(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
         const float *biases = to->biases + column + (layer->own_biases ? (int64_t)rows->place[j] * n : 0);
         const int64_t at = (int64_t)rows->picture[j] * (layer->places_out + 1) + rows->place[j];
         const __m512 found = _mm512_add_ps(sums[j][v], _mm512_loadu_ps(biases));
-        store(to->out + at * n + column, narrow(_mm512_max_ps(floor, found)));  // a number that is none stays none
+        put(to->out, at * n + column, 0xffff, _mm512_max_ps(floor, found), paired);  // a number that is none stays none
     }
 }
 
-INLINE void to_pooled(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
+INLINE void to_pooled(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr, int paired) {
     const Layer *layer = to->layer;
     const int n = layer->n, windows = layer->places_out / 4;
     for (int j = 0; j < (nr == 2 ? ROWS : MOST) && j < rows->count; j += 4) {
@@ -201,7 +237,7 @@ INLINE void to_pooled(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
         }
         best = _mm512_max_ps(least(layer), _mm512_add_ps(best, _mm512_loadu_ps(to->biases + column)));
         const int64_t window = rows->place[j] / 4, picture = rows->picture[j];
-        store(to->out + (picture * (windows + 1) + window) * n + column, narrow(best));
+        put(to->out, (picture * (windows + 1) + window) * n + column, 0xffff, best, paired);
         _mm_storeu_si128((__m128i *)(layer->largest + (picture * windows + window) * n + column),
                          _mm512_cvtepi32_epi8(which));
     }
@@ -215,7 +251,7 @@ INLINE void to_logits(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
     const __m512 biases = _mm512_loadu_ps(to->biases);
     EACH_ROW(j) {
         const int32_t *corner = net->corners + 2 * rows->place[j];
-        float *logits = to->logits + (int64_t)(rows->picture[j] + to->shift) * net->height * row + corner[0];
+        float *logits = to->logits + (int64_t)(rows->picture[j] - to->first) * net->height * row + corner[0];
         const __m512 found = _mm512_add_ps(sums[j][0], biases);
         _mm512_mask_storeu_ps(logits, corner[1] & first_lanes(run), found);
         _mm512_mask_storeu_ps(logits + row - run, corner[1] & ~first_lanes(run), found);
@@ -231,7 +267,7 @@ INLINE void to_gradient(const Target *to, __m512 sums[MOST][2], const Rows *rows
         const int64_t at = (picture * (layer->places_in + 1) + place) * n + column;
         __m256i found = narrow(sums[j][v]);
         if (below->relu) {
-            const __mmask16 on = _mm256_cmpgt_epi16_mask(load(layer->input + at), _mm256_setzero_si256());
+            const __mmask16 on = _mm256_cmpgt_epi16_mask(load((bf16 *)layer->input + at), _mm256_setzero_si256());
             found = _mm256_maskz_mov_epi16(on, found);
         }
         if (!below->pool) {
@@ -248,7 +284,7 @@ INLINE void to_gradient(const Target *to, __m512 sums[MOST][2], const Rows *rows
 }
 
 // For each picture and place of a plan: the sum over its taps of what lies there times a set of weights.
-INLINE void multiply(const Operands *of, int pictures, const Target *to, int kind, int nr) {
+INLINE void multiply(const Operands *of, int pictures, const Target *to, int kind, int nr, int paired) {
     const Plan *plan = of->plan;
     const int k = of->k, wide = LANES * nr, blocks = of->n / wide, tall = nr == 2 ? ROWS : MOST;
     for (int phase = 0; phase < plan->phases; phase++) {
@@ -256,14 +292,18 @@ INLINE void multiply(const Operands *of, int pictures, const Target *to, int kin
         const int taps = plan->tap_starts[phase + 1] - plan->tap_starts[phase];
         const int32_t *place = plan->rows + plan->row_starts[phase], *tap = plan->taps + plan->tap_starts[phase];
         const int32_t *index = plan->index + plan->index_starts[phase];
-        const int64_t total = (int64_t)places * pictures, size = (int64_t)(of->places + 1) * k;
+        const int64_t total = (int64_t)places * pictures, size = units((int64_t)(of->places + 1) * k, paired);
+        const int64_t tiles = (total + tall - 1) / tall;
         for (int block = 0; block < blocks; block++) {
-            int next = 0, picture = to->first;
-            const bf16 *input = of->from + picture * size;
-            for (int64_t start = 0; start < total; start += tall) {
+            if (tiles < to->parts && (phase * blocks + block) % to->parts != to->part) continue;
+            const int part = tiles < to->parts ? 0 : to->part, parts = tiles < to->parts ? 1 : to->parts;
+            const int64_t begin = tall * (tiles * part / parts), end = tall * (tiles * (part + 1) / parts);
+            int next = (int)(begin % places), picture = to->first + (int)(begin / places);
+            const int32_t *input = (const int32_t *)of->from + picture * size;
+            for (int64_t start = begin; start < end; start += tall) {
                 Rows rows;
                 const int32_t *looks[MOST];
-                const bf16 *from[MOST];
+                const int32_t *from[MOST];
                 rows.count = total - start < tall ? (int)(total - start) : tall;
                 EACH_ROW(j) {
                     rows.picture[j] = picture, rows.place[j] = place[next];
@@ -277,14 +317,15 @@ INLINE void multiply(const Operands *of, int pictures, const Target *to, int kin
                     EACH_REGISTER(v) sums[j][v] = _mm512_setzero_ps();
                 for (int t = 0; t < taps; t++) {
                     const int32_t *at[MOST];
-                    EACH_ROW(j) at[j] = (const int32_t *)(from[j] + looks[j][t]);
-                    const bf16 *set = of->weights + ((int64_t)tap[t] * blocks + block) * k * wide;
-                    for (int i = 0; i < k / 2; i++) {
+                    EACH_ROW(j) at[j] = from[j] + units(looks[j][t], paired);
+                    const int64_t before = ((int64_t)tap[t] * blocks + block) * k * wide;
+                    const int32_t *set = (const int32_t *)of->weights + units(before, paired);
+                    for (int i = 0; i < units(k, paired); i++) {
                         __m512i columns[2];
-                        EACH_REGISTER(v) columns[v] = _mm512_loadu_si512(set + (i * nr + v) * 2 * LANES);
+                        EACH_REGISTER(v) columns[v] = _mm512_loadu_si512(set + (i * nr + v) * LANES);
                         EACH_ROW(j) {
-                            const __m512i pair = _mm512_set1_epi32(at[j][i]);
-                            EACH_REGISTER(v) sums[j][v] = product(sums[j][v], pair, columns[v]);
+                            const __m512i unit = _mm512_set1_epi32(at[j][i]);
+                            EACH_REGISTER(v) sums[j][v] = product(sums[j][v], unit, columns[v], paired);
                         }
                     }
                 }
@@ -292,25 +333,25 @@ INLINE void multiply(const Operands *of, int pictures, const Target *to, int kin
                     const int column = block * wide + v * LANES;
                     if (kind == LOGITS) to_logits(to, sums, &rows, nr);
                     else if (kind == GRADIENT) to_gradient(to, sums, &rows, column, v, nr);
-                    else if (to->layer->pool) to_pooled(to, sums, &rows, column, v, nr);
-                    else to_hidden(to, sums, &rows, column, v, nr);
+                    else if (to->layer->pool) to_pooled(to, sums, &rows, column, v, nr, paired);
+                    else to_hidden(to, sums, &rows, column, v, nr, paired);
                 }
             }
         }
     }
 }
 
-static void outputs(const Layer *is, int pictures, const Target *to) {
+INLINE void outputs(const Layer *is, int pictures, const Target *to, int paired) {
     const Operands of = {&is->forward, is->input, is->forward_weights, is->places_in, is->c, is->n};
-    if (to->logits) multiply(&of, pictures, to, LOGITS, 1);
-    else if (registers(of.n) == 2) multiply(&of, pictures, to, HIDDEN, 2);
-    else multiply(&of, pictures, to, HIDDEN, 1);
+    if (to->logits) multiply(&of, pictures, to, LOGITS, 1, paired);
+    else if (registers(of.n) == 2) multiply(&of, pictures, to, HIDDEN, 2, paired);
+    else multiply(&of, pictures, to, HIDDEN, 1, paired);
 }
 
 static void input_gradient(const Layer *is, int pictures, const Target *to) {
     const Operands of = {&is->backward, is->gradient, is->backward_weights, is->places_out, is->n, is->c};
-    if (registers(of.n) == 2) multiply(&of, pictures, to, GRADIENT, 2);
-    else multiply(&of, pictures, to, GRADIENT, 1);
+    if (registers(of.n) == 2) multiply(&of, pictures, to, GRADIENT, 2, 1);
+    else multiply(&of, pictures, to, GRADIENT, 1, 1);
 }
 
 INLINE __m512 sigmoid(__m512 logits) {  // 1 / (1 + 2^(whole + rest)), by the Taylor series of 2^rest
@@ -350,35 +391,50 @@ static void compare(const Network *net, const float *picture, float *logits, flo
     }
 }
 
+// Pictures, which are from `first` on in memory, to their logits; of `count`, those from `real` on are none.
+INLINE void pass(const Network *net, const float *const *biases, const float *pictures, int count, int real, int first,
+                 int thread, int parts, float *logits, int paired) {
+    const int part = parts > 1 ? thread : 0;
+    for (int i = part; i < real; i += parts)
+        unfold(net, pictures + (int64_t)i * net->height * net->width * net->channels, thread, first + i, paired);
+    for (int l = 0; l < net->layers; l++) {
+        const Layer *layer = net->layer + l;
+        Target to = {.net = net, .layer = layer, .biases = biases[l], .first = first, .part = part, .parts = parts};
+        if (l < net->layers - 1) to.out = layer[1].input;
+        else to.logits = logits;
+        if (parts > 1) {
+#pragma omp barrier
+        }
+        outputs(layer, to.logits ? real : count, &to, paired);
+    }
+}
+
 // Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, if a kind of errors is
 // asked for, reconstructions and their errors at each pixel (N, height, width), the mean of the channels.
 // Each thread takes its pictures a few at a time, in its own part of the `room`; all at once where they are learned.
+// Where they are very few, and not learned, all threads take all, and do a part of each layer.
 void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits,
                      float *errors, int kind, int learning, int room, int threads) {
-    const int64_t size = (int64_t)net->height * net->width * net->channels;
+    const int64_t size = (int64_t)net->height * net->width * net->channels, pixels = size / net->channels;
 #pragma omp parallel num_threads(threads)
     {
-        const int thread = omp_get_thread_num(), most = room / threads / 2 * 2;
-        int first, all;
-        share(count, thread, omp_get_num_threads(), &first, &all);
-        const int step = learning ? all : most, begin = learning ? first : thread * most;  // in memory
-        for (int done = 0; done < all; done += step) {
-            const int from = first + done, some = all - done < step ? all - done : step;
+        const int thread = omp_get_thread_num(), all = omp_get_num_threads(), most = room / threads / 2 * 2;
+        const int parts = !learning && count < 2 * all ? all : 1;
+        int first = 0, mine = count;
+        if (parts == 1) share(count, thread, all, &first, &mine);
+        const int step = learning || parts > 1 ? mine : most, at = learning ? first : parts > 1 ? 0 : thread * most;
+        for (int done = 0; done < mine; done += step) {
+            const int from = first + done, some = mine - done < step ? mine - done : step;
             const int real = from + some > count ? count - from : some;
-            for (int i = 0; i < real; i++)
-                unfold(net, pictures + (from + i) * size, net->padded + thread * net->padded_size,
-                       net->layer->input + (int64_t)(begin + i) * (net->layer->places_in + 1) * net->layer->c);
-            for (int l = 0; l < net->layers; l++) {
-                const Layer *layer = net->layer + l;
-                Target to = {.net = net, .layer = layer, .biases = biases[l], .first = begin};
-                if (l < net->layers - 1) to.out = layer[1].input;
-                else {
-                    to.logits = logits, to.shift = from - begin;
-                }
-                outputs(layer, l < net->layers - 1 ? some : real, &to);
+            const float *these = pictures + from * size;
+            float *found = logits + from * size;
+            if (net->paired) pass(net, biases, these, some, real, at, thread, parts, found, 1);
+            else pass(net, biases, these, some, real, at, thread, parts, found, 0);
+            if (parts > 1) {
+#pragma omp barrier
             }
-            for (int i = from; kind != NO_ERRORS && i < from + real; i++)
-                compare(net, pictures + i * size, logits + i * size, errors + i * (size / net->channels), kind);
+            for (int i = parts > 1 ? thread : 0; kind != NO_ERRORS && i < real; i += parts)
+                compare(net, these + i * size, found + i * size, errors + (from + i) * pixels, kind);
         }
     }
 }
@@ -409,7 +465,7 @@ INLINE void outer(float *sums, int64_t line, const Side *tall, int row, const Si
         EACH_REGISTER(v) other[v] = _mm512_loadu_si512(wide->numbers + wide->at[i] + column + v * LANES);
         EACH_LINE(j) {
             const __m512i pair = _mm512_set1_epi32((int)one[j]);
-            EACH_REGISTER(v) found[j][v] = product(found[j][v], pair, other[v]);
+            EACH_REGISTER(v) found[j][v] = product(found[j][v], pair, other[v], 1);
         }
     }
     EACH_LINE(j) {
@@ -438,7 +494,7 @@ static void add_biases(float *sums, const uint32_t *gradients, int n, int64_t pl
             EACH_LINE(j) {
                 const __mmask16 some = i + j < places ? 0xffff : 0;
                 const __m512i pair = _mm512_maskz_loadu_epi32(some, gradients + (i + j) * n + column);
-                found[j] = product(found[j], pair, ones);
+                found[j] = product(found[j], pair, ones, 1);
             }
         for (int j = 1; j < ROWS; j++) found[0] = _mm512_add_ps(found[0], found[j]);
         _mm512_storeu_ps(sums + column, found[0]);
@@ -453,12 +509,13 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
     const int by_n = layer->n_stride == 1, most = (int)(room / (x_size + g_size));
     const int tall = by_n ? layer->c : layer->n, wide = by_n ? layer->n : layer->c;
     const Plan *plan = &layer->forward;
+    const bf16 *input = layer->input;
     for (int done = 0; done < count / 2; done += most) {
         const int couples = count / 2 - done < most ? count / 2 - done : most;
         uint32_t *x = scratch, *g = scratch + couples * x_size;
         for (int i = 0; i < couples; i++) {
             const int64_t one = first + 2 * (done + i);
-            couple(x + i * x_size, layer->input + one * x_size, layer->input + (one + 1) * x_size, x_size);
+            couple(x + i * x_size, input + one * x_size, input + (one + 1) * x_size, x_size);
             couple(g + i * g_size, layer->gradient + one * g_size, layer->gradient + (one + 1) * g_size, g_size);
         }
         add_biases(bias_sums, g, layer->n, (int64_t)couples * (layer->places_out + 1));
@@ -500,7 +557,7 @@ static void dense_gradient(const Layer *layer, float *weights, float *biases, ui
         for (int t = 0; t < taps; t++) {
             const int set = plan->taps[plan->tap_starts[phase] + t];
             if (set < from || set >= until) continue;
-            const bf16 *inputs = layer->input + plan->index[plan->index_starts[phase] + t];
+            const bf16 *inputs = (bf16 *)layer->input + plan->index[plan->index_starts[phase] + t];
             const bf16 *gradients = layer->gradient + (int64_t)place * layer->n;
             float *to = weights + set * layer->set_stride;
             for (int done = 0; done < couples; done += CHUNK) {
@@ -584,7 +641,7 @@ void network_backward(const Network *net, const float *slopes, int count, float 
             if (!layer->dense)
                 weight_gradient(layer, layer->weight_sums + thread * size,
                                 layer->bias_sums + (int64_t)thread * layer->n, scratch, net->scratch_size, first, some);
-            const Target to = {.net = net, .layer = layer, .below = layer - 1, .first = first};
+            const Target to = {.net = net, .layer = layer, .below = layer - 1, .first = first, .parts = 1};
             if (l) input_gradient(layer, some, &to);
         }
 #pragma omp barrier

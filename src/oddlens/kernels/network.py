@@ -48,7 +48,7 @@ class CNetwork(ctypes.Structure):
     """`Network` in network.c."""
 
     _fields_: ClassVar = [
-        *((name, INT32) for name in ("layers", "height", "width", "channels")),
+        *((name, INT32) for name in ("layers", "height", "width", "channels", "paired")),
         *((name, POINTER) for name in ("windows", "corners", "padded")),
         *((name, INT64) for name in ("padded_size", "scratch_size")),
         *((name, POINTER) for name in ("scratch", "layer")),
@@ -98,11 +98,12 @@ class Shape:
 
 @dataclass(eq=False)
 class Memory:
-    """A network, with room for some pictures at once, and for gradients if it learns."""
+    """A network, with room for some pictures at once; in bfloat16, and with room for gradients, if it learns."""
 
     room: int
     threads: int
     learning: bool
+    paired: bool = True  # bfloat16 numbers, which are multiplied in pairs; else float32
     packed: object = None  # what the weights in it were packed from; the caller's
     biases: Sequence[Numbers] = ()  # beside them
     network: CNetwork = field(default_factory=CNetwork)
@@ -139,9 +140,9 @@ class Memory:
         assert kernels is not None  # noqa: S101 - whoever made this saw to it
         kernels[f"network_{name}"](ctypes.byref(self.network), *arguments, self.threads)
 
-    def zeros(self, *shape: int, dtype: type[np.generic] = np.uint16) -> int:
-        """Where new zeros lie; bfloat16 numbers as their bits."""
-        return self.keep(np.zeros(shape, dtype))
+    def zeros(self, *shape: int, dtype: type[np.generic] | None = None) -> int:
+        """Where new zeros lie, of the network's numbers or of another kind; bfloat16 as their bits."""
+        return self.keep(np.zeros(shape, dtype or (np.uint16 if self.paired else np.float32)))
 
 
 def address(numbers: Numbers) -> ctypes.c_void_p:
@@ -168,6 +169,7 @@ def allocated(
     threads: int,
     *,
     learning: bool,
+    paired: bool,
 ) -> Memory:
     """Memory for pictures of `size` (height, width, channels).
 
@@ -175,13 +177,13 @@ def allocated(
     `corners` (places of the last layer, 2) where its four pixels begin in a picture, and the bits of those of their
     channels that lie inside.
     """
-    memory = Memory(room + room % 2, threads, learning)
+    memory = Memory(room + room % 2, threads, learning, paired)
     height, width, channels = size
     layers = (CLayer * len(shapes))(*(layer(memory, shape) for shape in shapes))
     scratch = max(scratch_size(shape, memory) for shape in shapes) if learning else 1
     border = (height + 2) * (width + 2) * channels + LANES
     memory.network = CNetwork(
-        len(shapes), height, width, channels,
+        len(shapes), height, width, channels, paired,
         memory.keep(np.ascontiguousarray(windows, dtype=np.int32)),
         memory.keep(np.ascontiguousarray(corners, dtype=np.int32)),
         memory.zeros(threads, border), border, scratch, memory.zeros(threads, scratch, dtype=np.uint32),

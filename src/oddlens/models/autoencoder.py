@@ -86,13 +86,13 @@ class Autoencoder(Learner):
 
     def native_for(self, batch: Tensor) -> Native | None:
         """The kernels, where they are there and can do what is asked for."""
-        here = (self.roi.device.type, self.roi.dtype) == ("cpu", torch.float32) and multiplies_in_bf16(batch)
+        here = (self.roi.device.type, self.roi.dtype, batch.dtype) == ("cpu", torch.float32, torch.float32)
         usual = batch.shape[1:] == (self.spec.channels, self.spec.height, self.spec.width) and not batch.requires_grad
         return self.native if here and usual else None
 
     def learned_logits(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> the reconstruction before its sigmoid, float32, in the fastest form."""
-        if native := self.native_for(batch):
+        if multiplies_in_bf16(batch) and (native := self.native_for(batch)):
             logits = native.logits(pad_to_multiple(batch, self.multiple))
             return logits[:, :, : self.spec.height, : self.spec.width]
         return self.logits(self.hidden(batch)[-1]).float()
@@ -142,9 +142,9 @@ class Autoencoder(Learner):
         Where the score needs no hidden activations there may be none.
         """
         kind, (height, width) = self.settings.error, batch.shape[2:]
-        without_gradients = self.scored_by_errors and not torch.is_grad_enabled()
-        if without_gradients and kind != "ssim" and (native := self.native_for(batch)):
-            rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind)
+        scores_alone = self.scored_by_errors and torch.is_inference_mode_enabled()  # nobody learns, traces or exports
+        if scores_alone and kind != "ssim" and (native := self.native_for(batch)):
+            rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind, bf16=multiplies_in_bf16(batch))
             return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]
         hidden = self.hidden(batch)
         reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32

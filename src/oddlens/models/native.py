@@ -1,4 +1,6 @@
-"""An autoencoder's layers through the kernels in C, in bfloat16; parameters, gradients and logits are PyTorch's.
+"""An autoencoder's layers through the kernels in C; parameters, gradients and logits are PyTorch's.
+
+They learn in bfloat16, and score in bfloat16 or float32.
 
 Where the kernels cannot be had, or the layers are not made for them, there is none, and PyTorch's own layers work.
 """
@@ -180,11 +182,11 @@ class Native:
         with torch.autocast("cpu", enabled=False):  # weights come in float32
             return Step.apply(self, as_pixels(batch), *self.parameters)  # type: ignore[no-any-return, no-untyped-call]
 
-    def errors(self, batch: Tensor, kind: Literal["l1", "mse"]) -> tuple[Tensor, Tensor]:
+    def errors(self, batch: Tensor, kind: Literal["l1", "mse"], *, bf16: bool) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> reconstructions of that shape, and their errors (N, H, W); without gradients."""
         pixels, threads = as_pixels(batch), torch.get_num_threads()
         rebuilt, errors = torch.empty_like(pixels), pixels.new_empty(len(pixels), *pixels.shape[2:])
-        memory = self.taken(min(self.at_once, len(pixels) + 1) * threads, threads, learning=False)
+        memory = self.taken(min(self.at_once, len(pixels) + 1) * threads, threads, learning=False, paired=bf16)
         state = known_state(self.parameters)
         if state is None or memory.packed != state:
             with torch.autocast("cpu", enabled=False):
@@ -202,15 +204,15 @@ class Native:
         """As the kernels take them."""
         return [part.biases(each.detach()) for part, each in zip(self.parts, self.parameters[1::2], strict=True)]
 
-    def taken(self, room: int, threads: int, *, learning: bool) -> Memory:
+    def taken(self, room: int, threads: int, *, learning: bool, paired: bool = True) -> Memory:
         """Memory for so many pictures."""
         for found in list(self.idle):
-            if found.room >= room and (found.threads, found.learning) == (threads, learning):
+            if found.room >= room and (found.threads, found.learning, found.paired) == (threads, learning, paired):
                 with contextlib.suppress(ValueError):  # another thread was quicker
                     self.idle.remove(found)
                     return found
         shapes = [part.shape for part in self.parts]
-        return allocated(shapes, self.size, self.windows, self.corners, room, threads, learning=learning)
+        return allocated(shapes, self.size, self.windows, self.corners, room, threads, learning=learning, paired=paired)
 
 
 class Step(torch.autograd.Function):
