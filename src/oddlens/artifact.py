@@ -21,18 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from oddlens import kernels, onnx_file
+from oddlens import onnx_file
 from oddlens.backends import Backend, open_graph
-from oddlens.config import (
-    AnyModel,
-    AutoencoderSettings,
-    DecisionSettings,
-    InputSpec,
-    RuntimeSettings,
-    Settings,
-    TrainingSettings,
-    parse,
-)
+from oddlens.config import AnyModel, DecisionSettings, InputSpec, RuntimeSettings, Settings, TrainingSettings, parse
 from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError, SettingsError
 from oddlens.files import write_bytes
 from oddlens.scoring import anomaly_scores, golden_pixels
@@ -319,15 +310,13 @@ def open_backend(path: Path, device: str) -> Opened:
 
 def load_torch(path: Path, device: str) -> Opened:
     """A `.safetensors` file as a torch backend."""
-    manifest, tensors = load(path)
-    if manifest.runtime.engine != "torch":
-        raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs .onnx files alone")
-    if isinstance(manifest.model, AutoencoderSettings):
-        kernels.begin()  # while PyTorch is being imported
     try:
         from oddlens.backends.torch import rebuild
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
+    manifest, tensors = load(path)
+    if manifest.runtime.engine != "torch":
+        raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs .onnx files alone")
     weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     roi, precision = tensors.get(ROI), manifest.runtime.precision
     return Opened(rebuild(manifest.model, manifest.input, weights, roi, device, precision), manifest, tensors, None)

@@ -24,9 +24,9 @@ BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
 def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outputs]:
     """Score batches of pixels (B, H, W, C), in order; an empty one has no scores.
 
-    Full batches are scored side by side, in one thread each, which is faster than one after the other with all
-    threads; smaller ones are not. What goes to which is told by the batch alone, so that scores do not depend on what
-    else there is to score. A few batches are taken ahead.
+    Full batches are scored side by side, in one thread each, where that is faster than one after the other with all
+    threads (`Backend.streams`); smaller ones are not. What goes to which is told by the batch alone, so that scores do
+    not depend on what else there is to score. A few batches are taken ahead.
 
     Raises:
         ArtifactError: the detector gives a score that is not a finite number.

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oddlens import kernels, models
+from oddlens import Detector, kernels, models
 from oddlens.backends.torch import TorchBackend
 from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
+from oddlens.export import export
 from oddlens.models import Scored
 from oddlens.models.autoencoder import Autoencoder
+from oddlens.models.layers import pad_to_multiple
 from oddlens.models.products import UpsampledConv2d
 from oddlens.optim import Adam
 from oddlens.train import train
@@ -181,17 +183,32 @@ def test_scores_maps_and_reconstructions_are_those_of_the_layers(name: str, erro
 def test_few_pictures_are_divided_between_threads(name: str, threads: int, bf16: bool) -> None:
     torch.set_num_threads(threads)
     model = with_whole_numbers(made(name)).eval()
-    for count in (1, 2, 3, 9):
-        batch = pictures(model, 9)[-count:]
+    for count in (0, 1, 2, 3, 9):
+        batch = pictures(model, 9)[9 - count :]
         assert_alike(scores(model, batch, bf16=bf16), by_layers(model, batch))
+        assert model.native is not None
+        assert [memory.paired for memory in model.native.idle] == [bf16], "memory of smaller batches is kept"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_float32_is_float32(name: str) -> None:
     model = made(name).eval()
     batch = torch.rand(pictures(model, 5).shape, generator=torch.Generator().manual_seed(4))
-    for one, other in zip(scores(model, batch, bf16=False), by_layers(model, batch), strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-6)
+    with torch.inference_mode():
+        assert model.native is not None
+        rebuilt = model.native.errors(pad_to_multiple(batch, model.multiple), "mse", bf16=False)[0]
+    want = copy.deepcopy(model).double()(batch.double()).reconstruction
+    assert want is not None
+    found = rebuilt[:, :, : model.spec.height, : model.spec.width]
+    torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-7)
+
+
+def test_precisions_in_turn_do_not_see_each_other() -> None:
+    model = made("strided").eval()
+    batch = torch.rand(pictures(model, 5).shape)
+    first, again = ([scores(model, batch, bf16=bf16)[2] for bf16 in (True, False)] for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(*first)
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -202,11 +219,12 @@ def test_a_region_of_interest_counts_as_ever(bf16: bool) -> None:
     assert_alike(scores(model, batch, bf16=bf16), by_layers(model, batch))
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("how", ["in place", "optimiser"])
-def test_weights_that_change_are_packed_anew(how: str) -> None:
+def test_weights_that_change_are_packed_anew(how: str, bf16: bool) -> None:
     model = with_whole_numbers(made("strided")).eval()
     batch = pictures(model, 2)
-    before = scores(model, batch, bf16=True)
+    before = scores(model, batch, bf16=bf16)
     if how == "optimiser":
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
@@ -215,7 +233,7 @@ def test_weights_that_change_are_packed_anew(how: str) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.neg_()
-    after = scores(model, batch, bf16=True)
+    after = scores(model, batch, bf16=bf16)
     assert not torch.equal(before[2], after[2])
     torch.testing.assert_close(after[2], by_layers(model, batch)[2], rtol=1e-3, atol=1e-3)
 
@@ -271,19 +289,20 @@ def test_the_gradients_of_a_step_are_taken_once() -> None:
         torch.autograd.backward(logits, batch)
 
 
-def test_several_python_threads_score_at_once() -> None:
-    torch.set_num_threads(1)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_python_threads_score_at_once(threads: int) -> None:
     model = with_whole_numbers(made("strided")).eval()
     batch = pictures(model, 40)
-    want = scores(model, batch, bf16=True)
+    asked = [(count, bf16) for count in (40, 3, 1) for bf16 in (True, False)] * 4
+    want = [scores(model, batch[:count], bf16=bf16) for count, bf16 in asked]
 
-    def alone(_: int) -> list[Tensor]:
-        torch.set_num_threads(1)
-        return scores(model, batch, bf16=True)
+    def alone(one: tuple[int, bool]) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        return scores(model, batch[: one[0]], bf16=one[1])
 
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(alone, range(24)):
-            assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+        for found, wanted in zip(pool.map(alone, asked), want, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("case", ["another size", "a gradient of the batch", "float64"])
@@ -423,8 +442,42 @@ def test_layers_that_the_kernels_do_not_know_stay_pytorchs(changes: dict[str, ob
     assert learned(model, batch, batch, bf16=True)[0].isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        (AutoencoderSettings(widths=(16, 16), latent_dim=16), 256),  # 4,096 places before the dense layer
+        (AutoencoderSettings(architecture="pooling", widths=(16,)), 1040),
+    ],
+    ids=["places", "pixels"],
+)
+def test_tables_do_not_grow_without_bound(
+    monkeypatch: pytest.MonkeyPatch, settings: AutoencoderSettings, side: int
+) -> None:
+    monkeypatch.setattr("oddlens.models.native.parts", lambda *_: pytest.fail("tables are made"))
+    model = models.build(settings, InputSpec(height=side, width=side, channels=1), seed=0)
+    assert isinstance(model, Autoencoder)
+    assert model.native is None
+
+
+def test_on_a_gpu_nobody_asks_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = TorchBackend(made("strided"), torch.device("cpu"))
+    monkeypatch.setattr(backend, "device", torch.device("cuda"))
+    monkeypatch.setattr(Autoencoder, "native", property(lambda self: pytest.fail("kernels are asked for")))
+    assert backend.streams == 1
+
+
+def test_exporting_sees_layers_in_inference_mode_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    settings = AutoencoderSettings(widths=(16, 32), latent_dim=16)
+    detector = Detector(settings, training=TrainingSettings(epochs=1)).fit(pixels, hold_out=False)
+    with torch.inference_mode():
+        export(detector, tmp_path / "part.onnx")
+    np.testing.assert_allclose(Detector.load(tmp_path / "part.onnx").score(pixels), detector.score(pixels), rtol=1e-5)
+
+
 def test_without_kernels_the_layers_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oddlens.models.native.library", lambda: None)
+    monkeypatch.setattr("oddlens.models.native.parts", lambda *_: pytest.fail("tables are made for nobody"))
     model = models.build(CASES["strided"][0], InputSpec(height=24, width=32, channels=3), seed=0)
     assert isinstance(model, Autoencoder)
     assert model.native is None

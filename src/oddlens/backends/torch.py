@@ -47,8 +47,8 @@ class TorchBackend:
     @property
     def streams(self) -> int:
         """How many batches are scored side by side: one where a GPU does it, or a batch keeps all threads busy."""
-        divided = self.model.uses_all_threads
-        return 1 if divided or self.device.type != "cpu" else min(self._threads, MAX_STREAMS)
+        alone = self.device.type != "cpu" or self.model.uses_all_threads
+        return 1 if alone else min(self._threads, MAX_STREAMS)
 
     def alone(self, pixels: Pixels) -> Outputs:
         """Score pixels (N, H, W, C) in the caller's thread."""

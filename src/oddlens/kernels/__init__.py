@@ -38,8 +38,11 @@ def made_for_this() -> bool:
 
 
 def begin() -> None:
-    """Build them in the background, if that is still to be done, while something else is being prepared."""
-    threading.Thread(target=path, daemon=True).start()
+    """Build them in the background, if that is still to be done, while something else is being prepared.
+
+    A process that ends meanwhile waits for it, so that nothing half made is left behind.
+    """
+    threading.Thread(target=path).start()
 
 
 @functools.cache

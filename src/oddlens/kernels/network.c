@@ -8,7 +8,7 @@
 // channel of two pictures when gradients of weights are summed, so that nothing has to be transposed. Numbers are
 // counted one by one; a unit is what a product takes at once, two of bfloat16 (`paired`) or one of float32.
 //
-// Each thread takes its share of the pictures. Logits do not depend on the number of threads; gradients are sums of as
+// Each thread takes its share of the pictures, or of each layer where there are too few. Logits do not depend on the number of threads; gradients are sums of as
 // many parts, so that their last bits do.
 
 #include <immintrin.h>

@@ -142,7 +142,8 @@ class Autoencoder(Learner):
         Where the score needs no hidden activations there may be none.
         """
         kind, (height, width) = self.settings.error, batch.shape[2:]
-        scores_alone = self.scored_by_errors and torch.is_inference_mode_enabled()  # nobody learns, traces or exports
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        scores_alone = self.scored_by_errors and torch.is_inference_mode_enabled() and not traced
         if scores_alone and kind != "ssim" and (native := self.native_for(batch)):
             rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind, bf16=multiplies_in_bf16(batch))
             return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]

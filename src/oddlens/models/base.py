@@ -88,7 +88,7 @@ class Model(nn.Module, ABC):
 
     @property
     def uses_all_threads(self) -> bool:
-        """Whether scoring in bfloat16 on a CPU divides a batch between the threads so that none waits for long."""
+        """Whether scoring on a CPU divides a batch between the threads so that none waits for long."""
         return False
 
     def remark(self, images: Tensor) -> str | None:

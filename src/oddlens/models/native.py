@@ -24,6 +24,8 @@ from oddlens.models.products import UPSAMPLED_BOTH, UpsampledConv2d
 
 BYTES = 2**20  # between layers, of the pictures that a thread scores at a time: they stay in its cache
 MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is
+MOST_PLACES = 2**11  # before a dense layer: its table has their square
+MOST_PIXELS = 2**20  # of a picture: tables have a few numbers for each, and places are counted in 32 bits
 
 Change = Callable[[Tensor], Tensor]
 Transposed = UpsampledConv2d | nn.ConvTranspose2d  # what doubles sides
@@ -145,6 +147,14 @@ def parts(layers: Sequence[nn.Module], height: int, width: int) -> list[Part]:
     return found
 
 
+def places_between(layers: Sequence[nn.Module], height: int, width: int) -> int:
+    """Places of what dense layers are made from: what strides have left of a picture."""
+    strides = [int(each.stride[0]) for each in layers if isinstance(each, nn.Conv2d)]
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+    return height * width
+
+
 class Native:
     """The layers of an autoencoder, from pictures to logits, by the kernels."""
 
@@ -163,13 +173,13 @@ class Native:
     @classmethod
     def of(cls, layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Native | None:
         """The layers of encoder and decoder for pictures of this size; None where that cannot be."""
-        if any(isinstance(each, nn.Linear) and each.weight.numel() > MOST_WEIGHTS for each in layers):
+        dense = [each for each in layers if isinstance(each, nn.Linear)]
+        many = any(each.weight.numel() > MOST_WEIGHTS for each in dense) or height * width > MOST_PIXELS
+        if library() is None or many or (dense and places_between(layers, height, width) > MOST_PLACES):
             return None
         found = parts(layers, height, width)
         between = [part.shape.n for part in found[:-1]]
-        if any(n % LANES for n in between) or library() is None:
-            return None
-        return cls(found, height, width, channels)
+        return None if any(n % LANES for n in between) else cls(found, height, width, channels)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -205,12 +215,13 @@ class Native:
         return [part.biases(each.detach()) for part, each in zip(self.parts, self.parameters[1::2], strict=True)]
 
     def taken(self, room: int, threads: int, *, learning: bool, paired: bool = True) -> Memory:
-        """Memory for so many pictures."""
+        """Memory for so many pictures; what has become too small is let go."""
         for found in list(self.idle):
-            if found.room >= room and (found.threads, found.learning, found.paired) == (threads, learning, paired):
+            if (found.threads, found.learning, found.paired) == (threads, learning, paired):
                 with contextlib.suppress(ValueError):  # another thread was quicker
                     self.idle.remove(found)
-                    return found
+                    if found.room >= room:
+                        return found
         shapes = [part.shape for part in self.parts]
         return allocated(shapes, self.size, self.windows, self.corners, room, threads, learning=learning, paired=paired)
 
@@ -247,7 +258,10 @@ class Step(torch.autograd.Function):
 
 
 def known_state(parameters: Sequence[Tensor]) -> list[tuple[int, int]] | None:
-    """What changes when parameters do; None where they do not say (those that were made for inference alone)."""
+    """What changes when parameters do; None where they do not say (those that were made for inference alone).
+
+    Numbers that are changed through `.data` do not say so either: that is not seen.
+    """
     if any(each.is_inference() for each in parameters):
         return None
     return [(each.data_ptr(), each._version) for each in parameters]
