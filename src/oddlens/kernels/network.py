@@ -92,7 +92,7 @@ class Shape:
 
     @property
     def bytes(self) -> int:
-        """Of a picture's input."""
+        """Of a picture's input in bfloat16."""
         return 2 * (self.places_in + 1) * padded(self.c)
 
 
