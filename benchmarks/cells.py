@@ -29,9 +29,9 @@ from typing import Any
 from pydantic import ValidationError
 
 import oddlens
-from oddlens.config import Settings
+from oddlens.config.base import Settings
 from oddlens.errors import OddlensError
-from oddlens.files import write_bytes
+from oddlens.io.atomic import write_bytes
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("oddlens", "torch", "numpy", "scikit-learn")

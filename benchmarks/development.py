@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.datasets import open_dataset
-from oddlens.datasets.image_set import ImageSet
+from oddlens.data.image_set import ImageSet
+from oddlens.data.open import open_dataset
 from oddlens.errors import OddlensError
-from oddlens.files import write_bytes
+from oddlens.io.atomic import write_bytes
 
 LEARNT = 0.8  # share of the normal class's training images that are trained on
 OF_EACH = 150  # anomalies of each other class

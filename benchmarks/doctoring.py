@@ -21,10 +21,11 @@ from cells import ROOT, code_digest, say
 from pools import parts_of_files
 from tables import as_typed, markdown, percent
 
-from oddlens import doctor
-from oddlens.config import duration
-from oddlens.datasets import DataSet, ImageSet, concatenate, open_dataset
-from oddlens.files import write_bytes
+from oddlens.config.parse import duration
+from oddlens.data.image_set import DataSet, ImageSet, concatenate
+from oddlens.data.open import open_dataset
+from oddlens.evaluation import data_checks
+from oddlens.io.atomic import write_bytes
 
 TRAINED = 0.75  # share of the normal tiles on the training side
 NORMAL, FOREIGN = "automobile", 0.03
@@ -43,7 +44,7 @@ def leaks(options: argparse.Namespace) -> str:
         train = good & (np.random.default_rng(seed).random(len(files)) < TRAINED)
         learnt, shown = (ImageSet.from_files([files[i] for i in np.flatnonzero(chosen)]) for chosen in (train, ~train))
         (named,) = [
-            set(finding.files) for finding in doctor.check(DataSet("random", learnt, shown, "good")).findings
+            set(finding.files) for finding in data_checks.check(DataSet("random", learnt, shown, "good")).findings
             if finding.name == "leak"
         ]  # fmt: skip
         found = np.array([str(path) in named for path in files])
@@ -84,7 +85,7 @@ def contaminated(train: ImageSet, kinds: np.ndarray, foreign: str, options: argp
     mixed = concatenate([train.subset(own), train.subset(others)])
     started = time.perf_counter()
     data = DataSet("mixed", mixed, train.subset([]), NORMAL)
-    facts = doctor.check(data, budget=duration(options.budget), seed=options.seed).facts
+    facts = data_checks.check(data, budget=duration(options.budget), seed=options.seed).facts
     listed = {row["file"] for row in facts["unusual"]} & {train.names[i] for i in others}
     return {"listed": len(listed), "foreign": len(others), "seconds": time.perf_counter() - started}
 

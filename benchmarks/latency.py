@@ -26,9 +26,10 @@ from cells import commit, machine, say
 from PIL import Image
 from tables import as_typed, markdown
 
-from oddlens.config import AutoencoderSettings, RuntimeSettings, TrainingSettings
-from oddlens.detector import Detector
-from oddlens.export import export
+from oddlens.config.base import RuntimeSettings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 
 RUNTIMES = {
     "onnxruntime fp32": RuntimeSettings(engine="onnxruntime"),

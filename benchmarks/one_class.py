@@ -37,8 +37,8 @@ from tables import (
     thumbnail_aurocs,
 )
 
-from oddlens.datasets import open_dataset
-from oddlens.datasets.named import SETS as NAMED
+from oddlens.data.open import open_dataset
+from oddlens.data.sources.named import SETS as NAMED
 from oddlens.errors import DataNotFoundError
 
 BUDGET = "5m"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from oddlens.config import AutoencoderSettings, InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import AutoencoderSettings
 
 
 class Layer(NamedTuple):

@@ -20,23 +20,23 @@ import numpy as np
 from cells import commit, machine, say
 from tables import as_typed, markdown
 
-from oddlens import Detector
-from oddlens.backends import open_graph
-from oddlens.config import (
+from oddlens.config.base import RuntimeSettings, TrainingSettings
+from oddlens.config.detectors import (
     AutoencoderSettings,
     CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     ModelSettings,
-    RuntimeSettings,
-    TrainingSettings,
     TransformsSettings,
 )
-from oddlens.datasets import ImageSet, open_dataset
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError
-from oddlens.export import export
-from oddlens.images import Pixels
-from oddlens.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.open import open_graph
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 
 LEARNED, EPOCHS = 1000, 2
 FAMILIES: Mapping[str, ModelSettings | str] = {

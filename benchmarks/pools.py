@@ -16,12 +16,15 @@ import numpy.typing as npt
 from cells import code_digest, say
 from PIL import Image, ImageFilter
 
-from oddlens import corruptions
-from oddlens.config import InputSpec, duration
-from oddlens.datasets import ImageSet, concatenate, open_dataset, split_groups
-from oddlens.datasets.grouping import read_groups
-from oddlens.detector import Detector
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec
+from oddlens.config.parse import duration
+from oddlens.data.groups import read_groups
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet, concatenate
+from oddlens.data.open import open_dataset
+from oddlens.data.splitting import split_groups
+from oddlens.detector.detector import Detector
+from oddlens.evaluation import corruptions
 
 Scores = npt.NDArray[np.float64]
 

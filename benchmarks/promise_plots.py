@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from oddlens.figures import save
-from oddlens.page import ANOMALY, DASHES, HEADING, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet
+from oddlens.reporting.canvas import ANOMALY, DASHES, HEADING, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet
+from oddlens.reporting.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,9 +26,9 @@ from promise_plots import Spread, draw, save
 from tables import DASH, as_typed, markdown, percent
 
 from oddlens import metrics
-from oddlens.config import DecisionSettings
-from oddlens.decision import Decision
-from oddlens.drift import DriftWatch
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.drift import DriftWatch
 from oddlens.errors import CalibrationError, OddlensError
 
 REPEATS = 200

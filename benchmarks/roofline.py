@@ -27,13 +27,17 @@ from operations import Layer, layers, scoring, total, training
 from tables import as_typed, markdown
 from torch.nn import functional as F
 
-from oddlens import Detector, models, recipes
-from oddlens.config import AutoencoderSettings, InputSpec, Recipe, TrainingSettings
-from oddlens.datasets import open_dataset
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.config.recipe import Recipe
+from oddlens.data.image_io import Pixels
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
-from oddlens.images import Pixels
+from oddlens.models import registry
 from oddlens.models.layers import fast_bf16
-from oddlens.train import train, uses_bf16
+from oddlens.recipes import run
+from oddlens.training.loop import train, uses_bf16
 
 BATCHES = (64, 256, 1024)
 LARGEST = 2**27  # numbers in a tensor that is tried
@@ -136,7 +140,7 @@ def measured(recipe: Recipe, data: Path | None, epochs: int, device: torch.devic
     pixels = known.train.load(spec)
     asked = recipe.training.model_copy(update={"epochs": epochs})
     say(f"{recipe.name}: {epochs} epochs of {len(pixels)} images")
-    model = models.build(settings, spec, asked.seed)
+    model = registry.build(settings, spec, asked.seed)
     history = train(model, pixels, asked, device)
     took = statistics.median(row["seconds"] for row in history)
     precision, counted = "bf16" if uses_bf16(asked.precision, device) else "fp32", layers(settings, spec)
@@ -213,7 +217,7 @@ def limits(steps: Sequence[Step], device: torch.device) -> str:
 def main(words: list[str]) -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=recipes.names())
+    parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=run.names())
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to score with")
     parser.add_argument("--epochs", type=int, default=3, help="of each recipe; the median counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -226,7 +230,7 @@ def main(words: list[str]) -> int:
     try:
         steps = [
             step for name in options.recipes
-            for step in measured(recipes.find(name), options.data, options.epochs, device)
+            for step in measured(run.find(name), options.data, options.epochs, device)
         ]  # fmt: skip
         steps += [from_file(path, device) for path in options.files]
     except OddlensError as error:

@@ -30,11 +30,14 @@ from environments import VENVS, environment
 from operations import layers, scoring, total
 from tables import markdown
 
-from oddlens import Detector, recipes
-from oddlens.config import AutoencoderSettings, RuntimeSettings, TrainingSettings
-from oddlens.datasets import ImageSet, open_dataset
+from oddlens.config.base import RuntimeSettings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.data.image_set import ImageSet
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError, OddlensError
-from oddlens.export import export
+from oddlens.recipes import run
 
 PASSES = 3  # over the images, after one that warms up
 TILE_SIDE, TILE_EPOCHS = 256, 3
@@ -81,7 +84,7 @@ def held_out(kind: str, normal: ImageSet) -> ImageSet:
 
 def fitted(kind: str, normal: ImageSet) -> Detector:
     """The autoencoder, calibrated on what was held out; how well it learns is no matter here."""
-    recipe = recipes.find("cifar10-airplane")
+    recipe = run.find("cifar10-airplane")
     training = recipe.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
     detector = Detector(recipe.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
     detector.fit(normal.subset([place for place in range(len(normal)) if place % 5]), hold_out=False)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from oddlens.datasets import open_dataset
-from oddlens.journal import journal_path
+from oddlens.data.open import open_dataset
+from oddlens.io.journal import journal_path
 
 SETTLED = 10_000  # images after which memory should stay as it is
 FOLDER = 10_000  # files in one

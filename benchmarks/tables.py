@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cells import ROOT, Cell, Cells, say
 
-from oddlens.thumbnails import KINDS
+from oddlens.evaluation.baselines import KINDS
 
 DASH = "–"
 THUMBNAILS = tuple(str(kind) for kind in KINDS)  # 8, 32, 8 normalised, 32 normalised

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from cells import say
 
-from oddlens import evaluation, recipes
-from oddlens.datasets import ImageSet, open_dataset
+from oddlens.data.image_set import ImageSet
+from oddlens.data.open import open_dataset
 from oddlens.errors import OddlensError
+from oddlens.evaluation import test_sets
+from oddlens.evaluation.baselines import KINDS, nearest, shrunk
 from oddlens.metrics import auroc
-from oddlens.thumbnails import KINDS, nearest, shrunk
+from oddlens.recipes import run
 
 
 def aurocs(test: ImageSet, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -47,9 +49,9 @@ def main(words: list[str]) -> int:
         data = open_dataset(options.source, normal=options.normal, data_dir=options.data)
         spec, test = data.train.choose_spec(None), data.test
         if options.recipe:
-            recipe = recipes.find(options.recipe)
-            foreign = recipes.Run(recipe, Path(), options.data, say=say).foreign()
-            test = evaluation.labelled_images(data, spec, recipe.training.seed, recipe.data.distort, foreign)
+            recipe = run.find(options.recipe)
+            foreign = run.Run(recipe, Path(), options.data, say=say).foreign()
+            test = test_sets.labelled_images(data, spec, recipe.training.seed, recipe.data.distort, foreign)
         learnt, shown = data.train.load(spec), test.load(spec)
         result = {
             str(kind): aurocs(test, nearest(shrunk(learnt, kind, spec), shrunk(shown, kind, spec))) for kind in KINDS

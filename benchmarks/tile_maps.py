@@ -1,8 +1,8 @@
 """One picture of the anomaly maps that several detectors give for the same defective and good images.
 
 Images are chosen by their place in the set, never by a result: the first two of each kind of defect, and good ones at
-even distances. All maps are on the calibrated scale (`oddlens.heatmaps`): what is outlined lies above the level that
-held-out good images keep to.
+even distances. All maps are on the calibrated scale (`oddlens.reporting.heatmaps`): what is outlined lies above the
+level that held-out good images keep to.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import heatmaps
-from oddlens.datasets import ImageSet, open_dataset
-from oddlens.detector import Detector
+from oddlens.data.image_set import ImageSet
+from oddlens.data.open import open_dataset
+from oddlens.data.preprocessing import resize_map
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
-from oddlens.figures import outline, save
-from oddlens.images import resize_map
-from oddlens.page import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Sheet, cell_size
+from oddlens.reporting import heatmaps
+from oddlens.reporting.canvas import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Sheet, cell_size
+from oddlens.reporting.figures import outline, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

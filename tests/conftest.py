@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oddlens.config import AutoencoderSettings, TrainingSettings
-from oddlens.datasets import DataSet, open_dataset
-from oddlens.detector import Detector
-from oddlens.images import Pixels
+from oddlens.config.base import TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 
 
 @pytest.fixture(scope="session")

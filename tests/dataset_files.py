@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oddlens.config import InputSpec
-from oddlens.datasets import ImageSet
-from oddlens.datasets.cifar import BATCHES
+from oddlens.config.base import InputSpec
+from oddlens.data.image_set import ImageSet
+from oddlens.data.sources.cifar import BATCHES
 
 Array = npt.NDArray[Any]
 

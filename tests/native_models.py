@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from oddlens import kernels, models
-from oddlens.config import AutoencoderSettings, InputSpec
-from oddlens.models import Scored
+from oddlens import kernels
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
+from oddlens.models.base import Scored
 
 RUN = (
     sys.platform == "linux"
@@ -59,7 +61,7 @@ def made(name: str, **changes: object) -> Autoencoder:
     """A model of a case, with the memory layout that it has in training."""
     settings, (height, width, channels) = CASES[name]
     spec = InputSpec.model_validate({"height": height, "width": width, "channels": channels})
-    model = models.build(settings.model_copy(update=changes), spec, seed=0)
+    model = registry.build(settings.model_copy(update=changes), spec, seed=0)
     assert isinstance(model, Autoencoder)
     assert model.native is not None, "the kernels were not built, or not loaded"
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
-from oddlens.export import export
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "onnxscript", "pooch", "jinja2", "pyarrow", "openvino")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import oddlens
-from oddlens.detector import Detector
-from oddlens.export import export
-from oddlens.images import Pixels
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 
 HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino")
 

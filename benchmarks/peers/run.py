@@ -30,7 +30,7 @@ from oddlens.errors import OddlensError
 
 INSTALLED = {  # environment -> what is imported before one can begin
     "oddlens-core": "from oddlens import Detector",
-    "oddlens-train": "import oddlens.train",
+    "oddlens-train": "import oddlens.training.loop",
     "keras": "import tensorflow, keras",
     "torch": "import torch",
     "pyod": "from pyod.models.auto_encoder import AutoEncoder",

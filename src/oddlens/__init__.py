@@ -6,32 +6,26 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oddlens.config import (
-        AutoencoderSettings as AutoencoderSettings,
-    )
-    from oddlens.config import (
-        DecisionSettings as DecisionSettings,
-    )
-    from oddlens.config import (
-        TrainingSettings as TrainingSettings,
-    )
-    from oddlens.datasets import DataSet as DataSet
-    from oddlens.datasets import ImageSet as ImageSet
-    from oddlens.datasets import open_dataset as open_dataset
-    from oddlens.detector import Detector as Detector
-    from oddlens.detector import Verdicts as Verdicts
+    from oddlens.config.base import DecisionSettings as DecisionSettings
+    from oddlens.config.base import TrainingSettings as TrainingSettings
+    from oddlens.config.detectors import AutoencoderSettings as AutoencoderSettings
+    from oddlens.data.image_set import DataSet as DataSet
+    from oddlens.data.image_set import ImageSet as ImageSet
+    from oddlens.data.open import open_dataset as open_dataset
+    from oddlens.detector.detector import Detector as Detector
+    from oddlens.detector.verdicts import Verdicts as Verdicts
     from oddlens.errors import OddlensError as OddlensError
 
 _PUBLIC = {  # name -> the module that it lives in, imported when first asked for
-    "AutoencoderSettings": "config",
-    "DataSet": "datasets",
-    "DecisionSettings": "config",
-    "Detector": "detector",
-    "ImageSet": "datasets",
+    "AutoencoderSettings": "config.detectors",
+    "DataSet": "data.image_set",
+    "DecisionSettings": "config.base",
+    "Detector": "detector.detector",
+    "ImageSet": "data.image_set",
     "OddlensError": "errors",
-    "TrainingSettings": "config",
-    "Verdicts": "detector",
-    "open_dataset": "datasets",
+    "TrainingSettings": "config.base",
+    "Verdicts": "detector.verdicts",
+    "open_dataset": "data.open",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

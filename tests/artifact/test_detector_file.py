@@ -15,19 +15,21 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from oddlens import artifact, models
-from oddlens.config import (
+from oddlens.artifact import detector_file
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import (
     AutoencoderSettings,
     DictionarySettings,
     EnsembleSettings,
-    InputSpec,
     Member,
     TransformsSettings,
-    parse,
 )
-from oddlens.detector import Detector
+from oddlens.config.manifest import Manifest
+from oddlens.config.parse import parse
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
-from oddlens.images import Pixels
+from oddlens.models import registry
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,15 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any], artifact.Tensors], None], seal: bool) -> Path:
+def rewritten(
+    path: Path, target: Path, change: Callable[[dict[str, Any], detector_file.Tensors], None], seal: bool
+) -> Path:
     """A copy of a detector file after `change`; with `seal`, its digest made to match, as an attacker would."""
     manifest, tensors = manifest_of(path), load_tensors(path.read_bytes())
     change(manifest, tensors)
     text = json.dumps(manifest)
     if seal:
-        text = artifact.sealed(parse(artifact.Manifest, manifest, "test"), tensors)
+        text = detector_file.sealed(parse(Manifest, manifest, "test"), tensors)
     target.write_bytes(save_tensors(tensors, {"oddlens": text}))
     return target
 
@@ -100,27 +104,27 @@ def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None
         Detector.load(tmp_path / "part.safetensors")
 
 
-def grow(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def grow(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     manifest["model"]["widths"] = [1024] * 6
 
 
-def rename(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def rename(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     tensors["model.encoder.9.weight"] = tensors.pop("model.encoder.0.weight")
 
 
-def retype(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def retype(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     tensors["model.encoder.0.weight"] = tensors["model.encoder.0.weight"].astype(np.float64)
 
 
-def lose_calibration(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def lose_calibration(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     del tensors["calibration.scores"]
 
 
-def poison(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def poison(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     tensors["model.encoder.0.weight"].flat[0] = np.nan
 
 
-def other_weights(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+def other_weights(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
     tensors["model.encoder.0.weight"] = -tensors["model.encoder.0.weight"]
 
 
@@ -154,7 +158,7 @@ def with_bank(digit_pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_bank_with_no_row_or_too_many_is_refused(with_bank: Path, tmp_path: Path, bank: str, count: int) -> None:
     name = f"model.{bank}.rows"
 
-    def change(manifest: dict[str, Any], tensors: artifact.Tensors) -> None:
+    def change(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
         tensors[name] = np.zeros((count, tensors[name].shape[1]), dtype=np.float32)
 
     path = rewritten(with_bank, tmp_path / "changed.safetensors", change, seal=True)
@@ -166,11 +170,11 @@ def test_a_bank_may_have_as_many_rows_as_its_settings_allow_and_no_more() -> Non
     settings = TransformsSettings(widths=(4, 4, 8), bank=30)
     plan = EnsembleSettings(members=(Member(model=AutoencoderSettings()), Member(model=settings)))
     spec = InputSpec(height=16, width=16, channels=1)
-    for shape in (models.tensor_shapes(settings, spec)["bank"], models.tensor_shapes(plan, spec)["members.1.bank"]):
-        allowed = [rows for rows in range(40) if artifact.fits((rows, 4, 8), shape)]
+    for shape in (registry.tensor_shapes(settings, spec)["bank"], registry.tensor_shapes(plan, spec)["members.1.bank"]):
+        allowed = [rows for rows in range(40) if detector_file.fits((rows, 4, 8), shape)]
         assert allowed == list(range(1, 31))
-        assert not artifact.fits((30, 4, 9), shape)
-        assert not artifact.fits((30, 4), shape)
+        assert not detector_file.fits((30, 4, 9), shape)
+        assert not detector_file.fits((30, 4), shape)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +195,9 @@ def test_a_changed_manifest_is_refused(saved: Path, tmp_path: Path, key: str, va
 
 
 def test_no_users_image_is_in_the_file(fitted: Detector) -> None:
-    assert set(artifact.STATISTICS) <= set(fitted.tensors)
+    assert set(detector_file.STATISTICS) <= set(fitted.tensors)
     for name, tensor in fitted.tensors.items():
-        assert name.startswith("model.") or (name in artifact.STATISTICS and tensor.ndim == 1), name
+        assert name.startswith("model.") or (name in detector_file.STATISTICS and tensor.ndim == 1), name
 
 
 def test_saving_twice_gives_the_same_bytes(saved: Path, fitted: Detector, tmp_path: Path) -> None:
@@ -212,7 +216,7 @@ def test_a_failed_save_leaves_the_old_file_as_it_was(saved: Path, tmp_path: Path
     target.write_bytes(b"the old file")
     program = (
         "import resource, signal, sys\n"
-        "from oddlens.detector import Detector\n"
+        "from oddlens.detector.detector import Detector\n"
         "from oddlens.errors import OddlensError\n"
         "detector = Detector.load(sys.argv[1])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

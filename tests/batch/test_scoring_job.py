@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from oddlens import scoring
-from oddlens.backends.torch import TorchBackend
 from oddlens.cli import app
-from oddlens.config import DecisionSettings
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
+from oddlens.inference import scoring
+from oddlens.inference.torch_backend import TorchBackend
 
 COUNT, BATCH = 300, 128
 TORN = b'{"scores": [0.1, 0.'
@@ -72,7 +72,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs the command and stops it dead after some batches: no handler runs, as after a kill."""
 
     def run(batches: int, output: Path, *arguments: object) -> None:
-        from oddlens.journal import Journal
+        from oddlens.io.journal import Journal
 
         class Killed(BaseException):
             pass
@@ -131,9 +131,10 @@ def killed_in_the_middle(part: Path, pictures: Path, output: Path) -> None:
 def waiting_in_the_middle(part: Path, pictures: Path, output: Path) -> Iterator[None]:
     """A real process that waits for ever before it scores its third batch; killed (SIGKILL) at the end of the block."""
     waiting = (
-        "import sys, time\nfrom oddlens.journal import Journal\nreal = Journal.add\n"
+        "import sys, time\nfrom oddlens.io.journal import Journal\nreal = Journal.add\n"
         "def add(self, entry):\n    real(self, entry)\n    while self.entries == 2: time.sleep(1)\n"
-        f"Journal.add = add\nfrom oddlens import cli, scoring\nscoring.MAX_BATCH = {BATCH}\ncli.main()\n"
+        f"Journal.add = add\nfrom oddlens import cli\nfrom oddlens.inference import scoring\n"
+        f"scoring.MAX_BATCH = {BATCH}\ncli.main()\n"
     )
     process = subprocess.Popen([sys.executable, "-c", waiting, "score", str(part), str(pictures), "-o", str(output)])
     try:

@@ -11,21 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from oddlens import verdicts
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.batch import verdict_files
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
 from oddlens.errors import SettingsError
 
 
 def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdicts.rows(fitted.predict(digits.test))
+    rows = verdict_files.rows(fitted.predict(digits.test))
     for suffix in ("csv", "jsonl", "parquet"):
-        with verdicts.writing(tmp_path / f"v.{suffix}") as write:
+        with verdict_files.writing(tmp_path / f"v.{suffix}") as write:
             write(rows[:100])
             write(rows[100:])
     with (tmp_path / "v.csv").open() as file:
         reader = csv.DictReader(file)
-        assert tuple(reader.fieldnames or ()) == verdicts.COLUMNS
+        assert tuple(reader.fieldnames or ()) == verdict_files.COLUMNS
         read = [row | {key: float(row[key]) for key in ("anomaly_score", "p_value", "threshold")} for row in reader]
         assert [row | {"label": int(row["label"])} for row in read] == rows
     assert [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()] == rows
@@ -33,8 +33,8 @@ def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet,
 
 
 def test_a_failure_half_way_leaves_no_verdict_file(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdicts.rows(fitted.predict(digits.test))
-    with pytest.raises(ZeroDivisionError), verdicts.writing(tmp_path / "v.csv") as write:
+    rows = verdict_files.rows(fitted.predict(digits.test))
+    with pytest.raises(ZeroDivisionError), verdict_files.writing(tmp_path / "v.csv") as write:
         write(rows[: len(rows) // 0])
     assert list(tmp_path.iterdir()) == []
 
@@ -42,20 +42,23 @@ def test_a_failure_half_way_leaves_no_verdict_file(fitted: Detector, digits: Dat
 def test_names_with_commas_quotes_and_newlines_survive_csv(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
     names = ("a,b.png", 'c"d.png', "e\nf.png", "ü.png")
     judged = fitted.judge(names, fitted.score(digits.test.subset(np.arange(4))))
-    with verdicts.writing(tmp_path / "v.csv") as write:
-        write(verdicts.rows(judged))
+    with verdict_files.writing(tmp_path / "v.csv") as write:
+        write(verdict_files.rows(judged))
     with (tmp_path / "v.csv").open(newline="") as file:
         assert tuple(row["file"] for row in csv.DictReader(file)) == names
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"end in \.csv, \.jsonl, \.parquet"), verdicts.writing(tmp_path / "v.xls"):
+    with (
+        pytest.raises(SettingsError, match=r"end in \.csv, \.jsonl, \.parquet"),
+        verdict_files.writing(tmp_path / "v.xls"),
+    ):
         pass
 
 
 def test_maps_keep_the_folders_and_never_share_a_name(tmp_path: Path) -> None:
     names = ["d/good/a.png", "d/good/a.jpg", "d/crack/a.png", "d/crack/b.png"]
-    paths = [str(path.relative_to(tmp_path)) for path in map(verdicts.MapPlaces(tmp_path, names), names)]
+    paths = [str(path.relative_to(tmp_path)) for path in map(verdict_files.MapPlaces(tmp_path, names), names)]
     assert paths == ["good/a.png_map.png", "good/a.jpg_map.png", "crack/a_map.png", "crack/b_map.png"]
 
 
@@ -63,7 +66,7 @@ def test_a_map_picture_is_grey_where_all_is_normal_and_red_where_it_is_not(tmp_p
     image = np.full((20, 30, 1), 100, dtype=np.uint8)
     values = np.zeros((20, 30), dtype=np.float32)
     values[:, 15:] = 3.0
-    verdicts.write_map(tmp_path / "deep" / "m.png", image, values, 1.0, 255)
+    verdict_files.write_map(tmp_path / "deep" / "m.png", image, values, 1.0, 255)
     with Image.open(tmp_path / "deep" / "m.png") as file:
         picture = np.asarray(file)
     assert picture.shape == (20, 30, 3)

@@ -15,7 +15,7 @@ import pytest
 import tables
 from benchmark_cells import BENCHMARKS, put
 
-from oddlens.detector import Detector
+from oddlens.detector.detector import Detector
 
 HALF = "import pathlib, sys\npathlib.Path(sys.argv[1], 'detector.safetensors').write_text('half')\nprint('{}')"
 

@@ -8,7 +8,7 @@ import development
 import numpy as np
 import pytest
 
-from oddlens.datasets import open_dataset
+from oddlens.data.open import open_dataset
 
 
 def pictures(pixels: np.ndarray) -> list[bytes]:

@@ -18,8 +18,8 @@ import thumbnails
 from benchmark_cells import BENCHMARKS, put
 from dataset_files import small_idx
 
-from oddlens import corruptions
-from oddlens.datasets import ImageSet
+from oddlens.data.image_set import ImageSet
+from oddlens.evaluation import corruptions
 
 KINDS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

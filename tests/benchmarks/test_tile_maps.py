@@ -10,9 +10,10 @@ import pytest
 import tile_maps
 from PIL import Image
 
-from oddlens.config import AutoencoderSettings, TrainingSettings
-from oddlens.datasets import open_dataset
-from oddlens.detector import Detector
+from oddlens.config.base import TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens.config import duration
-from oddlens.datasets import open_dataset
-from oddlens.detector import Detector
+from oddlens.config.parse import duration
+from oddlens.data.image_io import Pixels
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 from oddlens.errors import SettingsError
-from oddlens.images import Pixels
-from oddlens.scoring import MAX_BATCH
+from oddlens.inference.scoring import MAX_BATCH
 
 RECIPE = """
 name = "small"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from oddlens.terminal import Terminal
-from oddlens.train import Step
+from oddlens.cli.console import Terminal
+from oddlens.training.history import Step
 
 
 def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

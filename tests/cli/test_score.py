@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
 
 
 def score(*arguments: object) -> tuple[dict[str, Any], str]:

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens import feedback
-from oddlens.config import DecisionSettings
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.detector import feedback
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import CalibrationError, DataError, DataNotFoundError, SettingsError
-from oddlens.export import export
-from oddlens.images import Pixels
 
 
 def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:

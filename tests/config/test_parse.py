@@ -9,18 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from oddlens.config import (
-    AutoencoderSettings,
-    DataSettings,
-    DecisionSettings,
-    InputSpec,
-    Recipe,
-    TrainingSettings,
-    load_recipe,
-    parse,
-)
+from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.config.parse import parse
+from oddlens.config.recipe import DataSettings, Recipe, load_recipe
 from oddlens.errors import SettingsError
-from oddlens.recipes import find, names
+from oddlens.recipes.run import find, names
 
 recipes = st.builds(
     Recipe,

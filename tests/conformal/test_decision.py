@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from oddlens.calibration import (
-    p_values,
-    smallest_rate,
-)
-from oddlens.config import DecisionSettings
-from oddlens.decision import Decision
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import p_values, smallest_rate
 from oddlens.errors import CalibrationError, StateError
 
 NONE: npt.NDArray[np.float64] = np.empty(0)

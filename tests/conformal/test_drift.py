@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]  # scikit-learn needs it anyway
 
-from oddlens import drift
-from oddlens.drift import DriftWatch
+from oddlens.conformal import drift
+from oddlens.conformal.drift import DriftWatch
 from oddlens.errors import ArtifactError, CalibrationError, StateError
 
 Rng = np.random.Generator

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from oddlens.calibration import discoveries, fewest_discoveries
-from oddlens.config import DecisionSettings
-from oddlens.decision import Decision
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import discoveries, fewest_discoveries
 from oddlens.errors import SettingsError, StateError
 
 

@@ -15,15 +15,17 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettings
-from oddlens.datasets import ImageSet, grouped
-from oddlens.decision import Decision
-from oddlens.decisions import EVERYTHING, Decisions
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.grouped import EVERYTHING, Decisions
+from oddlens.data.groups import grouped
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
+from oddlens.data.splitting import split_normals
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import CalibrationError, DataError, DataNotFoundError, OddlensError, SettingsError, StateError
-from oddlens.export import export
-from oddlens.images import Pixels
-from oddlens.normals import split_normals
 
 Scores = npt.NDArray[np.float64]
 NONE: Scores = np.empty(0)

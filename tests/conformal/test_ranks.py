@@ -15,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from oddlens.calibration import (
-    conformal_rank,
-    images_needed,
-    p_values,
-    pac_rank,
-    realised_range,
-    smallest_rate,
-)
-from oddlens.config import DecisionSettings
-from oddlens.decision import Decision
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import conformal_rank, images_needed, p_values, pac_rank, realised_range, smallest_rate
 from oddlens.errors import CalibrationError, SettingsError
 
 Scores = npt.NDArray[np.float64]
@@ -264,7 +257,7 @@ def test_p_values_are_valid_whatever_the_ties(scores: list[int], rate: float) ->
 def test_calibration_needs_neither_scipy_nor_scikit_learn_nor_torch() -> None:
     code = (
         "import sys; sys.modules.update(scipy=None, sklearn=None, torch=None); import numpy as np;"
-        "from oddlens.decision import Decision; from oddlens.config import DecisionSettings;"
+        "from oddlens.conformal.decision import Decision; from oddlens.config.base import DecisionSettings;"
         "print(Decision(DecisionSettings(confidence=0.9), np.arange(999.0), np.empty(0)).promise())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

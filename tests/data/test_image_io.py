@@ -12,12 +12,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from oddlens.data.image_io import ImageInfo, decode, probe
 from oddlens.errors import ImageError
-from oddlens.images import (
-    ImageInfo,
-    decode,
-    probe,
-)
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,10 @@ from dataset_files import (
     picture,
 )
 
-from oddlens.config import InputSpec
-from oddlens.datasets import ImageSet, concatenate
-from oddlens.datasets.image_set import in_order
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import ImageInfo
+from oddlens.data.image_set import ImageSet, concatenate, in_order
 from oddlens.errors import DataError, ImageError, UnreadableImageError
-from oddlens.images import ImageInfo
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
 

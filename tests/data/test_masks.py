@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import decode
+from oddlens.data.preprocessing import read_mask, read_roi, resize_map
 from oddlens.errors import DataError, ImageError
-from oddlens.images import decode, read_mask, read_roi, resize_map
 
 Array = npt.NDArray[Any]
 

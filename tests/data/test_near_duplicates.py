@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from oddlens.datasets import near_duplicate_groups, open_dataset, split_groups, thumbnails
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.open import open_dataset
+from oddlens.data.splitting import split_groups
 from oddlens.errors import DataError
-from oddlens.images import Pixels
 
 Picture = npt.NDArray[np.float64]
 
@@ -145,7 +147,7 @@ def test_groups_do_not_depend_on_where_a_block_ends(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(11)
     thumbs = thumbnails([exposed(part, gain, rng) for gain in (0.5, 1.0) for part in pictures(40, seed=11)])
     whole = near_duplicate_groups(thumbs)
-    monkeypatch.setattr("oddlens.datasets.splits.BLOCK", 7)
+    monkeypatch.setattr("oddlens.data.near_duplicates.BLOCK", 7)
     np.testing.assert_array_equal(near_duplicate_groups(thumbs), whole)
     np.testing.assert_array_equal(whole, np.tile(np.arange(40), 2))
 

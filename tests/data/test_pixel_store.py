@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oddlens import Detector, TrainingSettings, pixel_cache
+from oddlens.config.base import TrainingSettings
+from oddlens.data import pixel_store
+from oddlens.data.pixel_store import BLOCK, room, taken
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
-from oddlens.pixel_cache import BLOCK, room, taken
 
 
 def in_file(pixels: np.ndarray) -> bool:
@@ -23,7 +25,7 @@ def in_file(pixels: np.ndarray) -> bool:
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Memory for no picture at all; gives the folder of temporary files."""
-    monkeypatch.setattr(pixel_cache, "IN_MEMORY", 0)
+    monkeypatch.setattr(pixel_store, "IN_MEMORY", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
@@ -66,7 +68,7 @@ def test_a_detector_is_the_same_whether_its_pictures_lie_in_memory_or_in_a_file(
     normal = rng.integers(90, 120, (80, 16, 16, 3), dtype=np.uint8)
     detectors = []
     for limit in (2**30, 1000):
-        monkeypatch.setattr(pixel_cache, "IN_MEMORY", limit)
+        monkeypatch.setattr(pixel_store, "IN_MEMORY", limit)
         detectors.append(Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(normal))
     first, second = (each.score(normal[:9]) for each in detectors)
     assert np.array_equal(first, second)
@@ -78,11 +80,11 @@ def test_more_pixels_than_there_is_memory_can_be_loaded() -> None:
     """200 MB of pixels, in a process that may take 100 MB more than it has."""
     code = """
 import resource, numpy as np
-from oddlens import pixel_cache
-from oddlens.datasets import ImageSet
+from oddlens.data import pixel_store
+from oddlens.data.image_set import ImageSet
 images = ImageSet.from_array(np.broadcast_to(np.uint8(9), (1000, 16, 16, 3)))
 spec = images.choose_spec(None).model_copy(update={"height": 256, "width": 256})
-pixel_cache.IN_MEMORY = HELD
+pixel_store.MAX_IN_MEMORY = HELD
 images.subset(np.arange(4)).load(spec)  # starts the threads
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + 100 * 2**20,) * 2)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import ImageInfo, as_pixels
+from oddlens.data.preprocessing import choose_spec, fit_to, value_max
 from oddlens.errors import DataError, ImageError, SettingsError
-from oddlens.images import ImageInfo, as_pixels, choose_spec, fit_to, value_max
 
 Array = npt.NDArray[Any]
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens.config import AutoencoderSettings, DecisionSettings, TrainingSettings
-from oddlens.datasets import DataSet, near_duplicate_groups, thumbnails
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
+from oddlens.data.splitting import split_normals
+from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, ImageError, SettingsError, StateError
-from oddlens.images import Pixels
-from oddlens.normals import split_normals
-from oddlens.scoring import fingerprints
 
 FAST = TrainingSettings(epochs=1)
 
@@ -172,7 +173,7 @@ def test_one_image_is_not_enough_and_a_wrong_family_is_named(digit_pixels: Pixel
 
 
 def test_a_detector_from_an_onnx_file_cannot_be_saved_as_weights(fitted: Detector, tmp_path: Path) -> None:
-    from oddlens.export import export
+    from oddlens.detector.export import export
 
     export(fitted, tmp_path / "part.onnx")
     with pytest.raises(SettingsError, match=r"can only be saved as \.onnx"):

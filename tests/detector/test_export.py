@@ -12,13 +12,15 @@ import pytest
 import torch
 from onnx import helper
 
-from oddlens import artifact, onnx_file
-from oddlens import export as exporting
-from oddlens.config import DecisionSettings, RuntimeSettings, TrainingSettings
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.artifact import detector_file, onnx_file
+from oddlens.config.base import DecisionSettings, RuntimeSettings, TrainingSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.detector import export as exporting
+from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, SettingsError
-from oddlens.images import Pixels
+from oddlens.inference import open
+from oddlens.io import onnx_proto
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +111,10 @@ def test_a_changed_graph_is_refused_by_its_digest(exported: Path, tmp_path: Path
 
 
 def test_a_changed_graph_that_was_sealed_again_fails_its_golden_test(exported: Path, tmp_path: Path) -> None:
-    graph, manifest, tensors = artifact.read_onnx(exported)
+    graph, manifest, tensors = onnx_file.read_onnx(exported)
     model = onnx.load_from_string(graph)
     negate_a_weight(model)
-    artifact.save_onnx(tmp_path / "part.onnx", model.SerializeToString(), manifest, tensors)
+    onnx_file.save_onnx(tmp_path / "part.onnx", model.SerializeToString(), manifest, tensors)
     with pytest.raises(ArtifactError, match="built-in test pictures"):
         Detector.load(tmp_path / "part.onnx")
 
@@ -137,20 +139,20 @@ def test_a_file_cut_at_any_of_100_places_is_refused(exported: Path, tmp_path: Pa
 
 def test_an_older_file_without_a_runtime_is_still_read(exported: Path, tmp_path: Path) -> None:
     """A digest is of the text that was written, so that a setting which came later does not change it."""
-    graph, manifest, tensors = artifact.read_onnx(exported)
+    graph, manifest, tensors = onnx_file.read_onnx(exported)
     text = manifest.model_copy(update={"digest": ""}).model_dump_json()
     older = text.replace('"runtime":{"engine":"onnxruntime","precision":"fp32"},', "")
     assert older != text
-    found = artifact.digest(older, tensors | artifact.as_tensor(graph))
+    found = detector_file.digest(older, tensors | onnx_file.as_tensor(graph))
     sealed = older.replace('"digest":""', f'"digest":"{found}"')
-    _, metadata = onnx_file.split(exported.read_bytes(), exported)
-    (tmp_path / "part.onnx").write_bytes(onnx_file.joined(graph, metadata | {"oddlens": sealed}))
-    assert artifact.read_onnx(tmp_path / "part.onnx")[1].runtime == RuntimeSettings()
+    _, metadata = onnx_proto.split(exported.read_bytes(), exported)
+    (tmp_path / "part.onnx").write_bytes(onnx_proto.joined(graph, metadata | {"oddlens": sealed}))
+    assert onnx_file.read_onnx(tmp_path / "part.onnx")[1].runtime == RuntimeSettings()
 
 
 def test_the_threshold_moves_and_the_graph_stays_byte_for_byte(exported: Path, tmp_path: Path) -> None:
     moved = Detector.load(exported).decide(DecisionSettings(false_alarm_rate=0.1)).save(tmp_path / "part.onnx")
-    assert artifact.read_onnx(moved)[0] == artifact.read_onnx(exported)[0]
+    assert onnx_file.read_onnx(moved)[0] == onnx_file.read_onnx(exported)[0]
     assert Detector.load(moved).decision_.false_alarm_rate == 0.1
 
 
@@ -199,7 +201,7 @@ def load_without_runtime(
     exported: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
 ) -> None:
     """Load the changed file where no runtime can be opened."""
-    monkeypatch.setattr(artifact, "open_graph", None)
+    monkeypatch.setattr(open, "open_graph", None)
     model = onnx.load(exported)
     change(model)
     (folder / "part.onnx").write_bytes(model.SerializeToString())
@@ -258,8 +260,8 @@ def test_a_file_that_is_no_graph_is_refused(content: bytes, message: str, tmp_pa
 
 
 def test_a_sealed_file_whose_graph_no_runtime_can_load_is_refused(exported: Path, tmp_path: Path) -> None:
-    _, manifest, tensors = artifact.read_onnx(exported)
-    artifact.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
+    _, manifest, tensors = onnx_file.read_onnx(exported)
+    onnx_file.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
     with pytest.raises(ArtifactError, match="ONNX Runtime cannot load it"):
         Detector.load(tmp_path / "part.onnx")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oddlens.config import InputSpec
-from oddlens.thumbnails import KINDS, Kind, nearest, normalised, shrunk
+from oddlens.config.base import InputSpec
+from oddlens.evaluation.baselines import KINDS, Kind, nearest, normalised, shrunk
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000))

@@ -10,14 +10,14 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from oddlens import figures
-from oddlens.compare import DETECTORS, attempt, check, compare
-from oddlens.config import FAMILIES
-from oddlens.datasets import DataSet, ImageSet
+from oddlens.config.detectors import FAMILIES
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.errors import CalibrationError, DataError, MissingExtraError, OddlensError, SettingsError, TrainingError
-from oddlens.images import Pixels
-from oddlens.leaderboard import leaderboard, table
-from oddlens.train import Step
+from oddlens.evaluation.compare import DETECTORS, attempt, check, compare
+from oddlens.reporting import figures
+from oddlens.reporting.leaderboard import leaderboard, table
+from oddlens.training.history import Step
 
 BASELINES = ("thumbnails-8", "thumbnails-32", "thumbnails-8-normalised", "thumbnails-32-normalised")
 

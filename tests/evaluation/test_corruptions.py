@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oddlens.config import InputSpec
-from oddlens.corruptions import DISTORTIONS, PATTERNS, describe, distort, foreign, pattern
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.images import Pixels
+from oddlens.evaluation.corruptions import DISTORTIONS, PATTERNS, describe, distort, foreign, pattern
 
 GREY = InputSpec(height=28, width=28, channels=1)
 COLOUR = InputSpec(height=32, width=32, channels=3)

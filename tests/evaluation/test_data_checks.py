@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens import checkup, contamination, doctor
-from oddlens.datasets import DataSet, ImageSet, open_dataset
+from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.data.open import open_dataset
+from oddlens.evaluation import contamination, data_checks
+from oddlens.reporting import data_report
 
 
 def made(count: int, mean: float, seed: int, side: int = 24) -> np.ndarray:
@@ -25,18 +27,18 @@ def data(train: np.ndarray, good: np.ndarray, bad: np.ndarray) -> DataSet:
     return DataSet("made", ImageSet.from_array(train, name="train"), test, "good")
 
 
-def names(diagnosis: doctor.Diagnosis) -> set[str]:
+def names(diagnosis: data_checks.Diagnosis) -> set[str]:
     return {finding.name for finding in diagnosis.findings}
 
 
 def test_two_lamps_in_one_folder_are_noticed_and_a_wide_spread_is_not() -> None:
     good, bad = made(20, 120, 1), made(20, 120, 2)
     mixed = np.concatenate([made(150, 80, 3), made(50, 170, 4)])
-    found = {f.name: f for f in doctor.check(data(mixed, good, bad)).findings}
+    found = {f.name: f for f in data_checks.check(data(mixed, good, bad)).findings}
     assert set(found["brightness groups"].files) == {f"train[{i}]" for i in range(150, 200)}
     spread = np.concatenate([made(1, mean, 10 + i) for i, mean in enumerate(np.linspace(60, 190, 200))])
-    assert "brightness groups" not in names(doctor.check(data(spread, good, bad)))
-    assert "brightness groups" not in names(doctor.check(data(np.repeat(good[:1], 40, axis=0), good, bad)))
+    assert "brightness groups" not in names(data_checks.check(data(spread, good, bad)))
+    assert "brightness groups" not in names(data_checks.check(data(np.repeat(good[:1], 40, axis=0), good, bad)))
 
 
 @pytest.mark.parametrize(("values", "share"), [("bell", 0.64), ("even", 0.75), ("two", 1.0)])
@@ -44,20 +46,20 @@ def test_the_share_between_two_groups_is_what_theory_says(values: str, share: fl
     rng = np.random.default_rng(0)
     drawn = {"bell": rng.normal(size=20_000), "even": rng.random(20_000), "two": rng.normal(0, 0.01, 20_000)}[values]
     drawn[:10_000] += 5 * (values == "two")
-    assert doctor.two_groups(drawn)[1] == pytest.approx(share, abs=0.01)
+    assert data_checks.two_groups(drawn)[1] == pytest.approx(share, abs=0.01)
 
 
 def test_what_tells_the_classes_apart_without_looking_is_a_shortcut(tmp_path: Path) -> None:
-    shortcuts = doctor.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 150, 2))).facts["shortcuts"]
-    assert shortcuts["mean brightness"] > doctor.SHORTCUT
-    fair = doctor.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 120, 2)))
+    shortcuts = data_checks.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 150, 2))).facts["shortcuts"]
+    assert shortcuts["mean brightness"] > data_checks.SHORTCUT
+    fair = data_checks.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 120, 2)))
     assert "shortcut" not in names(fair)
     for place, pixels, quality in (("train/good", made(30, 120, 0), 90), ("test/good", made(20, 120, 1), 90),
                                    ("test/bad", made(20, 120, 2), 20)):  # fmt: skip
         (tmp_path / place).mkdir(parents=True)
         for i, image in enumerate(pixels):
             Image.fromarray(image[..., 0]).save(tmp_path / place / f"{i}.jpg", quality=quality)
-    found = doctor.check(open_dataset(tmp_path))
+    found = data_checks.check(open_dataset(tmp_path))
     assert any("file size alone" in finding.text for finding in found.findings)
     assert found.facts["shortcuts"]["image size"] == 0.5
 
@@ -68,7 +70,7 @@ def test_masks_that_match_no_image_are_named(tmp_path: Path) -> None:
         path = tmp_path / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(made(1, 120, len(place))[0, ..., 0]).save(path)
-    (found,) = [f for f in doctor.check(open_dataset(tmp_path)).findings if f.name == "stray masks"]
+    (found,) = [f for f in data_checks.check(open_dataset(tmp_path)).findings if f.name == "stray masks"]
     assert {Path(name).parent.name + "/" + Path(name).name for name in found.files} == {
         "bad/7_mask.png",
         "other/0_mask.png",
@@ -78,8 +80,8 @@ def test_masks_that_match_no_image_are_named(tmp_path: Path) -> None:
 def test_the_page_shows_each_finding_with_pictures_and_twins(tmp_path: Path) -> None:
     train = made(120, 120, 0)
     leaking = data(np.concatenate([train, train[:3]]), train[5:20], made(15, 120, 2))
-    diagnosis = doctor.check(leaking)
-    page = checkup.write(tmp_path / "check.html", diagnosis, "oddlens check <made>").read_text()
+    diagnosis = data_checks.check(leaking)
+    page = data_report.write(tmp_path / "check.html", diagnosis, "oddlens check <made>").read_text()
     assert {"duplicates", "leak"} <= names(diagnosis)
     for finding in diagnosis.findings:
         assert f"{finding.level.capitalize()}: {finding.name}" in page
@@ -91,9 +93,9 @@ def test_the_page_shows_each_finding_with_pictures_and_twins(tmp_path: Path) -> 
 
 
 def test_a_clean_set_says_so(tmp_path: Path) -> None:
-    diagnosis = doctor.check(data(made(400, 120, 0), made(30, 120, 1), made(30, 120, 2)))
+    diagnosis = data_checks.check(data(made(400, 120, 0), made(30, 120, 1), made(30, 120, 2)))
     assert diagnosis.findings == []
-    assert "Nothing wrong was found" in checkup.write(tmp_path / "c.html", diagnosis, "x").read_text()
+    assert "Nothing wrong was found" in data_report.write(tmp_path / "c.html", diagnosis, "x").read_text()
 
 
 def test_what_does_not_belong_among_the_normals_is_listed_first() -> None:
@@ -102,14 +104,14 @@ def test_what_does_not_belong_among_the_normals_is_listed_first() -> None:
     places = np.sort(rng.permutation(200)[:8])
     mixed = np.insert(made(192, 120, 6), places - np.arange(8), foreign, axis=0)
     assert np.array_equal(mixed[places], foreign)
-    diagnosis = doctor.check(data(mixed, made(20, 120, 1), made(20, 120, 2)), budget=12)
+    diagnosis = data_checks.check(data(mixed, made(20, 120, 1), made(20, 120, 2)), budget=12)
     (found,) = [finding for finding in diagnosis.findings if finding.name == "unusual"]
     assert len(found.files) == 10
     assert set(found.files[:8]) == {f"train[{place}]" for place in places}
     deviations = [row["deviations"] for row in diagnosis.as_json["unusual"]]
     assert deviations == sorted(deviations, reverse=True)
     assert diagnosis.as_json["ok"]
-    few = doctor.check(data(mixed[:30], made(20, 120, 1), made(20, 120, 2)), budget=12)
+    few = data_checks.check(data(mixed[:30], made(20, 120, 1), made(20, 120, 2)), budget=12)
     assert "unusual" not in names(few)
 
 

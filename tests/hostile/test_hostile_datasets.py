@@ -21,9 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oddlens.datasets import arrays, cifar, idx, open_dataset, open_images
-from oddlens.datasets.cifar import BATCHES, read_cifar
-from oddlens.datasets.idx import read_idx
+from oddlens.data.open import open_dataset
+from oddlens.data.sources import arrays, cifar, idx
+from oddlens.data.sources.cifar import BATCHES, read_cifar
+from oddlens.data.sources.folders import open_images
+from oddlens.data.sources.idx import read_idx
 from oddlens.errors import DataError, DataNotFoundError, OddlensError
 
 DATA = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
@@ -93,7 +95,7 @@ def test_a_pickle_that_calls_the_system_leaves_no_trace(tmp_path: Path, protocol
         ("numpy", "dtype.__reduce__"),
         ("numpy._core.multiarray", "scalar"),
         ("numpy._core.multiarray", "_reconstruct.__globals__"),
-        ("oddlens.datasets.cifar", "_Array"),
+        ("oddlens.data.sources.cifar", "_Array"),
     ],
 )
 def test_every_other_name_is_refused(tmp_path: Path, module: str, name: str) -> None:

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from oddlens.data.image_io import MAX_PIXELS, ImageInfo, decode, probe
+from oddlens.data.preprocessing import read_mask
 from oddlens.errors import ImageError
-from oddlens.images import MAX_PIXELS, ImageInfo, decode, probe, read_mask
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 KINDS: dict[str, dict[str, Any]] = {
@@ -249,7 +250,7 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
     for name, data in BOMBS.items():
         (tmp_path / name).write_bytes(data)
     script = (
-        "import resource, sys; from pathlib import Path; from oddlens.images import decode, ImageError\n"
+        "import resource, sys; from pathlib import Path; from oddlens.data.image_io import decode, ImageError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for path in Path(sys.argv[1]).iterdir():\n"

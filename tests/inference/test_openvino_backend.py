@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from oddlens import artifact
+from oddlens.artifact import onnx_file
 from oddlens.cli import app
-from oddlens.config import DecisionSettings, RuntimeSettings
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings, RuntimeSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import ArtifactError, CalibrationError, MissingExtraError, SettingsError, StateError
-from oddlens.export import export
-from oddlens.images import Pixels
+from oddlens.inference import golden
 
 ov = pytest.importorskip("openvino", reason="needs the extra openvino")
 FP32, BF16 = (RuntimeSettings(engine="openvino", precision=precision) for precision in ("fp32", "bf16"))
@@ -73,7 +74,7 @@ def test_bf16_has_its_own_scores_calibration_and_golden_test(exported: Path, dig
     assert detector.decision_.threshold != threshold
     loaded = Detector.load(detector.save(tmp_path / "part.onnx"))
     assert loaded.backend.name.endswith("cpu bf16")
-    assert loaded.manifest.golden == artifact.golden_scores(detector.backend)
+    assert loaded.manifest.golden == golden.golden_scores(detector.backend)
     np.testing.assert_array_equal(loaded.score(digits.test), after)
     assert loaded.decision_.training_scores.size == 0  # they were of the other runtime
 
@@ -114,15 +115,15 @@ def test_a_runtime_changed_in_the_file_is_refused(exported: Path, tmp_path: Path
 
 
 def test_without_openvino_the_error_names_the_extra(recalibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "oddlens.backends.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "oddlens.inference.openvino_backend", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"scoring with OpenVINO needs .* 'oddlens\[openvino\]'"):
         Detector.load(recalibrated)
 
 
 def test_a_graph_that_openvino_cannot_load_is_refused(recalibrated: Path, tmp_path: Path) -> None:
-    _, manifest, tensors = artifact.read_onnx(recalibrated)
-    artifact.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
+    _, manifest, tensors = onnx_file.read_onnx(recalibrated)
+    onnx_file.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
     with pytest.raises(ArtifactError, match="OpenVINO cannot load it"):
         Detector.load(tmp_path / "part.onnx")
 

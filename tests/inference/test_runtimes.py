@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens.config import DecisionSettings, RuntimeSettings, parse
-from oddlens.datasets import DataSet
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings, RuntimeSettings
+from oddlens.config.parse import parse
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import SettingsError
-from oddlens.export import export
 from oddlens.models.layers import fast_bf16
 
 BF16 = RuntimeSettings(precision="bf16")

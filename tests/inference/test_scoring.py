@@ -9,12 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from oddlens import scoring
-from oddlens.backends import Outputs
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import fingerprints
 from oddlens.errors import ArtifactError, UnreadableImageError
-from oddlens.images import Pixels
-from oddlens.scoring import anomaly_scores, fingerprints, golden_pixels, in_batches, score_batches
+from oddlens.inference import scoring
+from oddlens.inference.backend import Outputs
+from oddlens.inference.golden import golden_pixels
+from oddlens.inference.scoring import anomaly_scores, in_batches, score_batches
 
 
 class Brightness:

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oddlens import Detector, TrainingSettings, memory
+from oddlens.config.base import TrainingSettings
+from oddlens.detector.detector import Detector
+from oddlens.io import allocator
 
 # Arrays of 48 MB, one after the other; says how many pages were cleared for seven before, inside and after, and how
 # many went back to the system at the end.
 COUNT = """
 import resource
 import numpy as np
-from oddlens.memory import keeping_freed
+from oddlens.io.allocator import keeping_freed
 
 def cleared():
     np.ones(6_000_000)
@@ -69,7 +71,7 @@ def test_what_is_freed_is_used_again_and_given_back_at_the_end() -> None:
 )
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_thresholds_that_the_user_set_stay(setting: dict[str, str], told: bool) -> None:
-    code = "from oddlens.memory import glibc; print(glibc() is not None)"
+    code = "from oddlens.io.allocator import glibc; print(glibc() is not None)"
     assert said(code, plain_environment() | setting) == f"{told}\n"
 
 
@@ -87,27 +89,27 @@ class Recorder:
         self.told.append((0, 0))
 
 
-BEGINS = [(memory.MMAP_MAX, 0), (memory.TRIM_THRESHOLD, -1)]
+BEGINS = [(allocator.MMAP_MAX, 0), (allocator.TRIM_THRESHOLD, -1)]
 ENDS = [
-    (memory.MMAP_MAX, 65_536),
-    (memory.MMAP_THRESHOLD, 32 * 2**20),
-    (memory.TRIM_THRESHOLD, 64 * 2**20),
+    (allocator.MMAP_MAX, 65_536),
+    (allocator.MMAP_THRESHOLD, 32 * 2**20),
+    (allocator.TRIM_THRESHOLD, 64 * 2**20),
     (0, 0),
 ]
 
 
 def test_it_ends_when_what_it_surrounds_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(memory, "glibc", lambda: recorder)
-    with pytest.raises(KeyError), memory.keeping_freed():
+    monkeypatch.setattr(allocator, "glibc", lambda: recorder)
+    with pytest.raises(KeyError), allocator.keeping_freed():
         raise KeyError
     assert recorder.told == BEGINS + ENDS
 
 
 def test_the_last_of_several_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(memory, "glibc", lambda: recorder)
-    first, second = memory.keeping_freed(), memory.keeping_freed()
+    monkeypatch.setattr(allocator, "glibc", lambda: recorder)
+    first, second = allocator.keeping_freed(), allocator.keeping_freed()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -118,15 +120,15 @@ def test_the_last_of_several_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(memory, "glibc", lambda: recorder)
+    monkeypatch.setattr(allocator, "glibc", lambda: recorder)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), dtype=np.uint8)
     Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(pixels, hold_out=False)
     assert recorder.told == BEGINS + ENDS
 
 
 def test_another_c_library_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "glibc", lambda: None)
+    monkeypatch.setattr(allocator, "glibc", lambda: None)
     entered = False
-    with memory.keeping_freed():
+    with allocator.keeping_freed():
         entered = True
     assert entered

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oddlens.errors import OddlensError
-from oddlens.files import replacing, write_bytes
+from oddlens.io.atomic import replacing, write_bytes
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from torch import nn
 
-from oddlens import models, train
-from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.data.image_io import Pixels
+from oddlens.models import base, registry
 from oddlens.models.autoencoder import Autoencoder
+from oddlens.models.conv_variants import UpsampledConv2d
 from oddlens.models.layers import SSIM, pad_to_multiple, shrunk_whitening
-from oddlens.models.products import UpsampledConv2d
-from oddlens.recipes import find
+from oddlens.recipes.run import find
+from oddlens.training import loop
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -46,7 +48,7 @@ def seed_model(name: str) -> AutoencoderSettings:
 
 
 def test_the_mnist_seed_is_built_as_described() -> None:
-    model = models.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
+    model = registry.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
     assert isinstance(model, Autoencoder)
     assert layers(model.encoder) == [
         "conv 1-32 3/1", "MaxPool2d", "ReLU", "conv 32-64 3/1", "MaxPool2d", "ReLU", "conv 64-64 3/1", "ReLU",
@@ -55,7 +57,7 @@ def test_the_mnist_seed_is_built_as_described() -> None:
 
 
 def test_the_cifar_seed_is_built_as_described() -> None:
-    model = models.build(seed_model("cifar10-airplane"), InputSpec(height=32, width=32, channels=3), seed=0)
+    model = registry.build(seed_model("cifar10-airplane"), InputSpec(height=32, width=32, channels=3), seed=0)
     assert isinstance(model, Autoencoder)
     assert layers(model.encoder) == [
         "conv 3-32 3/2", "ReLU", "conv 32-64 3/2", "ReLU", "conv 64-128 3/2", "ReLU", "Flatten", "linear 2048-128",
@@ -76,7 +78,7 @@ def test_the_seeds_train_as_described(name: str, epochs: int, batch: int, loss: 
 
 
 def test_the_score_is_the_mean_squared_error_per_pixel() -> None:
-    model = models.build(seed_model("cifar10-airplane"), InputSpec(height=32, width=32, channels=3), seed=0)
+    model = registry.build(seed_model("cifar10-airplane"), InputSpec(height=32, width=32, channels=3), seed=0)
     batch = torch.rand(4, 3, 32, 32)
     score, anomaly_map, reconstruction = model(batch)
     torch.testing.assert_close(score, nn.functional.mse_loss(reconstruction, batch, reduction="none").mean((1, 2, 3)))
@@ -84,8 +86,8 @@ def test_the_score_is_the_mean_squared_error_per_pixel() -> None:
 
 
 def test_the_loss_is_binary_cross_entropy_of_the_reconstruction() -> None:
-    model = models.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
-    assert isinstance(model, models.Learner)
+    model = registry.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
+    assert isinstance(model, base.Learner)
     batch = torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(
         model.loss(batch), nn.functional.binary_cross_entropy(model(batch).reconstruction, batch)
@@ -94,7 +96,7 @@ def test_the_loss_is_binary_cross_entropy_of_the_reconstruction() -> None:
 
 def test_top_percent_is_the_mean_of_the_largest_errors() -> None:
     settings = AutoencoderSettings(widths=(8,), latent_dim=4, top_percent=5)
-    model = models.build(settings, InputSpec(height=10, width=20, channels=1), seed=0)
+    model = registry.build(settings, InputSpec(height=10, width=20, channels=1), seed=0)
     score, anomaly_map, _ = model(torch.rand(3, 1, 10, 20))
     largest = np.sort(anomaly_map.detach().numpy().reshape(3, -1), axis=1)[:, -10:]
     np.testing.assert_allclose(score.detach().numpy(), largest.mean(axis=1), rtol=1e-6)
@@ -102,8 +104,8 @@ def test_top_percent_is_the_mean_of_the_largest_errors() -> None:
 
 def test_denoising_adds_noise_to_the_input_only_while_training() -> None:
     settings = AutoencoderSettings(widths=(8,), latent_dim=4, noise=0.3)
-    model = models.build(settings, InputSpec(height=8, width=8, channels=1), seed=0)
-    assert isinstance(model, models.Learner)
+    model = registry.build(settings, InputSpec(height=8, width=8, channels=1), seed=0)
+    assert isinstance(model, base.Learner)
     batch = torch.rand(3, 1, 8, 8)
     torch.manual_seed(0)
     losses = {float(model.loss(batch).detach()) for _ in range(4)}
@@ -115,8 +117,8 @@ def fitted(score: str, pixels: Pixels, **settings: Any) -> Autoencoder:
     """An autoencoder trained for an epoch, with all that its score needs."""
     spec = InputSpec(height=pixels.shape[1], width=pixels.shape[2], channels=pixels.shape[3])
     made = AutoencoderSettings(score=score, **{"widths": (8, 16), "latent_dim": 8} | settings)  # type: ignore[arg-type]
-    model = models.build(made, spec, seed=0)
-    train.train(model, pixels, TrainingSettings(epochs=1), torch.device("cpu"))
+    model = registry.build(made, spec, seed=0)
+    loop.train(model, pixels, TrainingSettings(epochs=1), torch.device("cpu"))
     assert isinstance(model, Autoencoder)
     return model
 
@@ -170,7 +172,7 @@ def test_few_and_constant_training_images_give_finite_scores(score: str, count: 
 def test_wide_layers_are_averaged_over_the_whole_picture() -> None:
     spec = InputSpec(height=256, width=256, channels=3)
     settings = AutoencoderSettings(widths=(64, 128, 256), latent_dim=128, score="nap")
-    assert models.tensor_shapes(settings, spec)["whitened.mean"] == (4 * 64 + 4 * 128 + 256 + 128,)
+    assert registry.tensor_shapes(settings, spec)["whitened.mean"] == (4 * 64 + 4 * 128 + 256 + 128,)
 
 
 def test_the_shrinkage_is_ledoit_and_wolfs() -> None:
@@ -185,7 +187,7 @@ def test_the_shrinkage_is_ledoit_and_wolfs() -> None:
 @pytest.mark.parametrize("architecture", ["pooling", "strided"])
 def test_any_size_is_reconstructed_at_its_own_size(height: int, architecture: str) -> None:
     settings = AutoencoderSettings(architecture=architecture, widths=(4, 8, 8), latent_dim=4)  # type: ignore[arg-type]
-    model = models.build(settings, InputSpec(height=height, width=height + 5, channels=3), seed=0)
+    model = registry.build(settings, InputSpec(height=height, width=height + 5, channels=3), seed=0)
     assert model(torch.rand(2, 3, height, height + 5)).reconstruction.shape == (2, 3, height, height + 5)
 
 

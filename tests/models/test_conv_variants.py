@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.products import Conv2d, ConvTranspose2d, UpsampledConv2d, in_phases, windows
+from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, UpsampledConv2d, in_phases, windows
 
 Plain = Callable[[Tensor, nn.Module], Tensor]
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from oddlens.calibration import images_needed, promised_rank, smallest_rate
-from oddlens.config import AutoencoderSettings, CrossfitSettings, DecisionSettings, InputSpec, TrainingSettings
-from oddlens.datasets import DataSet
-from oddlens.decision import Decision
-from oddlens.detector import Detector
+from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import images_needed, promised_rank, smallest_rate
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError, StateError
-from oddlens.images import Pixels
 from oddlens.models.base import Scored
-from oddlens.models.crossfit import Crossfit
+from oddlens.models.cross_conformal import Crossfit
 
 SPEC = InputSpec(height=8, width=8, channels=1)
 

@@ -7,12 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from oddlens.config import DefectsSettings, InputSpec, TrainingSettings
-from oddlens.detector import Detector
-from oddlens.images import Pixels
-from oddlens.models import build
-from oddlens.models.defects import Defects, mirrored, surroundings
-from oddlens.train import train
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import DefectsSettings
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+from oddlens.models.defect_segmentation import Defects, mirrored, surroundings
+from oddlens.models.registry import build
+from oddlens.training.loop import train
 
 SMALL = DefectsSettings(widths=(16, 16, 32))
 BRIEF = TrainingSettings(epochs=12, epoch_images=128, batch_size=16, learning_rate=5e-3, schedule="one_cycle")

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import models, train
-from oddlens.config import AutoencoderSettings, DictionarySettings, EnsembleSettings, InputSpec, Member, MemberModel
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import AutoencoderSettings, DictionarySettings, EnsembleSettings, Member, MemberModel
+from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.images import Pixels
+from oddlens.models import registry
 from oddlens.models.ensemble import Ensemble
 from oddlens.models.layers import positive
+from oddlens.training import loop
 
 SPEC = InputSpec(height=12, width=12, channels=1)
 
@@ -31,10 +33,10 @@ def ensemble(*weights: float) -> Ensemble:
     settings = EnsembleSettings(
         members=tuple(Member(model=model, weight=weight) for model, weight in zip(members, weights, strict=True))
     )
-    model = models.build(settings, SPEC, 0)
+    model = registry.build(settings, SPEC, 0)
     assert isinstance(model, Ensemble)
     for part, member in zip(model.parts, settings.members, strict=True):
-        train.train(part, pictures(60, 0), member.training.model_copy(update={"epochs": 1}), torch.device("cpu"))
+        loop.train(part, pictures(60, 0), member.training.model_copy(update={"epochs": 1}), torch.device("cpu"))
     with torch.inference_mode():
         model.standardise(torch.from_numpy(pictures(40, 1)))
     return model.eval()
@@ -95,7 +97,7 @@ def test_members_banks_are_known_by_their_prefix() -> None:
 
 
 def test_ensembles_are_one_level_deep() -> None:
-    from oddlens.config import parse_model
+    from oddlens.config.parse import parse_model
 
     inner = {"family": "ensemble", "members": [{"model": {"family": "dictionary"}}]}
     with pytest.raises(SettingsError):

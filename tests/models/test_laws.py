@@ -9,26 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import artifact, models
-from oddlens.backends import open_graph
-from oddlens.config import (
+from oddlens.artifact import detector_file
+from oddlens.config.base import InputSpec, RuntimeSettings, TrainingSettings
+from oddlens.config.detectors import (
     AutoencoderSettings,
     CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
-    InputSpec,
     Member,
     ModelSettings,
-    RuntimeSettings,
-    TrainingSettings,
     TransformsSettings,
 )
-from oddlens.detector import Detector
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 from oddlens.errors import StateError
-from oddlens.export import export
-from oddlens.images import Pixels
-from oddlens.scoring import golden_pixels
+from oddlens.inference.golden import golden_pixels
+from oddlens.inference.open import open_graph
+from oddlens.models import registry
 
 TURNING = TrainingSettings(epochs=2, batch_size=32, optimizer="muon", schedule="linear")
 # Every family, in each of the forms that its settings give it.
@@ -99,7 +98,7 @@ def detector(form: ModelSettings, size: tuple[int, int, int, int]) -> Detector:
 
 
 def test_every_family_of_the_registry_is_under_the_laws() -> None:
-    assert {settings.family for settings in FORMS.values()} == set(models.FAMILIES)
+    assert {settings.family for settings in FORMS.values()} == set(registry.FAMILIES)
 
 
 def test_an_unfitted_detector_refuses_to_score(form: ModelSettings, size: tuple[int, int, int, int]) -> None:
@@ -198,8 +197,8 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
 
 def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
     spec = InputSpec(height=20, width=24, channels=3)
-    built = models.build(form, spec, seed=0)
-    known, found = models.tensor_shapes(form, spec), built.state_dict()
+    built = registry.build(form, spec, seed=0)
+    known, found = registry.tensor_shapes(form, spec), built.state_dict()
     assert known.keys() == found.keys() >= built.banks.keys()
     for name, tensor in found.items():
         rows = range(1, built.banks[name] + 1) if name in built.banks else None
@@ -207,13 +206,13 @@ def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
 
 
 def test_every_tensor_of_a_fitted_detector_has_a_shape_that_its_file_may_have(detector: Detector) -> None:
-    for name, shape in models.tensor_shapes(detector.manifest.model, detector.spec).items():
-        assert artifact.fits(detector.tensors[f"model.{name}"].shape, shape)
+    for name, shape in registry.tensor_shapes(detector.manifest.model, detector.spec).items():
+        assert detector_file.fits(detector.tensors[f"model.{name}"].shape, shape)
 
 
 def test_building_a_model_leaves_the_users_randomness_alone(form: ModelSettings) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    models.build(form, InputSpec(height=16, width=16, channels=1), seed=5)
+    registry.build(form, InputSpec(height=16, width=16, channels=1), seed=5)
     assert torch.equal(torch.rand(3), expected)

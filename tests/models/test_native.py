@@ -21,8 +21,8 @@ from native_models import (
 from torch.nn import functional as F
 
 from oddlens.models.autoencoder import Autoencoder
+from oddlens.models.conv_variants import UpsampledConv2d
 from oddlens.models.layers import pad_to_multiple
-from oddlens.models.products import UpsampledConv2d
 
 __all__ = ["two_threads"]  # for every test here
 

@@ -22,13 +22,15 @@ from native_models import (
 )
 from torch import Tensor
 
-from oddlens import Detector, models
-from oddlens.backends.torch import TorchBackend
-from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings
-from oddlens.export import export
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
+from oddlens.inference.torch_backend import TorchBackend
+from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
-from oddlens.optim import Adam
-from oddlens.train import train
+from oddlens.training.loop import train
+from oddlens.training.optim import Adam
 
 __all__ = ["two_threads"]  # for every test here
 
@@ -129,7 +131,7 @@ def test_what_the_kernels_cannot_do_the_layers_do(case: str) -> None:
 
 
 def test_a_large_picture_takes_little_memory_at_once() -> None:
-    model = models.build(
+    model = registry.build(
         AutoencoderSettings(architecture="pooling", widths=(32, 64)),
         InputSpec(height=512, width=512, channels=3),
         seed=0,
@@ -161,7 +163,7 @@ def test_training_is_the_same_again_and_resumed(tmp_path: Path) -> None:
     settings = TrainingSettings(epochs=3, batch_size=10, precision="bf16")
 
     def trained(folder: str, epochs: int, *, resume: bool = False) -> list[Tensor]:
-        model = models.build(CASES["strided, wide"][0], InputSpec(height=16, width=16, channels=1), seed=0)
+        model = registry.build(CASES["strided, wide"][0], InputSpec(height=16, width=16, channels=1), seed=0)
         assert isinstance(model, Autoencoder)
         assert model.native is not None
         some = settings.model_copy(update={"epochs": epochs})
@@ -203,7 +205,7 @@ def test_copies_have_kernels_of_their_own(how: str) -> None:
 )
 def test_layers_that_the_kernels_do_not_know_stay_pytorchs(changes: dict[str, object]) -> None:
     settings = AutoencoderSettings.model_validate({"widths": (16, 32), "latent_dim": 16} | changes)
-    model = models.build(settings, InputSpec(height=16, width=16, channels=3), seed=0)
+    model = registry.build(settings, InputSpec(height=16, width=16, channels=3), seed=0)
     assert isinstance(model, Autoencoder)
     assert model.native is None
     batch = torch.rand(2, 3, 16, 16)
@@ -222,7 +224,7 @@ def test_tables_do_not_grow_without_bound(
     monkeypatch: pytest.MonkeyPatch, settings: AutoencoderSettings, side: int
 ) -> None:
     monkeypatch.setattr("oddlens.models.native.parts", lambda *_: pytest.fail("tables are made"))
-    model = models.build(settings, InputSpec(height=side, width=side, channels=1), seed=0)
+    model = registry.build(settings, InputSpec(height=side, width=side, channels=1), seed=0)
     assert isinstance(model, Autoencoder)
     assert model.native is None
 
@@ -246,7 +248,7 @@ def test_exporting_sees_layers_in_inference_mode_too(tmp_path: Path) -> None:
 def test_without_kernels_the_layers_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oddlens.models.native.library", lambda: None)
     monkeypatch.setattr("oddlens.models.native.parts", lambda *_: pytest.fail("tables are made for nobody"))
-    model = models.build(CASES["strided"][0], InputSpec(height=24, width=32, channels=3), seed=0)
+    model = registry.build(CASES["strided"][0], InputSpec(height=24, width=32, channels=3), seed=0)
     assert isinstance(model, Autoencoder)
     assert model.native is None
     batch = pictures(with_whole_numbers(model), 3)

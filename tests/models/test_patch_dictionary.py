@@ -11,20 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oddlens import models
-from oddlens.config import DictionarySettings, InputSpec
-from oddlens.datasets import open_dataset
-from oddlens.detector import Detector
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import DictionarySettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 from oddlens.metrics import auroc
-from oddlens.models.dictionary import Dictionary, bounds
-from oddlens.models.patches import Bank, patch_variance, spherical_kmeans
+from oddlens.models import registry
+from oddlens.models.memory_bank import Bank, patch_variance, spherical_kmeans
+from oddlens.models.patch_dictionary import Dictionary, bounds
 
 
 def fitted(pixels: Pixels, settings: DictionarySettings, seed: int = 0) -> Dictionary:
     height, width, channels = pixels.shape[1:]
     spec = InputSpec(height=height, width=width, channels=channels)
-    model = models.build(settings, spec, seed).eval()
+    model = registry.build(settings, spec, seed).eval()
     assert isinstance(model, Dictionary)
     with torch.no_grad():
         model.fit_closed_form(torch.from_numpy(pixels), seed)

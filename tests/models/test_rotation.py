@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import models, train
-from oddlens.config import InputSpec, TrainingSettings, TransformsSettings
-from oddlens.images import Pixels
-from oddlens.models.transforms import Transforms, quarters, shifted, turns, whitening_filters
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import TransformsSettings
+from oddlens.data.image_io import Pixels
+from oddlens.models import registry
+from oddlens.models.rotation import Transforms, quarters, shifted, turns, whitening_filters
+from oddlens.training import loop
 
 SETTINGS = TransformsSettings(side=16, widths=(8, 8, 16), bank=60, mirror=False)
 TRAINING = TrainingSettings(epochs=10, batch_size=32, optimizer="muon", schedule="linear")
@@ -34,8 +36,8 @@ def steps(count: int, seed: int) -> Pixels:
 
 @pytest.fixture(scope="module")
 def trained() -> Transforms:
-    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
-    train.train(model, steps(240, 0), TRAINING, torch.device("cpu"))
+    model = registry.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    loop.train(model, steps(240, 0), TRAINING, torch.device("cpu"))
     assert isinstance(model, Transforms)
     return model
 
@@ -84,8 +86,8 @@ def test_it_says_how_well_turns_are_told(trained: Transforms) -> None:
 
 def test_it_says_when_turning_means_nothing() -> None:
     noise = static(200)
-    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
-    train.train(model, noise[:160], TRAINING, torch.device("cpu"))
+    model = registry.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    loop.train(model, noise[:160], TRAINING, torch.device("cpu"))
     assert "prefer another" in str(model.remark(torch.from_numpy(noise[160:])))
 
 
@@ -103,8 +105,8 @@ def test_quarters_are_the_means_of_a_maps_quarters() -> None:
 
 
 def test_a_picture_of_the_bank_has_a_finite_score() -> None:
-    model = models.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
+    model = registry.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
     same = steps(1, 0)[np.zeros(10, dtype=np.intp)]
-    train.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
+    loop.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
     assert isinstance(model, Transforms)
     assert np.isfinite(scores(model, same)).all()

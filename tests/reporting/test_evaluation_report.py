@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from oddlens import corruptions, findings
+from oddlens.evaluation import corruptions
+from oddlens.reporting import evaluation_report
 
 
 def table(**kinds: float) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def table(**kinds: float) -> dict[str, Any]:
 
 
 def test_the_words_name_what_is_missed_and_what_is_below_chance() -> None:
-    words = findings.in_words(table(noise=0.99, blank=0.1, quarter_turn=0.6), "autoencoder")
+    words = evaluation_report.in_words(table(noise=0.99, blank=0.1, quarter_turn=0.6), "autoencoder")
     assert "flagged 2.0% of 5,000 normal test images (asked: 1.0%) and caught 40.0% of 1,200 anomalous ones" in words
     assert "blank (0.10), quarter turn (0.60)" in words
     assert "Below chance, that is, taken for more normal than normal images: blank." in words
@@ -31,27 +32,27 @@ def test_the_words_name_what_is_missed_and_what_is_below_chance() -> None:
 
 
 def test_a_detector_that_misses_nothing_is_not_blamed() -> None:
-    assert findings.in_words(table(noise=0.99), "autoencoder").endswith("well (AUROC 0.9 or more).")
+    assert evaluation_report.in_words(table(noise=0.99), "autoencoder").endswith("well (AUROC 0.9 or more).")
 
 
 def test_reasons_are_given_only_for_kinds_that_are_missed() -> None:
-    reasons = findings.reasons(table(noise=0.5, blank=0.1, hole=0.95))
+    reasons = evaluation_report.reasons(table(noise=0.5, blank=0.1, hole=0.95))
     assert reasons is not None
     assert [row[0] for row in reasons.rows] == ["blank"], "noise has no reason on record, hole is seen"
-    assert findings.reasons(table(noise=0.99)) is None
+    assert evaluation_report.reasons(table(noise=0.99)) is None
 
 
 def test_every_reason_belongs_to_a_distortion_that_exists() -> None:
-    assert set(findings.REASONS) <= {*corruptions.DISTORTIONS, *corruptions.PATTERNS}
+    assert set(evaluation_report.REASONS) <= {*corruptions.DISTORTIONS, *corruptions.PATTERNS}
 
 
 def test_decisions_that_could_not_be_made_are_shown_as_unknown() -> None:
-    rows = findings.decisions_table(table()).rows
+    rows = evaluation_report.decisions_table(table()).rows
     assert rows[0][0] == "conformal (gives the verdicts)"
     assert rows[1][1] is None
-    assert findings.working_points(table()) == {"conformal": (0.02, 0.4)}
+    assert evaluation_report.working_points(table()) == {"conformal": (0.02, 0.4)}
 
 
 @pytest.mark.parametrize(("rate", "shown"), [(None, None), (0.0, "0.0%"), (0.0123, "1.2%")])
 def test_rates_are_shown_in_percent(rate: float | None, shown: str | None) -> None:
-    assert findings.percent(rate) == shown
+    assert evaluation_report.percent(rate) == shown

@@ -14,10 +14,10 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from oddlens import figures
 from oddlens.errors import DataError, MissingExtraError, OddlensError
-from oddlens.figures import Example
 from oddlens.metrics import auroc
+from oddlens.reporting import figures
+from oddlens.reporting.figures import Example
 
 DIGITS = np.round(load_digits().images[:12] * 255 / 16).astype(np.uint8)[..., None]  # (12, 8, 8, 1), real pixels
 REBUILT = (DIGITS / 255 * 0.8 + 0.1).astype(np.float32)
@@ -377,7 +377,7 @@ def test_drawing_starts_no_pyplot_and_leaves_the_settings_alone() -> None:
         "import sys, numpy, matplotlib\n"
         "settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != 'backend'}\n"
         "before = settings()\n"
-        "from oddlens import figures\n"
+        "from oddlens.reporting import figures\n"
         "figures.training_curve([{'epoch': 1, 'loss': 2.0}])\n"
         "figures.reconstructions(numpy.zeros((1, 8, 8, 1), numpy.uint8), numpy.zeros((1, 8, 8, 1)), 255)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

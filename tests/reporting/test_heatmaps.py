@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oddlens import heatmaps
-from oddlens.calibration import conformal_rank
-from oddlens.config import AutoencoderSettings, TrainingSettings
-from oddlens.detector import Detector
-from oddlens.images import Pixels
+from oddlens.config.base import TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.conformal.ranks import conformal_rank
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+from oddlens.reporting import heatmaps
 
 GREY = np.full((40, 60, 1), 120, dtype=np.uint8)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from oddlens.errors import DataError, MissingExtraError, OddlensError
-from oddlens.report import Report, Section, Table, write_report
+from oddlens.reporting.html import Report, Section, Table, write_report
 
 HOSTILE = "<script>alert(1)</script>.png\"><img src=x onerror=alert(1)> {{ 7 * 7 }} & 'quoted'"
 

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import auto, models, train
-from oddlens.config import (
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import (
     TRAINING,
     AutoencoderSettings,
     DictionarySettings,
     EnsembleSettings,
-    InputSpec,
     Member,
-    TrainingSettings,
     TransformsSettings,
 )
-from oddlens.detector import Detector
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataError, SettingsError
-from oddlens.images import Pixels
-from oddlens.members import Task, Trained
-from oddlens.models import Model
+from oddlens.models import registry
+from oddlens.models.base import Model
+from oddlens.training import auto, loop
+from oddlens.training.members import Task, Trained
 
 
 def arrows(count: int, seed: int = 0) -> Pixels:
@@ -181,8 +181,8 @@ def test_the_weight_follows_from_how_well_turns_are_told() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (200, 16, 16, 1), dtype=np.uint8)
     for name, pictures in (("noise", noise), ("arrows", arrows(200))):
         work = task(pictures)
-        model = models.build(TransformsSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
-        train.train(model, work.learn, training, work.device)
+        model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
+        loop.train(model, work.learn, training, work.device)
         weights[name], why = auto.weighed(model, work)
         assert "accuracy" in why
     assert weights["noise"] < auto.LITTLE
@@ -196,7 +196,7 @@ def test_a_region_that_tells_the_turn_by_itself_leaves_transforms_out() -> None:
     families, why = auto.chosen(task(pictures, roi=roi))
     assert [settings.family for settings in families] == ["dictionary"]
     assert "region of interest" in why[-1]
-    model = models.build(TransformsSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)
+    model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)
     model.set_roi(roi)
     assert "region of interest" in str(model.remark(torch.from_numpy(pictures)))
 

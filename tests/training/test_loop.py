@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from oddlens import models, train
-from oddlens.backends.torch import resolve_device
-from oddlens.config import AutoencoderSettings, InputSpec, TrainingSettings, parse
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings
+from oddlens.config.parse import parse
+from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError, TrainingError
-from oddlens.images import Pixels
+from oddlens.inference.torch_backend import resolve_device
+from oddlens.models import base, registry
 from oddlens.models.autoencoder import Autoencoder
+from oddlens.training import checkpoints, history, loop
+from oddlens.training.schedule import next_share, rate_factor
 
 SPEC = InputSpec(height=8, width=8, channels=1)
 CPU = torch.device("cpu")
@@ -34,22 +38,22 @@ def fit(
     resume: bool = False,
     epochs: int = 4,
     settings: AutoencoderSettings = STRIDED,
-    progress: train.Progress | None = None,
+    progress: history.Progress | None = None,
     **changes: object,
-) -> models.Model:
+) -> base.Model:
     training = TrainingSettings(epochs=epochs, batch_size=32).model_copy(update=changes)
-    model = models.build(settings, SPEC, training.seed)
-    train.train(model, pixels, training, CPU, folder=folder, resume=resume, progress=progress)
+    model = registry.build(settings, SPEC, training.seed)
+    loop.train(model, pixels, training, CPU, folder=folder, resume=resume, progress=progress)
     return model
 
 
-def weights(model: models.Model) -> np.ndarray:
+def weights(model: base.Model) -> np.ndarray:
     return np.concatenate([tensor.numpy().ravel() for tensor in model.state_dict().values()])
 
 
 def test_the_loss_falls(digit_pixels: Pixels) -> None:
-    model = models.build(AutoencoderSettings(widths=(8, 16), latent_dim=16), SPEC, 0)
-    history = train.train(model, digit_pixels[:500], TrainingSettings(epochs=20), CPU)
+    model = registry.build(AutoencoderSettings(widths=(8, 16), latent_dim=16), SPEC, 0)
+    history = loop.train(model, digit_pixels[:500], TrainingSettings(epochs=20), CPU)
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
     assert [row["epoch"] for row in history] == list(range(1, 21))
 
@@ -60,7 +64,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
 ) -> None:
     whole = weights(fit(digit_pixels, settings=settings))
     fit(digit_pixels, tmp_path, epochs=2, settings=settings)
-    steps: list[train.Step] = []
+    steps: list[history.Step] = []
     resumed = fit(digit_pixels, tmp_path, resume=True, settings=settings, progress=steps.append)
     assert {step.epoch for step in steps} == {3, 4}
     np.testing.assert_array_equal(weights(resumed), whole)
@@ -70,14 +74,14 @@ def test_a_checkpoint_cut_short_falls_back_to_the_one_before(digit_pixels: Pixel
     pixels = digit_pixels[:200]
     whole = weights(fit(pixels))
     fit(pixels, tmp_path, epochs=3)
-    newest = train.checkpoints(tmp_path)[-1]
+    newest = checkpoints.checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     np.testing.assert_array_equal(weights(fit(pixels, tmp_path, resume=True)), whole)
 
 
 def test_the_last_two_checkpoints_are_kept_and_the_history_is_json_lines(digit_pixels: Pixels, tmp_path: Path) -> None:
     fit(digit_pixels[:100], tmp_path, epochs=5)
-    assert [path.name for path in train.checkpoints(tmp_path)] == [
+    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == [
         "epoch-000004.safetensors",
         "epoch-000005.safetensors",
     ]
@@ -104,7 +108,7 @@ def test_without_resume_old_checkpoints_are_not_used(digit_pixels: Pixels, tmp_p
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digit_pixels: Pixels, tmp_path: Path) -> None:
     whole = weights(fit(digit_pixels[:200]))
     fit(digit_pixels[:200], tmp_path, epochs=3)
-    newest = train.checkpoints(tmp_path)[-1]
+    newest = checkpoints.checkpoints(tmp_path)[-1]
     content = bytearray(newest.read_bytes())
     content[-5] ^= 0x40
     newest.write_bytes(content)
@@ -114,7 +118,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(digit_pixels: Pixels,
 def test_a_new_run_in_an_old_folder_forgets_the_old_one(digit_pixels: Pixels, tmp_path: Path) -> None:
     fit(digit_pixels[:100], tmp_path, epochs=5)
     fit(digit_pixels[:100], tmp_path, epochs=1, learning_rate=0.01)
-    assert [path.name for path in train.checkpoints(tmp_path)] == ["epoch-000001.safetensors"]
+    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == ["epoch-000001.safetensors"]
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
 
 
@@ -135,8 +139,8 @@ def test_resuming_a_finished_run_restores_a_lost_history(digit_pixels: Pixels, t
 def test_every_loss_is_the_same_in_both_precisions(
     loss: Literal["bce", "mse", "l1", "ssim"], digit_pixels: Pixels
 ) -> None:
-    model = models.build(AutoencoderSettings(widths=(4, 8), latent_dim=8, loss=loss), SPEC, 0)
-    assert isinstance(model, models.Learner)
+    model = registry.build(AutoencoderSettings(widths=(4, 8), latent_dim=8, loss=loss), SPEC, 0)
+    assert isinstance(model, base.Learner)
     batch = model.scale(torch.from_numpy(digit_pixels[:64]))
     exact = float(model.loss(batch).detach())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -150,13 +154,13 @@ def test_a_run_that_breaks_down_says_what_to_try(digit_pixels: Pixels) -> None:
 
     model = Broken(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
     with pytest.raises(TrainingError, match=r"not a number in epoch 1 .* smaller learning rate \(now 0.001\)"):
-        train.train(model, digit_pixels[:64], TrainingSettings(epochs=1), CPU)
+        loop.train(model, digit_pixels[:64], TrainingSettings(epochs=1), CPU)
 
 
 def test_a_learning_rate_that_is_far_too_large_is_noticed(digit_pixels: Pixels) -> None:
-    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8), loss="bce"), SPEC, 0)
+    model = registry.build(AutoencoderSettings(architecture="pooling", widths=(4, 8), loss="bce"), SPEC, 0)
     with pytest.raises(TrainingError, match=r"(worse than|not a number).*smaller learning rate \(now 5\)"):
-        train.train(model, digit_pixels, TrainingSettings(epochs=5, learning_rate=5.0, precision="fp32"), CPU)
+        loop.train(model, digit_pixels, TrainingSettings(epochs=5, learning_rate=5.0, precision="fp32"), CPU)
 
 
 def test_a_rough_beginning_of_a_few_steps_is_no_breakdown(digit_pixels: Pixels) -> None:
@@ -168,8 +172,8 @@ def test_a_rough_beginning_of_a_few_steps_is_no_breakdown(digit_pixels: Pixels) 
             return super().loss(batch) * (3 if self.training and self.steps <= 8 else 1)
 
     model = Rough(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
-    history = train.train(model, digit_pixels[:256], TrainingSettings(epochs=2, batch_size=32), CPU)
-    assert history[0]["loss"] > train.WORSE * history[1]["loss"]
+    history = loop.train(model, digit_pixels[:256], TrainingSettings(epochs=2, batch_size=32), CPU)
+    assert history[0]["loss"] > loop.WORSE * history[1]["loss"]
 
 
 def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixels) -> None:
@@ -177,11 +181,11 @@ def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixel
     pixels = digit_pixels[:1200].copy()
     pixels[:300] = 120 + pixels[:300] // 32
     pixels[300:] = 255 - pixels[300:] // 16
-    model = models.build(AutoencoderSettings(architecture="pooling", widths=(4, 8)), SPEC, 0)
-    assert isinstance(model, models.Learner)
-    on_the_first = train.untrained_loss(model, torch.from_numpy(pixels[:256]), 0)
-    (row,) = train.train(model, pixels, TrainingSettings(epochs=1, learning_rate=1e-5), CPU)
-    assert row["loss"] > train.WORSE * on_the_first
+    model = registry.build(AutoencoderSettings(architecture="pooling", widths=(4, 8)), SPEC, 0)
+    assert isinstance(model, base.Learner)
+    on_the_first = loop.untrained_loss(model, torch.from_numpy(pixels[:256]), 0)
+    (row,) = loop.train(model, pixels, TrainingSettings(epochs=1, learning_rate=1e-5), CPU)
+    assert row["loss"] > loop.WORSE * on_the_first
 
 
 def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> None:
@@ -193,9 +197,9 @@ def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> Non
 
 
 def test_progress_counts_up_to_the_end(digit_pixels: Pixels) -> None:
-    steps: list[train.Step] = []
-    model = models.build(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC, 0)
-    train.train(model, digit_pixels[:100], TrainingSettings(epochs=2, batch_size=10), CPU, progress=steps.append)
+    steps: list[history.Step] = []
+    model = registry.build(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC, 0)
+    loop.train(model, digit_pixels[:100], TrainingSettings(epochs=2, batch_size=10), CPU, progress=steps.append)
     assert (steps[-1].epoch, steps[-1].epochs, steps[-1].step, steps[-1].steps) == (2, 2, 10, 10)
 
 
@@ -215,7 +219,7 @@ def shares(settings: TrainingSettings, seconds: float, budget: float, monkeypatc
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     history: list[dict[str, float]] = []
-    while (share := train.next_share(history, settings, budget)) is not None:
+    while (share := next_share(history, settings, budget)) is not None:
         now += seconds
         history = rows(*[row["progress"] for row in history], share, seconds=seconds)
     return [row["progress"] for row in history]
@@ -237,8 +241,8 @@ def test_a_deadline_that_has_passed_ends_with_the_next_epoch(monkeypatch: pytest
 
 def test_without_a_deadline_progress_is_even() -> None:
     settings = TrainingSettings(epochs=4)
-    assert train.next_share(rows(0.25), settings, float("inf")) == 0.5
-    assert train.next_share(rows(0.25, 0.5, 0.75, 1.0), settings, float("inf")) is None
+    assert next_share(rows(0.25), settings, float("inf")) == 0.5
+    assert next_share(rows(0.25, 0.5, 0.75, 1.0), settings, float("inf")) is None
 
 
 def test_a_pace_is_repeated_bitwise(digit_pixels: Pixels) -> None:
@@ -251,7 +255,7 @@ def test_a_pace_is_repeated_bitwise(digit_pixels: Pixels) -> None:
 
 
 def test_an_epoch_can_be_a_part_of_the_images(digit_pixels: Pixels) -> None:
-    seen: list[train.Step] = []
+    seen: list[history.Step] = []
     fit(digit_pixels, epochs=2, epoch_images=70, progress=seen.append)
     assert {step.steps for step in seen} == {3}  # 32 + 32 + 6
 
@@ -261,7 +265,7 @@ def test_an_epoch_can_be_a_part_of_the_images(digit_pixels: Pixels) -> None:
     [("constant", [1, 1, 1, 1]), ("linear", [1, 0.9, 0.5, 0]), ("one_cycle", [0, 0.5, 0.625, 0])],
 )
 def test_schedules_end_where_they_should(schedule: str, factors: list[float]) -> None:
-    found = [train.rate_factor(schedule, progress) for progress in (0.0, 0.1, 0.5, 1.0)]
+    found = [rate_factor(schedule, progress) for progress in (0.0, 0.1, 0.5, 1.0)]
     assert found == pytest.approx(factors)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from oddlens.optim import Adam, Muon, orthogonalised
+from oddlens.training.optim import Adam, Muon, orthogonalised
 
 
 def learn(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:

@@ -6,36 +6,26 @@ that either file is deployable by itself.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import struct
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from oddlens import onnx_file
-from oddlens.backends import Backend, open_graph
-from oddlens.config import AnyModel, DecisionSettings, InputSpec, RuntimeSettings, Settings, TrainingSettings, parse
-from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError, SettingsError
-from oddlens.files import write_bytes
-from oddlens.scoring import anomaly_scores, golden_pixels
+from oddlens.config.manifest import SCHEMA_VERSION, Manifest
+from oddlens.config.parse import parse
+from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
+from oddlens.io.atomic import write_bytes
 
-SCHEMA_VERSION = 1
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
 MAX_MANIFEST = 8 * 2**20
-GOLDEN_TOLERANCE = {  # relative; processors and versions differ by far less
-    "fp32": 1e-3,
-    "bf16": 0.1,  # rounding alone moves the scores of such odd pictures by up to 6%; the digest guards the rest
-}
 STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
     "calibration.scores": "F64",
     "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
@@ -47,39 +37,6 @@ STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all a
 ROI = "input.roi"
 
 Tensors = dict[str, npt.NDArray[Any]]
-
-
-class DataSummary(Settings):
-    """What a detector was made from."""
-
-    source: str
-    normal: str
-    n_training: int = Field(ge=1)
-    n_standardising: int = Field(0, ge=0)  # normal images that brought an ensemble's members to one scale
-    fingerprint: str  # of the training and standardising images, whatever their order
-    n_calibration: int = Field(0, ge=0)
-    calibration_source: str = "none"
-    folds: int = Field(1, ge=1, le=20)  # above 1, calibrated on the training images, each scored out of its fold
-    groups: tuple[str, ...] = ()  # names of those that a decision is made for, each by itself
-    grouped_by: str = ""  # how images are told apart: "folder", or "column NAME" of a CSV file
-
-
-class Manifest(Settings):
-    """Everything about a detector that is not a tensor."""
-
-    schema_version: Literal[1] = 1
-    model: AnyModel
-    training: TrainingSettings
-    input: InputSpec
-    runtime: RuntimeSettings = RuntimeSettings()  # what computed the calibration and golden scores, and must go on to
-    decision: DecisionSettings
-    data: DataSummary
-    history: dict[str, float]
-    remarks: tuple[str, ...] = ()  # why `auto` chose this detector, and what it says of itself
-    versions: dict[str, str]
-    created: str
-    golden: tuple[float, ...] = Field(min_length=1, max_length=16)
-    digest: str = ""
 
 
 def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
@@ -186,7 +143,7 @@ def read_manifest(path: Path, metadata: object) -> Manifest:
 
 def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> None:
     """Compare names, types and shapes with what this family has, before anything is allocated."""
-    from oddlens.models import tensor_shapes
+    from oddlens.models.registry import tensor_shapes
 
     expected = {f"model.{name}": shape for name, shape in tensor_shapes(manifest.model, manifest.input).items()}
     spec = manifest.input
@@ -237,113 +194,3 @@ def check_content(path: Path, manifest: Manifest, written: str, tensors: Tensors
 def statistics(tensors: Tensors) -> Tensors:
     """Of a detector's tensors, those that an exported graph carries in its metadata."""
     return {name: tensor for name, tensor in tensors.items() if name in STATISTICS}
-
-
-def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
-    """An exported graph as a file that is deployable by itself; the digest is of the graph too."""
-    kept = statistics(tensors)
-    carried = {
-        "oddlens": sealed(manifest, kept | as_tensor(graph)),
-        "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode(),
-    }
-    return onnx_file.joined(graph, carried)
-
-
-def as_tensor(graph: bytes) -> Tensors:
-    """A graph's bytes, for the digest."""
-    return {"graph": np.frombuffer(graph, dtype=np.uint8)}
-
-
-def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) -> Path:
-    """Write an exported graph with its manifest and statistics, in one step.
-
-    Raises:
-        OddlensError: the file cannot be written.
-    """
-    return write_bytes(path, onnx_content(graph, manifest, tensors))
-
-
-def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
-    """Graph, manifest and statistics of an exported file, trusting nothing in it; no runtime has seen it yet.
-
-    Raises:
-        DataNotFoundError: there is no such file.
-        ArtifactError: something is missing, damaged, foreign, or not what was written.
-    """
-    graph, metadata = onnx_file.split(read_file(path), path)
-    manifest = read_manifest(path, metadata)
-    try:
-        tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
-    except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
-    found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS.items()}:
-        raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
-    check_content(path, manifest, metadata["oddlens"], tensors | as_tensor(graph))
-    return graph, manifest, tensors
-
-
-class Opened(NamedTuple):
-    """A detector file, ready to score."""
-
-    backend: Backend
-    manifest: Manifest
-    tensors: Tensors
-    graph: bytes | None  # of an exported file
-
-
-def open_backend(path: Path, device: str) -> Opened:
-    """Read a detector file into the runtime that it is calibrated for, and prove that it scores as it did.
-
-    Raises:
-        DataNotFoundError: there is no such file.
-        ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
-        MissingExtraError: its runtime (torch, of a `.safetensors` file) is not installed.
-    """
-    openers = {".safetensors": load_torch, ".onnx": load_onnx}
-    if path.suffix not in openers:
-        raise ArtifactError(f"{path}: is not a detector file; detectors end in {' or '.join(openers)}")
-    opened = openers[path.suffix](path, device)
-    check_golden(path, opened.backend, opened.manifest)
-    return opened
-
-
-def load_torch(path: Path, device: str) -> Opened:
-    """A `.safetensors` file as a torch backend."""
-    try:
-        from oddlens.backends.torch import rebuild
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
-    manifest, tensors = load(path)
-    if manifest.runtime.engine != "torch":
-        raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs .onnx files alone")
-    weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    roi, precision = tensors.get(ROI), manifest.runtime.precision
-    return Opened(rebuild(manifest.model, manifest.input, weights, roi, device, precision), manifest, tensors, None)
-
-
-def load_onnx(path: Path, device: str) -> Opened:
-    """An exported `.onnx` file in its runtime; nothing of torch is imported."""
-    if device == "cuda":
-        raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
-    graph, manifest, tensors = read_onnx(path)
-    return Opened(open_graph(graph, manifest.input, manifest.runtime, path), manifest, tensors, graph)
-
-
-def golden_scores(backend: Backend) -> tuple[float, ...]:
-    """What a detector gives its built-in synthetic pictures."""
-    return tuple(anomaly_scores(backend, [golden_pixels(backend.spec)]).tolist())
-
-
-def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
-    """A loaded detector gives its own golden scores again.
-
-    Raises:
-        ArtifactError: it does not.
-    """
-    scores, tolerance = golden_scores(backend), GOLDEN_TOLERANCE[manifest.runtime.precision]
-    if len(scores) != len(manifest.golden) or not np.allclose(scores, manifest.golden, rtol=tolerance, atol=1e-7):
-        raise ArtifactError(
-            f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
-            f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"
-        )

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from oddlens import verdicts
-from oddlens.backends import Outputs
-from oddlens.datasets import ImageSet
-from oddlens.detector import Detector
+from oddlens.batch import verdict_files
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
+from oddlens.detector.detector import Detector
 from oddlens.errors import UnreadableImageError
-from oddlens.images import Pixels
-from oddlens.journal import Journal, Run
-from oddlens.scoring import batch_size, score_batches
+from oddlens.inference.backend import Outputs
+from oddlens.inference.scoring import batch_size, score_batches
+from oddlens.io.journal import Journal, Run
 
 ROWS = 4096  # verdicts made at once: enough for a row group of Parquet, few enough for constant memory
 SCORED = np.dtype([("place", np.intp), ("score", np.float64)])
@@ -91,7 +91,7 @@ class Stream:
             problems.clear()
             yield pixels
 
-    def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdicts.Row]]:
+    def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdict_files.Row]]:
         """The rows of all images that the journal has scores of, some at a time.
 
         With a false discovery rate `fdr`, a verdict depends on all the scores, and they are judged at once.
@@ -104,18 +104,18 @@ class Stream:
             of_each = [groups[i] for i in places] if groups else ()
             judged = self.detector.judge([names[i] for i in places], part["score"], fdr, of_each)
             for start in range(0, len(judged), ROWS):
-                yield verdicts.rows(judged, slice(start, start + ROWS))
+                yield verdict_files.rows(judged, slice(start, start + ROWS))
 
-    def _map_places(self) -> verdicts.MapPlaces | None:
-        return None if self.maps is None else verdicts.MapPlaces(self.maps, self.images.names)
+    def _map_places(self) -> verdict_files.MapPlaces | None:
+        return None if self.maps is None else verdict_files.MapPlaces(self.maps, self.images.names)
 
-    def _write_maps(self, outputs: Outputs, places: list[int], map_places: verdicts.MapPlaces) -> None:
+    def _write_maps(self, outputs: Outputs, places: list[int], map_places: verdict_files.MapPlaces) -> None:
         level, value_max = self.detector.map_level, self.detector.spec.value_max
         if outputs.anomaly_map is None or level is None:
             return
         for i, anomaly_map in zip(places, outputs.anomaly_map, strict=True):
             path = map_places(self.images.names[i])
-            verdicts.write_map(path, self.images.image(i), anomaly_map, level, value_max)
+            verdict_files.write_map(path, self.images.image(i), anomaly_map, level, value_max)
 
 
 def _scored(journal: Journal) -> Iterator[tuple[int, float]]:

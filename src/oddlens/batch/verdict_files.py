@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oddlens import heatmaps
-from oddlens.detector import Verdicts
+from oddlens.data.image_io import Pixels
+from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
-from oddlens.files import replacing
-from oddlens.images import Pixels
+from oddlens.io.atomic import replacing
+from oddlens.reporting import heatmaps
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
 

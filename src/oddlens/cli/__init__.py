@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from oddlens import __version__
-from oddlens.cli import decide, deploy, learn, look
+from oddlens.cli.calibrate import calibrate
+from oddlens.cli.check import check
+from oddlens.cli.compare import compare
+from oddlens.cli.evaluate import evaluate
+from oddlens.cli.export import export_detector
+from oddlens.cli.feedback import feedback
+from oddlens.cli.fit import fit
+from oddlens.cli.run import demo, run
+from oddlens.cli.score import score
+from oddlens.cli.show import show
+from oddlens.cli.threshold import threshold
 from oddlens.errors import OddlensError
 
 app = typer.Typer(
@@ -53,18 +63,18 @@ def options(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": learn.demo,
-    "run": learn.run,
-    "fit": learn.fit,
-    "compare": learn.compare,
-    "check": look.check,
-    "eval": look.evaluate,
-    "score": deploy.score,
-    "threshold": decide.threshold,
-    "calibrate": decide.calibrate,
-    "feedback": decide.feedback,
-    "show": look.show,
-    "export": deploy.export_detector,
+    "demo": demo,
+    "run": run,
+    "fit": fit,
+    "compare": compare,
+    "check": check,
+    "eval": evaluate,
+    "score": score,
+    "threshold": threshold,
+    "calibrate": calibrate,
+    "feedback": feedback,
+    "show": show,
+    "export": export_detector,
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)

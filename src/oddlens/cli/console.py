@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from oddlens.train import Step
+    from oddlens.training.history import Step
 
 
 class Terminal:

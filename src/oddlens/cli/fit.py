@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oddlens.cli.shared import (
+from oddlens.cli.options import (
     BudgetOption,
     ConfidenceOption,
     DataArgument,
     DataDirOption,
     DetectorOption,
-    Device,
     DeviceOption,
     GroupByOption,
     JsonOption,
@@ -25,65 +24,13 @@ from oddlens.cli.shared import (
     SeedOption,
     SkipOption,
     ThreadsOption,
-    command,
-    in_groups,
-    summary,
-    typed,
-    usable,
 )
+from oddlens.cli.session import command, in_groups, summary, usable
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
-    from oddlens.config import CrossfitSettings, DecisionSettings, EnsembleSettings
-
-
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is made.")] = Path("runs/demo"),
-    as_json: JsonOption = False,
-    threads: ThreadsOption = 1,  # the pictures are so small that more threads would wait for each other
-    seed: SeedOption = None,
-) -> None:
-    """The main job on real handwritten digits, offline, in a minute."""
-    run_recipe("demo", out=out, as_json=as_json, threads=threads, seed=seed)
-
-
-def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="mnist, cifar10-airplane, demo, or a .toml file.")],
-    data: DataDirOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for what is made; runs/RECIPE without it.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs instead.")] = None,
-    device: DeviceOption = "auto",
-    detector: DetectorOption = None,
-    resume: ResumeOption = False,
-    as_json: JsonOption = False,
-    threads: ThreadsOption = None,
-    seed: SeedOption = None,
-) -> None:
-    """A whole recipe: fit, calibrate, evaluate, pictures, report."""
-    run_recipe(
-        recipe, data=data, out=out, epochs=epochs, device=device, detector=detector, resume=resume,
-        as_json=as_json, threads=threads, seed=seed,
-    )  # fmt: skip
-
-
-def run_recipe(
-    name: str, *, as_json: bool, threads: int | None, seed: int | None, out: Path | None, data: Path | None = None,
-    epochs: int | None = None, device: Device = "auto", detector: str | None = None, resume: bool = False,
-) -> None:  # fmt: skip
-    """What `demo` and `run` share."""
-    with command(as_json, threads) as terminal:
-        from oddlens import findings, recipes
-
-        recipe = recipes.changed(recipes.find(name), epochs=epochs, seed=seed, detector=detector)
-        folder = out or Path("runs") / recipe.name
-        work = recipes.Run(recipe, folder, data, device, terminal.training, terminal.say, typed())
-        result = work(resume)
-        title = recipe.title or recipe.name
-        kinds, decisions = findings.kinds_table(result), findings.decisions_table(result)
-        terminal.table(title, kinds.columns, kinds.rows)
-        terminal.table("", decisions.columns, decisions.rows)
-        lines = [findings.in_words(result, recipe.model.family), f"report: {result['files']['report']}"]
-        terminal.result(result, lines)
+    from oddlens.config.base import DecisionSettings
+    from oddlens.config.detectors import CrossfitSettings, EnsembleSettings
 
 
 def fit(
@@ -119,9 +66,11 @@ def fit(
 ) -> None:
     """Learn from normal images, hold some out, and calibrate the decision on them."""
     with command(as_json, threads, skips=True) as terminal:
-        from oddlens.config import BUDGET, TrainingSettings, duration, parse
-        from oddlens.datasets import open_dataset
-        from oddlens.detector import Detector
+        from oddlens.config.base import TrainingSettings
+        from oddlens.config.detectors import BUDGET
+        from oddlens.config.parse import duration, parse
+        from oddlens.data.open import open_dataset
+        from oddlens.detector.detector import Detector
 
         if output.suffix != ".safetensors":
             raise SettingsError(f"{output}: detector files end in .safetensors")
@@ -157,49 +106,10 @@ def fit(
         terminal.result(result, lines)
 
 
-def compare(
-    data: DataArgument,
-    detectors: Annotated[str, typer.Option("--detectors", help="Detectors to compare, with commas between.")],
-    normal: NormalOption = None,
-    data_dir: DataDirOption = None,
-    budget: BudgetOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Draw the leaderboard here, .png.")] = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-    threads: ThreadsOption = None,
-    seed: SeedOption = None,
-) -> None:
-    """A leaderboard of detectors on labelled data, with intervals, seconds and a trivial baseline."""
-    with command(as_json, threads) as terminal:
-        from oddlens import compare as comparing
-        from oddlens import leaderboard
-        from oddlens.config import duration
-        from oddlens.datasets import open_dataset
-
-        if output is not None and output.suffix != ".png":
-            raise SettingsError(f"{output}: pictures end in .png")
-        result = comparing.compare(
-            open_dataset(data, normal=normal, data_dir=data_dir),
-            [name.strip() for name in detectors.split(",")],
-            seed=seed or 0,
-            budget=None if budget is None else duration(budget),
-            device=device,
-            progress=terminal.training if terminal.err.is_terminal else None,  # else a line a detector is enough
-            say=terminal.say,
-        )
-        result["seconds"] = {"compare": round(time.perf_counter() - terminal.started, 3)}
-        if output is not None:
-            from oddlens import figures
-
-            result["files"] = {"figure": str(figures.save(leaderboard.leaderboard(result), output))}
-        board = leaderboard.table(result)
-        terminal.table(f"{result['data']}, normal: {result['normal']}", board.columns, board.rows)
-        terminal.result(result, result["notes"])
-
-
 def in_folds(model: str | EnsembleSettings, folds: int) -> CrossfitSettings:
     """The settings of so many detectors of one family."""
-    from oddlens.config import CrossfitSettings, parse_model
+    from oddlens.config.detectors import CrossfitSettings
+    from oddlens.config.parse import parse_model
 
     if not isinstance(model, str) or model in ("auto", "ensemble", "crossfit"):
         raise SettingsError("--folds needs a single detector: name it with --detector")
@@ -217,14 +127,14 @@ def chosen(
         return detector or "auto", asked, size
     if detector is not None:
         raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
-    from oddlens import artifact
-    from oddlens.auto import load_plan
+    from oddlens.artifact import detector_file
+    from oddlens.training.auto import load_plan
 
     model = load_plan(plan)
     if plan.suffix == ".json":
         return model, asked, size
-    manifest, tensors = artifact.load(plan)
-    if artifact.ROI in tensors and roi is None:
+    manifest, tensors = detector_file.load(plan)
+    if detector_file.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
     spec = manifest.input
     return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
@@ -232,7 +142,8 @@ def chosen(
 
 def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
     """The conformal decision that the options ask for."""
-    from oddlens.config import DecisionSettings, parse
+    from oddlens.config.base import DecisionSettings
+    from oddlens.config.parse import parse
 
     asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
     return parse(DecisionSettings, {name: value for name, value in asked.items() if value is not None}, "options")

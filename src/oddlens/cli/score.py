@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oddlens.cli.shared import (
+from oddlens.cli.options import (
     DeviceOption,
     GroupByOption,
     JsonOption,
@@ -18,19 +18,18 @@ from oddlens.cli.shared import (
     SeedOption,
     SkipOption,
     ThreadsOption,
-    command,
-    in_groups,
 )
+from oddlens.cli.session import command, in_groups
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 
 if TYPE_CHECKING:
-    from oddlens.calibration import Scores
-    from oddlens.datasets import ImageSet
-    from oddlens.detector import Detector
-    from oddlens.drift import DriftWatch
-    from oddlens.journal import Journal, Run
-    from oddlens.streaming import Stream
-    from oddlens.terminal import Terminal
+    from oddlens.batch.scoring_job import Stream
+    from oddlens.cli.console import Terminal
+    from oddlens.conformal.drift import DriftWatch
+    from oddlens.conformal.ranks import Scores
+    from oddlens.data.image_set import ImageSet
+    from oddlens.detector.detector import Detector
+    from oddlens.io.journal import Journal, Run
 
 
 def score(
@@ -67,14 +66,14 @@ def score(
 ) -> None:
     """Score images: a row each with its score, p-value, threshold and verdict."""
     with command(as_json, threads, skips=True) as terminal:
-        from oddlens import verdicts
-        from oddlens.datasets import open_images
-        from oddlens.detector import Detector
-        from oddlens.drift import DriftWatch
-        from oddlens.streaming import Stream
+        from oddlens.batch import verdict_files
+        from oddlens.batch.scoring_job import Stream
+        from oddlens.conformal.drift import DriftWatch
+        from oddlens.data.sources.folders import open_images
+        from oddlens.detector.detector import Detector
 
         if output is not None:
-            verdicts.writer_of(output)  # refused before anything is scored
+            verdict_files.writer_of(output)  # refused before anything is scored
         elif resume:
             raise SettingsError("--resume goes on with a verdict file: name it with -o")
         part = Detector.load(detector, device=device)
@@ -91,10 +90,10 @@ def score(
         stream = Stream(part, known, maps, skip_unreadable)
         run = stream.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
         started, flagged, limit = time.perf_counter(), 0, decision.threshold
-        rows: list[verdicts.Row] = []
+        rows: list[verdict_files.Row] = []
         with journalled(output, run, resume, terminal) as journal:
             resumed, skipped = scored(stream, journal, terminal)
-            with verdicts.writing(output) if output else contextlib.nullcontext(rows.extend) as write:
+            with verdict_files.writing(output) if output else contextlib.nullcontext(rows.extend) as write:
                 for some in stream.rows(journal, fdr):
                     write(some)
                     flagged += sum(row["label"] for row in some)
@@ -121,13 +120,13 @@ def score(
         else:
             terminal.result(result | {"verdicts": rows})
             if not as_json:
-                verdicts.print_csv(rows)
+                verdict_files.print_csv(rows)
 
 
 @contextlib.contextmanager
 def journalled(output: Path | None, run: Run, resume: bool, terminal: Terminal) -> Iterator[Journal]:
     """The journal of a verdict file in the making, and a word on what becomes of an earlier one."""
-    from oddlens.journal import journal_path, keeping
+    from oddlens.io.journal import journal_path, keeping
 
     path = None if output is None else journal_path(output)
     begun = path is not None and path.exists()
@@ -178,7 +177,7 @@ def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
     files = {"state": str(state)}
     drivers = [watch.files[place] for place in watch.drivers()] if watch.alarm is not None else []
     with contextlib.suppress(MissingExtraError):  # deployed without matplotlib: the state holds all that is drawn
-        from oddlens import figures
+        from oddlens.reporting import figures
 
         picture = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
         if picture is not None:
@@ -199,26 +198,3 @@ def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
         *(f"    {name}" for name in drivers),
     ]
     return found, lines
-
-
-def export_detector(
-    detector: PartArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .onnx.")],
-    as_json: JsonOption = False,
-    threads: ThreadsOption = None,
-    seed: SeedOption = None,
-) -> None:
-    """Write the detector as one ONNX file, refused unless it scores the same."""
-    with command(as_json, threads) as terminal:
-        from oddlens.detector import Detector
-
-        try:
-            from oddlens.export import export
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("exporting a detector", "train") from error
-        difference = export(Detector.load(detector, device="cpu"), output)
-        result = {"files": {"onnx": str(output)}, "largest_relative_difference": difference}
-        result["seconds"] = {"export": round(time.perf_counter() - terminal.started, 3)}
-        terminal.result(
-            result, [f"{output}: scores as the detector does (largest relative difference {difference:.1e})"]
-        )

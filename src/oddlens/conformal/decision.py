@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.calibration import (
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.ranks import (
     DEFAULT_RATE,
     SURE,
     Scores,
@@ -27,7 +28,6 @@ from oddlens.calibration import (
     realised_range,
     smallest_rate,
 )
-from oddlens.config import DecisionSettings
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 

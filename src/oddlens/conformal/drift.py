@@ -21,17 +21,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from oddlens.config import Settings
+from oddlens.config.base import Settings
+from oddlens.conformal.ranks import Scores
 from oddlens.errors import ArtifactError, CalibrationError, StateError
-from oddlens.files import write_bytes
+from oddlens.io.atomic import write_bytes
 
 DELTA = 0.01  # chance of a false alarm, ever
 JUMP = 0.002  # share of the capital that is spread over all bets before each image
 SLOPES = (-1.8, -0.9, 0.9, 1.8)  # bets that p-values are large (< 0) or small (> 0)
 POWER = 0.6  # bet that a few are very small: density POWER * p ** (POWER - 1)
 MAX_STATE = 2**30  # bytes of a state file
-
-Scores = npt.NDArray[np.float64]
 
 
 class DriftState(Settings):

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.calibration import Scores, discoveries
-from oddlens.config import DecisionSettings
-from oddlens.decision import Decision
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import Scores, discoveries
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 EVERYTHING = ""  # the name of the only group, where images are not told apart

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from oddlens.datasets.image_set import ImageSet
+from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
 
 FOLDER = "folder"

@@ -16,10 +16,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import ImageInfo, Pixels, as_pixels, decode, probe
+from oddlens.data.pixel_store import room
+from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
-from oddlens.images import ImageInfo, Pixels, as_pixels, choose_spec, decode, fit_to, probe, read_mask, value_max
-from oddlens.pixel_cache import room
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
 

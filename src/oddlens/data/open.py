@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from oddlens.datasets.arrays import open_array_file
-from oddlens.datasets.folders import open_folder, open_images, reading
-from oddlens.datasets.grouping import grouped
-from oddlens.datasets.image_set import DataSet, ImageSet, concatenate
-from oddlens.datasets.named import NAMES, open_named
-from oddlens.datasets.splits import near_duplicate_groups, split_groups, thumbnails
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.data.groups import grouped
+from oddlens.data.image_io import as_pixels
+from oddlens.data.image_set import DataSet, ImageSet, concatenate
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.sources.arrays import open_array_file
+from oddlens.data.sources.folders import open_folder, open_images, reading
+from oddlens.data.sources.named import NAMES, open_named
+from oddlens.data.splitting import split_groups
 from oddlens.errors import DataError, DataNotFoundError
 
 __all__ = [
@@ -60,3 +67,31 @@ def _open(source: str | Path, normal: str | None, data_dir: Path | None, downloa
     near = difflib.get_close_matches(given.lower(), NAMES, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"check the path, or name one of: {', '.join(NAMES)}"
     raise DataNotFoundError(f"{given}: is no folder, file or known data set; {hint}")
+
+
+Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
+
+
+def normal_images(images: Images) -> ImageSet:
+    """What to learn normal from: of a folder or data set with a training part, that part."""
+    if isinstance(images, str | Path):
+        return open_dataset(images).train
+    return as_image_set(images)
+
+
+def as_image_set(images: Images) -> ImageSet:
+    """Whatever a user hands over, as an `ImageSet`."""
+    if isinstance(images, ImageSet):
+        return images
+    if isinstance(images, np.ndarray):
+        return ImageSet.from_array(as_pixels(images))
+    return open_images([images] if isinstance(images, str | Path) else images)
+
+
+def describe(images: Images) -> str:
+    """Where images came from, for the manifest."""
+    if isinstance(images, str | Path):
+        return str(images)
+    if isinstance(images, ImageSet):
+        return images.names[0].rsplit("/", 1)[0] if len(images) else "nothing"
+    return f"array {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} files and folders"

@@ -13,8 +13,8 @@ import tempfile
 import numpy as np
 import numpy.typing as npt
 
+from oddlens.data.image_io import Pixels
 from oddlens.errors import DataError
-from oddlens.images import Pixels
 
 IN_MEMORY = 2**30  # bytes; more lie in a file
 BLOCK = 64  # images that are copied at a time

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.calibration import DEFAULT_RATE, images_needed, promised_rank
-from oddlens.config import DecisionSettings
-from oddlens.datasets import ImageSet, near_duplicate_groups, open_dataset, open_images, split_groups, thumbnails
-from oddlens.decisions import naming
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.grouped import naming
+from oddlens.conformal.ranks import DEFAULT_RATE, images_needed, promised_rank
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.errors import DataError
-from oddlens.images import Pixels, as_pixels
 
-Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 Index = npt.NDArray[np.intp]
 
 HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
@@ -33,22 +31,6 @@ class HeldOut:
     pixels: Pixels  # (N, H, W, C)
     groups: tuple[str, ...] = ()  # each image's, where a decision is made for each group
     grouped_by: str = ""
-
-
-def normal_images(images: Images) -> ImageSet:
-    """What to learn normal from: of a folder or data set with a training part, that part."""
-    if isinstance(images, str | Path):
-        return open_dataset(images).train
-    return as_image_set(images)
-
-
-def as_image_set(images: Images) -> ImageSet:
-    """Whatever a user hands over, as an `ImageSet`."""
-    if isinstance(images, ImageSet):
-        return images
-    if isinstance(images, np.ndarray):
-        return ImageSet.from_array(as_pixels(images))
-    return open_images([images] if isinstance(images, str | Path) else images)
 
 
 def split_normals(
@@ -116,10 +98,35 @@ def split_one(
     return split_groups(alike, [count - n_standard - n_hold, n_standard, n_hold], seed)
 
 
-def describe(images: Images) -> str:
-    """Where images came from, for the manifest."""
-    if isinstance(images, str | Path):
-        return str(images)
-    if isinstance(images, ImageSet):
-        return images.names[0].rsplit("/", 1)[0] if len(images) else "nothing"
-    return f"array {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} files and folders"
+def split_groups(groups: npt.NDArray[Any], sizes: Sequence[int], seed: int) -> list[Index]:
+    """Split N images at random into parts of about the given sizes, whole groups only.
+
+    Gives sorted index arrays that are disjoint and cover everything; each part's size differs from the
+    one asked for by less than the largest group. The largest groups are dealt first, each to a part
+    drawn in proportion to the room left where the group fits (for groups of one: a uniformly random
+    split), or to the roomiest part where it fits nowhere.
+
+    Raises:
+        DataError: the sizes do not add up to N.
+
+    >>> [part.tolist() for part in split_groups(np.array([0, 0, 1, 2, 2]), [3, 2], seed=0)]
+    [[2, 3, 4], [0, 1]]
+    """
+    if sum(sizes) != len(groups) or min(sizes, default=0) < 0:
+        raise DataError(f"a split of {len(groups)} images into parts of {list(sizes)} does not add up")
+    rng = np.random.default_rng(seed)
+    names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(names))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    n_large = int((counts > 1).sum())
+    room = np.array(sizes, dtype=np.int64)
+    part_of = np.empty(len(names), dtype=np.intp)
+    for g in order[:n_large]:
+        chances = np.where(room >= counts[g], room, 0).cumsum()
+        fits = chances[-1] > 0
+        part = np.searchsorted(chances, rng.integers(chances[-1]), side="right") if fits else room.argmax()
+        part_of[g] = part
+        room[part] -= counts[g]
+    places = np.repeat(np.arange(len(sizes)), room.clip(0))
+    part_of[order[n_large:]] = rng.permutation(places)[: len(names) - n_large]
+    return [np.flatnonzero(part_of[group.ravel()] == part) for part in range(len(sizes))]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from oddlens.data.image_io import Pixels
 from oddlens.errors import DataError
-from oddlens.images import Pixels
 
 SIZES = (0.04, 1.2)  # lengths of defects
 TRIES = 6  # shapes and fillings tried for one defect before one that cannot fail

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from oddlens.artifact import DataSummary, Tensors
-from oddlens.backends import Backend
-from oddlens.config import DecisionSettings, InputSpec
-from oddlens.datasets import ImageSet
-from oddlens.decision import Decision
-from oddlens.decisions import EVERYTHING, Decisions
+from oddlens.artifact.detector_file import Tensors
+from oddlens.config.base import DecisionSettings, InputSpec
+from oddlens.config.manifest import DataSummary
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.grouped import EVERYTHING, Decisions
+from oddlens.data.image_set import ImageSet
+from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.pixel_store import taken
+from oddlens.data.splitting import HeldOut
 from oddlens.errors import DataError, StateError
-from oddlens.normals import HeldOut
-from oddlens.pixel_cache import taken
-from oddlens.scoring import batch_size, fingerprints, in_batches, score_batches
+from oddlens.inference.backend import Backend
+from oddlens.inference.scoring import batch_size, in_batches, score_batches
 
 STATISTICS = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints", "calibration.groups")
 

@@ -5,56 +5,31 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import artifact, calibrating
-from oddlens.artifact import Manifest
-from oddlens.backends import Backend, Outputs, open_graph
-from oddlens.calibration import DEFAULT_RATE, promised_rank
-from oddlens.config import (
-    AutoencoderSettings,
-    AutoSettings,
-    CrossfitSettings,
-    DecisionSettings,
-    InputSpec,
-    ModelSettings,
-    RuntimeSettings,
-    TrainingSettings,
-)
-from oddlens.decision import Decision
+from oddlens.artifact import detector_file, loading, onnx_file
+from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings, AutoSettings, CrossfitSettings, ModelSettings
+from oddlens.config.manifest import Manifest
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.ranks import DEFAULT_RATE, Scores, promised_rank
+from oddlens.data.open import Images, as_image_set, describe, normal_images
+from oddlens.data.splitting import HeldOut
+from oddlens.detector import calibration
 from oddlens.errors import CalibrationError, MissingExtraError, SettingsError, StateError
-from oddlens.normals import HeldOut, Images, as_image_set, describe, normal_images
-from oddlens.scoring import anomaly_scores, batch_size, score_batches
+from oddlens.inference import golden
+from oddlens.inference.backend import Backend, Outputs
+from oddlens.inference.open import open_graph
+from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
 
 if TYPE_CHECKING:
-    from oddlens.models import Model
-    from oddlens.train import Progress
-
-Scores = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a detector decided about N images, in the order in which they were given."""
-
-    files: tuple[str, ...]
-    anomaly_score: Scores  # (N,) higher is more anomalous
-    p_value: Scores  # (N,) share of normal images expected to score at least as high; nan if not calibrated
-    threshold: Scores  # (N,) the same for all, or for all of a group
-    label: npt.NDArray[np.int8]  # (N,) 1 where the score is above the threshold
-
-    @property
-    def verdict(self) -> list[str]:
-        """One an image: "anomaly" or "normal"."""
-        return ["anomaly" if label else "normal" for label in self.label]
-
-    def __len__(self) -> int:
-        return len(self.files)
+    from oddlens.models.base import Model
+    from oddlens.training.history import Progress
+from oddlens.detector.verdicts import Verdicts
 
 
 class Detector:
@@ -140,13 +115,13 @@ class Detector:
 
             kernels.begin()  # while PyTorch is being imported
         try:
-            from oddlens import fitting
+            from oddlens.training import fit
         except ModuleNotFoundError as error:
             raise MissingExtraError("fitting a detector", "train") from error
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
         known = normal_images(images)
-        asked = fitting.Asked(
+        asked = fit.Asked(
             model=self.model,
             training=self.training,
             decision=self.decision or DecisionSettings(),
@@ -156,7 +131,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        made = fitting.fit(asked, known, folder, resume, progress)
+        made = fit.fit(asked, known, folder, resume, progress)
         origin = {"source": source or describe(images), "normal": normal}
         data = made.manifest.data.model_copy(update=origin)
         self._manifest = made.manifest.model_copy(update={"data": data})
@@ -200,8 +175,8 @@ class Detector:
                     "calibrate anew, on new normal images alone"
                 )
             detector = self._running(runtime)
-        calibrating.refuse_mixing(self._manifest.data, known, add)
-        held_out = calibrating.unseen(known, backend.spec, self._statistics, add)
+        calibration.refuse_mixing(self._manifest.data, known, add)
+        held_out = calibration.unseen(known, backend.spec, self._statistics, add)
         detector._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
         vars(self).update(vars(detector))  # nothing changes before all is well
         return self
@@ -214,7 +189,7 @@ class Detector:
             CalibrationError: its calibration images cannot promise the asked rate; the decision stays as it was.
         """
         self._fitted()
-        made = calibrating.decisions(decision, self._statistics, self._manifest.data)
+        made = calibration.decisions(decision, self._statistics, self._manifest.data)
         made.check()  # before anything changes
         self.decisions_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
         return self
@@ -223,16 +198,18 @@ class Detector:
         started = time.perf_counter()
         known = self._manifest.data.groups if add else ()
         names = tuple(dict.fromkeys([*known, *sorted(set(held_out.groups))]))
-        statistics = calibrating.scored(self._fitted(), held_out, self._statistics, names, add)
+        statistics = calibration.scored(self._fitted(), held_out, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
         groups = {"groups": names, "grouped_by": held_out.grouped_by}
         return self._decide(statistics, decision, {"calibration_source": source, "folds": 1, **groups})
 
-    def _decide(self, statistics: artifact.Tensors, decision: DecisionSettings, about: dict[str, object]) -> Detector:
+    def _decide(
+        self, statistics: detector_file.Tensors, decision: DecisionSettings, about: dict[str, object]
+    ) -> Detector:
         """Take these statistics for the decision; a promise that cannot be kept is refused before anything changes."""
         count = len(statistics["calibration.scores"])
         data = self._manifest.data.model_copy(update={"n_calibration": count, **about})
-        made = calibrating.decisions(decision, statistics, data)
+        made = calibration.decisions(decision, statistics, data)
         if count:
             made.check()
         self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
@@ -340,9 +317,9 @@ class Detector:
         return self._manifest
 
     @property
-    def tensors(self) -> artifact.Tensors:
+    def tensors(self) -> detector_file.Tensors:
         """Everything else that a detector file holds: statistics, region of interest, weights where there are any."""
-        roi = {} if self._roi is None else {artifact.ROI: self._roi.astype(np.uint8)}
+        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
         network = self.network
         weights = {} if network is None else network.state_dict()
         return {
@@ -373,12 +350,12 @@ class Detector:
                 raise SettingsError(
                     f"{path}: this detector was loaded from an exported file, whose graph can only be saved as .onnx"
                 )
-            return artifact.save_onnx(path, self.graph, self.manifest, self.tensors)
+            return onnx_file.save_onnx(path, self.graph, self.manifest, self.tensors)
         if path.suffix != ".safetensors":
             raise SettingsError(
                 f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
             )
-        return artifact.save(path, self.manifest, self.tensors)
+        return detector_file.save(path, self.manifest, self.tensors)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto") -> Detector:
@@ -392,14 +369,14 @@ class Detector:
             MissingExtraError: its runtime is not installed.
         """
         path = Path(path)
-        backend, manifest, tensors, graph = artifact.open_backend(path, device)
+        backend, manifest, tensors, graph = loading.open_backend(path, device)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True
         detector.graph = graph
-        detector._roi = tensors[artifact.ROI].astype(bool) if artifact.ROI in tensors else None
-        detector._statistics = artifact.statistics(tensors)
+        detector._roi = tensors[detector_file.ROI].astype(bool) if detector_file.ROI in tensors else None
+        detector._statistics = detector_file.statistics(tensors)
         detector._manifest = manifest
-        detector.decisions_ = calibrating.decisions(manifest.decision, tensors, manifest.data)
+        detector.decisions_ = calibration.decisions(manifest.decision, tensors, manifest.data)
         return detector
 
     # -- inside -----------------------------------------------------------------------------------
@@ -415,12 +392,12 @@ class Detector:
         if self.graph is not None:
             other.backend_ = open_graph(self.graph, self.spec, runtime, Path("this detector"))
         else:
-            from oddlens.backends.torch import TorchBackend, resolve_device
+            from oddlens.inference.torch_backend import TorchBackend, resolve_device
 
             assert self.network is not None  # noqa: S101 - without a graph there is one
             other.backend_ = TorchBackend(self.network, resolve_device(self.device), runtime.precision)
         other._statistics = {**self._statistics, "training.scores": np.empty(0)}
-        changes = {"runtime": runtime, "golden": artifact.golden_scores(other.backend_)}
+        changes = {"runtime": runtime, "golden": golden.golden_scores(other.backend_)}
         other._manifest = self._manifest.model_copy(update=changes)
         return other
 

@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oddlens import artifact, onnx_file
-from oddlens.backends import INPUT, OUTPUTS, Backend, open_graph
-from oddlens.config import RuntimeSettings
-from oddlens.detector import Detector
+from oddlens.artifact import onnx_file
+from oddlens.config.base import RuntimeSettings
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
-from oddlens.images import Pixels
-from oddlens.models import ScoringGraph
-from oddlens.scoring import anomaly_scores, golden_pixels
+from oddlens.inference.backend import INPUT, OUTPUTS, Backend
+from oddlens.inference.golden import golden_pixels
+from oddlens.inference.open import open_graph
+from oddlens.inference.scoring import anomaly_scores
+from oddlens.io import onnx_proto
+from oddlens.models.base import ScoringGraph
 
 TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
 
@@ -55,7 +58,7 @@ def export(detector: Detector, path: str | Path) -> float:
             f"{path}: not written, since exported scores differ from the detector's by {difference:.1e} (relative), "
             f"more than {TOLERANCE:.0e}; please report this with the detector's settings"
         )
-    artifact.save_onnx(path, graph, manifest, detector.tensors)
+    onnx_file.save_onnx(path, graph, manifest, detector.tensors)
     return difference
 
 
@@ -87,7 +90,7 @@ def traced(detector: Detector) -> bytes:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")  # the exporter notes there which file on this machine each operator is from
     onnx.checker.check_model(model)
-    content, _ = onnx_file.split(model.SerializeToString(), Path("the exporter's graph"))
+    content, _ = onnx_proto.split(model.SerializeToString(), Path("the exporter's graph"))
     return content
 
 

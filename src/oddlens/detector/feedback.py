@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.calibration import Scores
-from oddlens.datasets import ImageSet
-from oddlens.detector import Detector
+from oddlens.conformal.ranks import Scores
+from oddlens.data.image_set import ImageSet
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError
 
 NORMAL, ANOMALY = 0, 1

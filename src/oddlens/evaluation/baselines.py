@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import InputSpec
-from oddlens.datasets import ImageSet
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
 
 Thumbnails = npt.NDArray[np.float32]  # (N, side * side * C)
 Distances = npt.NDArray[np.float64]

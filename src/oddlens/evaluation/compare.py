@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import evaluation, metrics
-from oddlens.config import FAMILIES, DecisionSettings, InputSpec, TrainingSettings
-from oddlens.datasets import DataSet, ImageSet
-from oddlens.decision import Decision
-from oddlens.decisions import EVERYTHING, Decisions
-from oddlens.detector import Detector
+from oddlens import metrics
+from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
+from oddlens.config.detectors import FAMILIES
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.grouped import EVERYTHING, Decisions
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.splitting import split_normals
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
-from oddlens.images import Pixels
-from oddlens.leaderboard import Row
-from oddlens.normals import split_normals
-from oddlens.scoring import fingerprints
-from oddlens.thumbnails import KINDS, SMALLEST, Kind, nearest, shrunk
+from oddlens.evaluation import evaluate, test_sets
+from oddlens.evaluation.baselines import KINDS, SMALLEST, Kind, nearest, shrunk
+from oddlens.reporting.leaderboard import Row
 
 if TYPE_CHECKING:
-    from oddlens.train import Progress
+    from oddlens.training.history import Progress
 
 DETECTORS = (
     "auto",
@@ -89,7 +91,7 @@ def compare(
     if not len(data.train):
         raise DataError(f"{data.name}: has no normal training images; a comparison needs some (see docs/data.md)")
     spec = data.train.choose_spec(None)
-    test = evaluation.labelled_images(data, spec, seed, distort=data.normal == "all" and not data.test.labels.any())
+    test = test_sets.labelled_images(data, spec, seed, distort=data.normal == "all" and not data.test.labels.any())
     if len(set(test.labels.tolist())) < 2:
         raise DataError(
             f"{data.name}: its test part has {int((test.labels == 0).sum())} normal and "
@@ -148,7 +150,7 @@ def detector_row(name: str, contest: Contest) -> Row:
     detector = Detector(name, training=training, device=contest.device, budget=contest.budget)
     detector.fit(contest.data.train, source=contest.data.name, normal=contest.data.normal, progress=contest.progress)
     fitted = time.perf_counter()
-    found = evaluation.evaluate(detector, contest.test)
+    found = evaluate.evaluate(detector, contest.test)
     judged = time.perf_counter()
     sample = contest.test.subset(np.arange(len(contest.test))[:: -(-len(contest.test) // TIMED)]).load(detector.spec)
     timed = time.perf_counter()
@@ -177,7 +179,7 @@ def thumbnails_row(kind: Kind, contest: Contest) -> Row:
     scoring = time.perf_counter() - fitted
     prints = fingerprints(contest.shown)
     fresh = np.flatnonzero(~np.isin(prints, fingerprints(contest.learnable[learn])))
-    found = evaluation.Evaluation(
+    found = evaluate.Evaluation(
         images=contest.test.subset(fresh),
         scores=scores[fresh],
         in_rates=~np.isin(prints[fresh], fingerprints(contest.learnable[hold])),
@@ -197,7 +199,7 @@ def thumbnails_row(kind: Kind, contest: Contest) -> Row:
     }
 
 
-def measured(found: evaluation.Evaluation) -> Row:
+def measured(found: evaluate.Evaluation) -> Row:
     """The figures of the leaderboard."""
     every = found.metrics
     names = (

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import AutoSettings, TrainingSettings
-from oddlens.datasets import ImageSet, near_duplicate_groups, split_groups, thumbnails
-from oddlens.detector import Detector
+from oddlens.config.base import TrainingSettings
+from oddlens.config.detectors import AutoSettings
+from oddlens.data.image_set import ImageSet
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.splitting import split_groups
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 
 if TYPE_CHECKING:
-    from oddlens.train import Progress
+    from oddlens.training.history import Progress
 
 LEAST = 40  # images below which two halves of them teach too little
 MOST_SECONDS, SECONDS_EACH, FEWEST_SECONDS = 120.0, 0.1, 10.0  # that learning takes unless told otherwise

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import images
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data import preprocessing
+from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.images import Pixels
 
 PATTERNS = ("glyphs", "uniform_noise")
 
@@ -89,11 +89,11 @@ def foreign(pixels: Pixels, spec: InputSpec) -> Pixels:
     Their full scale (255, or by their largest value 4095 or 65535) becomes the spec's value_max; size and
     channels are brought to the spec as those of a detector's own images.
     """
-    full = images.value_max(int(pixels.max(initial=0)), 8 * pixels.dtype.itemsize)
+    full = preprocessing.value_max(int(pixels.max(initial=0)), 8 * pixels.dtype.itemsize)
     fitted = np.empty((len(pixels), spec.height, spec.width, spec.channels), spec.dtype)
     for i, image in enumerate(pixels):
         scaled = image if full == spec.value_max else np.rint(image * (spec.value_max / full)).astype(spec.dtype)
-        fitted[i] = images.fit_to(scaled, spec, f"foreign {i}")
+        fitted[i] = preprocessing.fit_to(scaled, spec, f"foreign {i}")
     return fitted
 
 
@@ -168,7 +168,7 @@ def _quarter_turn(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
     height, width, channels = image.shape
     depth = 255 if image.dtype == np.uint8 else 65535
     spec = {"height": height, "width": width, "channels": channels, "value_max": depth}
-    return images.fit_to(turned, InputSpec.model_validate(spec), "quarter turn")
+    return preprocessing.fit_to(turned, InputSpec.model_validate(spec), "quarter turn")
 
 
 def _shuffled_quadrants(image: Image, value_max: int, bits: np.random.PCG64) -> Image:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import contamination
-from oddlens.calibration import DEFAULT_RATE, images_needed
-from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, thumbnails
+from oddlens.conformal.ranks import DEFAULT_RATE, images_needed
+from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.errors import ImageError, MissingExtraError, OddlensError
+from oddlens.evaluation import contamination
 from oddlens.metrics import auroc
-from oddlens.scoring import fingerprints
 
 if TYPE_CHECKING:
-    from oddlens.train import Progress
+    from oddlens.training.history import Progress
 
 LISTED = 20  # files named in one finding
 APART = 0.88  # share of the variance of brightness between two groups from which on they are two

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import corruptions, metrics
-from oddlens.backends import Outputs
-from oddlens.config import InputSpec
-from oddlens.datasets import DataSet, ImageSet, concatenate
-from oddlens.decisions import Decisions, Method
-from oddlens.detector import Detector
+from oddlens import metrics
+from oddlens.conformal.grouped import Decisions, Method
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
+from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.preprocessing import resize_map
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
-from oddlens.images import Pixels, resize_map
-from oddlens.scoring import batch_size, fingerprints, score_batches
+from oddlens.evaluation import corruptions
+from oddlens.inference.backend import Outputs
+from oddlens.inference.scoring import batch_size, score_batches
 
 METHODS: tuple[Method, ...] = ("train_percentile", "conformal")
-NORMAL = "normal"  # what normal images are called where several classes of them are pooled
 
 
 @dataclass(frozen=True)
@@ -225,31 +226,3 @@ def pixel_metrics(
         return {}
     values, truth = [pair[0] for pair in used], [pair[1] for pair in used]
     return {"pixel_auroc": metrics.pixel_auroc(values, truth), "aupro": metrics.aupro(values, truth)}
-
-
-def labelled_images(
-    data: DataSet, spec: InputSpec, seed: int, distort: bool, foreign: Pixels | None = None
-) -> ImageSet:
-    """The data set's own test images; with `distort`, its normal ones with distorted and unseen ones beside them.
-
-    `foreign` are pictures (N, h, w, C) of another data set, shown in grey where the detector sees grey.
-    """
-    if not distort:
-        return data.test
-    source = data.test.subset(data.test.labels == 0)
-    normal = source.load(spec)
-    parts = [ImageSet.from_array(normal, name=f"{data.name}/test", kind=NORMAL)]
-    for kind in corruptions.DISTORTIONS:
-        parts.append(odd(corruptions.distort(kind, normal, spec.value_max, seed), kind))
-    for kind in corruptions.PATTERNS:
-        parts.append(odd(corruptions.pattern(kind, len(normal), spec, seed), kind))
-    if foreign is not None:
-        parts.append(odd(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
-    if source.groups:  # each picture made stands for one of its source's group
-        parts = [replace(part, groups=source.groups[: len(part)], grouped_by=source.grouped_by) for part in parts]
-    return concatenate(parts)
-
-
-def odd(pixels: Pixels, kind: str) -> ImageSet:
-    """Pictures of one kind of anomaly."""
-    return ImageSet.from_array(pixels, name=kind, kind=kind, label=1)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config import InputSpec, RuntimeSettings
-from oddlens.errors import ArtifactError, MissingExtraError
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
+from oddlens.errors import ArtifactError
 
 INPUT = "pixels"  # of an exported graph
 MAX_STREAMS = 8
@@ -49,26 +49,6 @@ class Backend(Protocol):
 
     def alone(self, pixels: Pixels) -> Outputs:
         """The same in the caller's thread alone, while others may do the same."""
-
-
-def open_graph(graph: bytes, spec: InputSpec, runtime: RuntimeSettings, source: Path) -> Backend:
-    """An exported graph in a runtime, on the CPU; `source` names it in errors. Nothing of torch is imported.
-
-    Raises:
-        MissingExtraError: the runtime is not installed.
-        ArtifactError: it cannot load the graph, or the graph is no detector's.
-    """
-    if runtime.engine == "onnxruntime":
-        from oddlens.backends.onnx import OnnxBackend
-
-        return OnnxBackend(graph, spec, source)
-    if runtime.engine == "openvino":
-        try:
-            from oddlens.backends.openvino import OpenvinoBackend
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(f"{source}: scoring with OpenVINO", "openvino") from error
-        return OpenvinoBackend(graph, spec, runtime.precision, source)
-    raise ArtifactError(f"{source}: exported detectors do not run with {runtime.engine}; export the detector again")
 
 
 def graph_outputs(inputs: list[str], outputs: list[str], source: Path) -> list[str]:

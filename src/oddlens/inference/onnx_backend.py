@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from oddlens.backends import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
-from oddlens.images import Pixels
+from oddlens.inference.backend import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
 
 
 class OnnxBackend:

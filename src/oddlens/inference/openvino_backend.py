@@ -10,10 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import openvino as ov
 
-from oddlens.backends import INPUT, OUTPUTS, Outputs, first_line, graph_outputs, graph_results, streams, threads
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError, SettingsError
-from oddlens.images import Pixels
+from oddlens.inference.backend import (
+    INPUT,
+    OUTPUTS,
+    Outputs,
+    first_line,
+    graph_outputs,
+    graph_results,
+    streams,
+    threads,
+)
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; left to itself it takes bf16 where it can
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.backends import Backend, Outputs
-from oddlens.config import InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError, ImageError
-from oddlens.images import Pixels
-from oddlens.memory import keeping_freed
+from oddlens.inference.backend import Backend, Outputs
+from oddlens.io.allocator import keeping_freed
 
 MAX_BATCH = 256
 BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
@@ -84,23 +83,3 @@ def in_batches(pixels: Pixels, size: int) -> Iterator[Pixels]:
     """Cut pixels (N, H, W, C) into batches without copying."""
     for start in range(0, len(pixels), size):
         yield pixels[start : start + size]
-
-
-def fingerprints(pixels: Pixels) -> npt.NDArray[np.uint64]:
-    """(N, H, W, C) -> (N,): 8 bytes a picture, to know it again; not a secret and no protection."""
-    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
-
-
-def golden_pixels(spec: InputSpec) -> Pixels:
-    """Four synthetic pictures (4, H, W, C) on which a detector file proves that it still scores the same.
-
-    Black, a ramp, a checkerboard, and hashed noise: made by integer arithmetic, the same everywhere.
-    """
-    rows, columns, channels = np.indices((spec.height, spec.width, spec.channels), dtype=np.uint64)
-    black = np.zeros_like(rows)
-    ramp = (rows * spec.width + columns) * spec.value_max // (spec.height * spec.width)
-    checkers = ((rows // 4 + columns // 4 + channels) % 2) * spec.value_max
-    noise = ((rows * 7919 + columns * 104729 + channels * 1299709 + 12345) * 2654435761 >> 7) % (spec.value_max + 1)
-    pixels: Pixels = np.stack([black, ramp, checkers, noise]).astype(spec.dtype)
-    return pixels

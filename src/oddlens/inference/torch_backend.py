@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from oddlens import models
-from oddlens.backends import MAX_STREAMS, Outputs
-from oddlens.config import InputSpec, ModelSettings
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import ModelSettings
+from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.images import Pixels
-from oddlens.models import Model, ScoringGraph
+from oddlens.inference.backend import MAX_STREAMS, Outputs
+from oddlens.models import registry
+from oddlens.models.base import Model, ScoringGraph
 from oddlens.models.layers import fast_bf16
 
 
@@ -101,7 +102,7 @@ def rebuild(
     precision: Literal["fp32", "bf16"],
 ) -> TorchBackend:
     """A backend from saved weights by name, and the region of interest (H, W) if there is one."""
-    model = models.build(settings, spec, seed=0)
+    model = registry.build(settings, spec, seed=0)
     model.load_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     if roi is not None:
         model.set_roi(roi.astype(bool))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from oddlens.errors import ArtifactError
-from oddlens.files import putting, sync_folder
+from oddlens.io.atomic import putting, sync_folder
 
 SYNC_SECONDS = 5.0  # work that a power cut may cost; a kill costs the step that it interrupts
 

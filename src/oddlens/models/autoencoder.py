@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config import AutoencoderSettings, InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import AutoencoderSettings
 from oddlens.models.base import Learner, Scored
+from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, InputsFirst, UpsampledConv2d, multiplies_in_bf16
 from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
 from oddlens.models.native import Native
-from oddlens.models.products import Conv2d, ConvTranspose2d, InputsFirst, UpsampledConv2d, multiplies_in_bf16
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
 WIDE = 128  # channels above which they are averaged over the whole picture instead

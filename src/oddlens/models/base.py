@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from oddlens.config import InputSpec, ModelSettings
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import ModelSettings
 
 
 class Scored(NamedTuple):

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from oddlens.config import CrossfitSettings, InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import CrossfitSettings
 from oddlens.models.base import Scored
 from oddlens.models.ensemble import Several, mean
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens import synthetic
-from oddlens.config import DefectsSettings, InputSpec
-from oddlens.images import Pixels
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import DefectsSettings
+from oddlens.data import synthetic_defects
+from oddlens.data.image_io import Pixels
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import BatchNorm, pad_to_multiple
 
@@ -86,7 +87,7 @@ class Defects(Learner):
         images = (batch * full).round().permute(0, 2, 3, 1).cpu().numpy().astype(self.spec.dtype)
         pixels: Pixels = images.copy()
         masks = np.zeros(pixels.shape[:3], dtype=np.float32)
-        pixels[::2], masks[::2] = synthetic.defects(images[::2], seed, full)
+        pixels[::2], masks[::2] = synthetic_defects.defects(images[::2], seed, full)
         damaged = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2).to(batch.device) * (1 / full)
         return damaged * self.roi, torch.from_numpy(masks).to(batch.device) * self.roi
 

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from oddlens.config import EnsembleSettings, InputSpec, MemberModel
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import EnsembleSettings, MemberModel
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import Model, Scored
-from oddlens.models.defects import Defects
-from oddlens.models.dictionary import Dictionary
+from oddlens.models.defect_segmentation import Defects
 from oddlens.models.layers import positive
-from oddlens.models.transforms import Transforms
+from oddlens.models.patch_dictionary import Dictionary
+from oddlens.models.rotation import Transforms
 
 MEMBERS: dict[str, Callable[[Any, InputSpec], Model]] = {
     "autoencoder": Autoencoder,

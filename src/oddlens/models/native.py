@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from oddlens.kernels import library, plans
 from oddlens.kernels.network import LANES, ROWS, Memory, Shape, allocated
-from oddlens.models.products import UPSAMPLED_BOTH, UpsampledConv2d
+from oddlens.models.conv_variants import UPSAMPLED_BOTH, UpsampledConv2d
 
 BYTES = 2**20  # between layers, of the pictures that a thread scores at a time: they stay in its cache
 MOST_WEIGHTS = 2**25  # of a dense layer: beyond, nothing counts but how fast memory is

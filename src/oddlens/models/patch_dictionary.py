@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config import DictionarySettings, InputSpec
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import DictionarySettings
 from oddlens.models.base import Model, Scored
-from oddlens.models.patches import Atoms, Bank, patch_variance
+from oddlens.models.memory_bank import Atoms, Bank, patch_variance
 
 PATCHES = 50_000  # drawn to learn the atoms
 TOLERATED = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from oddlens.config import InputSpec, ModelSettings
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import ModelSettings
 from oddlens.models.base import Learner, Model, Scored, ScoringGraph
-from oddlens.models.crossfit import Crossfit
+from oddlens.models.cross_conformal import Crossfit
 from oddlens.models.ensemble import MEMBERS, Ensemble
 
 FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {

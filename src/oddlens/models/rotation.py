@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config import InputSpec, TransformsSettings
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import TransformsSettings
 from oddlens.models.base import Learner, Scored
 from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16, without_itself
 

@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oddlens import evaluation, findings, verdicts
-from oddlens.config import Recipe, load_recipe, parse
-from oddlens.datasets import DataSet, ImageSet, near_duplicate_groups, open_dataset, split_groups, thumbnails
-from oddlens.detector import Detector
+from oddlens.batch import verdict_files
+from oddlens.config.parse import parse
+from oddlens.config.recipe import Recipe, load_recipe
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.open import open_dataset
+from oddlens.data.splitting import split_groups
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
-from oddlens.files import write_bytes
-from oddlens.images import Pixels
+from oddlens.evaluation import test_sets
+from oddlens.evaluation.evaluate import Evaluation, evaluate
+from oddlens.io.atomic import write_bytes
+from oddlens.reporting import evaluation_report
 
 if TYPE_CHECKING:
-    from oddlens.train import Progress
+    from oddlens.training.history import Progress
 
 FOLDER = Path(__file__).parent
 FOREIGN = 1000  # pictures of another data set that are shown
@@ -116,16 +123,16 @@ class Run:
             self.keep("history", self.out / "history.jsonl")
         return detector, detector.history_
 
-    def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> evaluation.Evaluation:
+    def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> Evaluation:
         """Score the test set, and write its verdicts."""
         recipe = self.recipe
-        test = evaluation.labelled_images(data, detector.spec, recipe.training.seed, recipe.data.distort, foreign)
+        test = test_sets.labelled_images(data, detector.spec, recipe.training.seed, recipe.data.distort, foreign)
         started = time.perf_counter()
-        found = evaluation.evaluate(detector, test)
+        found = evaluate(detector, test)
         self.seconds["score"] = round(time.perf_counter() - started, 3)
         judged = detector.judge(found.images.names, found.scores)
-        with verdicts.writing(self.out / "verdicts.csv") as write:
-            write(verdicts.rows(judged))
+        with verdict_files.writing(self.out / "verdicts.csv") as write:
+            write(verdict_files.rows(judged))
         self.keep("verdicts", self.out / "verdicts.csv")
         return found
 
@@ -142,12 +149,14 @@ class Run:
             self.say(f"left out the pictures of {name}: {error}")
             return None
 
-    def present(self, detector: Detector, found: evaluation.Evaluation, history: list[dict[str, float]]) -> None:
+    def present(self, detector: Detector, found: Evaluation, history: list[dict[str, float]]) -> None:
         """Draw the pictures and write the report."""
-        pictures = findings.draw(detector, found, self.out / "figures", history)
+        pictures = evaluation_report.draw(detector, found, self.out / "figures", history)
         self.files["figures"] = {name: str(path) for name, path in pictures.items()}
         title = self.recipe.title or self.recipe.name
-        self.keep("report", findings.write(self.out / "report.html", title, detector, found, pictures, self.command))
+        self.keep(
+            "report", evaluation_report.write(self.out / "report.html", title, detector, found, pictures, self.command)
+        )
 
     def keep(self, name: str, path: Path) -> None:
         """Remember a file that was made."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oddlens import figures
-from oddlens.doctor import Diagnosis, Finding
+from oddlens.data.image_io import Pixels
 from oddlens.errors import ImageError
-from oddlens.images import Pixels
-from oddlens.report import Report, Section, Table, write_report
+from oddlens.evaluation.data_checks import Diagnosis, Finding
+from oddlens.reporting import figures
+from oddlens.reporting.html import Report, Section, Table, write_report
 
 SHOWN = 18  # pictures of one finding
 NAMED = 40  # files of one finding in its table

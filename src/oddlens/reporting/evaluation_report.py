@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import corruptions, figures
-from oddlens.backends import Outputs
-from oddlens.detector import Detector
-from oddlens.evaluation import Evaluation
-from oddlens.images import Pixels
-from oddlens.page import number
-from oddlens.report import Report, Section, Table, write_report
-from oddlens.scoring import score_batches
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+from oddlens.evaluation import corruptions
+from oddlens.evaluation.evaluate import Evaluation
+from oddlens.inference.backend import Outputs
+from oddlens.inference.scoring import score_batches
+from oddlens.reporting import figures
+from oddlens.reporting.canvas import number
+from oddlens.reporting.html import Report, Section, Table, write_report
 
 SHOWN = 10  # pictures in a strip of reconstructions
 MISSED = 0.9  # an AUROC below this is spoken of

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import heatmaps
 from oddlens.errors import DataError
-from oddlens.files import write_bytes
+from oddlens.io.atomic import write_bytes
 from oddlens.metrics import auroc
-from oddlens.page import (
+from oddlens.reporting import heatmaps
+from oddlens.reporting.canvas import (
     ANOMALY,
     CURVES,
     DASHES,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from oddlens.images import Pixels
+    from oddlens.data.image_io import Pixels
 
 
 @dataclass(frozen=True, eq=False)

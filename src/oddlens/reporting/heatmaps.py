@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from oddlens.images import Pixels, resize_map
+from oddlens.data.image_io import Pixels
+from oddlens.data.preprocessing import resize_map
 
 CALM, FULL = 0.5, 2.0  # levels: nothing is shown below the one, and no more from the other on
 AT_LEVEL, AT_FULL = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oddlens.errors import DataError, MissingExtraError
-from oddlens.files import write_bytes
+from oddlens.io.atomic import write_bytes
 
 Value = str | float | int | None
 
@@ -66,7 +66,7 @@ def write_report(path: Path, report: Report) -> Path:
     except ImportError as error:
         raise MissingExtraError("writing a report", "train") from error
     pages = Environment(
-        loader=PackageLoader("oddlens"),
+        loader=PackageLoader("oddlens.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oddlens.page import BODY, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet, label_axes
-from oddlens.report import Table, Value
+from oddlens.reporting.canvas import BODY, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet, label_axes
+from oddlens.reporting.html import Table, Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

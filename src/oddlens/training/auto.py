@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oddlens import artifact, metrics, synthetic
-from oddlens.backends.torch import TorchBackend
-from oddlens.config import (
+from oddlens import metrics
+from oddlens.artifact import detector_file
+from oddlens.config.detectors import (
     TRAINING,
     DefectsSettings,
     DictionarySettings,
@@ -20,15 +20,27 @@ from oddlens.config import (
     Member,
     MemberModel,
     TransformsSettings,
-    parse_model,
 )
-from oddlens.datasets import thumbnails
+from oddlens.config.parse import parse_model
+from oddlens.data import synthetic_defects
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import thumbnails
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
-from oddlens.images import Pixels
-from oddlens.members import WEIGHED, Fitted, Task, Trained, assembled, longest, scoring_seconds, train_member, untrained
-from oddlens.models import Learner, Model
-from oddlens.models.transforms import TURNS, Transforms, looks_the_same_turned
-from oddlens.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.torch_backend import TorchBackend
+from oddlens.models.base import Learner, Model
+from oddlens.models.rotation import TURNS, Transforms, looks_the_same_turned
+from oddlens.training.members import (
+    WEIGHED,
+    Fitted,
+    Task,
+    Trained,
+    assembled,
+    longest,
+    scoring_seconds,
+    train_member,
+    untrained,
+)
 
 SMALL = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
 MOST = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
@@ -95,7 +107,7 @@ def load_plan(path: Path) -> EnsembleSettings:
             values = values["manifest"].get("model")
         found = parse_model(values, str(path))
     elif path.suffix == ".safetensors":
-        found = artifact.load(path)[0].model
+        found = detector_file.load(path)[0].model
     else:
         raise ArtifactError(f"{path}: holds no plan; plans are in .safetensors detectors and .json files")
     if not isinstance(found, EnsembleSettings):
@@ -172,7 +184,7 @@ def separation(model: Model, task: Task) -> float:
     The `defects` family has practised on such ones: the exam favours it.
     """
     standard = task.standard[:WEIGHED]
-    damaged, _ = synthetic.defects(standard, task.seed, task.spec.value_max)
+    damaged, _ = synthetic_defects.defects(standard, task.seed, task.spec.value_max)
     scores = [
         anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))
         for pixels in (standard, damaged)

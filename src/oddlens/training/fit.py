@@ -15,32 +15,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from oddlens import artifact, train
-from oddlens.artifact import DataSummary, Manifest
-from oddlens.auto import train_auto
-from oddlens.backends.torch import TorchBackend, resolve_device
-from oddlens.calibration import promised_rank
-from oddlens.config import (
-    BUDGET,
-    TRAINING,
-    AutoSettings,
-    CrossfitSettings,
-    DecisionSettings,
-    EnsembleSettings,
-    InputSpec,
-    ModelSettings,
-    TrainingSettings,
-    parse_model,
-)
-from oddlens.datasets import ImageSet
+from oddlens.artifact import detector_file
+from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
+from oddlens.config.detectors import BUDGET, TRAINING, AutoSettings, CrossfitSettings, EnsembleSettings, ModelSettings
+from oddlens.config.manifest import DataSummary, Manifest
+from oddlens.config.parse import parse_model
+from oddlens.conformal.ranks import promised_rank
+from oddlens.data.image_io import Pixels
+from oddlens.data.image_set import ImageSet
+from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.pixel_store import taken
+from oddlens.data.preprocessing import read_roi
+from oddlens.data.splitting import HeldOut, split_normals
 from oddlens.errors import DataError, SettingsError
-from oddlens.images import Pixels, read_roi
-from oddlens.members import Fitted, Task, train_folds, train_planned, train_single
+from oddlens.inference.golden import golden_scores
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.torch_backend import TorchBackend, resolve_device
 from oddlens.models.base import leaving_itself_out
-from oddlens.normals import HeldOut, split_normals
-from oddlens.pixel_cache import taken
-from oddlens.scoring import anomaly_scores, batch_size, fingerprints, in_batches
-from oddlens.train import Progress, Row
+from oddlens.training import checkpoints, history
+from oddlens.training.auto import train_auto
+from oddlens.training.history import Progress, Row
+from oddlens.training.members import Fitted, Task, train_folds, train_planned, train_single
 
 RESERVE = 0.05  # share of the budget kept for what nobody foresees
 SAVING = 3.0  # seconds of it kept for finding the threshold and writing the file
@@ -116,7 +111,7 @@ class Made:
 
     backend: TorchBackend
     roi: npt.NDArray[np.bool_] | None
-    statistics: artifact.Tensors
+    statistics: detector_file.Tensors
     manifest: Manifest  # without the images' origin
     history: list[Row]
     held_out: HeldOut | None  # None where it is calibrated already: out of fold
@@ -150,7 +145,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
     held_out = taken(pixels, hold)
     found = fitted(asked.wanted, training, task, held_out)
     backend = TorchBackend(found.model, device)
-    statistics: artifact.Tensors = {}
+    statistics: detector_file.Tensors = {}
     if crossed:
         peaks = np.empty(0) if found.peaks is None else np.sort(found.peaks)
         statistics |= {"training.scores": np.empty(0), **out_of_fold(fingerprints(pixels), peaks)}
@@ -167,7 +162,7 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         n_standardising=len(standard),
         fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
     )
-    golden = artifact.golden_scores(backend)
+    golden = golden_scores(backend)
     return Made(
         backend,
         roi,
@@ -185,7 +180,7 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
     `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
     """
     if task.folder and not task.resume:
-        train.forget(task.folder)
+        checkpoints.forget(task.folder)
     if wanted is None:
         found = train_auto(task)
     elif isinstance(wanted, EnsembleSettings):
@@ -195,7 +190,7 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
     else:
         return train_single(wanted, training, task, held_out)
     if task.folder:
-        train.write_history(task.folder, found.history)
+        history.write_history(task.folder, found.history)
     return found
 
 
@@ -222,7 +217,7 @@ def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
         promised_rank(count, rate, None, folds)
 
 
-def out_of_fold(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> artifact.Tensors:
+def out_of_fold(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> detector_file.Tensors:
     """The calibration of crossfit, whose scores are ranks: among n images, the one at rank r from the top has -r."""
     return {
         "calibration.scores": -np.arange(len(prints), 0, -1, dtype=np.float64),

@@ -11,26 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from oddlens import models, train
-from oddlens.backends.torch import TorchBackend
-from oddlens.config import (
-    CrossfitSettings,
-    EnsembleSettings,
-    InputSpec,
-    Member,
-    MemberModel,
-    ModelSettings,
-    TrainingSettings,
-)
-from oddlens.datasets import near_duplicate_groups, split_groups, thumbnails
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import CrossfitSettings, EnsembleSettings, Member, MemberModel, ModelSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.pixel_store import taken
+from oddlens.data.splitting import split_groups
 from oddlens.errors import DataError
-from oddlens.images import Pixels
-from oddlens.models import Model
-from oddlens.models.crossfit import Crossfit
+from oddlens.inference.scoring import batch_size, in_batches, score_batches
+from oddlens.inference.torch_backend import TorchBackend
+from oddlens.models import registry
+from oddlens.models.base import Model
+from oddlens.models.cross_conformal import Crossfit
 from oddlens.models.ensemble import Ensemble
-from oddlens.pixel_cache import taken
-from oddlens.scoring import batch_size, in_batches, score_batches
-from oddlens.train import Progress, Row
+from oddlens.training import loop
+from oddlens.training.history import Progress, Row
 
 WEIGHED = 150  # pictures on which a member's worth is found out; each is turned four ways
 
@@ -75,7 +70,7 @@ class Trained:
 
 def untrained(settings: ModelSettings, seed: int, task: Task) -> Model:
     """A model before training, on its device and with its region of interest."""
-    model = models.build(settings, task.spec, seed)
+    model = registry.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
     return model.to(task.device)
@@ -86,7 +81,7 @@ def train_member(model: Model, member: Member, task: Task, number: int | None, d
     folder = task.folder
     if folder and number is not None:
         folder = folder / f"{number}-{member.model.family}"
-    history = train.train(
+    history = loop.train(
         model,
         task.learn,
         member.training,

@@ -27,9 +27,11 @@ from dataset_files import (
 )
 from PIL import Image
 
-from oddlens.datasets import DataSet, named, open_dataset
-from oddlens.datasets.cifar import BATCHES, CLASSES
-from oddlens.datasets.named import fetch
+from oddlens.data.image_set import DataSet
+from oddlens.data.open import open_dataset
+from oddlens.data.sources import named
+from oddlens.data.sources.cifar import BATCHES, CLASSES
+from oddlens.data.sources.named import fetch
 from oddlens.errors import DataError, DataNotFoundError, MissingExtraError
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")

@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from oddlens.datasets import tiles
-from oddlens.images import Pixels
+from oddlens.data.image_io import Pixels
+from oddlens.data.sources import woven_tiles
 
 Set = tuple[Pixels, Pixels, tuple[str, ...], npt.NDArray[np.bool_]]
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Set:
-    return tiles.load_tiles(0)
+    return woven_tiles.load_tiles(0)
 
 
 def nearest(known: npt.NDArray[np.floating], asked: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -30,7 +30,7 @@ def auroc(normal: npt.NDArray[np.floating], odd: npt.NDArray[np.floating]) -> fl
 
 
 def thumbnails(pixels: Pixels, side: int) -> npt.NDArray[np.float64]:
-    step = tiles.SIDE // side
+    step = woven_tiles.SIDE // side
     blocks = pixels.reshape(len(pixels), side, step, side, step).astype(np.float64)
     return np.asarray(blocks.mean(axis=(2, 4)).reshape(len(pixels), -1))
 
@@ -58,7 +58,7 @@ def test_seed_0_is_pinned_to_the_byte(drawn: Set) -> None:
 
 
 def test_another_seed_draws_other_pictures(drawn: Set) -> None:
-    picture, _ = tiles._picture(1, tiles._TRAIN, 0)
+    picture, _ = woven_tiles._picture(1, woven_tiles._TRAIN, 0)
     assert not any((picture == known).all() for known in drawn[0][..., 0])
 
 
@@ -68,7 +68,7 @@ def test_a_mask_marks_exactly_what_the_defect_changed(drawn: Set) -> None:
         if kind == "good":
             assert not masks[i].any()
             continue
-        whole, _ = tiles._picture(0, tiles._DAMAGED, i)
+        whole, _ = woven_tiles._picture(0, woven_tiles._DAMAGED, i)
         change = np.abs(test[i, ..., 0].astype(int) - whole)
         np.testing.assert_array_equal(masks[i], change > 0, err_msg=f"{kind} {i}")
         assert 30 <= masks[i].sum() <= 0.1 * masks[i].size
@@ -106,5 +106,5 @@ def test_nearest_patches_find_every_kind_of_defect(drawn: Set) -> None:
         return np.array([nearest(known, rows @ whitening).max() for rows in patches(chosen)])
 
     normal = scores("good", 40)
-    found = {kind: auroc(normal, scores(kind, 8)) for kind in tiles.DEFECTS}
+    found = {kind: auroc(normal, scores(kind, 8)) for kind in woven_tiles.DEFECTS}
     assert min(found.values()) >= 0.97, found

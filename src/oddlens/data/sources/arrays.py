@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.datasets.image_set import DataSet, ImageSet, require_class
+from oddlens.data.image_set import DataSet, ImageSet, require_class
 from oddlens.errors import DataError, OddlensError
 
 MAX_BYTES = 16 * 2**30  # that an .npz file may unpack to

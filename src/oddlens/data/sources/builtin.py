@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from oddlens.datasets.arrays import Labelled
-from oddlens.datasets.image_set import DataSet, ImageSet, require_class
-from oddlens.datasets.splits import near_duplicate_groups, split_groups, thumbnails
-from oddlens.datasets.tiles import load_tiles
+from oddlens.data.image_set import DataSet, ImageSet, require_class
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.sources.arrays import Labelled
+from oddlens.data.sources.woven_tiles import load_tiles
+from oddlens.data.splitting import split_groups
 from oddlens.errors import MissingExtraError
 
 N_TRAIN = 1300  # of the 1,797 digits

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from oddlens.datasets.image_set import DataSet, ImageSet, concatenate, require_class
+from oddlens.data.image_io import IMAGE_SUFFIXES
+from oddlens.data.image_set import DataSet, ImageSet, concatenate, require_class
 from oddlens.errors import DataError, DataNotFoundError
-from oddlens.images import IMAGE_SUFFIXES
 
 GOOD = "good"
 MASKS = "ground_truth"

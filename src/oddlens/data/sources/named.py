@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from oddlens.datasets.arrays import Labelled, labelled_set, read_keras
-from oddlens.datasets.builtin import digits, tiles
-from oddlens.datasets.cifar import CLASSES as CIFAR_CLASSES
-from oddlens.datasets.cifar import find_cifar, read_cifar
-from oddlens.datasets.idx import read_idx
-from oddlens.datasets.image_set import DataSet
+from oddlens.data.image_set import DataSet
+from oddlens.data.sources.arrays import Labelled, labelled_set, read_keras
+from oddlens.data.sources.builtin import digits, tiles
+from oddlens.data.sources.cifar import CLASSES as CIFAR_CLASSES
+from oddlens.data.sources.cifar import find_cifar, read_cifar
+from oddlens.data.sources.idx import read_idx
 from oddlens.errors import DataError, DataNotFoundError, MissingExtraError
 
 NAMES = ("digits", "tiles", "mnist", "fashion-mnist", "kmnist", "cifar10")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.images import Pixels
+from oddlens.data.image_io import Pixels
 
 SIDE = 96
 N_TRAIN, N_GOOD, N_EACH = 500, 200, 40

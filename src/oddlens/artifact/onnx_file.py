@@ -1,0 +1,70 @@
+"""The exported detector file: a scoring graph with manifest and calibration in its metadata."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from oddlens.artifact.detector_file import (
+    STATISTICS,
+    Tensors,
+    check_content,
+    read_file,
+    read_manifest,
+    sealed,
+    statistics,
+)
+from oddlens.config.manifest import Manifest
+from oddlens.errors import ArtifactError
+from oddlens.io import onnx_proto
+from oddlens.io.atomic import write_bytes
+
+
+def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
+    """An exported graph as a file that is deployable by itself; the digest is of the graph too."""
+    kept = statistics(tensors)
+    carried = {
+        "oddlens": sealed(manifest, kept | as_tensor(graph)),
+        "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode(),
+    }
+    return onnx_proto.joined(graph, carried)
+
+
+def as_tensor(graph: bytes) -> Tensors:
+    """A graph's bytes, for the digest."""
+    return {"graph": np.frombuffer(graph, dtype=np.uint8)}
+
+
+def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) -> Path:
+    """Write an exported graph with its manifest and statistics, in one step.
+
+    Raises:
+        OddlensError: the file cannot be written.
+    """
+    return write_bytes(path, onnx_content(graph, manifest, tensors))
+
+
+def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
+    """Graph, manifest and statistics of an exported file, trusting nothing in it; no runtime has seen it yet.
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        ArtifactError: something is missing, damaged, foreign, or not what was written.
+    """
+    graph, metadata = onnx_proto.split(read_file(path), path)
+    manifest = read_manifest(path, metadata)
+    try:
+        tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
+    except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
+    found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
+    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS.items()}:
+        raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
+    check_content(path, manifest, metadata["oddlens"], tensors | as_tensor(graph))
+    return graph, manifest, tensors

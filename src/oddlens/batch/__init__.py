@@ -1,0 +1,1 @@
+"""Scoring many images: jobs that can be resumed, and verdict files."""

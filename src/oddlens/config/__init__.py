@@ -1,0 +1,1 @@
+"""Settings: frozen, strict, torch-free."""

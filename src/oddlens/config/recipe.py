@@ -1,0 +1,65 @@
+"""Recipes: a whole run as TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from oddlens.config.base import MAX_SIDE, DecisionSettings, Settings, TrainingSettings
+from oddlens.config.detectors import AutoencoderSettings, AutoSettings, ModelSettings
+from oddlens.config.parse import _tuples, parse
+from oddlens.errors import SettingsError
+
+
+class DataSettings(Settings):
+    """Which images a recipe learns from and is tested on.
+
+    `calibration` says where the conformal calibration images come from: `split` holds out a part of
+    the training normals; `test_half` trains on all of them, as the seeds do, and takes a seeded half
+    of the test normals, which are then left out of every rate. `distort` adds the evaluation
+    corruptions and unseen patterns as anomalies, for data sets in which every class is normal;
+    `foreign` names a data set whose pictures are shown too, where it is on this machine.
+    """
+
+    source: str
+    normal: str | None = None
+    calibration: Literal["split", "test_half"] = "split"
+    distort: bool = False
+    foreign: str | None = None
+    size: int | None = Field(None, ge=4, le=MAX_SIDE)
+
+
+class Recipe(Settings):
+    """A whole run: data, model, training, decision. Read from TOML with `load_recipe`."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w.-]+$")
+    title: str = ""
+    data: DataSettings
+    model: Annotated[ModelSettings | AutoSettings, Field(discriminator="family")] = AutoencoderSettings()
+    training: TrainingSettings = TrainingSettings()
+    decision: DecisionSettings = DecisionSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arrays_become_tuples(cls, values: Any) -> Any:
+        """TOML and JSON have arrays only; strict settings ask for tuples."""
+        return _tuples(values)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML, or has wrong or unknown settings; all of
+            them are named, with the nearest known name beside each unknown one.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not a TOML file ({error}); see docs/training.md for an example") from error
+    return parse(Recipe, values, str(path))

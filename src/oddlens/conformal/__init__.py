@@ -1,0 +1,1 @@
+"""From scores of held-out normal images to p-values, thresholds, guarantees and drift alarms; NumPy alone."""

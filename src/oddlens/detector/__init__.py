@@ -1,0 +1,1 @@
+"""`Detector`: fit, calibrate, score, save, load, export."""

@@ -1,0 +1,1 @@
+"""How good a detector is, and what is wrong with a data set."""

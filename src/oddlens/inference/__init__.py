@@ -1,0 +1,1 @@
+"""The one scoring path, and the runtimes that it runs in."""

@@ -1,0 +1,1 @@
+"""Whole runs described in TOML."""

@@ -1,0 +1,1 @@
+"""Figures, heatmaps and HTML reports."""

@@ -1,0 +1,102 @@
+"""Checkpoints: the last two epochs of a run, so that a killed run can go on bitwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from oddlens.config.base import TrainingSettings
+from oddlens.data.image_io import Pixels
+from oddlens.errors import TrainingError
+from oddlens.io.atomic import write_bytes
+from oddlens.models.base import Model
+from oddlens.training.history import Row
+from oddlens.training.optim import Adam
+
+
+def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
+    """What makes a run this run: family settings, input, region, training settings, and the very pixels.
+
+    With a constant learning rate the number of epochs is left out, so that a finished run can be continued for longer.
+    """
+    told = [repr(getattr(model, "settings", None)), model.spec.model_dump_json()]
+    told.append(settings.model_dump_json(exclude={"epochs"} if settings.schedule == "constant" else None))
+    digest = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
+    digest.update(model.roi.cpu().numpy().tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier run left in a folder: its checkpoints and its history."""
+    for path in [*checkpoints(folder), folder / "history.jsonl"]:
+        path.unlink(missing_ok=True)
+
+
+def save_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, history: Sequence[Row]) -> None:
+    """Write model and optimiser after an epoch, and drop all but the last two checkpoints."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, state in enumerate(optimizer.states):
+        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
+    content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"run": run, "history": json.dumps(list(history)), "digest": content_digest(content)}
+    write_bytes(folder / "checkpoints" / f"epoch-{len(history):06d}.safetensors", save(content, metadata))
+    for old in checkpoints(folder)[:-2]:
+        old.unlink(missing_ok=True)
+
+
+def content_digest(tensors: dict[str, Tensor]) -> str:
+    """What tells a whole checkpoint from a damaged one."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
+
+
+def load_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, epochs: int) -> list[Row]:
+    """Restore the newest whole checkpoint; gives its history, empty where there is none.
+
+    Raises:
+        TrainingError: the checkpoint was made by other settings or other images, or by more epochs.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue  # cut short by a power loss: the one before it is whole
+        if metadata.get("digest") != content_digest(tensors):
+            continue
+        if metadata["run"] != run:
+            raise TrainingError(
+                f"{path}: was made with other settings or other images; run without --resume, or choose another --out"
+            )
+        history: list[Row] = json.loads(metadata["history"])
+        if len(history) > epochs:
+            raise TrainingError(
+                f"{path}: has {len(history)} epochs and {epochs} were asked for; ask for more, or run without --resume"
+            )
+        restore(model, optimizer, tensors)
+        return history
+    return []
+
+
+def restore(model: Model, optimizer: Adam, tensors: dict[str, Tensor]) -> None:
+    """Put a checkpoint's tensors back into model and optimiser; what is there keeps its memory layout."""
+    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    for number, state in enumerate(optimizer.states):
+        for name, tensor in state.items():
+            tensor.copy_(tensors[f"optimizer.{number}.{name}"])

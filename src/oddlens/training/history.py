@@ -1,0 +1,32 @@
+"""Training history: one row an epoch, and progress while it lasts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oddlens.io.atomic import write_bytes
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far training is: what a progress display needs."""
+
+    epoch: int  # 1-based
+    epochs: int
+    step: int  # 1-based, within the epoch
+    steps: int
+    loss: float  # mean so far in this epoch
+    family: str = ""
+
+
+Progress = Callable[[Step], None]
+
+
+def write_history(folder: Path, history: Sequence[Row]) -> None:
+    """The history as JSON lines, one an epoch."""
+    write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())

@@ -1,0 +1,45 @@
+"""Learning rate and pace: how much of the training is done, and what the next epoch makes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from oddlens.config.base import TrainingSettings
+from oddlens.training.history import Row
+
+WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
+
+
+def share_done(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float:
+    """The share of the whole training that is done; epochs asked for since then count."""
+    if settings.pace or deadline < math.inf:
+        return history[-1]["progress"] if history else 0.0
+    return len(history) / settings.epochs
+
+
+def next_share(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float | None:
+    """The share of the whole training that is done after the next epoch; None where there is none."""
+    done = len(history)
+    if settings.pace:
+        return settings.pace[done] if done < len(settings.pace) else None
+    if done >= settings.epochs:
+        return None
+    if deadline == math.inf:
+        return (done + 1) / settings.epochs
+    if not history:
+        return 1 / settings.epochs
+    before, usual = history[-1]["progress"], history[-3:]
+    affordable = (deadline - time.perf_counter()) / (sum(row["seconds"] for row in usual) / len(usual))
+    left = min(settings.epochs - done, int(affordable))
+    return None if before >= 1 else 1.0 if left <= 1 else before + (1 - before) / left
+
+
+def rate_factor(schedule: str, progress: float) -> float:
+    """What the learning rate is multiplied with when so much of the training is done."""
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return 1 - progress
+    return progress / WARM_UP if progress < WARM_UP else (1 - progress) / (1 - WARM_UP)
