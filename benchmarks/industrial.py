@@ -38,6 +38,7 @@ from tables import (
 )
 
 from oddlens.errors import OddlensError
+from oddlens.reporting.figures import save_figure
 
 SOURCES = {"magnetic-tile": "$DATA/magnetic-tile", "tiles": "tiles"}
 BUDGETS = {"magnetic-tile": "15m", "tiles": "5m"}
@@ -121,7 +122,7 @@ def picture(cells: Cells, name: str, options: argparse.Namespace) -> None:
         if not cells.detector(job).exists():
             raise OddlensError(f"{name}: there is no detector file of {family}; run the same without --print")
         files[family] = cells.detector(job)
-    tile_maps.save(tile_maps.draw(files, source.replace("$DATA", str(cells.data))), options.maps)
+    save_figure(tile_maps.draw(files, source.replace("$DATA", str(cells.data))), options.maps)
     say(f"{options.maps}: maps of {', '.join(files)}")
 
 

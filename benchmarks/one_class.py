@@ -38,7 +38,7 @@ from tables import (
 )
 
 from oddlens.data.open import open_dataset
-from oddlens.data.sources.named import SETS as NAMED
+from oddlens.data.sources.named import PUBLISHED_SETS as NAMED
 from oddlens.errors import DataNotFoundError
 
 BUDGET = "5m"

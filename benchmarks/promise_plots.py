@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from oddlens.reporting.canvas import ANOMALY, DASHES, HEADING, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet
-from oddlens.reporting.figures import save
+from oddlens.reporting.canvas import ANOMALY, DASHES, HEADING, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Spread", "draw", "save"]
 
 LABEL, PANEL, ROW = 2.3, 3.3, 0.24  # inches: the names at the left, a panel's width, a row's height
 BEYOND = 4.0  # times the asked rate: where a panel ends, and what lies farther is drawn at its edge
@@ -33,7 +31,7 @@ def draw(spreads: Sequence[Spread]) -> Figure:
     names = list(dict.fromkeys(spread.name for spread in spreads))
     asked = sorted({spread.asked for spread in spreads})
     height = ROW * len(names)
-    sheet = Sheet(2 * MARGIN + LABEL + len(asked) * (PANEL + 0.25), height + 1.35)
+    sheet = Canvas(2 * MARGIN + LABEL + len(asked) * (PANEL + 0.25), height + 1.35)
     for column, rate in enumerate(asked):
         axes = sheet.axes(MARGIN + LABEL + column * (PANEL + 0.25), 0.6, PANEL, height)
         edge = BEYOND * rate

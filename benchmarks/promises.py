@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from cells import ROOT, say
 from pools import FAMILIES, Pool, Scores, pool
-from promise_plots import Spread, draw, save
+from promise_plots import Spread, draw
 from tables import DASH, as_typed, markdown, percent
 
 from oddlens import metrics
@@ -30,6 +30,7 @@ from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.drift import DriftWatch
 from oddlens.errors import CalibrationError, OddlensError
+from oddlens.reporting.figures import save_figure
 
 REPEATS = 200
 CALIBRATION, STREAM = 499, 2000
@@ -159,7 +160,7 @@ def alarm(normal: Scores, changed: Scores | None, rng: Rng, number: int) -> int 
     scores = normal[stream]
     if changed is not None:
         scores = np.concatenate([scores[:start], changed[stream[start : start + WITHIN]]])
-    watch.see([""] * len(scores), scores)
+    watch.update([""] * len(scores), scores)
     return None if watch.alarm is None else watch.alarm - start
 
 
@@ -207,7 +208,7 @@ def main(words: list[str]) -> int:
     print(markdown(["set", "detector", *columns], rows))
     print(f"\nTable: `{as_typed([__file__, *words])}`; {REPEATS} repeats.")
     if options.plot:
-        say(f"{save(draw(spreads), options.plot)}")
+        say(f"{save_figure(draw(spreads), options.plot)}")
     return 0
 
 

@@ -37,7 +37,7 @@ from oddlens.errors import OddlensError
 from oddlens.models import registry
 from oddlens.models.layers import fast_bf16
 from oddlens.recipes import run
-from oddlens.training.loop import train, uses_bf16
+from oddlens.training.loop import train, use_bf16
 
 BATCHES = (64, 256, 1024)
 LARGEST = 2**27  # numbers in a tensor that is tried
@@ -143,7 +143,7 @@ def measured(recipe: Recipe, data: Path | None, epochs: int, device: torch.devic
     model = registry.build(settings, spec, asked.seed)
     history = train(model, pixels, asked, device)
     took = statistics.median(row["seconds"] for row in history)
-    precision, counted = "bf16" if uses_bf16(asked.precision, device) else "fp32", layers(settings, spec)
+    precision, counted = "bf16" if use_bf16(asked.precision, device) else "fp32", layers(settings, spec)
     fitted = Step(recipe.name, "fit, an epoch", training(counted), len(pixels), took, precision)
     quick = TrainingSettings(epochs=1, batch_size=asked.batch_size)
     detector = Detector(settings, training=quick, size=recipe.data.size, device=device.type)
@@ -168,7 +168,7 @@ def scored(name: str, detector: Detector, settings: AutoencoderSettings) -> Step
     took = []
     for _ in range(PASSES + 1):  # the first warms up
         started = time.perf_counter()
-        for _ in detector.run(pixels):
+        for _ in detector.iter_predictions(pixels):
             pass
         took.append(time.perf_counter() - started)
     precision = "bf16" if "bf16" in detector.backend.name else "fp32"
@@ -217,7 +217,7 @@ def limits(steps: Sequence[Step], device: torch.device) -> str:
 def main(words: list[str]) -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=run.names())
+    parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=run.recipe_names())
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to score with")
     parser.add_argument("--epochs", type=int, default=3, help="of each recipe; the median counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -230,7 +230,7 @@ def main(words: list[str]) -> int:
     try:
         steps = [
             step for name in options.recipes
-            for step in measured(run.find(name), options.data, options.epochs, device)
+            for step in measured(run.find_recipe(name), options.data, options.epochs, device)
         ]  # fmt: skip
         steps += [from_file(path, device) for path in options.files]
     except OddlensError as error:

@@ -84,7 +84,7 @@ def held_out(kind: str, normal: ImageSet) -> ImageSet:
 
 def fitted(kind: str, normal: ImageSet) -> Detector:
     """The autoencoder, calibrated on what was held out; how well it learns is no matter here."""
-    recipe = run.find("cifar10-airplane")
+    recipe = run.find_recipe("cifar10-airplane")
     training = recipe.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
     detector = Detector(recipe.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
     detector.fit(normal.subset([place for place in range(len(normal)) if place % 5]), hold_out=False)
@@ -97,7 +97,7 @@ def one(path: Path, data: Path) -> dict[str, Any]:
     pixels, took = test.load(detector.spec), []
     for _ in range(PASSES + 1):
         started = time.perf_counter()
-        for outputs in detector.run(pixels):
+        for outputs in detector.iter_predictions(pixels):
             assert outputs.anomaly_map is not None
         took.append(time.perf_counter() - started)
     return {"images_per_second": len(pixels) / statistics.median(took[1:])}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from cells import ROOT, Cell, Cells, say
 
-from oddlens.evaluation.baselines import KINDS
+from oddlens.evaluation.baselines import THUMBNAIL_KINDS
 
 DASH = "–"
-THUMBNAILS = tuple(str(kind) for kind in KINDS)  # 8, 32, 8 normalised, 32 normalised
+THUMBNAILS = tuple(str(kind) for kind in THUMBNAIL_KINDS)  # 8, 32, 8 normalised, 32 normalised
 PAIRS = ("thumbnails 8 / 32", "normalised 8 / 32")
 
 

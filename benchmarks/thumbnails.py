@@ -22,7 +22,7 @@ from oddlens.data.image_set import ImageSet
 from oddlens.data.open import open_dataset
 from oddlens.errors import OddlensError
 from oddlens.evaluation import test_sets
-from oddlens.evaluation.baselines import KINDS, nearest, shrunk
+from oddlens.evaluation.baselines import THUMBNAIL_KINDS, make_thumbnails, nearest_distances
 from oddlens.metrics import auroc
 from oddlens.recipes import run
 
@@ -49,12 +49,15 @@ def main(words: list[str]) -> int:
         data = open_dataset(options.source, normal=options.normal, data_dir=options.data)
         spec, test = data.train.choose_spec(None), data.test
         if options.recipe:
-            recipe = run.find(options.recipe)
-            foreign = run.Run(recipe, Path(), options.data, say=say).foreign()
+            recipe = run.find_recipe(options.recipe)
+            foreign = run.RecipeRun(recipe, Path(), options.data, say=say).foreign()
             test = test_sets.labelled_images(data, spec, recipe.training.seed, recipe.data.distort, foreign)
         learnt, shown = data.train.load(spec), test.load(spec)
         result = {
-            str(kind): aurocs(test, nearest(shrunk(learnt, kind, spec), shrunk(shown, kind, spec))) for kind in KINDS
+            str(kind): aurocs(
+                test, nearest_distances(make_thumbnails(learnt, kind, spec), make_thumbnails(shown, kind, spec))
+            )
+            for kind in THUMBNAIL_KINDS
         }
     except OddlensError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,13 +21,12 @@ from oddlens.data.preprocessing import resize_map
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.reporting import heatmaps
-from oddlens.reporting.canvas import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Sheet, cell_size
-from oddlens.reporting.figures import outline, save
+from oddlens.reporting.canvas import ANOMALY, GAP, HEADING, INK, MARGIN, MUTED, NORMAL, SMALL, Canvas, cell_size
+from oddlens.reporting.figures import outline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "save"]
 
 PER_KIND, GOOD = 2, 10
 SIDE, LABEL, LINE = 1.0, 1.15, 0.17  # inches: an image's longer side, the names at the left, a line of text
@@ -69,10 +68,10 @@ def choose(test: ImageSet) -> npt.NDArray[np.intp]:
 
 def judge(name: str, detector: Detector, images: ImageSet) -> Judged:
     """Score images with a detector, and bring its maps to the images' own sizes."""
-    if detector.map_level is None:
+    if detector.map_threshold is None:
         raise DataError(f"{name}: this detector has no maps; name one that has")
     scores, maps = [], []
-    for outputs in detector.run(images):
+    for outputs in detector.iter_predictions(images):
         if outputs.anomaly_map is None:
             raise DataError(f"{name}: this detector gives no maps; name one that does")
         scores.append(outputs.anomaly_score)
@@ -80,7 +79,7 @@ def judge(name: str, detector: Detector, images: ImageSet) -> Judged:
     sizes = [(info.height, info.width) for info in images.infos()]
     maps = [resize_map(values, *size) for values, size in zip(maps, sizes, strict=True)]
     flagged = detector.decision_.labels(np.concatenate(scores)).astype(bool)
-    return Judged(name, maps, flagged, detector.map_level)
+    return Judged(name, maps, flagged, detector.map_threshold)
 
 
 def sheet(images: ImageSet, judged: Sequence[Judged]) -> Figure:
@@ -91,14 +90,14 @@ def sheet(images: ImageSet, judged: Sequence[Judged]) -> Figure:
     heights = [max(cells[i][1] for i in block) for block in blocks]
     tall = [0.3 + LINE + height + 2 * GAP + len(judged) * (height + LINE + GAP) for height in heights]
     width = LABEL + max(len(block) for block in blocks) * step + 2 * MARGIN
-    page = Sheet(width, 2 * MARGIN + sum(tall) + 0.6)
+    page = Canvas(width, 2 * MARGIN + sum(tall) + 0.6)
     top = MARGIN
     for title, block, height, used in zip(("defective", "good"), blocks, heights, tall, strict=True):
         page.text(MARGIN, top, f"{title} test images (✗ wrongly judged)", size=HEADING, weight="bold")
         rows(page, images, judged, block, cells, (top + 0.3, height, step))
         top += used
     page.text(MARGIN, top + 0.06, "scale", size=SMALL, color=MUTED)
-    page.picture(MARGIN + LABEL, top + 0.08, (SCALE, 0.09), heatmaps.scale(300, 18) / 255)
+    page.picture(MARGIN + LABEL, top + 0.08, (SCALE, 0.09), heatmaps.colour_scale(300, 18) / 255)
     for share, text in ((0.0, "0"), (0.5, "level"), (1.0, "2×")):
         page.text(MARGIN + LABEL + share * SCALE, top + 0.2, text, size=SMALL, ha="center", color=INK)
     note = "The level: what a map's largest value stays at or below on all but 1% of good images. Outlined: above it."
@@ -107,7 +106,7 @@ def sheet(images: ImageSet, judged: Sequence[Judged]) -> Figure:
 
 
 def rows(
-    page: Sheet,
+    page: Canvas,
     images: ImageSet,
     judged: Sequence[Judged],
     block: npt.NDArray[np.intp],
@@ -135,7 +134,7 @@ def rows(
         page.text(MARGIN, middle, each.name, LABEL - GAP, va="center", color=MUTED)
 
 
-def verdict(page: Sheet, left: float, top: float, flagged: bool, defective: bool) -> None:
+def verdict(page: Canvas, left: float, top: float, flagged: bool, defective: bool) -> None:
     """The verdict in a sign and a word, and whether it is wrong."""
     word, colour = ("▲ anomaly", ANOMALY) if flagged else ("● normal", NORMAL)
     page.text(left, top, word + " ✗" * (flagged != defective), size=SMALL, color=colour, weight="bold")

@@ -16,7 +16,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
-from oddlens.models.base import Scored
+from oddlens.models.base import ModelOutput
 
 RUN = (
     sys.platform == "linux"
@@ -42,7 +42,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two threads, and kernels wherever they run, with a matrix unit, too."""
     if not RUN:
         pytest.skip("the kernels need Linux, a C compiler, and a processor with bfloat16 products")
-    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.setattr(kernels, "is_supported", lambda: True)
     forget()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -109,7 +109,7 @@ def by_layers(model: Autoencoder, batch: Tensor) -> list[Tensor]:
     return found
 
 
-def listed(scored: Scored) -> list[Tensor]:
+def listed(scored: ModelOutput) -> list[Tensor]:
     assert scored.anomaly_map is not None
     assert scored.reconstruction is not None
     return [scored.anomaly_score, scored.anomaly_map, scored.reconstruction]

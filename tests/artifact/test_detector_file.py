@@ -52,7 +52,7 @@ def rewritten(
     change(manifest, tensors)
     text = json.dumps(manifest)
     if seal:
-        text = detector_file.sealed(parse(Manifest, manifest, "test"), tensors)
+        text = detector_file.serialize_manifest(parse(Manifest, manifest, "test"), tensors)
     target.write_bytes(save_tensors(tensors, {"oddlens": text}))
     return target
 
@@ -171,10 +171,10 @@ def test_a_bank_may_have_as_many_rows_as_its_settings_allow_and_no_more() -> Non
     plan = EnsembleSettings(members=(Member(model=AutoencoderSettings()), Member(model=settings)))
     spec = InputSpec(height=16, width=16, channels=1)
     for shape in (registry.tensor_shapes(settings, spec)["bank"], registry.tensor_shapes(plan, spec)["members.1.bank"]):
-        allowed = [rows for rows in range(40) if detector_file.fits((rows, 4, 8), shape)]
+        allowed = [rows for rows in range(40) if detector_file.shape_fits((rows, 4, 8), shape)]
         assert allowed == list(range(1, 31))
-        assert not detector_file.fits((30, 4, 9), shape)
-        assert not detector_file.fits((30, 4), shape)
+        assert not detector_file.shape_fits((30, 4, 9), shape)
+        assert not detector_file.shape_fits((30, 4), shape)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_a_changed_manifest_is_refused(saved: Path, tmp_path: Path, key: str, va
 
 
 def test_no_users_image_is_in_the_file(fitted: Detector) -> None:
-    assert set(detector_file.STATISTICS) <= set(fitted.tensors)
+    assert set(detector_file.STATISTICS_DTYPES) <= set(fitted.tensors)
     for name, tensor in fitted.tensors.items():
-        assert name.startswith("model.") or (name in detector_file.STATISTICS and tensor.ndim == 1), name
+        assert name.startswith("model.") or (name in detector_file.STATISTICS_DTYPES and tensor.ndim == 1), name
 
 
 def test_saving_twice_gives_the_same_bytes(saved: Path, fitted: Detector, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_another_run_is_refused_by_what_differs(
     output, other = tmp_path / "v.csv", tmp_path / "other.safetensors"
     cut_off(2, output, part, pictures)
     kept = partial(output).read_bytes()
-    strict = Detector.load(part).decide(DecisionSettings(false_alarm_rate=0.05))
+    strict = Detector.load(part).set_decision(DecisionSettings(false_alarm_rate=0.05))
     strict.save(other)
     fewer = sorted(pictures.iterdir())[:-1]
     for arguments, differs in (

@@ -18,9 +18,9 @@ from oddlens.errors import SettingsError
 
 
 def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdict_files.rows(fitted.predict(digits.test))
+    rows = verdict_files.verdict_rows(fitted.predict(digits.test))
     for suffix in ("csv", "jsonl", "parquet"):
-        with verdict_files.writing(tmp_path / f"v.{suffix}") as write:
+        with verdict_files.open_verdict_file(tmp_path / f"v.{suffix}") as write:
             write(rows[:100])
             write(rows[100:])
     with (tmp_path / "v.csv").open() as file:
@@ -33,17 +33,17 @@ def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet,
 
 
 def test_a_failure_half_way_leaves_no_verdict_file(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdict_files.rows(fitted.predict(digits.test))
-    with pytest.raises(ZeroDivisionError), verdict_files.writing(tmp_path / "v.csv") as write:
+    rows = verdict_files.verdict_rows(fitted.predict(digits.test))
+    with pytest.raises(ZeroDivisionError), verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
         write(rows[: len(rows) // 0])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_with_commas_quotes_and_newlines_survive_csv(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
     names = ("a,b.png", 'c"d.png', "e\nf.png", "ü.png")
-    judged = fitted.judge(names, fitted.score(digits.test.subset(np.arange(4))))
-    with verdict_files.writing(tmp_path / "v.csv") as write:
-        write(verdict_files.rows(judged))
+    judged = fitted.predict_from_scores(names, fitted.score(digits.test.subset(np.arange(4))))
+    with verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
+        write(verdict_files.verdict_rows(judged))
     with (tmp_path / "v.csv").open(newline="") as file:
         assert tuple(row["file"] for row in csv.DictReader(file)) == names
 
@@ -51,14 +51,14 @@ def test_names_with_commas_quotes_and_newlines_survive_csv(fitted: Detector, dig
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(SettingsError, match=r"end in \.csv, \.jsonl, \.parquet"),
-        verdict_files.writing(tmp_path / "v.xls"),
+        verdict_files.open_verdict_file(tmp_path / "v.xls"),
     ):
         pass
 
 
 def test_maps_keep_the_folders_and_never_share_a_name(tmp_path: Path) -> None:
     names = ["d/good/a.png", "d/good/a.jpg", "d/crack/a.png", "d/crack/b.png"]
-    paths = [str(path.relative_to(tmp_path)) for path in map(verdict_files.MapPlaces(tmp_path, names), names)]
+    paths = [str(path.relative_to(tmp_path)) for path in map(verdict_files.MapPaths(tmp_path, names), names)]
     assert paths == ["good/a.png_map.png", "good/a.jpg_map.png", "crack/a_map.png", "crack/b_map.png"]
 
 

@@ -14,6 +14,7 @@ from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
+from oddlens.reporting.figures import save_figure
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_maps_come_at_the_images_own_size_with_the_calibrated_level(woven: tuple
     folder, file = woven
     detector, test = Detector.load(file), open_dataset(folder).test
     judged = tile_maps.judge("autoencoder", detector, test.subset(tile_maps.choose(test)))
-    assert judged.level == detector.map_level
+    assert judged.level == detector.map_threshold
     assert judged.maps[0].shape == test.image(0).shape[:2]
     assert judged.flagged.tolist() == detector.predict(test.subset(tile_maps.choose(test))).label.astype(bool).tolist()
 
@@ -63,7 +64,7 @@ def test_the_picture_of_maps_shows_every_image_and_every_map(woven: tuple[Path, 
     assert len(pictures) == 20 * (1 + 2) + 1  # and the scale
     outlined = [axes for axes in pictures if axes.collections]
     assert len(outlined) == 10
-    tile_maps.save(figure, tmp_path / "maps.png")
+    save_figure(figure, tmp_path / "maps.png")
     with Image.open(tmp_path / "maps.png") as saved:
         assert saved.width > 1500
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from oddlens.cli.console import Terminal
-from oddlens.training.history import Step
+from oddlens.cli.console import Console
+from oddlens.training.history import TrainingStep
 
 
 def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(as_json=True)
+    terminal = Console(as_json=True)
     terminal.say("a note [bold]as it is[/bold]")
     terminal.table("title", ("a", "b"), [(1, 2.0)])
     terminal.result({"value": 0.5, "none": None}, ["a line"])
@@ -21,7 +21,7 @@ def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tables_and_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(as_json=False)
+    terminal = Console(as_json=False)
     terminal.table("title", ("kind", "AUROC"), [("blank", 0.12345), ("normal", None)])
     terminal.result({"value": 0.5}, ["a line"])
     out = capsys.readouterr().out
@@ -31,10 +31,10 @@ def test_tables_and_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_a_terminal_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(as_json=True)
+    terminal = Console(as_json=True)
     for epoch in (6, 7):
         for step in (1, 50, 100):
-            terminal.training(Step(epoch, 10, step, 100, 0.25))
+            terminal.training(TrainingStep(epoch, 10, step, 100, 0.25))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch 6/10: loss 0.25", "epoch 7/10: loss 0.25"]
     assert "left" in lines[0]

@@ -52,7 +52,7 @@ def test_a_threshold_moves_the_verdicts_and_nothing_else(
 ) -> None:
     before = Detector.load(saved[kind])
     assert before.decision_.false_alarm_rate == 0.01
-    moved = before.decide(DecisionSettings(false_alarm_rate=0.2)).save(tmp_path / f"moved.{kind}")
+    moved = before.set_decision(DecisionSettings(false_alarm_rate=0.2)).save(tmp_path / f"moved.{kind}")
     old, new = Detector.load(saved[kind]), Detector.load(moved)
     first, second = old.predict(digits.test), new.predict(digits.test)
     assert np.array_equal(first.anomaly_score, second.anomaly_score)  # bitwise
@@ -65,7 +65,7 @@ def test_a_threshold_moves_the_verdicts_and_nothing_else(
 def test_an_exported_graph_keeps_every_byte_that_is_not_its_metadata(saved: dict[str, Path], tmp_path: Path) -> None:
     import onnx
 
-    part = Detector.load(saved["onnx"]).decide(DecisionSettings(false_alarm_rate=0.1))
+    part = Detector.load(saved["onnx"]).set_decision(DecisionSettings(false_alarm_rate=0.1))
     before, after = (onnx.load(path) for path in (saved["onnx"], part.save(tmp_path / "moved.onnx")))
     assert [entry.key for entry in before.metadata_props] == [entry.key for entry in after.metadata_props]
     del before.metadata_props[:], after.metadata_props[:]
@@ -83,7 +83,7 @@ def test_a_rate_that_cannot_be_promised_leaves_everything_as_it_was(fitted: Dete
     assert path.read_bytes() == content
     loaded = Detector.load(path)
     with pytest.raises(CalibrationError):
-        loaded.decide(DecisionSettings(false_alarm_rate=0.0001))
+        loaded.set_decision(DecisionSettings(false_alarm_rate=0.0001))
 
 
 def test_the_command_changes_the_file_in_place_and_says_what_it_promises(fitted: Detector, tmp_path: Path) -> None:

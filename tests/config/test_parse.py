@@ -14,7 +14,7 @@ from oddlens.config.detectors import AutoencoderSettings
 from oddlens.config.parse import parse
 from oddlens.config.recipe import DataSettings, Recipe, load_recipe
 from oddlens.errors import SettingsError
-from oddlens.recipes.run import find, names
+from oddlens.recipes.run import find_recipe, recipe_names
 
 recipes = st.builds(
     Recipe,
@@ -43,9 +43,9 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert parse(Recipe, recipe.model_dump(mode="json"), "test") == recipe
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_built_in_recipe_is_valid_and_named_after_its_file(name: str) -> None:
-    assert find(name).name == name
+    assert find_recipe(name).name == name
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -81,7 +81,7 @@ def test_a_missing_recipe_and_an_unknown_name_say_what_there_is(tmp_path: Path) 
     with pytest.raises(SettingsError, match="give the path of a recipe file"):
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="built in are cifar10-airplane, demo, mnist"):
-        find("minst")
+        find_recipe("minst")
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:

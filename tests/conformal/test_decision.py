@@ -13,7 +13,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.ranks import p_values, smallest_rate
+from oddlens.conformal.ranks import min_false_alarm_rate, p_values
 from oddlens.errors import CalibrationError, StateError
 
 NONE: npt.NDArray[np.float64] = np.empty(0)
@@ -47,7 +47,7 @@ def decision(
 def test_a_p_value_at_most_the_rate_is_the_same_as_a_score_above_the_threshold(
     calibration: list[float], scores: list[float], rate: float
 ) -> None:
-    if rate < smallest_rate(len(calibration)):
+    if rate < min_false_alarm_rate(len(calibration)):
         assert (p_values(calibration, scores) > rate).all()
         return
     chosen = decision(calibration, rate=rate)

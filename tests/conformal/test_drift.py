@@ -23,7 +23,7 @@ def names(count: int) -> list[str]:
 def watched(rng: Rng, before: int, after: int, shift: float, n: int = 200, seed: int = 0) -> DriftWatch:
     stream = rng.normal(size=before + after) + np.repeat([0, shift], [before, after])
     watch = DriftWatch(rng.normal(size=n), seed=seed)
-    watch.see(names(len(stream)), stream)
+    watch.update(names(len(stream)), stream)
     return watch
 
 
@@ -38,7 +38,7 @@ def test_p_values_of_an_unchanged_stream_are_uniform_and_independent_even_with_t
     watch, found = DriftWatch(rng.integers(0, 20, 50).astype(float)), []
     for score in rng.integers(0, 20, 3000).astype(float):
         found.append(watch.p_value(score))
-        watch.see(["x"], [score])
+        watch.update(["x"], [score])
     assert stats.kstest(found, "uniform").pvalue > 0.001
     assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 0.06
 
@@ -55,15 +55,15 @@ def test_against_the_calibration_alone_the_promise_would_fail(rng: Rng) -> None:
     """Why earlier scores of the stream count: ranked among few calibration scores alone, many streams look odd."""
 
     class Forgetful(DriftWatch):
-        def see(self, files: list[str], scores: np.ndarray) -> None:  # type: ignore[override]
+        def update(self, files: list[str], scores: np.ndarray) -> None:  # type: ignore[override]
             for file, score in zip(files, scores, strict=True):
-                super().see([file], [score])
+                super().update([file], [score])
                 self.known = self.calibration.tolist()
 
     alarms = 0
     for _ in range(25):
         watch = Forgetful(rng.normal(size=99))
-        watch.see(names(1500), rng.normal(size=1500))
+        watch.update(names(1500), rng.normal(size=1500))
         alarms += watch.alarm is not None
     assert alarms >= 5
 
@@ -80,11 +80,11 @@ def test_what_drove_the_alarm_comes_after_the_change(rng: Rng) -> None:
 def test_a_stream_goes_on_where_it_stopped(rng: Rng, tmp_path: Path) -> None:
     calibration, stream = rng.normal(size=99), np.round(rng.normal(size=60), 1)
     whole, part = DriftWatch(calibration, 0.05, seed=3), DriftWatch(calibration, 0.05, seed=3)
-    whole.see(names(60), stream)
-    part.see(names(60)[:25], stream[:25])
+    whole.update(names(60), stream)
+    part.update(names(60)[:25], stream[:25])
     part.save(tmp_path / "state.json")
     part = DriftWatch.load(tmp_path / "state.json", calibration)
-    part.see(names(60)[25:], stream[25:])
+    part.update(names(60)[25:], stream[25:])
     assert part.evidence == whole.evidence  # bitwise
     assert (part.files, part.scores, part.delta) == (whole.files, whole.scores, 0.05)
 
@@ -93,7 +93,7 @@ def test_a_stream_goes_on_where_it_stopped(rng: Rng, tmp_path: Path) -> None:
 def test_a_damaged_state_is_refused(damage: str, rng: Rng, tmp_path: Path) -> None:
     calibration, path = rng.normal(size=20), tmp_path / "state.json"
     watch = DriftWatch(calibration)
-    watch.see(names(5), rng.normal(size=5))
+    watch.update(names(5), rng.normal(size=5))
     watch.save(path)
     state = json.loads(path.read_text())
     changed = {

@@ -18,8 +18,8 @@ from PIL import Image
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.grouped import EVERYTHING, Decisions
-from oddlens.data.groups import grouped
+from oddlens.conformal.grouped import EVERYTHING, GroupedDecision
+from oddlens.data.groups import assign_groups
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.splitting import split_normals
@@ -36,9 +36,9 @@ def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=300)
 
 
-def decisions(rate: float | None = None, **groups: Scores) -> Decisions:
+def decisions(rate: float | None = None, **groups: Scores) -> GroupedDecision:
     settings = DecisionSettings(false_alarm_rate=rate)
-    return Decisions({name: Decision(settings, scores, NONE) for name, scores in groups.items()})
+    return GroupedDecision({name: Decision(settings, scores, NONE) for name, scores in groups.items()})
 
 
 # -- decisions ------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_each_image_is_judged_among_its_own_group() -> None:
     assert made.thresholds(4, groups).tolist() == [89.0, 117.0, 117.0, 89.0]
     assert made.p_values(scores, groups).tolist() == [10 / 100, 1.0, 2 / 20, 1 / 100]
     assert made.threshold is None
-    assert [line.split(":")[0] for line in made.told()] == ["left", "left", "right", "right"]
+    assert [line.split(":")[0] for line in made.summary_lines()] == ["left", "left", "right", "right"]
     assert made.as_json()["groups"]["right"]["threshold"] == 117.0
     with pytest.raises(StateError, match=r"decides for each group by itself \(left, right\)"):
         _ = made.single
@@ -142,28 +142,28 @@ def files(folder: Path, *names: str) -> ImageSet:
 
 
 def test_the_folder_is_the_group(tmp_path: Path) -> None:
-    images = grouped(files(tmp_path, "left/1.png", "right/1.png", "right/2.png"), "folder")
+    images = assign_groups(files(tmp_path, "left/1.png", "right/1.png", "right/2.png"), "folder")
     assert images.groups == ("left", "right", "right")
     assert images.subset([2, 0]).groups == ("right", "left")
     assert images.grouped_by == images.subset([0]).grouped_by == "folder"
-    assert grouped(files(tmp_path, "left/1.png"), "folder").groups == ("left",)
+    assert assign_groups(files(tmp_path, "left/1.png"), "folder").groups == ("left",)
     with pytest.raises(DataError, match=r"array\[0\]: lies in no folder"):
-        grouped(ImageSet.from_array(np.zeros((2, 8, 8), dtype=np.uint8)), "folder")
+        assign_groups(ImageSet.from_array(np.zeros((2, 8, 8), dtype=np.uint8)), "folder")
 
 
 def test_a_table_tells_the_groups(tmp_path: Path) -> None:
     images = files(tmp_path, "a/1.png", "b/1.png", "b/2.png")
     table = tmp_path / "cameras.csv"
     table.write_text(f"file,camera\nb/../a/1.png,left\n{tmp_path}/b/1.png,right\n2.png, left \n")
-    found = grouped(images, f"{table}:camera")
+    found = assign_groups(images, f"{table}:camera")
     assert found.groups == ("left", "right", "left")  # the last by its bare name
     assert found.grouped_by == "column camera"
     table.write_text("file,camera\na/1.png,left\nelsewhere/1.png,right\nelsewhere/2.png,left\n")
     with pytest.raises(DataError, match=r"says nothing of .*b/1\.png"):  # another folder's 1.png is another image
-        grouped(images, f"{table}:camera")
+        assign_groups(images, f"{table}:camera")
     table.write_text("file,camera\n1.png,left\n2.png,left\n")
     with pytest.raises(DataError, match=r"says nothing of .*a/1\.png"):  # two images have this name
-        grouped(images, f"{table}:camera")
+        assign_groups(images, f"{table}:camera")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_table_of_groups_that_is_wrong_says_where(
     images, table = files(tmp_path, "1.png"), tmp_path / "cameras.csv"
     table.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(error, match=match):
-        grouped(images, by.format(table))
+        assign_groups(images, by.format(table))
 
 
 def test_every_group_gives_its_share_and_near_duplicates_stay_together(rng: np.random.Generator) -> None:
@@ -226,7 +226,7 @@ def folders(digit_pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def part(folders: Path, small_model: AutoencoderSettings) -> Detector:
-    images = grouped(ImageSet.from_files(sorted(map(str, (folders / "train").rglob("*.png")))), "folder")
+    images = assign_groups(ImageSet.from_files(sorted(map(str, (folders / "train").rglob("*.png")))), "folder")
     settings = DecisionSettings(false_alarm_rate=0.05)
     return Detector(small_model, training=TrainingSettings(epochs=3), decision=settings).fit(images)
 
@@ -237,7 +237,7 @@ def test_a_detector_decides_by_group_and_its_files_keep_that(part: Detector, fol
     counts = [len(one.calibration_scores) for one in part.decisions_.parts.values()]
     assert sum(counts) == part.manifest.data.n_calibration
     assert min(counts) >= 50
-    incoming = grouped(ImageSet.from_files(sorted(map(str, (folders / "incoming").rglob("*.png")))), "folder")
+    incoming = assign_groups(ImageSet.from_files(sorted(map(str, (folders / "incoming").rglob("*.png")))), "folder")
     found = part.predict(incoming)
     assert found.threshold.tolist() == [limits[group] for group in incoming.groups]
     assert np.array_equal(found.label, found.anomaly_score > found.threshold)
@@ -248,7 +248,7 @@ def test_a_detector_decides_by_group_and_its_files_keep_that(part: Detector, fol
         assert np.array_equal(again.threshold, found.threshold)
     with pytest.raises(StateError, match="came without their groups"):
         part.predict(folders / "incoming")
-    moved = Detector.load(path).decide(DecisionSettings(false_alarm_rate=0.1))
+    moved = Detector.load(path).set_decision(DecisionSettings(false_alarm_rate=0.1))
     assert moved.manifest.data.grouped_by == "folder"
     with pytest.raises(StateError, match="came without their groups"):
         moved.calibrate(folders / "incoming")
@@ -342,6 +342,6 @@ def test_a_detector_without_groups_is_asked_for_none(fitted: Detector, folders: 
     done = oddlens("score", file, folders / "incoming", "--group-by", "folder")
     assert done.returncode == 1
     assert "decides alike for all images" in done.stderr
-    images = grouped(ImageSet.from_files(sorted(map(str, (folders / "incoming").rglob("*.png")))), "folder")
+    images = assign_groups(ImageSet.from_files(sorted(map(str, (folders / "incoming").rglob("*.png")))), "folder")
     with pytest.raises(StateError, match="join a calibration by groups only"):
         Detector.load(file).calibrate(images, add=True)

@@ -17,7 +17,14 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.ranks import conformal_rank, images_needed, p_values, pac_rank, realised_range, smallest_rate
+from oddlens.conformal.ranks import (
+    conformal_rank,
+    min_calibration_size,
+    min_false_alarm_rate,
+    p_values,
+    pac_rank,
+    realized_rate_interval,
+)
 from oddlens.errors import CalibrationError, SettingsError
 
 Scores = npt.NDArray[np.float64]
@@ -85,7 +92,7 @@ def test_pac_rank_keeps_a_promise_that_holds_with_equality(n: int) -> None:
 @pytest.mark.parametrize(("rate", "confidence", "n"), [(0.1, 0.19, 2), (0.1, 0.3439, 4), (0.05, 0.142625, 3)])
 def test_images_needed_counts_a_promise_that_holds_with_equality(rate: float, confidence: float, n: int) -> None:
     assert 1 - (1 - Fraction(str(rate))) ** n == Fraction(str(confidence))
-    assert images_needed(rate, confidence) == n
+    assert min_calibration_size(rate, confidence) == n
 
 
 def test_a_confidence_of_next_to_nothing_is_content_with_any_rank() -> None:
@@ -113,7 +120,7 @@ def test_smallest_rate_is_promised_and_nothing_below_it(n: int, confidence: floa
     def rank(rate: float) -> int:
         return conformal_rank(n, rate) if confidence is None else pac_rank(n, rate, confidence)
 
-    smallest = smallest_rate(n, confidence)
+    smallest = min_false_alarm_rate(n, confidence)
     assert rank(smallest) == n
     with pytest.raises(CalibrationError):
         rank(smallest * (1 - 1e-9))
@@ -127,7 +134,7 @@ def test_images_needed_can_promise_and_one_fewer_cannot(rate: float, confidence:
     def rank(n: int) -> int:
         return conformal_rank(n, rate) if confidence is None else pac_rank(n, rate, confidence)
 
-    needed = images_needed(rate, confidence)
+    needed = min_calibration_size(rate, confidence)
     assert rank(needed) == needed  # with none to spare: the largest score is the threshold
     if needed > 1:
         with pytest.raises(CalibrationError):
@@ -164,7 +171,7 @@ def test_rates_outside_0_to_1_are_refused(rate: float) -> None:
     with pytest.raises(SettingsError, match="between 0 and 1"):
         conformal_rank(100, rate)
     with pytest.raises(SettingsError, match="between 0 and 1"):
-        images_needed(rate)
+        min_calibration_size(rate)
     with pytest.raises(SettingsError, match="between 0 and 1"):
         pac_rank(100, 0.1, rate)
 
@@ -173,7 +180,7 @@ def test_no_images_can_promise_nothing() -> None:
     with pytest.raises(CalibrationError, match="0 held-out normal images can promise nothing"):
         conformal_rank(0, 0.01)
     with pytest.raises(CalibrationError, match="0 held-out normal images can promise nothing"):
-        smallest_rate(0)
+        min_false_alarm_rate(0)
 
 
 # The realised rate
@@ -182,7 +189,7 @@ def test_no_images_can_promise_nothing() -> None:
 @pytest.mark.parametrize(("n", "upper"), [(99, 0.02981), (499, 0.01825), (999, 0.01567), (4999, 0.01242)])
 def test_upper_95_bound_of_the_realised_rate_is_the_published_one(n: int, upper: float) -> None:
     # a central interval of 90% ends at the one-sided bound of 95%
-    assert round(realised_range(n, conformal_rank(n, 0.01), level=0.9)[1], 5) == upper
+    assert round(realized_rate_interval(n, conformal_rank(n, 0.01), level=0.9)[1], 5) == upper
 
 
 @pytest.mark.parametrize(
@@ -191,13 +198,13 @@ def test_upper_95_bound_of_the_realised_rate_is_the_published_one(n: int, upper:
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 def test_realised_range_is_the_beta_interval(n: int, rank: int, level: float) -> None:
     expected = stats.beta.interval(level, n + 1 - rank, rank)
-    assert realised_range(n, rank, level) == pytest.approx(expected, rel=1e-8)
+    assert realized_rate_interval(n, rank, level) == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize("rank", [0, 11, -1])
 def test_realised_range_refuses_a_rank_that_does_not_exist(rank: int) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
-        realised_range(10, rank)
+        realized_rate_interval(10, rank)
 
 
 SETS = 2_000

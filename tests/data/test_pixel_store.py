@@ -12,7 +12,7 @@ import pytest
 
 from oddlens.config.base import TrainingSettings
 from oddlens.data import pixel_store
-from oddlens.data.pixel_store import BLOCK, room, taken
+from oddlens.data.pixel_store import BLOCK, allocate_pixels, take_rows
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 
@@ -25,17 +25,17 @@ def in_file(pixels: np.ndarray) -> bool:
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Memory for no picture at all; gives the folder of temporary files."""
-    monkeypatch.setattr(pixel_store, "IN_MEMORY", 0)
+    monkeypatch.setattr(pixel_store, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
 
 def test_few_pixels_are_kept_in_memory() -> None:
-    assert not in_file(room((2, 4, 4, 1), np.uint8))
+    assert not in_file(allocate_pixels((2, 4, 4, 1), np.uint8))
 
 
 def test_many_pixels_lie_in_a_file_without_a_name(small_memory: Path) -> None:
-    pixels = room((3, 4, 5, 1), np.uint16)
+    pixels = allocate_pixels((3, 4, 5, 1), np.uint16)
     pixels[:] = 7
     assert in_file(pixels)
     assert pixels.shape == (3, 4, 5, 1)
@@ -49,17 +49,17 @@ def test_a_full_disk_is_found_before_anything_is_written(small_memory: Path, mon
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(10, 1, 9))
     with pytest.raises(DataError, match="TMPDIR"):
-        room((1, 5, 2, 1), np.uint8)
-    room((1, 3, 3, 1), np.uint8)
+        allocate_pixels((1, 5, 2, 1), np.uint8)
+    allocate_pixels((1, 3, 3, 1), np.uint8)
 
 
 def test_chosen_pixels_are_those_of_their_rows(small_memory: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (3 * BLOCK, 2, 2, 1), dtype=np.uint8)
     rows = rng.permutation(len(pixels))[: 2 * BLOCK + 5]
-    assert np.array_equal(taken(pixels, rows), pixels[rows])
-    assert in_file(taken(pixels, rows))
-    assert taken(pixels, np.arange(len(pixels))) is pixels
-    assert len(taken(pixels, np.arange(0))) == 0
+    assert np.array_equal(take_rows(pixels, rows), pixels[rows])
+    assert in_file(take_rows(pixels, rows))
+    assert take_rows(pixels, np.arange(len(pixels))) is pixels
+    assert len(take_rows(pixels, np.arange(0))) == 0
 
 
 def test_a_detector_is_the_same_whether_its_pictures_lie_in_memory_or_in_a_file(
@@ -68,7 +68,7 @@ def test_a_detector_is_the_same_whether_its_pictures_lie_in_memory_or_in_a_file(
     normal = rng.integers(90, 120, (80, 16, 16, 3), dtype=np.uint8)
     detectors = []
     for limit in (2**30, 1000):
-        monkeypatch.setattr(pixel_store, "IN_MEMORY", limit)
+        monkeypatch.setattr(pixel_store, "MAX_IN_MEMORY", limit)
         detectors.append(Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(normal))
     first, second = (each.score(normal[:9]) for each in detectors)
     assert np.array_equal(first, second)

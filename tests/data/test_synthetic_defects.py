@@ -35,7 +35,7 @@ def changed(before: Pixels, after: Pixels) -> npt.NDArray[np.int64]:
 @pytest.mark.parametrize("value_max", [255, 4095, 65535])
 def test_every_picture_is_damaged_under_its_mask(size: tuple[int, int, int], value_max: int) -> None:
     pixels = random_pictures(size, value_max)
-    damaged, masks = synthetic_defects.defects(pixels, 5, value_max)
+    damaged, masks = synthetic_defects.add_defects(pixels, 5, value_max)
     assert damaged.shape == pixels.shape
     assert damaged.dtype == pixels.dtype
     assert int(damaged.max()) <= value_max
@@ -44,7 +44,7 @@ def test_every_picture_is_damaged_under_its_mask(size: tuple[int, int, int], val
 
 
 def test_a_defect_changes_more_than_the_grain_where_its_mask_is(cloth: Pixels) -> None:
-    damaged, masks = synthetic_defects.defects(cloth, 2, 255)
+    damaged, masks = synthetic_defects.add_defects(cloth, 2, 255)
     difference = changed(cloth, damaged)
     for image, mask in zip(difference, masks, strict=True):
         assert image[mask].mean() > 2
@@ -52,7 +52,7 @@ def test_a_defect_changes_more_than_the_grain_where_its_mask_is(cloth: Pixels) -
 
 
 def test_defects_are_small_and_large_faint_and_strong(cloth: Pixels) -> None:
-    damaged, masks = synthetic_defects.defects(np.concatenate([cloth] * 5), 3, 255)
+    damaged, masks = synthetic_defects.add_defects(np.concatenate([cloth] * 5), 3, 255)
     shares = masks.mean(axis=(1, 2))
     assert np.quantile(shares, 0.1) < 0.005
     assert np.quantile(shares, 0.9) > 0.05
@@ -64,7 +64,7 @@ def test_defects_are_small_and_large_faint_and_strong(cloth: Pixels) -> None:
 
 
 def test_defects_are_found_everywhere_up_to_the_edges(cloth: Pixels) -> None:
-    masks = synthetic_defects.defects(np.concatenate([cloth] * 5), 4, 255)[1].mean(axis=0)
+    masks = synthetic_defects.add_defects(np.concatenate([cloth] * 5), 4, 255)[1].mean(axis=0)
     blocks = masks.reshape(8, 8, 8, 8).mean(axis=(1, 3))
     assert blocks.min() > 0.004
     assert blocks.max() < 10 * blocks.min()
@@ -73,13 +73,13 @@ def test_defects_are_found_everywhere_up_to_the_edges(cloth: Pixels) -> None:
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_blank_pictures_get_defects_too(value: int) -> None:
     blank = np.full((20, 24, 24, 1), value, dtype=np.uint8)
-    damaged, masks = synthetic_defects.defects(blank, 0, 255)
+    damaged, masks = synthetic_defects.add_defects(blank, 0, 255)
     assert (changed(blank, damaged)[masks] > 0).mean() > 0.9
     assert masks.any(axis=(1, 2)).all()
 
 
 def test_the_same_seed_gives_the_same_defects_and_another_seed_others(cloth: Pixels) -> None:
-    first, again, other = (synthetic_defects.defects(cloth, seed, 255) for seed in (7, 7, 8))
+    first, again, other = (synthetic_defects.add_defects(cloth, seed, 255) for seed in (7, 7, 8))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[0] != other[0]).any(axis=(1, 2, 3)).all()
@@ -87,13 +87,13 @@ def test_the_same_seed_gives_the_same_defects_and_another_seed_others(cloth: Pix
 
 def test_the_normal_pictures_stay_as_they_were(cloth: Pixels) -> None:
     before = cloth.copy()
-    synthetic_defects.defects(cloth, 0, 255)
+    synthetic_defects.add_defects(cloth, 0, 255)
     np.testing.assert_array_equal(cloth, before)
 
 
 def test_the_sizes_asked_for_are_kept(cloth: Pixels) -> None:
-    small = synthetic_defects.defects(cloth, 0, 255, sizes=(0.04, 0.1), most=1)[1]
-    large = synthetic_defects.defects(cloth, 0, 255, sizes=(0.5, 0.9), most=1)[1]
+    small = synthetic_defects.add_defects(cloth, 0, 255, sizes=(0.04, 0.1), most=1)[1]
+    large = synthetic_defects.add_defects(cloth, 0, 255, sizes=(0.5, 0.9), most=1)[1]
     for mask in small:
         rows, columns = np.nonzero(mask)
         assert max(np.ptp(rows), np.ptp(columns)) < 0.15 * 64
@@ -102,7 +102,7 @@ def test_the_sizes_asked_for_are_kept(cloth: Pixels) -> None:
 
 def test_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="no images"):
-        synthetic_defects.defects(np.zeros((0, 8, 8, 1), dtype=np.uint8), 0, 255)
+        synthetic_defects.add_defects(np.zeros((0, 8, 8, 1), dtype=np.uint8), 0, 255)
 
 
 def test_blurring_is_the_mean_around_each_pixel() -> None:

@@ -31,7 +31,7 @@ def test_steps_out_of_order_say_which_step_is_missing(digit_pixels: Pixels) -> N
 
 
 def test_fit_holds_out_what_it_calibrates_on(fitted: Detector, digit_pixels: Pixels) -> None:
-    seen, held = fitted.seen("training"), fitted.seen("calibration")
+    seen, held = fitted.fingerprints("training"), fitted.fingerprints("calibration")
     assert len(seen) + len(held) == len(digit_pixels)
     assert len(held) >= 99
     data = fitted.manifest.data

@@ -54,8 +54,8 @@ def test_a_graph_that_scores_differently_is_not_written(
     fitted: Detector, digit_pixels: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Detector(fitted.model, training=TrainingSettings(epochs=1, seed=1)).fit(digit_pixels)
-    graph = exporting.traced(other)
-    monkeypatch.setattr(exporting, "traced", lambda _: graph)
+    graph = exporting.trace(other)
+    monkeypatch.setattr(exporting, "trace", lambda _: graph)
     with pytest.raises(ArtifactError, match="not written, since exported scores differ"):
         exporting.export(fitted, tmp_path / "part.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -143,15 +143,15 @@ def test_an_older_file_without_a_runtime_is_still_read(exported: Path, tmp_path:
     text = manifest.model_copy(update={"digest": ""}).model_dump_json()
     older = text.replace('"runtime":{"engine":"onnxruntime","precision":"fp32"},', "")
     assert older != text
-    found = detector_file.digest(older, tensors | onnx_file.as_tensor(graph))
+    found = detector_file.digest(older, tensors | onnx_file.graph_as_tensor(graph))
     sealed = older.replace('"digest":""', f'"digest":"{found}"')
-    _, metadata = onnx_proto.split(exported.read_bytes(), exported)
-    (tmp_path / "part.onnx").write_bytes(onnx_proto.joined(graph, metadata | {"oddlens": sealed}))
+    _, metadata = onnx_proto.split_metadata(exported.read_bytes(), exported)
+    (tmp_path / "part.onnx").write_bytes(onnx_proto.join_metadata(graph, metadata | {"oddlens": sealed}))
     assert onnx_file.read_onnx(tmp_path / "part.onnx")[1].runtime == RuntimeSettings()
 
 
 def test_the_threshold_moves_and_the_graph_stays_byte_for_byte(exported: Path, tmp_path: Path) -> None:
-    moved = Detector.load(exported).decide(DecisionSettings(false_alarm_rate=0.1)).save(tmp_path / "part.onnx")
+    moved = Detector.load(exported).set_decision(DecisionSettings(false_alarm_rate=0.1)).save(tmp_path / "part.onnx")
     assert onnx_file.read_onnx(moved)[0] == onnx_file.read_onnx(exported)[0]
     assert Detector.load(moved).decision_.false_alarm_rate == 0.1
 

@@ -14,10 +14,10 @@ from oddlens.config.detectors import FAMILIES
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.errors import CalibrationError, DataError, MissingExtraError, OddlensError, SettingsError, TrainingError
-from oddlens.evaluation.compare import DETECTORS, attempt, check, compare
+from oddlens.evaluation.compare import DETECTORS, check_detector_name, compare, row_or_error
 from oddlens.reporting import figures
 from oddlens.reporting.leaderboard import leaderboard, table
-from oddlens.training.history import Step
+from oddlens.training.history import TrainingStep
 
 BASELINES = ("thumbnails-8", "thumbnails-32", "thumbnails-8-normalised", "thumbnails-32-normalised")
 
@@ -77,7 +77,7 @@ def test_every_detector_stands_beside_the_baselines_the_best_first(data: DataSet
 
 
 def test_a_detector_that_fails_is_a_row_with_its_error(data: DataSet, tmp_path: Path) -> None:
-    def impatient(step: Step) -> None:  # called by what learns by gradients, which the dictionary does not
+    def impatient(step: TrainingStep) -> None:  # called by what learns by gradients, which the dictionary does not
         raise TrainingError(f"{step.family}: stopped by its user")
 
     result = compare(data, ["autoencoder", "dictionary"], progress=impatient)
@@ -95,7 +95,7 @@ def test_a_detector_that_fails_is_a_row_with_its_error(data: DataSet, tmp_path: 
     for row in judged:
         low, high = row["image_auroc_ci"]
         assert f"{row['image_auroc']:.3f} ({low:.3f}–{high:.3f})" in texts
-    with Image.open(figures.save(figure, tmp_path / "board.png")) as image:
+    with Image.open(figures.save_figure(figure, tmp_path / "board.png")) as image:
         assert np.asarray(image.convert("L")).std() > 5
 
 
@@ -109,10 +109,10 @@ def test_unforeseen_errors_are_named_by_their_kind() -> None:
     def bare() -> dict[str, object]:
         raise MissingExtraError("fitting a detector", "train")
 
-    assert attempt(broken) == {"error": "ZeroDivisionError: division"}
-    assert attempt(refused) == {"error": "too few images"}
+    assert row_or_error(broken) == {"error": "ZeroDivisionError: division"}
+    assert row_or_error(refused) == {"error": "too few images"}
     with pytest.raises(MissingExtraError):
-        attempt(bare)
+        row_or_error(bare)
 
 
 def test_where_every_detector_fails_the_baselines_are_no_result(data: DataSet) -> None:
@@ -140,7 +140,7 @@ def test_an_unknown_detector_is_refused_before_anything_is_fitted(name: str, hin
 def test_every_family_that_fits_by_itself_can_be_compared() -> None:
     assert set(DETECTORS) == {"auto", *FAMILIES} - {"ensemble", "crossfit"}
     for name in DETECTORS:
-        check(name)
+        check_detector_name(name)
 
 
 def test_data_without_training_images_or_without_both_labels_is_refused(data: DataSet) -> None:

@@ -51,7 +51,7 @@ def test_the_share_between_two_groups_is_what_theory_says(values: str, share: fl
 
 def test_what_tells_the_classes_apart_without_looking_is_a_shortcut(tmp_path: Path) -> None:
     shortcuts = data_checks.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 150, 2))).facts["shortcuts"]
-    assert shortcuts["mean brightness"] > data_checks.SHORTCUT
+    assert shortcuts["mean brightness"] > data_checks.MIN_SHORTCUT_AUROC
     fair = data_checks.check(data(made(60, 120, 0), made(20, 120, 1), made(20, 120, 2)))
     assert "shortcut" not in names(fair)
     for place, pixels, quality in (("train/good", made(30, 120, 0), 90), ("test/good", made(20, 120, 1), 90),
@@ -81,7 +81,7 @@ def test_the_page_shows_each_finding_with_pictures_and_twins(tmp_path: Path) -> 
     train = made(120, 120, 0)
     leaking = data(np.concatenate([train, train[:3]]), train[5:20], made(15, 120, 2))
     diagnosis = data_checks.check(leaking)
-    page = data_report.write(tmp_path / "check.html", diagnosis, "oddlens check <made>").read_text()
+    page = data_report.write_data_report(tmp_path / "check.html", diagnosis, "oddlens check <made>").read_text()
     assert {"duplicates", "leak"} <= names(diagnosis)
     for finding in diagnosis.findings:
         assert f"{finding.level.capitalize()}: {finding.name}" in page
@@ -95,7 +95,7 @@ def test_the_page_shows_each_finding_with_pictures_and_twins(tmp_path: Path) -> 
 def test_a_clean_set_says_so(tmp_path: Path) -> None:
     diagnosis = data_checks.check(data(made(400, 120, 0), made(30, 120, 1), made(30, 120, 2)))
     assert diagnosis.findings == []
-    assert "Nothing wrong was found" in data_report.write(tmp_path / "c.html", diagnosis, "x").read_text()
+    assert "Nothing wrong was found" in data_report.write_data_report(tmp_path / "c.html", diagnosis, "x").read_text()
 
 
 def test_what_does_not_belong_among_the_normals_is_listed_first() -> None:
@@ -116,8 +116,8 @@ def test_what_does_not_belong_among_the_normals_is_listed_first() -> None:
 
 
 def test_looking_for_the_unusual_takes_what_time_it_is_given() -> None:
-    assert contamination.usual_budget(50) == 10
-    assert contamination.usual_budget(500) == 50
-    assert contamination.usual_budget(50_000) == 120
-    assert contamination.standardised(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).tolist()[2] == 0
-    assert np.isfinite(contamination.standardised(np.full(9, 2.0))).all()
+    assert contamination.default_budget(50) == 10
+    assert contamination.default_budget(500) == 50
+    assert contamination.default_budget(50_000) == 120
+    assert contamination.robust_zscore(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).tolist()[2] == 0
+    assert np.isfinite(contamination.robust_zscore(np.full(9, 2.0))).all()

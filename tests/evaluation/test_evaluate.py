@@ -71,7 +71,7 @@ def test_images_that_calibrated_are_left_out_of_rates_but_not_of_the_ranking(
 def test_images_that_were_trained_on_are_left_out_of_everything(
     fitted: Detector, digits: DataSet, test_images: ImageSet
 ) -> None:
-    learned = np.isin(fingerprints(digits.train.load(fitted.spec)), fitted.seen("training"))
+    learned = np.isin(fingerprints(digits.train.load(fitted.spec)), fitted.fingerprints("training"))
     trained = digits.train.subset(np.flatnonzero(learned)[:40])
     again = evaluate.evaluate(fitted, concatenate([test_images, trained]))
     assert again.left_out == 40
@@ -88,7 +88,7 @@ def test_the_reconstruction_error_counts_only_the_region_of_interest(digits: Dat
     normal = digits.test.load(detector.spec)[:20]
     painted = normal.copy()
     painted[:, :, 4:] = 255
-    both = concatenate([ImageSet.from_array(normal), test_sets.odd(painted, "outside")])
+    both = concatenate([ImageSet.from_array(normal), test_sets.anomalous_images(painted, "outside")])
     table = evaluate.evaluate(detector, both).metrics
     assert table["image_auroc"] == pytest.approx(0.5)
     assert table["reconstruction"]["normal"] == table["reconstruction"]["anomalous"]
@@ -97,18 +97,20 @@ def test_the_reconstruction_error_counts_only_the_region_of_interest(digits: Dat
 def test_without_fair_normal_images_the_rate_is_unknown_and_said_so(digits: DataSet) -> None:
     detector = Detector(AutoencoderSettings(widths=(4,), latent_dim=4), training=TrainingSettings(epochs=1))
     detector.fit(digits.train)
-    odd = test_sets.odd(corruptions.distort("inversion", digits.test.load(detector.spec)[:20], 255, 0), "odd")
+    odd = test_sets.anomalous_images(
+        corruptions.distort("inversion", digits.test.load(detector.spec)[:20], 255, 0), "odd"
+    )
     table = evaluate.evaluate(detector, concatenate([digits.train, odd])).metrics
     assert table["n_normal_rates"] == 0
     assert table["false_alarm_rate_measured"] is None
     assert table["n_normal"] == detector.manifest.data.n_calibration
-    assert "cannot be measured here" in evaluation_report.in_words(table, "autoencoder")
+    assert "cannot be measured here" in evaluation_report.describe_metrics(table, "autoencoder")
     assert dict(evaluation_report.cards(table))["normal images flagged"].startswith("not measured")
 
 
 def test_a_users_defect_is_not_explained_as_one_of_our_distortions(fitted: Detector, digits: DataSet) -> None:
     pixels = digits.test.load(fitted.spec)[:20]
-    holes = test_sets.odd(corruptions.distort("hole", pixels, 255, 0), "hole")
+    holes = test_sets.anomalous_images(corruptions.distort("hole", pixels, 255, 0), "hole")
     found = evaluate.evaluate(fitted, concatenate([digits.test, holes]))
     assert not found.distorted
     assert evaluate.evaluate(fitted, test_sets.labelled_images(digits, fitted.spec, 0, True)).distorted
@@ -127,7 +129,12 @@ def test_pixel_metrics_compare_maps_with_masks_at_the_masks_own_size(digits: Dat
     few = tiles.test.subset(np.arange(0, len(tiles.test), 8))
     found = evaluate.evaluate(detector, few)
     assert set(found.pixel) == {"pixel_auroc", "aupro"}
-    maps = [outputs for batch in detector.run(few) if batch.anomaly_map is not None for outputs in batch.anomaly_map]
+    maps = [
+        outputs
+        for batch in detector.iter_predictions(few)
+        if batch.anomaly_map is not None
+        for outputs in batch.anomaly_map
+    ]
     masks = [few.mask(i) for i in range(len(few))]
     size = few.image(0).shape[:2]
     truth = [np.zeros(size, dtype=bool) if mask is None else mask for mask in masks]
@@ -137,7 +144,7 @@ def test_pixel_metrics_compare_maps_with_masks_at_the_masks_own_size(digits: Dat
 
 
 def test_anomalies_with_an_empty_mask_say_nothing_about_pixels(fitted: Detector, digits: DataSet) -> None:
-    odd = test_sets.odd(corruptions.distort("inversion", digits.test.load(fitted.spec)[:3], 255, 0), "odd")
+    odd = test_sets.anomalous_images(corruptions.distort("inversion", digits.test.load(fitted.spec)[:3], 255, 0), "odd")
     drawn = np.zeros((8, 8), dtype=bool)
     drawn[2:4, 2:5] = True
     masks = (drawn, np.zeros((8, 8), dtype=bool), None)

@@ -49,7 +49,7 @@ def test_its_float32_scores_are_the_trained_ones_at_every_batch_size(
     assert loaded.backend.name == f"openvino {ov.__version__.partition('-')[0]} cpu fp32"
     for size in (1, 3, 50):
         np.testing.assert_allclose(loaded.score(digit_pixels[:size]), fitted.score(digit_pixels[:size]), rtol=1e-5)
-    (ours,), (theirs,) = fitted.run(digit_pixels[:7]), loaded.run(digit_pixels[:7])
+    (ours,), (theirs,) = fitted.iter_predictions(digit_pixels[:7]), loaded.iter_predictions(digit_pixels[:7])
     for found, expected in zip(theirs[1:], ours[1:], strict=True):  # map and reconstruction
         np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
 

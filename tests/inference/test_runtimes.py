@@ -43,7 +43,7 @@ def test_bf16_moves_scores_a_little_and_is_what_the_file_goes_on_with(
     scores = loaded.score(digits.test)
     assert 0 < np.abs(scores / fitted.score(digits.test) - 1).max() < 0.02
     np.testing.assert_array_equal(np.sort(scores), loaded.decision_.calibration_scores)
-    (outputs,) = loaded.run(digits.test.subset(np.arange(3)))
+    (outputs,) = loaded.iter_predictions(digits.test.subset(np.arange(3)))
     assert outputs.anomaly_map is not None
     assert outputs.anomaly_map.dtype == np.float32
 

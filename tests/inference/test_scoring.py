@@ -14,7 +14,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.errors import ArtifactError, UnreadableImageError
 from oddlens.inference import scoring
-from oddlens.inference.backend import Outputs
+from oddlens.inference.backend import Predictions
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.scoring import anomaly_scores, in_batches, score_batches
 
@@ -26,12 +26,12 @@ class Brightness:
     spec = InputSpec(height=4, width=4, channels=1)
     streams = 1
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         return self(pixels)
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Outputs(pixels.mean(axis=(1, 2, 3)) / (pixels.max(initial=0) != 13), None, None)
+            return Predictions(pixels.mean(axis=(1, 2, 3)) / (pixels.max(initial=0) != 13), None, None)
 
 
 def test_scores_come_in_the_order_of_the_images(rng: np.random.Generator) -> None:
@@ -50,11 +50,11 @@ class SideBySide(Brightness):
         self.together, self.apart = list[int](), list[int]()
         self.meeting = threading.Barrier(2, timeout=10)
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         self.together.append(len(pixels))
         return super().__call__(pixels)
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         self.apart.append(len(pixels))
         if self.meeting.wait() == 0:
             time.sleep(0.05)

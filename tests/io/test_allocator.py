@@ -101,7 +101,7 @@ ENDS = [
 def test_it_ends_when_what_it_surrounds_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(allocator, "glibc", lambda: recorder)
-    with pytest.raises(KeyError), allocator.keeping_freed():
+    with pytest.raises(KeyError), allocator.keep_freed_memory():
         raise KeyError
     assert recorder.told == BEGINS + ENDS
 
@@ -109,7 +109,7 @@ def test_it_ends_when_what_it_surrounds_fails(monkeypatch: pytest.MonkeyPatch) -
 def test_the_last_of_several_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(allocator, "glibc", lambda: recorder)
-    first, second = allocator.keeping_freed(), allocator.keeping_freed()
+    first, second = allocator.keep_freed_memory(), allocator.keep_freed_memory()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -129,6 +129,6 @@ def test_training_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_c_library_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "glibc", lambda: None)
     entered = False
-    with allocator.keeping_freed():
+    with allocator.keep_freed_memory():
         entered = True
     assert entered

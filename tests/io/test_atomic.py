@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from oddlens.errors import OddlensError
-from oddlens.io.atomic import replacing, write_bytes
+from oddlens.io.atomic import atomic_write, write_bytes
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         assert file.write(b"half of the new") / 0
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -20,7 +20,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"old")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"

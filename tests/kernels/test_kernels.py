@@ -84,7 +84,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         kernels.built(str(COMPILER), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.setattr(kernels, "is_supported", lambda: True)
     assert kernels.path.__wrapped__() is None
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_library_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 def test_they_are_for_processors_with_bfloat16_and_no_matrix_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
     amx = torch.cpu._is_amx_tile_supported()
-    assert kernels.made_for_this() == (torch.cpu._is_avx512_bf16_supported() and not amx)
+    assert kernels.is_supported() == (torch.cpu._is_avx512_bf16_supported() and not amx)
 
 
 @pytest.mark.parametrize(
@@ -119,18 +119,18 @@ def test_beside_a_matrix_unit_they_are_used_only_if_asked_for(
     monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
     if asked:
         monkeypatch.setenv("ODDLENS_KERNELS", asked)
-    assert kernels.made_for_this() == wanted
+    assert kernels.is_supported() == wanted
 
 
 @needs_compiler
 def test_building_may_begin_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.setattr(kernels, "is_supported", lambda: True)
     monkeypatch.delenv("ODDLENS_KERNELS", raising=False)
     kernels.path.cache_clear()
     try:
-        kernels.begin()
-        deadline = time.monotonic() + kernels.PATIENCE
+        kernels.build_in_background()
+        deadline = time.monotonic() + kernels.COMPILER_TIMEOUT
         while not (found := list(tmp_path.rglob("network-*.so"))):
             assert time.monotonic() < deadline, "nothing was built"
             time.sleep(0.05)
@@ -141,13 +141,13 @@ def test_building_may_begin_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.setattr(kernels, "is_supported", lambda: True)
     monkeypatch.setenv("ODDLENS_KERNELS", "off")
     assert kernels.path.__wrapped__() is None
 
 
 def test_without_a_compiler_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "made_for_this", lambda: True)
+    monkeypatch.setattr(kernels, "is_supported", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert kernels.path.__wrapped__() is None
 

@@ -16,8 +16,8 @@ from oddlens.data.image_io import Pixels
 from oddlens.models import base, registry
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.conv_variants import UpsampledConv2d
-from oddlens.models.layers import SSIM, pad_to_multiple, shrunk_whitening
-from oddlens.recipes.run import find
+from oddlens.models.layers import SSIM, ledoit_wolf_whitening, pad_to_multiple
+from oddlens.recipes.run import find_recipe
 from oddlens.training import loop
 
 
@@ -42,7 +42,7 @@ def layers(network: nn.Module) -> list[str]:
 
 def seed_model(name: str) -> AutoencoderSettings:
     """The settings of a seed recipe's model."""
-    settings = find(name).model
+    settings = find_recipe(name).model
     assert isinstance(settings, AutoencoderSettings)
     return settings
 
@@ -71,7 +71,7 @@ def test_the_cifar_seed_is_built_as_described() -> None:
     ("name", "epochs", "batch", "loss"), [("mnist", 10, 128, "bce"), ("cifar10-airplane", 10, 64, "mse")]
 )
 def test_the_seeds_train_as_described(name: str, epochs: int, batch: int, loss: str) -> None:
-    recipe, model = find(name), seed_model(name)
+    recipe, model = find_recipe(name), seed_model(name)
     assert (recipe.training.epochs, recipe.training.batch_size, recipe.training.learning_rate) == (epochs, batch, 0.001)
     assert (model.loss, model.error, model.score, model.top_percent, model.noise) == (loss, "mse", "error", 100, 0)
     assert (recipe.decision.method, recipe.decision.train_percentile) == ("train_percentile", 99.0)
@@ -87,7 +87,7 @@ def test_the_score_is_the_mean_squared_error_per_pixel() -> None:
 
 def test_the_loss_is_binary_cross_entropy_of_the_reconstruction() -> None:
     model = registry.build(seed_model("mnist"), InputSpec(height=28, width=28, channels=1), seed=0)
-    assert isinstance(model, base.Learner)
+    assert isinstance(model, base.GradientModel)
     batch = torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(
         model.loss(batch), nn.functional.binary_cross_entropy(model(batch).reconstruction, batch)
@@ -105,7 +105,7 @@ def test_top_percent_is_the_mean_of_the_largest_errors() -> None:
 def test_denoising_adds_noise_to_the_input_only_while_training() -> None:
     settings = AutoencoderSettings(widths=(8,), latent_dim=4, noise=0.3)
     model = registry.build(settings, InputSpec(height=8, width=8, channels=1), seed=0)
-    assert isinstance(model, base.Learner)
+    assert isinstance(model, base.GradientModel)
     batch = torch.rand(3, 1, 8, 8)
     torch.manual_seed(0)
     losses = {float(model.loss(batch).detach()) for _ in range(4)}
@@ -177,7 +177,7 @@ def test_wide_layers_are_averaged_over_the_whole_picture() -> None:
 
 def test_the_shrinkage_is_ledoit_and_wolfs() -> None:
     samples = np.random.default_rng(0).normal(size=(40, 12)) * np.linspace(0.5, 3, 12)
-    mean, whitening = shrunk_whitening(torch.from_numpy(samples))
+    mean, whitening = ledoit_wolf_whitening(torch.from_numpy(samples))
     covariance = torch.linalg.inv(whitening.double() @ whitening.double().T).numpy()
     np.testing.assert_allclose(covariance, ledoit_wolf(samples)[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(mean.numpy(), samples.mean(axis=0), rtol=1e-5, atol=1e-6)

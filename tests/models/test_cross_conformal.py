@@ -17,13 +17,13 @@ from PIL import Image
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.ranks import images_needed, promised_rank, smallest_rate
+from oddlens.conformal.ranks import min_calibration_size, min_false_alarm_rate, threshold_rank
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError, StateError
-from oddlens.models.base import Scored
-from oddlens.models.cross_conformal import Crossfit
+from oddlens.models.base import ModelOutput
+from oddlens.models.cross_conformal import CrossConformal
 
 SPEC = InputSpec(height=8, width=8, channels=1)
 
@@ -36,24 +36,24 @@ def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("folds", [2, 5, 10])
 @pytest.mark.parametrize("n", [60, 397, 761, 995, 2000])
 def test_the_promise_is_the_proved_bound(n: int, folds: int) -> None:
-    best = smallest_rate(n, folds=folds)
+    best = min_false_alarm_rate(n, folds=folds)
     assert Fraction(2 * folds, n + folds) <= Fraction(best) + Fraction(1, 10**12)
-    assert promised_rank(n, best, None, folds) == n  # none may be as odd
+    assert threshold_rank(n, best, None, folds) == n  # none may be as odd
     for rate in (0.05, 0.1, 0.2, 0.3):
         asked = Fraction(str(rate))
         if asked < Fraction(2 * folds, n + folds):
             with pytest.raises(CalibrationError, match=f"{n} normal images in {folds} folds can promise"):
-                promised_rank(n, rate, None, folds)
+                threshold_rank(n, rate, None, folds)
             continue
-        as_odd = n - promised_rank(n, rate, None, folds)  # images that may be at least as odd as one that is flagged
+        as_odd = n - threshold_rank(n, rate, None, folds)  # images that may be at least as odd as one that is flagged
         assert Fraction(2 * (folds + as_odd), n + folds) <= asked < Fraction(2 * (folds + as_odd + 1), n + folds)
         share = Fraction(as_odd + 1, n + 1)  # the same bound as it is published, for folds of equal size
         published = 2 * share + 2 * (1 - share) * (1 - Fraction(1, folds)) / (Fraction(n, folds) + 1)
         assert published == Fraction(2 * (folds + as_odd), n + folds)
-    needed = images_needed(0.01, folds=folds)
-    assert promised_rank(needed, 0.01, None, folds) == needed
+    needed = min_calibration_size(0.01, folds=folds)
+    assert threshold_rank(needed, 0.01, None, folds) == needed
     with pytest.raises(CalibrationError):
-        promised_rank(needed - 1, 0.01, None, folds)
+        threshold_rank(needed - 1, 0.01, None, folds)
 
 
 class Given(torch.nn.Module):
@@ -63,12 +63,12 @@ class Given(torch.nn.Module):
         super().__init__()
         self.slope = slope
 
-    def forward(self, batch: torch.Tensor) -> Scored:
-        return Scored(batch[:, 0, 0, 0] * self.slope, None, None)
+    def forward(self, batch: torch.Tensor) -> ModelOutput:
+        return ModelOutput(batch[:, 0, 0, 0] * self.slope, None, None)
 
 
-def ranked(held_out: list[np.ndarray]) -> Crossfit:
-    model = Crossfit(CrossfitSettings(model=AutoencoderSettings(widths=(4,)), folds=len(held_out)), SPEC)
+def ranked(held_out: list[np.ndarray]) -> CrossConformal:
+    model = CrossConformal(CrossfitSettings(model=AutoencoderSettings(widths=(4,)), folds=len(held_out)), SPEC)
     model.rank_among(held_out, [np.empty(0)] * len(held_out))
     for number in range(len(held_out)):
         model.members[number] = Given(1.0 + number)
@@ -76,7 +76,7 @@ def ranked(held_out: list[np.ndarray]) -> Crossfit:
     return model
 
 
-def scored(model: Crossfit, values: np.ndarray) -> np.ndarray:
+def scored(model: CrossConformal, values: np.ndarray) -> np.ndarray:
     batch = torch.zeros(len(values), 1, 8, 8)
     batch[:, 0, 0, 0] = torch.from_numpy(values).float()
     found: np.ndarray = model(batch).anomaly_score.double().numpy()
@@ -84,7 +84,7 @@ def scored(model: Crossfit, values: np.ndarray) -> np.ndarray:
 
 
 def test_the_score_never_tells_fewer_images_than_are_as_odd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Crossfit, "parts", Crossfit.parts)
+    monkeypatch.setattr(CrossConformal, "parts", CrossConformal.parts)
     rng = np.random.default_rng(0)
     held_out = [np.float32(rng.normal(5, 1, size)).astype(float) * (1 + k) for k, size in enumerate((40, 41, 60))]
     held_out[1][:5] = held_out[1][5]  # ties
@@ -102,7 +102,7 @@ def test_the_score_never_tells_fewer_images_than_are_as_odd(monkeypatch: pytest.
 
 def test_the_realised_rate_keeps_the_bound() -> None:
     rng, folds, n, rate = np.random.default_rng(1), 5, 150, 0.1
-    rank, flagged = promised_rank(n, rate, None, folds), []
+    rank, flagged = threshold_rank(n, rate, None, folds), []
     for _ in range(300):
         known, new = rng.normal(size=(n, 3)), rng.normal(size=(200, 3))
         part = np.arange(n) % folds
@@ -150,7 +150,7 @@ def test_what_folds_cannot_do_is_said(crossed: Detector, digits: DataSet, tmp_pa
     path = crossed.save(tmp_path / "part.safetensors")
     scores = crossed.score(digits.test)
     with pytest.raises(SettingsError, match="calibrated in folds"):
-        crossed.judge(digits.test.names, scores, fdr=0.05)
+        crossed.predict_from_scores(digits.test.names, scores, fdr=0.05)
     with pytest.raises(StateError, match="calibration in folds takes no further images"):
         Detector.load(path).calibrate(digits.test, add=True)
     anew = Detector.load(path).calibrate(digits.test)
@@ -168,7 +168,7 @@ def test_what_folds_cannot_do_is_said(crossed: Detector, digits: DataSet, tmp_pa
             Detector(crossed.model, decision=decision).fit(digits.train.subset(np.arange(200)))
     for decision in (DecisionSettings(confidence=0.9, false_alarm_rate=0.05), percentile):
         with pytest.raises(SettingsError, match="folds"):
-            Detector.load(path).decide(decision)
+            Detector.load(path).set_decision(decision)
     with pytest.raises(DataError, match="4 images in 4 folds can promise nothing"):
         Detector(crossed.model).fit(digits.train.subset(np.arange(4)))
 

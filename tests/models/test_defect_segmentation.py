@@ -11,7 +11,7 @@ from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import DefectsSettings
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
-from oddlens.models.defect_segmentation import Defects, mirrored, surroundings
+from oddlens.models.defect_segmentation import DefectSegmentation, mirrored, surroundings
 from oddlens.models.registry import build
 from oddlens.training.loop import train
 
@@ -37,9 +37,9 @@ def punctured(pixels: Pixels, seed: int) -> tuple[Pixels, npt.NDArray[np.bool_]]
     return damaged, masks
 
 
-def made(settings: DefectsSettings = SMALL, **spec: int) -> Defects:
+def made(settings: DefectsSettings = SMALL, **spec: int) -> DefectSegmentation:
     model = build(settings, InputSpec.model_validate({"height": 32, "width": 32, "channels": 1, **spec}), seed=0)
-    assert isinstance(model, Defects)
+    assert isinstance(model, DefectSegmentation)
     return model
 
 
@@ -53,7 +53,7 @@ def test_holes_are_found_and_marked_where_they_are(fitted: Detector) -> None:
     bad, masks = punctured(good, 2)
     normal, odd = fitted.score(good), fitted.score(bad)
     assert (odd[:, None] > normal).mean() > 0.95
-    (outputs,) = fitted.run(bad)
+    (outputs,) = fitted.iter_predictions(bad)
     assert outputs.anomaly_map is not None
     inside = np.array([place[mask].mean() for place, mask in zip(outputs.anomaly_map, masks, strict=True)])
     outside = np.array([place[~mask].mean() for place, mask in zip(outputs.anomaly_map, masks, strict=True)])

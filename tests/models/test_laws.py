@@ -135,7 +135,7 @@ def test_a_saved_detector_gives_equal_scores(
 def test_the_batch_size_does_not_matter(detector: Detector, size: tuple[int, int, int, int]) -> None:
     new = pictures(size, 40, seed=1)
     runs = [
-        np.concatenate([outputs.anomaly_score for outputs in detector.run(new, batch_size)])
+        np.concatenate([outputs.anomaly_score for outputs in detector.iter_predictions(new, batch_size)])
         for batch_size in (1, 7, 40)
     ]
     for other in runs[1:]:
@@ -150,7 +150,7 @@ def test_scores_are_finite_and_not_all_the_same(detector: Detector, size: tuple[
 
 def test_maps_and_reconstructions_have_the_images_shape(detector: Detector, size: tuple[int, int, int, int]) -> None:
     height, width, channels, _ = size
-    (outputs,) = detector.run(pictures(size, 5))
+    (outputs,) = detector.iter_predictions(pictures(size, 5))
     assert outputs.anomaly_score.shape == (5,)
     assert outputs.anomaly_map is None or outputs.anomaly_map.shape == (5, height, width)
     assert outputs.reconstruction is None or outputs.reconstruction.shape == (5, height, width, channels)
@@ -163,7 +163,7 @@ def test_nothing_outside_the_region_of_interest_counts(form: ModelSettings) -> N
     painted = new.copy()
     painted[:, :, 8:] = 255 - painted[:, :, 8:]
     np.testing.assert_array_equal(detector.score(new), detector.score(painted))
-    (outputs,) = detector.run(new)
+    (outputs,) = detector.iter_predictions(new)
     assert outputs.anomaly_map is None or (outputs.anomaly_map[:, :, 8:] == 0).all()
     inside = new.copy()
     inside[:, :, :8] = 255 - inside[:, :, :8]
@@ -184,7 +184,7 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
     np.testing.assert_allclose(exported.score(new), detector.score(new), rtol=1e-4)
     assert exported.decision_.threshold == detector.decision_.threshold
     np.testing.assert_array_equal(exported.predict(new).p_value, detector.predict(new).p_value)
-    (ours,) = detector.run(new)
+    (ours,) = detector.iter_predictions(new)
     assert exported.graph is not None
     for engine in ENGINES:
         theirs = open_graph(exported.graph, detector.spec, engine, path)(new)
@@ -207,7 +207,7 @@ def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
 
 def test_every_tensor_of_a_fitted_detector_has_a_shape_that_its_file_may_have(detector: Detector) -> None:
     for name, shape in registry.tensor_shapes(detector.manifest.model, detector.spec).items():
-        assert detector_file.fits(detector.tensors[f"model.{name}"].shape, shape)
+        assert detector_file.shape_fits(detector.tensors[f"model.{name}"].shape, shape)
 
 
 def test_building_a_model_leaves_the_users_randomness_alone(form: ModelSettings) -> None:

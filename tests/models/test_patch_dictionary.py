@@ -18,7 +18,7 @@ from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.metrics import auroc
 from oddlens.models import registry
-from oddlens.models.memory_bank import Bank, patch_variance, spherical_kmeans
+from oddlens.models.memory_bank import MemoryBank, patch_variance, spherical_kmeans
 from oddlens.models.patch_dictionary import Dictionary, bounds
 
 
@@ -143,7 +143,7 @@ def test_a_detector_fits_two_pictures_of_which_one_calibrates(score: str, tmp_pa
 
 @pytest.mark.parametrize("skip", [0, 1])
 def test_a_bank_of_one_row_measures_the_distance_to_it(skip: int) -> None:
-    bank = Bank(4, 4, neighbours=2)
+    bank = MemoryBank(4, 4, neighbours=2)
     bank.keep(torch.ones(1, 4))
     new = torch.tensor([[1.0, 1, 1, 1], [4, 5, 1, 1]])
     torch.testing.assert_close(bank(new, skip=skip).exp(), torch.tensor([0.001, 5.001]))
@@ -158,7 +158,7 @@ def test_the_bank_keeps_to_its_cap() -> None:
 
 def test_distances_of_the_bank_are_those_of_a_plain_search() -> None:
     generator = torch.Generator().manual_seed(0)
-    bank = Bank(6, 6, neighbours=3)
+    bank = MemoryBank(6, 6, neighbours=3)
     rows = torch.randn(50, 6, generator=generator) + 100  # far from the origin, where products lose digits
     bank.keep(rows)
     new = torch.randn(8, 6, generator=generator) + 100

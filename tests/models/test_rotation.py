@@ -10,7 +10,7 @@ from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import TransformsSettings
 from oddlens.data.image_io import Pixels
 from oddlens.models import registry
-from oddlens.models.rotation import Transforms, quarters, shifted, turns, whitening_filters
+from oddlens.models.rotation import Rotation, quadrant_means, random_shift, rotations, whitening_filters
 from oddlens.training import loop
 
 SETTINGS = TransformsSettings(side=16, widths=(8, 8, 16), bank=60, mirror=False)
@@ -35,14 +35,14 @@ def steps(count: int, seed: int) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def trained() -> Transforms:
+def trained() -> Rotation:
     model = registry.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
     loop.train(model, steps(240, 0), TRAINING, torch.device("cpu"))
-    assert isinstance(model, Transforms)
+    assert isinstance(model, Rotation)
     return model
 
 
-def scores(model: Transforms, pixels: np.ndarray) -> np.ndarray:
+def scores(model: Rotation, pixels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         found: np.ndarray = model(model.scale(torch.from_numpy(np.ascontiguousarray(pixels)))).anomaly_score.numpy()
         return found
@@ -50,7 +50,7 @@ def scores(model: Transforms, pixels: np.ndarray) -> np.ndarray:
 
 def test_turns_are_quarter_turns() -> None:
     batch = torch.arange(2 * 9.0).reshape(2, 1, 3, 3)
-    for quarter, view in enumerate(turns(batch)):
+    for quarter, view in enumerate(rotations(batch)):
         assert torch.equal(view, torch.rot90(batch, quarter, (2, 3)))
 
 
@@ -58,7 +58,7 @@ def test_shifting_moves_whole_pictures_by_at_most_the_reach() -> None:
     torch.manual_seed(0)
     batch = torch.zeros(50, 1, 9, 9)
     batch[:, :, 4, 4] = 1
-    places = shifted(batch, 2).flatten(1).argmax(dim=1)
+    places = random_shift(batch, 2).flatten(1).argmax(dim=1)
     rows, columns = places // 9, places % 9
     assert [int(n) for n in (rows.min(), rows.max(), columns.min(), columns.max())] == [2, 6, 2, 6]
 
@@ -73,13 +73,13 @@ def test_whitened_patches_are_uncorrelated() -> None:
     assert torch.equal(filters[12:], -filters[:12])
 
 
-def test_turned_and_other_pictures_score_higher(trained: Transforms) -> None:
+def test_turned_and_other_pictures_score_higher(trained: Rotation) -> None:
     normal = scores(trained, steps(60, 1))
     assert np.median(scores(trained, np.rot90(steps(60, 2), 1, (1, 2)))) > np.quantile(normal, 0.95)
     assert np.median(scores(trained, static(60))) > np.quantile(normal, 0.95)
 
 
-def test_it_says_how_well_turns_are_told(trained: Transforms) -> None:
+def test_it_says_how_well_turns_are_told(trained: Rotation) -> None:
     assert trained.accuracy(torch.from_numpy(steps(40, 3))) > 0.9
     assert "say little" not in str(trained.remark(torch.from_numpy(steps(40, 3))))
 
@@ -91,7 +91,7 @@ def test_it_says_when_turning_means_nothing() -> None:
     assert "prefer another" in str(model.remark(torch.from_numpy(noise[160:])))
 
 
-def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Transforms) -> None:
+def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Rotation) -> None:
     assert trained.bank.shape == (60, 4, 16)
     assert trained.middle_bank.shape == (60, 4, 4 * 8)
     for bank in (trained.bank, trained.middle_bank):
@@ -101,12 +101,12 @@ def test_the_bank_holds_unit_features_of_at_most_so_many_images(trained: Transfo
 def test_quarters_are_the_means_of_a_maps_quarters() -> None:
     batch = torch.randn(2, 3, 7, 7)
     expected = torch.nn.functional.adaptive_avg_pool2d(batch, 2)  # (N, C, 2, 2)
-    torch.testing.assert_close(quarters(batch), expected.permute(0, 2, 3, 1).flatten(1))
+    torch.testing.assert_close(quadrant_means(batch), expected.permute(0, 2, 3, 1).flatten(1))
 
 
 def test_a_picture_of_the_bank_has_a_finite_score() -> None:
     model = registry.build(SETTINGS, InputSpec(height=16, width=16, channels=1), 0)
     same = steps(1, 0)[np.zeros(10, dtype=np.intp)]
     loop.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
-    assert isinstance(model, Transforms)
+    assert isinstance(model, Rotation)
     assert np.isfinite(scores(model, same)).all()

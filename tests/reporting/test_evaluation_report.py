@@ -23,7 +23,7 @@ def table(**kinds: float) -> dict[str, Any]:
 
 
 def test_the_words_name_what_is_missed_and_what_is_below_chance() -> None:
-    words = evaluation_report.in_words(table(noise=0.99, blank=0.1, quarter_turn=0.6), "autoencoder")
+    words = evaluation_report.describe_metrics(table(noise=0.99, blank=0.1, quarter_turn=0.6), "autoencoder")
     assert "flagged 2.0% of 5,000 normal test images (asked: 1.0%) and caught 40.0% of 1,200 anomalous ones" in words
     assert "blank (0.10), quarter turn (0.60)" in words
     assert "Below chance, that is, taken for more normal than normal images: blank." in words
@@ -32,7 +32,7 @@ def test_the_words_name_what_is_missed_and_what_is_below_chance() -> None:
 
 
 def test_a_detector_that_misses_nothing_is_not_blamed() -> None:
-    assert evaluation_report.in_words(table(noise=0.99), "autoencoder").endswith("well (AUROC 0.9 or more).")
+    assert evaluation_report.describe_metrics(table(noise=0.99), "autoencoder").endswith("well (AUROC 0.9 or more).")
 
 
 def test_reasons_are_given_only_for_kinds_that_are_missed() -> None:

@@ -50,7 +50,7 @@ def example(
 
 
 def saved(figure: Figure, folder: Path) -> np.ndarray:
-    with Image.open(figures.save(figure, folder / "figure.png")) as image:
+    with Image.open(figures.save_figure(figure, folder / "figure.png")) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -394,11 +394,11 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
 
 def test_save_gives_a_whole_png_of_twice_the_nominal_size_or_nothing(tmp_path: Path) -> None:
     figure = figures.training_curve([{"epoch": 1, "loss": 2.0}])
-    path = figures.save(figure, tmp_path / "new" / "curve.png")
+    path = figures.save_figure(figure, tmp_path / "new" / "curve.png")
     assert path == tmp_path / "new" / "curve.png"
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.size == (1480, 640)
     assert [file.name for file in path.parent.iterdir()] == ["curve.png"]
     with pytest.raises(OddlensError, match="cannot be written"):
-        figures.save(figure, path / "below-a-file.png")
+        figures.save_figure(figure, path / "below-a-file.png")

@@ -48,7 +48,7 @@ def test_the_level_is_what_normal_images_keep_to(digit_pixels: Pixels) -> None:
     detector = Detector(small, training=TrainingSettings(epochs=1)).fit(digit_pixels[:700])
     peaks = np.sort(detector.tensors["calibration.map_peaks"])
     rate = detector.decision_.false_alarm_rate
-    assert detector.map_level == peaks[conformal_rank(len(peaks), rate) - 1]
-    maps = [outputs.anomaly_map for outputs in detector.run(digit_pixels[700:])]
+    assert detector.map_threshold == peaks[conformal_rank(len(peaks), rate) - 1]
+    maps = [outputs.anomaly_map for outputs in detector.iter_predictions(digit_pixels[700:])]
     new = np.concatenate([each.max(axis=(1, 2)) for each in maps if each is not None])
-    assert (new > detector.map_level).mean() == pytest.approx(rate, abs=0.02)
+    assert (new > detector.map_threshold).mean() == pytest.approx(rate, abs=0.02)

@@ -12,7 +12,7 @@ import torch
 
 from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import (
-    TRAINING,
+    DEFAULT_TRAINING,
     AutoencoderSettings,
     DictionarySettings,
     EnsembleSettings,
@@ -25,7 +25,7 @@ from oddlens.errors import ArtifactError, DataError, SettingsError
 from oddlens.models import registry
 from oddlens.models.base import Model
 from oddlens.training import auto, loop
-from oddlens.training.members import Task, Trained
+from oddlens.training.members import TrainedMember, TrainingTask
 
 
 def arrows(count: int, seed: int = 0) -> Pixels:
@@ -39,19 +39,19 @@ def arrows(count: int, seed: int = 0) -> Pixels:
     return pixels
 
 
-def task(pixels: Pixels, **changes: object) -> Task:
+def task(pixels: Pixels, **changes: object) -> TrainingTask:
     count, height, width, channels = pixels.shape
     spec = InputSpec(height=height, width=width, channels=1 if channels == 1 else 3)
     values = {"roi": None, "device": torch.device("cpu"), "seed": 0} | changes
-    return Task(pixels[: -count // 5], pixels[-count // 5 :], spec, **values)  # type: ignore[arg-type]
+    return TrainingTask(pixels[: -count // 5], pixels[-count // 5 :], spec, **values)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def fitted() -> Detector:
     """With time for all of a few epochs, so that the clock decides nothing."""
-    brief = TRAINING["transforms"].model_copy(update={"epochs": 10})
+    brief = DEFAULT_TRAINING["transforms"].model_copy(update={"epochs": 10})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TRAINING, "transforms", brief)
+        patch.setitem(DEFAULT_TRAINING, "transforms", brief)
         return Detector("auto", budget=600.0).fit(arrows(210))
 
 
@@ -127,7 +127,7 @@ def test_training_standardising_and_calibrating_use_disjoint_images(fitted: Dete
     data = fitted.manifest.data
     assert min(data.n_training, data.n_standardising, data.n_calibration) > 0
     assert data.n_training + data.n_standardising + data.n_calibration == 210
-    used = np.concatenate([fitted.seen("training"), fitted.seen("calibration")])
+    used = np.concatenate([fitted.fingerprints("training"), fitted.fingerprints("calibration")])
     assert len(np.unique(used)) == 210
     with pytest.raises(DataError, match="trained on"):  # also those that only standardised
         fitted.calibrate(arrows(210))
@@ -148,27 +148,27 @@ def test_a_handful_of_images_is_enough_to_begin(count: int) -> None:
 
 def test_symmetric_pictures_count_mirrored_as_normal() -> None:
     pictures = arrows(200)
-    assert auto.mirrored_distance(pictures, 0) > auto.ALIKE
+    assert auto.mirrored_distance(pictures, 0) > auto.MAX_MIRROR_RATIO
     symmetric = np.concatenate([pictures, pictures[:, :, ::-1]])
-    assert auto.mirrored_distance(symmetric, 0) < auto.ALIKE
+    assert auto.mirrored_distance(symmetric, 0) < auto.MAX_MIRROR_RATIO
 
 
 def test_large_pictures_are_searched_for_defects() -> None:
     pictures = np.zeros((200, 96, 96, 1), dtype=np.uint8)
-    titles = [auto.title(settings) for settings in auto.chosen(task(pictures))[0]]
+    titles = [auto.member_title(settings) for settings in auto.select_candidates(task(pictures))[0]]
     assert titles == ["dictionary", "defects at 1/2 of the size", "defects"]
 
 
 def test_members_that_learn_share_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def trained(model: Model, member: Member, task: Task, number: int, deadline: float) -> Trained:
+    def trained(model: Model, member: Member, task: TrainingTask, number: int, deadline: float) -> TrainedMember:
         given.append(deadline - time.perf_counter())
         model.eval()
-        return Trained(member, model, [])
+        return TrainedMember(member, model, [])
 
     monkeypatch.setattr(auto, "train_member", trained)
-    monkeypatch.setattr(auto, "weighed", lambda model, task: (1.0, "weight 1"))
+    monkeypatch.setattr(auto, "member_weight", lambda model, task: (1.0, "weight 1"))
     monkeypatch.setattr(auto, "scoring_seconds", lambda members, task: 10.0 * len(members))
     pictures = np.random.default_rng(0).integers(0, 255, (120, 80, 80, 1), dtype=np.uint8)
     auto.train_auto(task(pictures, deadline=time.perf_counter() + 130))
@@ -182,10 +182,10 @@ def test_the_weight_follows_from_how_well_turns_are_told() -> None:
     for name, pictures in (("noise", noise), ("arrows", arrows(200))):
         work = task(pictures)
         model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
-        loop.train(model, work.learn, training, work.device)
-        weights[name], why = auto.weighed(model, work)
+        loop.train(model, work.train, training, work.device)
+        weights[name], why = auto.member_weight(model, work)
         assert "accuracy" in why
-    assert weights["noise"] < auto.LITTLE
+    assert weights["noise"] < auto.MIN_MEMBER_WEIGHT
     assert weights["arrows"] > 1
 
 
@@ -193,7 +193,7 @@ def test_a_region_that_tells_the_turn_by_itself_leaves_transforms_out() -> None:
     roi = np.zeros((16, 16), dtype=bool)
     roi[:, :10] = True
     pictures = arrows(200)
-    families, why = auto.chosen(task(pictures, roi=roi))
+    families, why = auto.select_candidates(task(pictures, roi=roi))
     assert [settings.family for settings in families] == ["dictionary"]
     assert "region of interest" in why[-1]
     model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)

@@ -21,7 +21,7 @@ from oddlens.inference.torch_backend import resolve_device
 from oddlens.models import base, registry
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.training import checkpoints, history, loop
-from oddlens.training.schedule import next_share, rate_factor
+from oddlens.training.schedule import lr_multiplier, next_progress
 
 SPEC = InputSpec(height=8, width=8, channels=1)
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
 ) -> None:
     whole = weights(fit(digit_pixels, settings=settings))
     fit(digit_pixels, tmp_path, epochs=2, settings=settings)
-    steps: list[history.Step] = []
+    steps: list[history.TrainingStep] = []
     resumed = fit(digit_pixels, tmp_path, resume=True, settings=settings, progress=steps.append)
     assert {step.epoch for step in steps} == {3, 4}
     np.testing.assert_array_equal(weights(resumed), whole)
@@ -74,14 +74,14 @@ def test_a_checkpoint_cut_short_falls_back_to_the_one_before(digit_pixels: Pixel
     pixels = digit_pixels[:200]
     whole = weights(fit(pixels))
     fit(pixels, tmp_path, epochs=3)
-    newest = checkpoints.checkpoints(tmp_path)[-1]
+    newest = checkpoints.list_checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     np.testing.assert_array_equal(weights(fit(pixels, tmp_path, resume=True)), whole)
 
 
 def test_the_last_two_checkpoints_are_kept_and_the_history_is_json_lines(digit_pixels: Pixels, tmp_path: Path) -> None:
     fit(digit_pixels[:100], tmp_path, epochs=5)
-    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == [
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == [
         "epoch-000004.safetensors",
         "epoch-000005.safetensors",
     ]
@@ -108,7 +108,7 @@ def test_without_resume_old_checkpoints_are_not_used(digit_pixels: Pixels, tmp_p
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digit_pixels: Pixels, tmp_path: Path) -> None:
     whole = weights(fit(digit_pixels[:200]))
     fit(digit_pixels[:200], tmp_path, epochs=3)
-    newest = checkpoints.checkpoints(tmp_path)[-1]
+    newest = checkpoints.list_checkpoints(tmp_path)[-1]
     content = bytearray(newest.read_bytes())
     content[-5] ^= 0x40
     newest.write_bytes(content)
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(digit_pixels: Pixels,
 def test_a_new_run_in_an_old_folder_forgets_the_old_one(digit_pixels: Pixels, tmp_path: Path) -> None:
     fit(digit_pixels[:100], tmp_path, epochs=5)
     fit(digit_pixels[:100], tmp_path, epochs=1, learning_rate=0.01)
-    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == ["epoch-000001.safetensors"]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["epoch-000001.safetensors"]
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
 
 
@@ -140,7 +140,7 @@ def test_every_loss_is_the_same_in_both_precisions(
     loss: Literal["bce", "mse", "l1", "ssim"], digit_pixels: Pixels
 ) -> None:
     model = registry.build(AutoencoderSettings(widths=(4, 8), latent_dim=8, loss=loss), SPEC, 0)
-    assert isinstance(model, base.Learner)
+    assert isinstance(model, base.GradientModel)
     batch = model.scale(torch.from_numpy(digit_pixels[:64]))
     exact = float(model.loss(batch).detach())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -173,7 +173,7 @@ def test_a_rough_beginning_of_a_few_steps_is_no_breakdown(digit_pixels: Pixels) 
 
     model = Rough(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
     history = loop.train(model, digit_pixels[:256], TrainingSettings(epochs=2, batch_size=32), CPU)
-    assert history[0]["loss"] > loop.WORSE * history[1]["loss"]
+    assert history[0]["loss"] > loop.MAX_LOSS_RATIO * history[1]["loss"]
 
 
 def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixels) -> None:
@@ -182,10 +182,10 @@ def test_images_sorted_by_kind_are_not_taken_for_a_breakdown(digit_pixels: Pixel
     pixels[:300] = 120 + pixels[:300] // 32
     pixels[300:] = 255 - pixels[300:] // 16
     model = registry.build(AutoencoderSettings(architecture="pooling", widths=(4, 8)), SPEC, 0)
-    assert isinstance(model, base.Learner)
+    assert isinstance(model, base.GradientModel)
     on_the_first = loop.untrained_loss(model, torch.from_numpy(pixels[:256]), 0)
     (row,) = loop.train(model, pixels, TrainingSettings(epochs=1, learning_rate=1e-5), CPU)
-    assert row["loss"] > loop.WORSE * on_the_first
+    assert row["loss"] > loop.MAX_LOSS_RATIO * on_the_first
 
 
 def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> None:
@@ -197,7 +197,7 @@ def test_training_leaves_the_users_randomness_alone(digit_pixels: Pixels) -> Non
 
 
 def test_progress_counts_up_to_the_end(digit_pixels: Pixels) -> None:
-    steps: list[history.Step] = []
+    steps: list[history.TrainingStep] = []
     model = registry.build(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC, 0)
     loop.train(model, digit_pixels[:100], TrainingSettings(epochs=2, batch_size=10), CPU, progress=steps.append)
     assert (steps[-1].epoch, steps[-1].epochs, steps[-1].step, steps[-1].steps) == (2, 2, 10, 10)
@@ -219,7 +219,7 @@ def shares(settings: TrainingSettings, seconds: float, budget: float, monkeypatc
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     history: list[dict[str, float]] = []
-    while (share := next_share(history, settings, budget)) is not None:
+    while (share := next_progress(history, settings, budget)) is not None:
         now += seconds
         history = rows(*[row["progress"] for row in history], share, seconds=seconds)
     return [row["progress"] for row in history]
@@ -241,8 +241,8 @@ def test_a_deadline_that_has_passed_ends_with_the_next_epoch(monkeypatch: pytest
 
 def test_without_a_deadline_progress_is_even() -> None:
     settings = TrainingSettings(epochs=4)
-    assert next_share(rows(0.25), settings, float("inf")) == 0.5
-    assert next_share(rows(0.25, 0.5, 0.75, 1.0), settings, float("inf")) is None
+    assert next_progress(rows(0.25), settings, float("inf")) == 0.5
+    assert next_progress(rows(0.25, 0.5, 0.75, 1.0), settings, float("inf")) is None
 
 
 def test_a_pace_is_repeated_bitwise(digit_pixels: Pixels) -> None:
@@ -255,7 +255,7 @@ def test_a_pace_is_repeated_bitwise(digit_pixels: Pixels) -> None:
 
 
 def test_an_epoch_can_be_a_part_of_the_images(digit_pixels: Pixels) -> None:
-    seen: list[history.Step] = []
+    seen: list[history.TrainingStep] = []
     fit(digit_pixels, epochs=2, epoch_images=70, progress=seen.append)
     assert {step.steps for step in seen} == {3}  # 32 + 32 + 6
 
@@ -265,7 +265,7 @@ def test_an_epoch_can_be_a_part_of_the_images(digit_pixels: Pixels) -> None:
     [("constant", [1, 1, 1, 1]), ("linear", [1, 0.9, 0.5, 0]), ("one_cycle", [0, 0.5, 0.625, 0])],
 )
 def test_schedules_end_where_they_should(schedule: str, factors: list[float]) -> None:
-    found = [rate_factor(schedule, progress) for progress in (0.0, 0.1, 0.5, 1.0)]
+    found = [lr_multiplier(schedule, progress) for progress in (0.0, 0.1, 0.5, 1.0)]
     assert found == pytest.approx(factors)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from oddlens.training.optim import Adam, Muon, orthogonalised
+from oddlens.training.optim import Adam, Muon, orthogonalize
 
 
 def learn(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:
@@ -23,7 +23,7 @@ def learn(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
 def test_steps_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    singular = torch.linalg.svdvals(orthogonalised(matrix))
+    singular = torch.linalg.svdvals(orthogonalize(matrix))
     assert singular.max() < 1.3
     assert singular.median() > 0.5
     assert torch.linalg.svdvals(matrix).max() > 2 * torch.linalg.svdvals(matrix).min()

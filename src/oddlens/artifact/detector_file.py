@@ -26,7 +26,7 @@ from oddlens.io.atomic import write_bytes
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
 MAX_MANIFEST = 8 * 2**20
-STATISTICS = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
+STATISTICS_DTYPES = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
     "calibration.scores": "F64",
     "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
     "calibration.fingerprints": "U64",
@@ -45,10 +45,10 @@ def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
     Raises:
         OddlensError: the file cannot be written.
     """
-    return write_bytes(path, save_tensors(tensors, {"oddlens": sealed(manifest, tensors)}))
+    return write_bytes(path, save_tensors(tensors, {"oddlens": serialize_manifest(manifest, tensors)}))
 
 
-def sealed(manifest: Manifest, tensors: Tensors) -> str:
+def serialize_manifest(manifest: Manifest, tensors: Tensors) -> str:
     """The manifest's JSON with the digest of everything else in it."""
     empty = manifest.model_copy(update={"digest": ""})
     found = digest(empty.model_dump_json(), tensors)
@@ -153,44 +153,44 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{path}: its entry '{name[:80]}' is damaged; copy the file again") from error
         good = (
-            (kind == "F32" and name in expected and fits(shape, expected[name]))
-            or (STATISTICS.get(name) == kind and len(shape) == 1)
+            (kind == "F32" and name in expected and shape_fits(shape, expected[name]))
+            or (STATISTICS_DTYPES.get(name) == kind and len(shape) == 1)
             or (name == ROI and kind == "U8" and shape == (spec.height, spec.width))
         )
         if not good:
-            allowed = f"; it may be F32 ({written(expected[name])})" if name in expected else ""
+            allowed = f"; it may be F32 ({format_shape(expected[name])})" if name in expected else ""
             raise ArtifactError(
                 f"{path}: its tensor '{name[:80]}' ({kind} {shape}) is not one of this family's{allowed}; fit again"
             )
-    missing = (expected.keys() | STATISTICS.keys()) - header.keys()
+    missing = (expected.keys() | STATISTICS_DTYPES.keys()) - header.keys()
     if missing:
         raise ArtifactError(f"{path}: lacks {len(missing)} tensors of this family, '{min(missing)}' first; fit again")
 
 
-def fits(shape: tuple[int, ...], expected: tuple[int | range, ...]) -> bool:
+def shape_fits(shape: tuple[int, ...], expected: tuple[int | range, ...]) -> bool:
     """Whether a tensor has the expected shape; a range stands for the numbers of rows that a bank may have."""
     return len(shape) == len(expected) and all(
         n in wanted if isinstance(wanted, range) else n == wanted for n, wanted in zip(shape, expected, strict=True)
     )
 
 
-def written(shape: tuple[int | range, ...]) -> str:
+def format_shape(shape: tuple[int | range, ...]) -> str:
     """A shape to read: "1 to 1500, 4, 256"."""
     return ", ".join(f"{n.start} to {n.stop - 1}" if isinstance(n, range) else str(n) for n in shape)
 
 
-def check_content(path: Path, manifest: Manifest, written: str, tensors: Tensors) -> None:
-    """Every number finite, and everything as it was written: manifest (`written` is its JSON) and tensors."""
+def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: Tensors) -> None:
+    """Check that all numbers are finite and that the digest covers manifest (its text in the file) and tensors."""
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise ArtifactError(f"{path}: its tensor '{name}' holds values that are not finite numbers; fit again")
-    if digest(written.replace(f'"{manifest.digest}"', '""', 1), tensors) != manifest.digest:
+    if digest(manifest_json.replace(f'"{manifest.digest}"', '""', 1), tensors) != manifest.digest:
         raise ArtifactError(f"{path}: its content is not what was written (digest differs); copy the file again")
     places, names = tensors["calibration.groups"], manifest.data.groups
     if len(places) != (len(tensors["calibration.scores"]) if names else 0) or (places >= len(names)).any():
         raise ArtifactError(f"{path}: its calibration scores and their groups do not go together; calibrate it again")
 
 
-def statistics(tensors: Tensors) -> Tensors:
+def select_statistics(tensors: Tensors) -> Tensors:
     """Of a detector's tensors, those that an exported graph carries in its metadata."""
-    return {name: tensor for name, tensor in tensors.items() if name in STATISTICS}
+    return {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}

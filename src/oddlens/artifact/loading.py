@@ -14,7 +14,7 @@ from oddlens.inference.golden import check_golden
 from oddlens.inference.open import open_graph
 
 
-class Opened(NamedTuple):
+class LoadedDetector(NamedTuple):
     """A detector file, ready to score."""
 
     backend: Backend
@@ -23,7 +23,7 @@ class Opened(NamedTuple):
     graph: bytes | None  # of an exported file
 
 
-def open_backend(path: Path, device: str) -> Opened:
+def open_backend(path: Path, device: str) -> LoadedDetector:
     """Read a detector file into the runtime that it is calibrated for, and prove that it scores as it did.
 
     Raises:
@@ -39,7 +39,7 @@ def open_backend(path: Path, device: str) -> Opened:
     return opened
 
 
-def load_torch(path: Path, device: str) -> Opened:
+def load_torch(path: Path, device: str) -> LoadedDetector:
     """A `.safetensors` file as a torch backend."""
     try:
         from oddlens.inference.torch_backend import rebuild
@@ -50,12 +50,14 @@ def load_torch(path: Path, device: str) -> Opened:
         raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs .onnx files alone")
     weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     roi, precision = tensors.get(ROI), manifest.runtime.precision
-    return Opened(rebuild(manifest.model, manifest.input, weights, roi, device, precision), manifest, tensors, None)
+    return LoadedDetector(
+        rebuild(manifest.model, manifest.input, weights, roi, device, precision), manifest, tensors, None
+    )
 
 
-def load_onnx(path: Path, device: str) -> Opened:
+def load_onnx(path: Path, device: str) -> LoadedDetector:
     """An exported `.onnx` file in its runtime; nothing of torch is imported."""
     if device == "cuda":
         raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
     graph, manifest, tensors = read_onnx(path)
-    return Opened(open_graph(graph, manifest.input, manifest.runtime, path), manifest, tensors, graph)
+    return LoadedDetector(open_graph(graph, manifest.input, manifest.runtime, path), manifest, tensors, graph)

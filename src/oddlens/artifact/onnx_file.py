@@ -12,13 +12,13 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact.detector_file import (
-    STATISTICS,
+    STATISTICS_DTYPES,
     Tensors,
     check_content,
     read_file,
     read_manifest,
-    sealed,
-    statistics,
+    select_statistics,
+    serialize_manifest,
 )
 from oddlens.config.manifest import Manifest
 from oddlens.errors import ArtifactError
@@ -28,15 +28,15 @@ from oddlens.io.atomic import write_bytes
 
 def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
     """An exported graph as a file that is deployable by itself; the digest is of the graph too."""
-    kept = statistics(tensors)
+    kept = select_statistics(tensors)
     carried = {
-        "oddlens": sealed(manifest, kept | as_tensor(graph)),
+        "oddlens": serialize_manifest(manifest, kept | graph_as_tensor(graph)),
         "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode(),
     }
-    return onnx_proto.joined(graph, carried)
+    return onnx_proto.join_metadata(graph, carried)
 
 
-def as_tensor(graph: bytes) -> Tensors:
+def graph_as_tensor(graph: bytes) -> Tensors:
     """A graph's bytes, for the digest."""
     return {"graph": np.frombuffer(graph, dtype=np.uint8)}
 
@@ -57,14 +57,14 @@ def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
         DataNotFoundError: there is no such file.
         ArtifactError: something is missing, damaged, foreign, or not what was written.
     """
-    graph, metadata = onnx_proto.split(read_file(path), path)
+    graph, metadata = onnx_proto.split_metadata(read_file(path), path)
     manifest = read_manifest(path, metadata)
     try:
         tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
     found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS.items()}:
+    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}:
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
-    check_content(path, manifest, metadata["oddlens"], tensors | as_tensor(graph))
+    check_content(path, manifest, metadata["oddlens"], tensors | graph_as_tensor(graph))
     return graph, manifest, tensors

@@ -21,16 +21,16 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import UnreadableImageError
-from oddlens.inference.backend import Outputs
+from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
-from oddlens.io.journal import Journal, Run
+from oddlens.io.journal import Journal, RunIdentity
 
-ROWS = 4096  # verdicts made at once: enough for a row group of Parquet, few enough for constant memory
+ROWS_PER_BATCH = 4096  # verdicts made at once: enough for a row group of Parquet, few enough for constant memory
 SCORED = np.dtype([("place", np.intp), ("score", np.float64)])
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class ScoringJob:
     """Images on their way through a detector; with `maps`, each one's map is written below that folder.
 
     Images that cannot be read are left out where that is asked for, and end the run otherwise.
@@ -41,7 +41,7 @@ class Stream:
     maps: Path | None = None
     skip_unreadable: bool = False
 
-    def run(self) -> Run:
+    def run(self) -> RunIdentity:
         """What has to be the same for one run to go on after another, by the names that an error calls it."""
         names = hashlib.blake2b(digest_size=16)
         for name in self.images.names:
@@ -91,26 +91,26 @@ class Stream:
             problems.clear()
             yield pixels
 
-    def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdict_files.Row]]:
+    def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdict_files.VerdictRow]]:
         """The rows of all images that the journal has scores of, some at a time.
 
         With a false discovery rate `fdr`, a verdict depends on all the scores, and they are judged at once.
         """
         names, groups = self.images.names, self.images.groups
         scored = _scored(journal)
-        at_once = ROWS if fdr is None else len(self.images)
+        at_once = ROWS_PER_BATCH if fdr is None else len(self.images)
         while len(part := np.fromiter(islice(scored, at_once), SCORED)):
             places = part["place"].tolist()
             of_each = [groups[i] for i in places] if groups else ()
-            judged = self.detector.judge([names[i] for i in places], part["score"], fdr, of_each)
-            for start in range(0, len(judged), ROWS):
-                yield verdict_files.rows(judged, slice(start, start + ROWS))
+            judged = self.detector.predict_from_scores([names[i] for i in places], part["score"], fdr, of_each)
+            for start in range(0, len(judged), ROWS_PER_BATCH):
+                yield verdict_files.verdict_rows(judged, slice(start, start + ROWS_PER_BATCH))
 
-    def _map_places(self) -> verdict_files.MapPlaces | None:
-        return None if self.maps is None else verdict_files.MapPlaces(self.maps, self.images.names)
+    def _map_places(self) -> verdict_files.MapPaths | None:
+        return None if self.maps is None else verdict_files.MapPaths(self.maps, self.images.names)
 
-    def _write_maps(self, outputs: Outputs, places: list[int], map_places: verdict_files.MapPlaces) -> None:
-        level, value_max = self.detector.map_level, self.detector.spec.value_max
+    def _write_maps(self, outputs: Predictions, places: list[int], map_places: verdict_files.MapPaths) -> None:
+        level, value_max = self.detector.map_threshold, self.detector.spec.value_max
         if outputs.anomaly_map is None or level is None:
             return
         for i, anomaly_map in zip(places, outputs.anomaly_map, strict=True):

@@ -20,17 +20,17 @@ from PIL import Image
 from oddlens.data.image_io import Pixels
 from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
-from oddlens.io.atomic import replacing
+from oddlens.io.atomic import atomic_write
 from oddlens.reporting import heatmaps
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
 
-Row = dict[str, Any]
-Write = Callable[[Sequence[Row]], None]
+VerdictRow = dict[str, Any]
+Write = Callable[[Sequence[VerdictRow]], None]
 Writer = Callable[[IO[bytes]], contextlib.AbstractContextManager[Write]]
 
 
-def rows(verdicts: Verdicts, part: slice = slice(None)) -> list[Row]:
+def verdict_rows(verdicts: Verdicts, part: slice = slice(None)) -> list[VerdictRow]:
     """One row an image (of a part of them), in the order in which they were given; floats keep all their digits.
 
     There is no threshold where it is infinite: no image could be flagged, or every one is.
@@ -65,7 +65,7 @@ def writer_of(path: Path) -> Writer:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Write]:
+def open_verdict_file(path: Path) -> Iterator[Write]:
     """Give a function that appends rows; the file appears whole when the block ends well, or not at all.
 
     Raises:
@@ -73,7 +73,7 @@ def writing(path: Path) -> Iterator[Write]:
         OddlensError: the file cannot be written.
     """
     writer = writer_of(path)
-    with replacing(path) as file, writer(file) as write:
+    with atomic_write(path) as file, writer(file) as write:
         yield write
 
 
@@ -102,15 +102,15 @@ def parquet_writer(file: IO[bytes]) -> Iterator[Write]:
     types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with pq.ParquetWriter(file, schema) as writer:
-        yield lambda batch: writer.write_table(pa.Table.from_pylist([readable(row) for row in batch], schema))
+        yield lambda batch: writer.write_table(pa.Table.from_pylist([readable_row(row) for row in batch], schema))
 
 
-def readable(row: Row) -> Row:
+def readable_row(row: VerdictRow) -> VerdictRow:
     """The row with a file name that is text; bytes that are none become question marks."""
     return row | {"file": row["file"].encode("utf-8", "replace").decode()}
 
 
-class MapPlaces:
+class MapPaths:
     """Where each image's map goes: its place below the images' common folder, `<name>_map.png`.
 
     Images that would share it, such as `a.png` and `a.jpg`, keep their whole names.
@@ -138,11 +138,11 @@ def _parent(name: str) -> str:
 
 def write_map(path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], level: float, value_max: int) -> None:
     """The image with its anomaly map over it, as PNG, at the image's own size; see `heatmaps.overlay`."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray(heatmaps.overlay(image, anomaly_map, level, value_max)).save(file, format="PNG")
 
 
-def print_csv(lines: Sequence[Row]) -> None:
+def print_csv(lines: Sequence[VerdictRow]) -> None:
     """Rows as CSV on stdout, for a person or a pipe."""
     sys.stdout.flush()
     with csv_writer(sys.stdout.buffer) as write:

@@ -17,12 +17,12 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, in_groups, usable
+from oddlens.cli.session import command, drop_unreadable, with_groups
 
 if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings
 from oddlens.cli.options import OnAverageOption, OutOption
-from oddlens.cli.session import changed, outcome, told
+from oddlens.cli.session import changed_decision, decision_before, decision_result
 
 RuntimeOption = Annotated[
     Literal["torch", "onnxruntime", "openvino"] | None,
@@ -55,18 +55,18 @@ def calibrate(
         from oddlens.detector.detector import Detector
 
         part = Detector.load(detector, device=device)
-        before = told(part)
-        run_by = running(part.manifest.runtime, runtime, precision)
-        known, skipped = usable(open_images(images), skip_unreadable, terminal)
-        asked = changed(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
-        known = in_groups(known, group_by, part if group_by is None else None)  # groups may be new here
+        before = decision_before(part)
+        run_by = changed_runtime(part.manifest.runtime, runtime, precision)
+        known, skipped = drop_unreadable(open_images(images), skip_unreadable, terminal)
+        asked = changed_decision(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
+        known = with_groups(known, group_by, part if group_by is None else None)  # groups may be new here
         part.calibrate(known, decision=asked, source=", ".join(images), runtime=run_by)
         part.save(output or detector)
-        result, lines = outcome(part, before, output or detector)
+        result, lines = decision_result(part, before, output or detector)
         terminal.result(result | {"skipped": skipped}, lines)
 
 
-def running(now: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:
+def changed_runtime(now: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:
     """The runtime with what was asked for."""
     from oddlens.config.base import RuntimeSettings
     from oddlens.config.parse import parse

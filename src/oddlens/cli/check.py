@@ -15,7 +15,7 @@ from oddlens.cli.options import (
     SeedOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, typed
+from oddlens.cli.session import command, command_line
 from oddlens.errors import SettingsError
 
 
@@ -46,7 +46,7 @@ def check(
         if html is not None and html.suffix != ".html":
             raise SettingsError(f"{html}: pages end in .html")
         known = open_dataset(data, normal=normal, data_dir=data_dir)
-        learning = contamination.usual_budget(len(known.train))
+        learning = contamination.default_budget(len(known.train))
         if budget is not None:
             learning = 0.0 if budget == "0" else duration(budget)
         diagnosis = data_checks.check(
@@ -61,15 +61,15 @@ def check(
         ]
         for finding in diagnosis.findings:
             lines.append(f"{finding.level}: {finding.text}")
-            lines += [f"    {name}" for name in finding.files[: data_checks.LISTED]]
-            lines += [f"    … and {len(finding.files) - data_checks.LISTED} more"] * (
-                len(finding.files) > data_checks.LISTED
+            lines += [f"    {name}" for name in finding.files[: data_checks.MAX_LISTED_FILES]]
+            lines += [f"    … and {len(finding.files) - data_checks.MAX_LISTED_FILES} more"] * (
+                len(finding.files) > data_checks.MAX_LISTED_FILES
             )
         lines += ["nothing wrong found"] if not diagnosis.findings else []
         result = diagnosis.as_json
         if html is not None:
             from oddlens.reporting import data_report
 
-            result["files"] = {"page": str(data_report.write(html, diagnosis, typed()))}
+            result["files"] = {"page": str(data_report.write_data_report(html, diagnosis, command_line()))}
             lines.append(f"page: {html}")
         terminal.result(result, lines)

@@ -59,7 +59,7 @@ def compare(
         if output is not None:
             from oddlens.reporting import figures
 
-            result["files"] = {"figure": str(figures.save(leaderboard.leaderboard(result), output))}
+            result["files"] = {"figure": str(figures.save_figure(leaderboard.leaderboard(result), output))}
         board = leaderboard.table(result)
         terminal.table(f"{result['data']}, normal: {result['normal']}", board.columns, board.rows)
         terminal.result(result, result["notes"])

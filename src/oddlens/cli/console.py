@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.progress import Progress
 
-    from oddlens.training.history import Step
+    from oddlens.training.history import TrainingStep
 
 
-class Terminal:
+class Console:
     """One command's mouth."""
 
     def __init__(self, as_json: bool) -> None:
@@ -29,11 +29,11 @@ class Terminal:
         self.epochs = 0
 
     @functools.cached_property
-    def err(self) -> Console:
+    def err(self) -> RichConsole:
         """Where bars are drawn."""
-        from rich.console import Console
+        from rich.console import Console as RichConsole
 
-        return Console(stderr=True, highlight=False, soft_wrap=True)
+        return RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A note for the person at the terminal."""
@@ -56,7 +56,7 @@ class Terminal:
         self.close()
         if self.as_json:
             return
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.table import Table
 
         table = Table(title=title, title_justify="left", title_style="bold")
@@ -65,9 +65,9 @@ class Terminal:
         for row in rows:
             table.add_row(*(shown(value) for value in row))
         width = None if sys.stdout.isatty() else 120
-        Console(width=width, highlight=False).print(table)
+        RichConsole(width=width, highlight=False).print(table)
 
-    def training(self, step: Step) -> None:
+    def training(self, step: TrainingStep) -> None:
         """A progress bar with loss and time left on a terminal; a plain line an epoch otherwise."""
         if sys.stderr.isatty():
             total = step.epochs * step.steps

@@ -20,7 +20,7 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, in_groups, typed, usable
+from oddlens.cli.session import command, command_line, drop_unreadable, with_groups
 from oddlens.errors import SettingsError
 
 
@@ -52,8 +52,8 @@ def evaluate(
         known = part.manifest.data.normal
         normal = normal or (known if known not in ("good", "all") else None)
         chosen = open_dataset(data, normal=normal, data_dir=data_dir)
-        good, skipped = usable(chosen.test, skip_unreadable, terminal)
-        chosen = replace(chosen, test=in_groups(good, group_by, part))
+        good, skipped = drop_unreadable(chosen.test, skip_unreadable, terminal)
+        chosen = replace(chosen, test=with_groups(good, group_by, part))
         distort = chosen.normal == "all" and not chosen.test.labels.any()  # every class is normal
         test = test_sets.labelled_images(chosen, part.spec, seed or 0, distort)
         started = time.perf_counter()
@@ -67,8 +67,10 @@ def evaluate(
         if found.left_out:
             terminal.say(f"left out {found.left_out} test images that the detector was trained on")
         if report is not None:
-            pictures = evaluation_report.draw(part, found, report.with_suffix(""), [])
-            evaluation_report.write(report, f"{detector.name} on {chosen.name}", part, found, pictures, typed())
+            pictures = evaluation_report.draw_figures(part, found, report.with_suffix(""), [])
+            evaluation_report.write_evaluation_report(
+                report, f"{detector.name} on {chosen.name}", part, found, pictures, command_line()
+            )
             result["files"] = {"report": str(report), "figures": {name: str(path) for name, path in pictures.items()}}
         low, high = result["image_auroc_ci"]
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
@@ -77,4 +79,4 @@ def evaluate(
         lines = [f"image AUROC {result['image_auroc']:.3f} ({low:.3f} to {high:.3f})"]
         if "pixel_auroc" in result:
             lines.append(f"pixel AUROC {result['pixel_auroc']:.3f}, AUPRO {result['aupro']:.3f}")
-        terminal.result(result, [*lines, evaluation_report.in_words(result, part.manifest.model.family)])
+        terminal.result(result, [*lines, evaluation_report.describe_metrics(result, part.manifest.model.family)])

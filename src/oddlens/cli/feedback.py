@@ -15,7 +15,7 @@ from oddlens.cli.options import (
     SeedOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, in_groups, summary
+from oddlens.cli.session import command, detector_summary, with_groups
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def feedback(
         if place.absolute() == detector.absolute():
             raise SettingsError(f"{place}: feedback never changes a detector; write the proposal to another file")
         part = Detector.load(detector, device=device)
-        proposal = judging.propose(part, in_groups(judging.read_judged(judged), group_by, part), str(judged))
+        proposal = judging.propose(part, with_groups(judging.read_judged(judged), group_by, part), str(judged))
         proposal.detector.save(place)
         terminal.table(f"{detector.name} and the proposal {place.name}", ("", "before", "after"), proposal.rows)
         result = {
@@ -53,7 +53,7 @@ def feedback(
             "changes": [{"what": what, "before": old, "after": new} for what, old, new in proposal.rows],
             "added": proposal.added,
             "notes": list(proposal.notes),
-            **summary(proposal.detector),
+            **detector_summary(proposal.detector),
         }
         look = f"{detector} is unchanged; to take the proposal, use {place} in its stead"
         terminal.result(result, [*proposal.notes, *proposal.detector.decisions_.promises(), look])

@@ -25,7 +25,7 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, in_groups, summary, usable
+from oddlens.cli.session import command, detector_summary, drop_unreadable, with_groups
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def fit(
     """Learn from normal images, hold some out, and calibrate the decision on them."""
     with command(as_json, threads, skips=True) as terminal:
         from oddlens.config.base import TrainingSettings
-        from oddlens.config.detectors import BUDGET
+        from oddlens.config.detectors import DEFAULT_BUDGET
         from oddlens.config.parse import duration, parse
         from oddlens.data.open import open_dataset
         from oddlens.detector.detector import Detector
@@ -76,16 +76,16 @@ def fit(
             raise SettingsError(f"{output}: detector files end in .safetensors")
         asked = {"epochs": epochs, "seed": seed}
         training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
-        model, how, size = chosen(detector, plan, decision(false_alarm_rate, confidence), size, roi)
-        limit = duration(budget) if budget else BUDGET if model == "auto" else None
+        model, how, size = resolve_model(detector, plan, conformal_decision(false_alarm_rate, confidence), size, roi)
+        limit = duration(budget) if budget else DEFAULT_BUDGET if model == "auto" else None
         wanted = model if folds is None else in_folds(model, folds)
         made = Detector(
             wanted, training=training, decision=how, size=size, roi=roi, device=device,
             budget=None if limit is None else max(1.0, limit - (time.perf_counter() - terminal.started)),
         )  # fmt: skip
         known = open_dataset(data, normal=normal, data_dir=data_dir)
-        images, skipped = usable(known.train, skip_unreadable, terminal)
-        images = in_groups(images, group_by)
+        images, skipped = drop_unreadable(known.train, skip_unreadable, terminal)
+        images = with_groups(images, group_by)
         work = output.with_suffix(".training")
         made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
         made.save(output)
@@ -95,7 +95,7 @@ def fit(
             "seconds": {"fit": seconds},
             "files": {"detector": str(output)},
             "skipped": skipped,
-            **summary(made),
+            **detector_summary(made),
         }
         lines = [
             f"{output}: learned from {manifest.data.n_training} normal images in {seconds:.1f} s, "
@@ -119,7 +119,7 @@ def in_folds(model: str | EnsembleSettings, folds: int) -> CrossfitSettings:
     return found
 
 
-def chosen(
+def resolve_model(
     detector: str | None, plan: Path | None, asked: DecisionSettings, size: int | None, roi: str | None
 ) -> tuple[str | EnsembleSettings, DecisionSettings, int | None]:
     """The model that `fit` makes, its decision and size: as asked, or as in the detector whose plan is repeated."""
@@ -140,7 +140,7 @@ def chosen(
     return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
 
 
-def decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
+def conformal_decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
     """The conformal decision that the options ask for."""
     from oddlens.config.base import DecisionSettings
     from oddlens.config.parse import parse

@@ -17,7 +17,7 @@ from oddlens.cli.options import (
     SeedOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, typed
+from oddlens.cli.session import command, command_line
 
 if TYPE_CHECKING:
     pass
@@ -61,13 +61,16 @@ def run_recipe(
         from oddlens.recipes import run
         from oddlens.reporting import evaluation_report
 
-        recipe = run.changed(run.find(name), epochs=epochs, seed=seed, detector=detector)
+        recipe = run.override(run.find_recipe(name), epochs=epochs, seed=seed, detector=detector)
         folder = out or Path("runs") / recipe.name
-        work = run.Run(recipe, folder, data, device, terminal.training, terminal.say, typed())
+        work = run.RecipeRun(recipe, folder, data, device, terminal.training, terminal.say, command_line())
         result = work(resume)
         title = recipe.title or recipe.name
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
         terminal.table(title, kinds.columns, kinds.rows)
         terminal.table("", decisions.columns, decisions.rows)
-        lines = [evaluation_report.in_words(result, recipe.model.family), f"report: {result['files']['report']}"]
+        lines = [
+            evaluation_report.describe_metrics(result, recipe.model.family),
+            f"report: {result['files']['report']}",
+        ]
         terminal.result(result, lines)

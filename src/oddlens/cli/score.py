@@ -19,17 +19,17 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, in_groups
+from oddlens.cli.session import command, with_groups
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 
 if TYPE_CHECKING:
-    from oddlens.batch.scoring_job import Stream
-    from oddlens.cli.console import Terminal
+    from oddlens.batch.scoring_job import ScoringJob
+    from oddlens.cli.console import Console
     from oddlens.conformal.drift import DriftWatch
     from oddlens.conformal.ranks import Scores
     from oddlens.data.image_set import ImageSet
     from oddlens.detector.detector import Detector
-    from oddlens.io.journal import Journal, Run
+    from oddlens.io.journal import Journal, RunIdentity
 
 
 def score(
@@ -67,7 +67,7 @@ def score(
     """Score images: a row each with its score, p-value, threshold and verdict."""
     with command(as_json, threads, skips=True) as terminal:
         from oddlens.batch import verdict_files
-        from oddlens.batch.scoring_job import Stream
+        from oddlens.batch.scoring_job import ScoringJob
         from oddlens.conformal.drift import DriftWatch
         from oddlens.data.sources.folders import open_images
         from oddlens.detector.detector import Detector
@@ -77,9 +77,9 @@ def score(
         elif resume:
             raise SettingsError("--resume goes on with a verdict file: name it with -o")
         part = Detector.load(detector, device=device)
-        if maps is not None and part.map_level is None:
+        if maps is not None and part.map_threshold is None:
             raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        known = in_groups(open_images(images), group_by, part)
+        known = with_groups(open_images(images), group_by, part)
         decision, watch = part.decisions_, None
         decision.require(len(known), known.groups, discoveries=fdr is not None)
         note = None if fdr is None else decision.too_few_for(len(known), fdr, known.groups)
@@ -87,19 +87,19 @@ def score(
             terminal.say(note)
         if watch_drift is not None:
             watch = DriftWatch.open(watch_drift, stream_calibration(part, known), delta, seed or 0)
-        stream = Stream(part, known, maps, skip_unreadable)
+        stream = ScoringJob(part, known, maps, skip_unreadable)
         run = stream.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
         started, flagged, limit = time.perf_counter(), 0, decision.threshold
-        rows: list[verdict_files.Row] = []
-        with journalled(output, run, resume, terminal) as journal:
-            resumed, skipped = scored(stream, journal, terminal)
-            with verdict_files.writing(output) if output else contextlib.nullcontext(rows.extend) as write:
+        rows: list[verdict_files.VerdictRow] = []
+        with verdict_journal(output, run, resume, terminal) as journal:
+            resumed, skipped = score_missing(stream, journal, terminal)
+            with verdict_files.open_verdict_file(output) if output else contextlib.nullcontext(rows.extend) as write:
                 for some in stream.rows(journal, fdr):
                     write(some)
                     flagged += sum(row["label"] for row in some)
                     limit = limit if decision.grouped else some[0]["threshold"]
                     if watch is not None:
-                        watch.see([row["file"] for row in some], [row["anomaly_score"] for row in some])
+                        watch.update([row["file"] for row in some], [row["anomaly_score"] for row in some])
             if watch is not None and watch_drift is not None:
                 watch.save(watch_drift)
         result: dict[str, Any] = {
@@ -111,7 +111,7 @@ def score(
         else:
             result |= {"false_discovery_rate": fdr, "notes": [note] if note else []}
         if watch is not None and watch_drift is not None:
-            result["drift"], told = watched(watch, watch_drift)
+            result["drift"], told = drift_result(watch, watch_drift)
             for line in told:
                 terminal.say(line)
         if output:
@@ -124,13 +124,13 @@ def score(
 
 
 @contextlib.contextmanager
-def journalled(output: Path | None, run: Run, resume: bool, terminal: Terminal) -> Iterator[Journal]:
+def verdict_journal(output: Path | None, run: RunIdentity, resume: bool, terminal: Console) -> Iterator[Journal]:
     """The journal of a verdict file in the making, and a word on what becomes of an earlier one."""
-    from oddlens.io.journal import journal_path, keeping
+    from oddlens.io.journal import journal_path, open_journal
 
     path = None if output is None else journal_path(output)
     begun = path is not None and path.exists()
-    with keeping(path, run, resume) as journal:
+    with open_journal(path, run, resume) as journal:
         if begun and not resume:
             terminal.say(f"{path}: of a run that was cut off; begun anew (--resume goes on)")
         elif path is not None and resume and not begun:
@@ -142,7 +142,7 @@ def journalled(output: Path | None, run: Run, resume: bool, terminal: Terminal) 
             raise UnreadableImageError(error.name, error.reason + hint) from error
 
 
-def scored(stream: Stream, journal: Journal, terminal: Terminal) -> tuple[int, list[str]]:
+def score_missing(stream: ScoringJob, journal: Journal, terminal: Console) -> tuple[int, list[str]]:
     """Score what the journal lacks; gives how many images it had, and the names of all that were left out."""
     resumed, skipped = None, list[str]()
     for done, left_out in stream.score(journal):
@@ -172,7 +172,7 @@ def stream_calibration(part: Detector, images: ImageSet) -> Scores:
     return decisions.parts[names[0]].calibration_scores
 
 
-def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
+def drift_result(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
     """Draw a stream's picture beside its state; gives what to say of it, as JSON and in lines."""
     files = {"state": str(state)}
     drivers = [watch.files[place] for place in watch.drivers()] if watch.alarm is not None else []
@@ -181,7 +181,7 @@ def watched(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
 
         picture = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
         if picture is not None:
-            files["figure"] = str(figures.save(picture, state.with_suffix(".png")))
+            files["figure"] = str(figures.save_figure(picture, state.with_suffix(".png")))
     evidence = watch.evidence[-1] if watch.evidence else 0.0
     found = {
         "alarm": watch.alarm is not None, "alarm_at": watch.alarm, "n": len(watch.scores), "evidence": evidence,

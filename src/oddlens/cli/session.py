@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oddlens.cli.console import Terminal
+from oddlens.cli.console import Console
 from oddlens.errors import SettingsError, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Terminal]:
+def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Console]:
     """What every computing command begins and ends with; `skips`: it can leave out unreadable images."""
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and ONNX Runtime when they start
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
-    terminal = Terminal(as_json)
+    terminal = Console(as_json)
     try:
         yield terminal
     except UnreadableImageError as error:
@@ -40,7 +40,7 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
         terminal.close()
 
 
-def usable(images: ImageSet, skip_unreadable: bool, terminal: Terminal) -> tuple[ImageSet, list[str]]:
+def drop_unreadable(images: ImageSet, skip_unreadable: bool, terminal: Console) -> tuple[ImageSet, list[str]]:
     """The images to go on with and, where that was asked for, the names of unreadable ones that were left out."""
     if not skip_unreadable:
         return images, []
@@ -50,13 +50,13 @@ def usable(images: ImageSet, skip_unreadable: bool, terminal: Terminal) -> tuple
     return good, [problem.name for problem in problems]
 
 
-def in_groups(images: ImageSet, asked: str | None, part: Detector | None = None) -> ImageSet:
+def with_groups(images: ImageSet, asked: str | None, part: Detector | None = None) -> ImageSet:
     """The images, each with its group, where that is asked for or a detector that is there decides by folders.
 
     Raises:
         SettingsError: a detector decides by groups of a CSV file and none is named, or by no groups at all.
     """
-    from oddlens.data.groups import FOLDER, grouped
+    from oddlens.data.groups import FOLDER, assign_groups
 
     if part is not None and asked is None and part.decisions_.grouped:
         how = part.manifest.data.grouped_by
@@ -68,15 +68,15 @@ def in_groups(images: ImageSet, asked: str | None, part: Detector | None = None)
         raise SettingsError(
             "this detector decides alike for all images: leave --group-by out, or give it to `oddlens calibrate`"
         )
-    return images if asked is None else grouped(images, asked)
+    return images if asked is None else assign_groups(images, asked)
 
 
-def typed() -> str:
+def command_line() -> str:
     """What the user typed."""
     return shlex.join(["oddlens", *sys.argv[1:]])
 
 
-def summary(part: Detector) -> dict[str, Any]:
+def detector_summary(part: Detector) -> dict[str, Any]:
     """What `fit` and `show` say of a detector in JSON."""
     manifest = part.manifest
     return {
@@ -92,7 +92,7 @@ def summary(part: Detector) -> dict[str, Any]:
     }
 
 
-def changed(
+def changed_decision(
     now: DecisionSettings,
     false_alarm_rate: float | None,
     confidence: float | None,
@@ -119,7 +119,7 @@ def changed(
     return parse(DecisionSettings, values, "options")
 
 
-def told(part: Detector) -> dict[str, Any]:
+def decision_before(part: Detector) -> dict[str, Any]:
     """What a detector decides by: for "before"."""
     return {
         "runtime": part.manifest.runtime.model_dump(),
@@ -129,13 +129,13 @@ def told(part: Detector) -> dict[str, Any]:
     }
 
 
-def outcome(part: Detector, before: dict[str, Any], output: Path) -> tuple[dict[str, Any], list[str]]:
+def decision_result(part: Detector, before: dict[str, Any], output: Path) -> tuple[dict[str, Any], list[str]]:
     """What both commands say in the end: JSON, and lines."""
-    now = told(part)
+    now = decision_before(part)
     moved = [f"{value['threshold']:.6g}" if value["threshold"] is not None else "by group" for value in (before, now)]
     lines = [
         f"{output}: threshold {moved[0]} -> {moved[1]}, "
         f"{before['n_calibration']} -> {now['n_calibration']} calibration images",
-        *part.decisions_.told(),
+        *part.decisions_.summary_lines(),
     ]
-    return {"files": {"detector": str(output)}, "before": before, **summary(part)}, lines
+    return {"files": {"detector": str(output)}, "before": before, **detector_summary(part)}, lines

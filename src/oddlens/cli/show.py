@@ -8,7 +8,7 @@ from oddlens.cli.options import (
     SeedOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, summary
+from oddlens.cli.session import command, detector_summary
 
 
 def show(
@@ -21,7 +21,7 @@ def show(
         part = Detector.load(detector)
         manifest = part.manifest
         if as_json:
-            terminal.result(summary(part) | {"manifest": manifest.model_dump(mode="json")})
+            terminal.result(detector_summary(part) | {"manifest": manifest.model_dump(mode="json")})
             return
         spec, data = manifest.input, manifest.data
         rows = [
@@ -42,4 +42,4 @@ def show(
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]
         terminal.table(str(detector), ("", ""), rows)
-        terminal.result({}, part.decisions_.told())
+        terminal.result({}, part.decisions_.summary_lines())

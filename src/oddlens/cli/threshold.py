@@ -19,7 +19,7 @@ from oddlens.cli.session import command
 if TYPE_CHECKING:
     pass
 from oddlens.cli.options import OnAverageOption, OutOption
-from oddlens.cli.session import changed, outcome, told
+from oddlens.cli.session import changed_decision, decision_before, decision_result
 
 PercentileOption = Annotated[
     float | None,
@@ -47,7 +47,9 @@ def threshold(
         from oddlens.detector.detector import Detector
 
         part = Detector.load(detector)
-        before = told(part)
-        part.decide(changed(part.manifest.decision, false_alarm_rate, confidence, on_average, train_percentile))
+        before = decision_before(part)
+        part.set_decision(
+            changed_decision(part.manifest.decision, false_alarm_rate, confidence, on_average, train_percentile)
+        )
         part.save(output or detector)
-        terminal.result(*outcome(part, before, output or detector))
+        terminal.result(*decision_result(part, before, output or detector))

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from oddlens.config.base import Settings, TrainingSettings
 
-BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
+DEFAULT_BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
 
 
 class AutoencoderSettings(Settings):
@@ -97,7 +97,7 @@ MemberModel = Annotated[
 
 
 # How each family trains unless told otherwise; closed-form families take the seed alone.
-TRAINING: dict[str, TrainingSettings] = {
+DEFAULT_TRAINING: dict[str, TrainingSettings] = {
     "autoencoder": TrainingSettings(),
     "dictionary": TrainingSettings(),
     "transforms": TrainingSettings(

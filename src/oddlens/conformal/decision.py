@@ -12,21 +12,21 @@ import numpy.typing as npt
 
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.ranks import (
+    DEFAULT_CONFIDENCE,
     DEFAULT_RATE,
-    SURE,
     Scores,
-    checked,
-    discoveries,
-    fewest_discoveries,
+    benjamini_hochberg_rank,
+    check_scores,
     fold_p_values,
-    images,
-    images_needed,
+    format_percent,
+    min_calibration_size,
+    min_false_alarm_rate,
+    min_rejections,
+    n_images,
     p_values,
-    percent,
-    promised_rank,
     ranks_among,
-    realised_range,
-    smallest_rate,
+    realized_rate_interval,
+    threshold_rank,
 )
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
@@ -58,8 +58,8 @@ class Decision:
         if self.folds > 1 and self.settings.method == "train_percentile":
             raise SettingsError("a detector in folds scores no image that it learned: there is no percentile of those")
         for name, scores in (
-            ("calibration_scores", np.sort(checked(self.calibration_scores, "calibration score"))),
-            ("training_scores", checked(self.training_scores, "training score").copy()),
+            ("calibration_scores", np.sort(check_scores(self.calibration_scores, "calibration score"))),
+            ("training_scores", check_scores(self.training_scores, "training score").copy()),
         ):
             scores.setflags(write=False)
             object.__setattr__(self, name, scores)
@@ -77,7 +77,7 @@ class Decision:
             return self.settings.false_alarm_rate
         if self.settings.method == "train_percentile":
             return float((100 - Decimal(str(self.settings.train_percentile))) / 100)
-        return max(DEFAULT_RATE, smallest_rate(self._n_calibration(), self.settings.confidence, self.folds))
+        return max(DEFAULT_RATE, min_false_alarm_rate(self._n_calibration(), self.settings.confidence, self.folds))
 
     @property
     def threshold(self) -> float:
@@ -114,7 +114,7 @@ class Decision:
     def p_values(self, scores: npt.ArrayLike) -> Scores:
         """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
         if not self.calibration_scores.size:
-            return np.full(checked(scores, "score").shape, np.nan)
+            return np.full(check_scores(scores, "score").shape, np.nan)
         if self.folds > 1:
             return fold_p_values(self.ranks(scores), len(self.calibration_scores), self.folds)
         return p_values(self.calibration_scores, scores)
@@ -136,9 +136,9 @@ class Decision:
         Raises:
             StateError: there are no calibration images.
         """
-        return self.above(discoveries(self.ranks(scores), self._n_calibration(), rate))
+        return self.threshold_at_rank(benjamini_hochberg_rank(self.ranks(scores), self._n_calibration(), rate))
 
-    def above(self, rank: int) -> float:
+    def threshold_at_rank(self, rank: int) -> float:
         """The threshold above which the scores of this rank (see `ranks`) and of smaller ones lie; infinite for 0."""
         n = self._n_calibration()
         if rank == 0:
@@ -148,15 +148,15 @@ class Decision:
     def too_few_for(self, count: int, rate: float) -> str | None:
         """What limits `discovery_threshold` among `count` images; None where a single one can be flagged."""
         n = int(self.calibration_scores.size)
-        fewest = fewest_discoveries(count, n, rate)
+        fewest = min_rejections(count, n, rate)
         if fewest <= 1:
             return None
         if fewest > count:
             return (
                 f"{n} calibration images are too few for a false discovery rate of {rate:g}: no image can be flagged, "
-                f"however odd; it takes at least {fewest_discoveries(1, 0, rate) - 1} (oddlens calibrate)"
+                f"however odd; it takes at least {min_rejections(1, 0, rate) - 1} (oddlens calibrate)"
             )
-        alone = fewest_discoveries(count, 0, rate) - 1
+        alone = min_rejections(count, 0, rate) - 1
         return (
             f"with {n} calibration images and {count} to judge, a false discovery rate of {rate:g} flags none unless "
             f"{fewest} of them lie beyond all calibration scores; a single one can be flagged from {alone} calibration "
@@ -165,7 +165,7 @@ class Decision:
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Scores (N,) -> labels (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
-        return (checked(scores, "score") > self.threshold).astype(np.int8)
+        return (check_scores(scores, "score") > self.threshold).astype(np.int8)
 
     def promise(self) -> str:
         """One sentence: what the threshold promises about new normal images, and on what grounds.
@@ -177,42 +177,44 @@ class Decision:
             return self._no_promise()
         rank, n, confidence = self._conformal_rank(), self._n_calibration(), self.settings.confidence
         if self.threshold == math.inf:
-            return f"No image can be flagged: the threshold, the score at rank {rank} of {images(n)}, is infinite."
-        rate = percent(self.false_alarm_rate)
+            return f"No image can be flagged: the threshold, the score at rank {rank} of {n_images(n)}, is infinite."
+        rate = format_percent(self.false_alarm_rate)
         if self.settings.false_alarm_rate is None and self.false_alarm_rate > DEFAULT_RATE:
-            rate = f"{percent(self.false_alarm_rate, 2, ROUND_CEILING)} (the smallest that can be promised)"
-        sure = "on average over calibrations" if confidence is None else f"with {percent(confidence)} confidence"
-        told = (
-            f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {images(n, self.folds)}"
-        )
+            rate = f"{format_percent(self.false_alarm_rate, 2, ROUND_CEILING)} (the smallest that can be promised)"
+        sure = "on average over calibrations" if confidence is None else f"with {format_percent(confidence)} confidence"
+        calibration_images = n_images(n, self.folds)
+        told = f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {calibration_images}"
         if self.folds > 1:
             return f"{told} (a bound that is seldom reached: cross-conformal)."
-        low, high = (percent(end, 3) for end in realised_range(n, rank))
+        low, high = (format_percent(end, 3) for end in realized_rate_interval(n, rank))
         return f"{told}; the realised rate lies between {low} and {high} in 95% of such calibrations."
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What the decision promises and, where there are calibration images, the best that they can: sentences.
 
         Raises:
             StateError, CalibrationError: as `threshold`.
         """
-        return [self.promise(), *([self.outlook()] if self.calibration_scores.size else [])]
+        return [self.promise(), *([self.calibration_capacity()] if self.calibration_scores.size else [])]
 
-    def outlook(self) -> str:
+    def calibration_capacity(self) -> str:
         """One sentence: the best that these calibration images can promise, and what a stricter promise takes.
 
         Raises:
             StateError: there are no calibration images, or no rate was asked for and none can be chosen.
         """
         n, stricter = self._n_calibration(), self.stricter_rate
-        best = percent(smallest_rate(n, folds=self.folds), 2, ROUND_CEILING)
-        sure = f", {percent(smallest_rate(n, SURE), 2, ROUND_CEILING)} with {percent(SURE)} confidence"
-        needed = images_needed(stricter, self.settings.confidence, self.folds)
+        best = format_percent(min_false_alarm_rate(n, folds=self.folds), 2, ROUND_CEILING)
+        confident_rate = format_percent(min_false_alarm_rate(n, DEFAULT_CONFIDENCE), 2, ROUND_CEILING)
+        sure = f", {confident_rate} with {format_percent(DEFAULT_CONFIDENCE)} confidence"
+        needed = min_calibration_size(stricter, self.settings.confidence, self.folds)
         more = f"takes {needed}, {needed - n} more" if needed > n else f"takes {needed}: change it without training"
-        asked = "" if self.settings.confidence is None else f" with {percent(self.settings.confidence)} confidence"
+        asked = (
+            "" if self.settings.confidence is None else f" with {format_percent(self.settings.confidence)} confidence"
+        )
         return (
-            f"{images(n, self.folds)} can promise {best} at best on average{sure if self.folds == 1 else ''}; "
-            f"{percent(stricter)}{asked} {more}."
+            f"{n_images(n, self.folds)} can promise {best} at best on average{sure if self.folds == 1 else ''}; "
+            f"{format_percent(stricter)}{asked} {more}."
         )
 
     @property
@@ -221,7 +223,7 @@ class Decision:
         return float(Decimal(str(self.false_alarm_rate)) / 2)
 
     def guarantee(self) -> dict[str, object]:
-        """What `promise` and `outlook` say, in numbers: for JSON.
+        """What `promise` and `calibration_capacity` say, in numbers: for JSON.
 
         Raises:
             StateError, CalibrationError: as `threshold`.
@@ -232,21 +234,23 @@ class Decision:
             "kind": "none" if not promised else "on average" if confidence is None else "with confidence",
             "confidence": confidence,
             "false_alarm_rate": self.false_alarm_rate,
-            "realised_range": list(realised_range(n, self._conformal_rank())) if promised and self.folds == 1 else None,
-            "smallest_rate": smallest_rate(n, confidence, self.folds) if n else None,
+            "realised_range": list(realized_rate_interval(n, self._conformal_rank()))
+            if promised and self.folds == 1
+            else None,
+            "smallest_rate": min_false_alarm_rate(n, confidence, self.folds) if n else None,
             "stricter_rate": self.stricter_rate,
-            "more_images_for_it": max(0, images_needed(self.stricter_rate, confidence, self.folds) - n),
+            "more_images_for_it": max(0, min_calibration_size(self.stricter_rate, confidence, self.folds) - n),
         }
 
     def _no_promise(self) -> str:
         about = f"The threshold is percentile {self.settings.train_percentile:g} of the training scores"
         if not self.calibration_scores.size:
             return f"{about}, which promises nothing."
-        flagged = percent(float(np.mean(self.calibration_scores > self.threshold)), 3)
-        return f"{about}, which promises nothing; it flags {flagged} of {images(self._n_calibration())}."
+        flagged = format_percent(float(np.mean(self.calibration_scores > self.threshold)), 3)
+        return f"{about}, which promises nothing; it flags {flagged} of {n_images(self._n_calibration())}."
 
     def _conformal_rank(self) -> int:
-        return promised_rank(self._n_calibration(), self.false_alarm_rate, self.settings.confidence, self.folds)
+        return threshold_rank(self._n_calibration(), self.false_alarm_rate, self.settings.confidence, self.folds)
 
     def _n_calibration(self) -> int:
         if not self.calibration_scores.size:

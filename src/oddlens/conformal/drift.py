@@ -63,13 +63,13 @@ class DriftWatch:
             raise CalibrationError(f"delta must lie between 0 and 1, got {delta}: 0.01 is one false alarm in 100")
         self.delta, self.seed = delta, seed
         self.calibration = np.sort(np.asarray(calibration_scores, dtype=np.float64))
-        self.known = self.calibration.tolist()  # sorted; with every score of the stream
+        self.sorted_scores = self.calibration.tolist()  # sorted; with every score of the stream
         self.files: list[str] = []
         self.scores: list[float] = []
         self.evidence: list[float] = []
         self.capital = np.full(len(SLOPES) + 2, 1 / (len(SLOPES) + 2))
 
-    def see(self, files: Sequence[str], scores: npt.ArrayLike) -> None:
+    def update(self, files: Sequence[str], scores: npt.ArrayLike) -> None:
         """Take the next images' scores (N,), in the order in which the images were made."""
         for file, score in zip(files, np.asarray(scores, dtype=np.float64).tolist(), strict=True):
             total = self.evidence[-1] if self.evidence else 0.0
@@ -77,7 +77,7 @@ class DriftWatch:
             self.capital = self.capital * bets(self.p_value(score))
             growth = float(self.capital.sum())
             self.capital /= growth
-            insort(self.known, score)
+            insort(self.sorted_scores, score)
             self.files.append(file)
             self.scores.append(score)
             self.evidence.append(total + math.log10(growth))
@@ -85,9 +85,9 @@ class DriftWatch:
     def p_value(self, score: float) -> float:
         """The next image's smoothed p-value: uniform in 0..1 as long as nothing changes."""
         tie_break = float(np.random.default_rng((self.seed, len(self.scores))).random())
-        above = len(self.known) - bisect_right(self.known, score)
-        equal = bisect_right(self.known, score) - bisect_left(self.known, score)
-        return (above + tie_break * (equal + 1)) / (len(self.known) + 1)
+        above = len(self.sorted_scores) - bisect_right(self.sorted_scores, score)
+        equal = bisect_right(self.sorted_scores, score) - bisect_left(self.sorted_scores, score)
+        return (above + tie_break * (equal + 1)) / (len(self.sorted_scores) + 1)
 
     @property
     def limit(self) -> float:
@@ -154,7 +154,7 @@ class DriftWatch:
         if len(lengths) != 1 or len(state.capital) != len(watch.capital) or min(state.capital) < 0:
             raise ArtifactError(f"{path}: is damaged; begin a new stream with another file")
         watch.files, watch.scores, watch.evidence = list(state.files), list(state.scores), list(state.evidence)
-        watch.known = sorted([*watch.known, *watch.scores])
+        watch.sorted_scores = sorted([*watch.sorted_scores, *watch.scores])
         watch.capital = np.array(state.capital)
         return watch
 

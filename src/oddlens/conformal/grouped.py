@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.ranks import Scores, discoveries
+from oddlens.conformal.ranks import Scores, benjamini_hochberg_rank
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 EVERYTHING = ""  # the name of the only group, where images are not told apart
 Method = Literal["conformal", "train_percentile"]
 
 
-class Decisions:
+class GroupedDecision:
     """A detector's decision: one for all images, or one for each group that it tells apart.
 
     `parts` has the `Decision` of each group by its name; without groups, the only name is `EVERYTHING`. Wherever
@@ -75,7 +75,7 @@ class Decisions:
             CalibrationError: names the group, if there are any, and what it can promise.
         """
         for name, part in self.parts.items():
-            with naming(name):
+            with add_group_to_errors(name):
                 part.threshold  # noqa: B018 - refused, not used
 
     def thresholds(self, count: int, groups: Sequence[str] = ()) -> Scores:
@@ -113,9 +113,9 @@ class Decisions:
         common, ranks = math.lcm(*sizes), np.empty(len(scores), dtype=object)
         for (part, rows), size in zip(split, sizes, strict=True):
             ranks[rows] = [int(rank) * (common // size) for rank in part.ranks(scores[rows])]
-        largest, found = discoveries(ranks, common - 1, rate), np.empty(len(scores))
+        largest, found = benjamini_hochberg_rank(ranks, common - 1, rate), np.empty(len(scores))
         for (part, rows), size in zip(split, sizes, strict=True):
-            found[rows] = part.above(largest * size // common)
+            found[rows] = part.threshold_at_rank(largest * size // common)
         return found
 
     def require(self, count: int, groups: Sequence[str] = (), *, discoveries: bool = False) -> None:
@@ -133,9 +133,11 @@ class Decisions:
         parts = [part for part, _ in self._split(count, groups)] or list(self.parts.values())
         return max(parts, key=lambda part: len(part.calibration_scores)).too_few_for(count, rate)
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What is promised, in sentences; of each group beside its name."""
-        return [f"{name}: {line}" if name else line for name, part in self.parts.items() for line in part.told()]
+        return [
+            f"{name}: {line}" if name else line for name, part in self.parts.items() for line in part.summary_lines()
+        ]
 
     def promises(self) -> list[str]:
         """The promise of each part, in a sentence."""
@@ -152,7 +154,7 @@ class Decisions:
                 "guarantee": part.guarantee(),
             }
         groups = {
-            name: {"n_calibration": len(part.calibration_scores), **Decisions({EVERYTHING: part}).as_json()}
+            name: {"n_calibration": len(part.calibration_scores), **GroupedDecision({EVERYTHING: part}).as_json()}
             for name, part in self.parts.items()
         }
         return {"false_alarm_rate": self.false_alarm_rate, "threshold": None, "groups": groups}
@@ -178,7 +180,7 @@ class Decisions:
 
 
 @contextlib.contextmanager
-def naming(group: str) -> Iterator[None]:
+def add_group_to_errors(group: str) -> Iterator[None]:
     """Let the errors of a calibration say which group's it is, where there are groups."""
     try:
         yield

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from oddlens.errors import CalibrationError, SettingsError
 
 DEFAULT_RATE = 0.01
-SURE = 0.95  # the confidence that a promise is usually asked to have, if any
+DEFAULT_CONFIDENCE = 0.95  # the confidence that a promise is usually asked to have, if any
 _ROUNDING = Decimal("1e-40")  # a chance that equals the doubt allowed must not exceed it by its fiftieth digit
 
 Scores = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ def conformal_rank(n: int, rate: float) -> int:
     >>> conformal_rank(99, 0.01), conformal_rank(124, 0.176)
     (99, 103)
     """
-    return promised_rank(n, rate, None)
+    return threshold_rank(n, rate, None)
 
 
 def pac_rank(n: int, rate: float, confidence: float) -> int:
@@ -52,10 +52,10 @@ def pac_rank(n: int, rate: float, confidence: float) -> int:
     >>> pac_rank(299, 0.01, 0.95), pac_rank(473, 0.01, 0.95)
     (299, 472)
     """
-    return promised_rank(n, rate, confidence)
+    return threshold_rank(n, rate, confidence)
 
 
-def promised_rank(n: int, rate: float, confidence: float | None, folds: int = 1) -> int:
+def threshold_rank(n: int, rate: float, confidence: float | None, folds: int = 1) -> int:
     """Rank of the threshold among n scores: `conformal_rank` without a confidence, `pac_rank` with one.
 
     With `folds` K > 1 the n images were scored out of fold, and a new image is ranked by how many of them, each scored
@@ -71,16 +71,20 @@ def promised_rank(n: int, rate: float, confidence: float | None, folds: int = 1)
     places = _places(n, rate, confidence, folds) if n > 0 else 0
     if places:
         return n + 1 - places
-    best = f"{percent(smallest_rate(n, confidence, folds), 2, ROUND_CEILING)} at best" if n > 0 else "nothing"
-    sure = "" if confidence is None else f" with {percent(confidence)} confidence"
+    best = (
+        f"{format_percent(min_false_alarm_rate(n, confidence, folds), 2, ROUND_CEILING)} at best"
+        if n > 0
+        else "nothing"
+    )
+    sure = "" if confidence is None else f" with {format_percent(confidence)} confidence"
     more = "hold out more normal images" if folds == 1 else "give more normal images, use fewer folds"
     raise CalibrationError(
-        f"{images(n, folds)} can promise {best}{sure}, and {percent(rate)} needs "
-        f"{images_needed(rate, confidence, folds)}: {more}, or ask for a higher false-alarm rate"
+        f"{n_images(n, folds)} can promise {best}{sure}, and {format_percent(rate)} needs "
+        f"{min_calibration_size(rate, confidence, folds)}: {more}, or ask for a higher false-alarm rate"
     )
 
 
-def smallest_rate(n: int, confidence: float | None = None, folds: int = 1) -> float:
+def min_false_alarm_rate(n: int, confidence: float | None = None, folds: int = 1) -> float:
     """Smallest false-alarm rate that n held-out images can promise, on average or with `confidence`.
 
     It is the float next to 1 / (n + 1), to 1 - (1 - confidence)^(1/n), or to 2 K / (n + K) with K folds, that the rank
@@ -100,7 +104,7 @@ def smallest_rate(n: int, confidence: float | None = None, folds: int = 1) -> fl
     return rate
 
 
-def images_needed(rate: float, confidence: float | None = None, folds: int = 1) -> int:
+def min_calibration_size(rate: float, confidence: float | None = None, folds: int = 1) -> int:
     """Smallest number of held-out images that can promise `rate`, on average or with `confidence`.
 
     With `folds`, the number of images in all that cross-conformal needs.
@@ -118,7 +122,7 @@ def images_needed(rate: float, confidence: float | None = None, folds: int = 1) 
         return max(1, math.ceil(exact - _ROUNDING))
 
 
-def realised_range(n: int, rank: int, level: float = 0.95) -> tuple[float, float]:
+def realized_rate_interval(n: int, rank: int, level: float = 0.95) -> tuple[float, float]:
     """Central interval of the rate that the rank-th smallest of n scores really gives on new normals.
 
     Over calibration sets that rate has the distribution Beta(n + 1 - rank, rank); equal scores only
@@ -159,7 +163,7 @@ def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores
     >>> p_values([1.0, 2.0, 2.0, 3.0], [0.0, 2.0, 9.0]).tolist()
     [1.0, 0.8, 0.2]
     """
-    calibration = np.sort(checked(calibration_scores, "calibration score"))
+    calibration = np.sort(check_scores(calibration_scores, "calibration score"))
     found: Scores = ranks_among(calibration, scores) / (len(calibration) + 1)
     return found
 
@@ -176,7 +180,7 @@ def fold_p_values(ranks: npt.ArrayLike, n: int, folds: int) -> Scores:
     return np.minimum(1.0, bound)
 
 
-def discoveries(ranks: npt.ArrayLike, n: int, rate: float) -> int:
+def benjamini_hochberg_rank(ranks: npt.ArrayLike, n: int, rate: float) -> int:
     """The largest rank that is flagged where, among all that is flagged, at most `rate` shall be normal on average.
 
     Benjamini and Hochberg's procedure on conformal p-values, whose dependence it bears (Bates et al., Annals of
@@ -196,7 +200,7 @@ def discoveries(ranks: npt.ArrayLike, n: int, rate: float) -> int:
     return 0
 
 
-def fewest_discoveries(count: int, n: int, rate: float) -> int:
+def min_rejections(count: int, n: int, rate: float) -> int:
     """How many of `count` images must lie beyond all n calibration scores before `discoveries` flags any.
 
     >>> fewest_discoveries(1000, 99, 0.05), fewest_discoveries(1000, 9, 0.05)
@@ -237,11 +241,11 @@ def _places(n: int, rate: float, confidence: float | None, folds: int = 1) -> in
 
 def ranks_among(ordered: Scores, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """1 + how many of the calibration scores, in rising order, are at or above each score."""
-    below = np.searchsorted(ordered, checked(scores, "score"), side="left")
+    below = np.searchsorted(ordered, check_scores(scores, "score"), side="left")
     return np.asarray(1 + len(ordered) - below, dtype=np.int64)
 
 
-def checked(values: npt.ArrayLike, what: str) -> Scores:
+def check_scores(values: npt.ArrayLike, what: str) -> Scores:
     """The values as scores; refuses NaN."""
     scores = np.asarray(values, dtype=np.float64)
     wrong = np.flatnonzero(np.isnan(scores))
@@ -255,14 +259,14 @@ def _check_share(what: str, value: float) -> None:
         raise SettingsError(f"the {what} must lie between 0 and 1, got {value}: 1% is written 0.01")
 
 
-def images(n: int, folds: int = 1) -> str:
+def n_images(n: int, folds: int = 1) -> str:
     """What n calibration images are called in a sentence."""
     how = "held-out normal" if folds == 1 else "normal"
     crossed = "" if folds == 1 else f" in {folds} folds"
     return f"{n} {how} image{'' if n == 1 else 's'}{crossed}"
 
 
-def percent(share: float, digits: int | None = None, rounding: str = ROUND_HALF_EVEN) -> str:
+def format_percent(share: float, digits: int | None = None, rounding: str = ROUND_HALF_EVEN) -> str:
     """A share as percent, rounded to so many significant digits, else with the digits that it was given."""
     exact = Decimal(str(share)) * 100
     exact = Context(digits, rounding).plus(exact) if digits else exact.normalize()

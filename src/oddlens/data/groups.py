@@ -15,7 +15,7 @@ FOLDER = "folder"
 FILE = "file"  # the column that names an image
 
 
-def grouped(images: ImageSet, by: str) -> ImageSet:
+def assign_groups(images: ImageSet, by: str) -> ImageSet:
     """The same images, each with its group.
 
     `by` is "folder", the name of the folder that a file lies in, or "FILE.csv:COLUMN", what that column says of the

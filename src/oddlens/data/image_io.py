@@ -210,7 +210,7 @@ def _decode(path: Path, background: int) -> Pixels:
         if not isinstance(image, TiffImageFile):  # Pillow turns TIFF by itself
             if _orientation(image) != orientation:
                 raise ImageError(str(path), "says only after its pixels how to turn them; save it again")
-            pixels = _turn(pixels, orientation)
+            pixels = _undo_orientation(pixels, orientation)
     return pixels if pixels.flags.c_contiguous else pixels.copy()
 
 
@@ -232,7 +232,7 @@ def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixe
     return np.array(plain).reshape(*plain.size[::-1], info.channels)
 
 
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
+def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation: 5 to 8 swap the axes, then each is mirrored where the table says."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

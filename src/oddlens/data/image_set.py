@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import ImageInfo, Pixels, as_pixels, decode, probe
-from oddlens.data.pixel_store import room
+from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
 
-TASK = 16  # images that a thread decodes in one go, at most: of small ones, handing them over costs as much
+MAX_TASK_IMAGES = 16  # images that a thread decodes in one go, at most: of small ones, handing them over costs as much
 
 Mask = Path | npt.NDArray[np.bool_]
 S = TypeVar("S")
@@ -178,7 +178,7 @@ class ImageSet:
         if isinstance(images, np.ndarray) and images.shape[1:] == shape and images.dtype == spec.dtype:
             yield from (images[first : first + batch_size] for first in starts)
             return
-        size = max(1, min(TASK, batch_size // 8))
+        size = max(1, min(MAX_TASK_IMAGES, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
         with closing(in_order(lambda task: self._fitted(task, spec), tasks, 2 * batch_size // size)) as done:
             fitted = chain.from_iterable(done)
@@ -210,7 +210,7 @@ class ImageSet:
             ImageError: at the first image that cannot be read or does not fit the spec.
             DataError: there is no room for them.
         """
-        pixels = room((len(self), spec.height, spec.width, spec.channels), spec.dtype)
+        pixels = allocate_pixels((len(self), spec.height, spec.width, spec.channels), spec.dtype)
         start = 0
         for batch in self.batches(spec, 64):
             pixels[start : start + len(batch)] = batch

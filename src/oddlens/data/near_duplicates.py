@@ -17,12 +17,12 @@ import numpy.typing as npt
 from oddlens.data.image_io import Pixels
 
 SIDE = 16  # of a thumbnail
-NEIGHBOURS = 32  # the most similar images that are considered for each image
-RARER = 10  # a near-duplicate is this many times nearer to perfect correlation than a usual pair
-LOOSER = 3  # within a group images may be this many times further from it than the pair that joins two groups
+MAX_NEIGHBOURS = 32  # the most similar images that are considered for each image
+MIN_RARITY = 10  # a near-duplicate is this many times nearer to perfect correlation than a usual pair
+GROUP_SLACK = 3  # within a group images may be this many times further from it than the pair that joins two groups
 BLOCK = 512  # images compared with all others at a time
-SAMPLE = 1000  # images whose pairs say what is usual
-TOGETHER = 64  # images made small at a time
+MAX_SAMPLED = 1000  # images whose pairs say what is usual
+CHUNK = 64  # images made small at a time
 
 _FLAT = 1e-4  # share of the value range below which a thumbnail's deviation is no picture
 
@@ -38,7 +38,7 @@ def thumbnails(images: Iterable[Pixels]) -> Thumbs:
     right angles to every picture.
     """
     if isinstance(images, np.ndarray):
-        parts = [_thumbnails(images[i : i + TOGETHER]) for i in range(0, len(images), TOGETHER)]
+        parts = [_thumbnails(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
     else:
         parts = [_thumbnails(image[None]) for image in images]
     return np.concatenate([np.empty((0, SIDE * SIDE), dtype=np.float32), *parts])
@@ -80,8 +80,8 @@ def near_duplicate_groups(thumbs: Thumbs, threshold: float = 0.97) -> Index:
     if len(thumbs) == 0:
         return np.empty(0, dtype=np.intp)
     distinct, copies = np.unique(thumbs, axis=0, return_inverse=True)
-    threshold = max(threshold, 1 - (1 - _usual_similarity(distinct)) / RARER)
-    within = 1 - LOOSER * (1 - threshold)
+    threshold = max(threshold, 1 - (1 - _usual_similarity(distinct)) / MIN_RARITY)
+    within = 1 - GROUP_SLACK * (1 - threshold)
     group = np.arange(len(distinct))
     members = {i: [i] for i in range(len(distinct))}
     for first, second in _similar_pairs(distinct, threshold):
@@ -97,7 +97,7 @@ def near_duplicate_groups(thumbs: Thumbs, threshold: float = 0.97) -> Index:
 
 def _usual_similarity(thumbs: Thumbs) -> float:
     """The median correlation of two of the images, from at most SAMPLE of them; -1 for a single image."""
-    some = thumbs[:: -(-len(thumbs) // SAMPLE)]
+    some = thumbs[:: -(-len(thumbs) // MAX_SAMPLED)]
     return float(np.median((some @ some.T)[np.triu_indices(len(some), 1)])) if len(some) > 1 else -1.0
 
 
@@ -117,7 +117,7 @@ def _pairs_of_block(thumbs: Thumbs, start: int, threshold: float) -> tuple[Index
     found = similar[rows, columns]
     order = np.lexsort((-found, rows))
     rows, columns, found = rows[order], columns[order], found[order]
-    near = np.arange(len(rows)) - np.searchsorted(rows, rows) < NEIGHBOURS
+    near = np.arange(len(rows)) - np.searchsorted(rows, rows) < MAX_NEIGHBOURS
     return rows[near] + start, columns[near] + start, found[near]
 
 

@@ -11,28 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.data.groups import grouped
 from oddlens.data.image_io import as_pixels
-from oddlens.data.image_set import DataSet, ImageSet, concatenate
-from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.sources.arrays import open_array_file
-from oddlens.data.sources.folders import open_folder, open_images, reading
+from oddlens.data.sources.folders import open_folder, open_images, translate_read_errors
 from oddlens.data.sources.named import NAMES, open_named
-from oddlens.data.splitting import split_groups
 from oddlens.errors import DataError, DataNotFoundError
-
-__all__ = [
-    "NAMES",
-    "DataSet",
-    "ImageSet",
-    "concatenate",
-    "grouped",
-    "near_duplicate_groups",
-    "open_dataset",
-    "open_images",
-    "split_groups",
-    "thumbnails",
-]
 
 
 def open_dataset(
@@ -49,7 +33,7 @@ def open_dataset(
         DataNotFoundError: nothing is there, or a named set cannot be downloaded.
         DataError: it cannot be used as a data set, or has no such class.
     """
-    with reading(str(source)):
+    with translate_read_errors(str(source)):
         return _open(source, normal, None if data_dir is None else Path(data_dir), download)
 
 

@@ -16,18 +16,18 @@ import numpy.typing as npt
 from oddlens.data.image_io import Pixels
 from oddlens.errors import DataError
 
-IN_MEMORY = 2**30  # bytes; more lie in a file
+MAX_IN_MEMORY = 2**30  # bytes; more lie in a file
 BLOCK = 64  # images that are copied at a time
 
 
-def room(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+def allocate_pixels(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
     """An array for pixels (N, H, W, C), whose values are anything.
 
     Raises:
         DataError: the temporary folder's disk has no room for it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= IN_MEMORY:
+    if size <= MAX_IN_MEMORY:
         empty: Pixels = np.empty(shape, dtype)
         return empty
     folder = tempfile.gettempdir()
@@ -42,11 +42,11 @@ def room(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
     return kept
 
 
-def taken(pixels: Pixels, rows: npt.NDArray[np.intp]) -> Pixels:
+def take_rows(pixels: Pixels, rows: npt.NDArray[np.intp]) -> Pixels:
     """Some of the pixels (N, H, W, C), in the order of `rows`; all of them in their own order are not copied."""
     if len(rows) == len(pixels) and np.array_equal(rows, np.arange(len(pixels))):
         return pixels
-    found = room((len(rows), *pixels.shape[1:]), pixels.dtype)
+    found = allocate_pixels((len(rows), *pixels.shape[1:]), pixels.dtype)
     for start in range(0, len(rows), BLOCK):
         found[start : start + BLOCK] = pixels[rows[start : start + BLOCK]]
     return found

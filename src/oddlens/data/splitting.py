@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import DecisionSettings
-from oddlens.conformal.grouped import naming
-from oddlens.conformal.ranks import DEFAULT_RATE, images_needed, promised_rank
+from oddlens.conformal.grouped import add_group_to_errors
+from oddlens.conformal.ranks import DEFAULT_RATE, min_calibration_size, threshold_rank
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.errors import DataError
 
 Index = npt.NDArray[np.intp]
 
-HOLD_OUT = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
-HOLD_MOST = 500  # images kept for calibration at most, unless the asked rate needs more
-STANDARD = 0.1  # share of the normals that bring an ensemble's members to one scale
-STANDARD_MOST = 300
+CALIBRATION_SHARE = 0.2  # share of the normals kept for calibration, more where the asked rate needs more
+MAX_CALIBRATION = 500  # images kept for calibration at most, unless the asked rate needs more
+STANDARDIZATION_SHARE = 0.1  # share of the normals that bring an ensemble's members to one scale
+MAX_STANDARDIZATION = 300
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class CalibrationSet:
     """Normal images that a decision is made from."""
 
     pixels: Pixels  # (N, H, W, C)
@@ -60,7 +60,9 @@ def split_normals(
     for name in sorted(set(names)):
         own = np.flatnonzero(leading == name)
         others = int((names[own] != name).sum())  # near-duplicates of another group, which fill no place in this one
-        for part, rows in zip(parts, split_one(alike[own], others, decision, seed, hold_out, standardise), strict=True):
+        for part, rows in zip(
+            parts, split_group(alike[own], others, decision, seed, hold_out, standardise), strict=True
+        ):
             part.append(own[rows])
     learn, standard, hold = (np.sort(np.concatenate(part)) for part in parts)
     if len(learn) == 0 or (hold_out and len(hold) == 0):
@@ -73,12 +75,12 @@ def split_normals(
         if count == 0:
             raise DataError(f"group {name}: none of its images can be held out; give more that are not near-duplicates")
         if decision.method == "conformal" and decision.false_alarm_rate is not None:
-            with naming(name):
-                promised_rank(count, decision.false_alarm_rate, decision.confidence)
+            with add_group_to_errors(name):
+                threshold_rank(count, decision.false_alarm_rate, decision.confidence)
     return learn, standard, hold
 
 
-def split_one(
+def split_group(
     alike: npt.NDArray[np.intp],
     others: int,
     decision: DecisionSettings,
@@ -91,10 +93,10 @@ def split_one(
     if count == 0:
         return [np.arange(0)] * 3
     largest = int(np.unique(alike, return_counts=True)[1].max())
-    needed = images_needed(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
-    wanted = max(min(round(HOLD_OUT * count), HOLD_MOST), needed + largest - 1 + others)
+    needed = min_calibration_size(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
+    wanted = max(min(round(CALIBRATION_SHARE * count), MAX_CALIBRATION), needed + largest - 1 + others)
     n_hold = max(1, min(wanted, count // 2)) if hold_out else 0
-    n_standard = min(round(STANDARD * count), STANDARD_MOST) if standardise else 0
+    n_standard = min(round(STANDARDIZATION_SHARE * count), MAX_STANDARDIZATION) if standardise else 0
     return split_groups(alike, [count - n_standard - n_hold, n_standard, n_hold], seed)
 
 

@@ -20,9 +20,9 @@ from oddlens.data.image_io import Pixels
 from oddlens.errors import DataError
 
 SIZES = (0.04, 1.2)  # lengths of defects
-TRIES = 6  # shapes and fillings tried for one defect before one that cannot fail
-FINE = 4  # how much finer shapes are drawn than the image is
-SOLID = 0.3  # opacity from which on a pixel belongs to the defect
+MAX_TRIES = 6  # shapes and fillings tried for one defect before one that cannot fail
+SUPERSAMPLING = 4  # how much finer shapes are drawn than the image is
+MIN_OPACITY = 0.3  # opacity from which on a pixel belongs to the defect
 
 Field = npt.NDArray[np.float32]  # (h, w), or (h, w, C) for what has colours
 Masks = npt.NDArray[np.bool_]  # (N, H, W)
@@ -44,7 +44,7 @@ class _Scene(NamedTuple):
         return self.host[self.box]
 
 
-def defects(
+def add_defects(
     pixels: Pixels, seed: int, value_max: int, sizes: tuple[float, float] = SIZES, most: int = 3
 ) -> tuple[Pixels, Masks]:
     """Damage every image of (N, H, W, C), values 0..value_max; gives the images and their masks (N, H, W).
@@ -72,18 +72,18 @@ def _damaged(
 ) -> tuple[Field, npt.NDArray[np.bool_]]:
     """One defect put into a host (H, W, C); gives it, in whole numbers, and the defect's mask (H, W)."""
     spread = max(float(host.std()), value_max / 50)
-    for trial in range(TRIES):
+    for trial in range(MAX_TRIES):
         box, opacity, line = _shape(host.shape[:2], sizes, rng)
         scene = _Scene(host, donor, box, float(value_max), spread)
         # the last one cannot fail: a solid tone on the far side of the range
-        certain = trial == TRIES - 1
+        certain = trial == MAX_TRIES - 1
         if certain:
             opacity = opacity / opacity.max() if opacity.max() > 0 else opacity + 1
         filling = _far_tone(scene) if certain else FILLINGS[_pick(line, rng)](scene, rng)
         strength = 1.0 if certain else 0.35 + 0.65 * rng.random()
         mixed = scene.window + (strength * opacity)[..., None] * (filling - scene.window)
         mixed = np.clip(np.rint(mixed), 0, value_max)
-        solid = opacity > min(SOLID, 0.9 * float(opacity.max()))
+        solid = opacity > min(MIN_OPACITY, 0.9 * float(opacity.max()))
         change = blurred(np.abs(mixed - scene.window).max(axis=2, keepdims=True), 1)[..., 0]
         seen = solid & (change > max(0.006 * value_max, 0.5 * _grain(scene.window)))
         if certain or seen.sum() > 0.5 * solid.sum() > 0:
@@ -156,14 +156,14 @@ def _curve(rng: Rng) -> Field:
 def _drawn(points: Field, size: npt.NDArray[np.int_], thick: float | None, soft: float) -> Field:
     """Draw a closed outline, or a line so thick, into a window of that size: opacity (h, w) in 0..1."""
     height, width = int(size[0]), int(size[1])
-    canvas = Image.new("L", (FINE * width, FINE * height))
-    corners = [(FINE * float(x), FINE * float(y)) for y, x in points]
+    canvas = Image.new("L", (SUPERSAMPLING * width, SUPERSAMPLING * height))
+    corners = [(SUPERSAMPLING * float(x), SUPERSAMPLING * float(y)) for y, x in points]
     draw = ImageDraw.Draw(canvas)
     if thick is None:
         draw.polygon(corners, fill=255)
     else:
-        draw.line(corners, fill=255, width=max(1, round(FINE * thick)), joint="curve")
-    small = canvas.reduce(FINE).filter(ImageFilter.GaussianBlur(soft))
+        draw.line(corners, fill=255, width=max(1, round(SUPERSAMPLING * thick)), joint="curve")
+    small = canvas.reduce(SUPERSAMPLING).filter(ImageFilter.GaussianBlur(soft))
     return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 

@@ -8,19 +8,24 @@ from oddlens.artifact.detector_file import Tensors
 from oddlens.config.base import DecisionSettings, InputSpec
 from oddlens.config.manifest import DataSummary
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.grouped import EVERYTHING, Decisions
+from oddlens.conformal.grouped import EVERYTHING, GroupedDecision
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.data.pixel_store import taken
-from oddlens.data.splitting import HeldOut
+from oddlens.data.pixel_store import take_rows
+from oddlens.data.splitting import CalibrationSet
 from oddlens.errors import DataError, StateError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
 
-STATISTICS = ("calibration.scores", "calibration.map_peaks", "calibration.fingerprints", "calibration.groups")
+CALIBRATION_STATISTICS = (
+    "calibration.scores",
+    "calibration.map_peaks",
+    "calibration.fingerprints",
+    "calibration.groups",
+)
 
 
-def refuse_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
+def check_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
     """Refuse images that do not go with how the detector is calibrated: in folds, or by groups.
 
     Raises:
@@ -37,7 +42,7 @@ def refuse_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
         raise StateError("images of groups can join a calibration by groups only")
 
 
-def unseen(images: ImageSet, spec: InputSpec, statistics: Tensors, add: bool) -> HeldOut:
+def calibration_set(images: ImageSet, spec: InputSpec, statistics: Tensors, add: bool) -> CalibrationSet:
     """The pixels of images that may calibrate; with `add`, without those that do already.
 
     Raises:
@@ -55,13 +60,15 @@ def unseen(images: ImageSet, spec: InputSpec, statistics: Tensors, add: bool) ->
         )
     if add:
         new = np.flatnonzero(~np.isin(prints, statistics["calibration.fingerprints"]))
-        images, pixels = images.subset(new), taken(pixels, new)
-    return HeldOut(pixels, images.groups, images.grouped_by)
+        images, pixels = images.subset(new), take_rows(pixels, new)
+    return CalibrationSet(pixels, images.groups, images.grouped_by)
 
 
-def scored(backend: Backend, held_out: HeldOut, statistics: Tensors, names: tuple[str, ...], add: bool) -> Tensors:
+def calibration_statistics(
+    backend: Backend, held_out: CalibrationSet, statistics: Tensors, names: tuple[str, ...], add: bool
+) -> Tensors:
     """The statistics with those of held-out images, of groups among `names`; with `add`, beside the old ones."""
-    before = {name: statistics[name] if add else np.empty(0) for name in STATISTICS}
+    before = {name: statistics[name] if add else np.empty(0) for name in CALIBRATION_STATISTICS}
     scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
     prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(held_out.pixels)]
     for outputs in score_batches(backend, in_batches(held_out.pixels, batch_size(backend.spec))):
@@ -80,11 +87,11 @@ def scored(backend: Backend, held_out: HeldOut, statistics: Tensors, names: tupl
     }
 
 
-def decisions(settings: DecisionSettings, statistics: Tensors, data: DataSummary) -> Decisions:
+def build_decision(settings: DecisionSettings, statistics: Tensors, data: DataSummary) -> GroupedDecision:
     """What a decision is made from: for all images, or for each group by itself."""
     scores, training = statistics["calibration.scores"], statistics["training.scores"]
     if not data.groups:
-        return Decisions({EVERYTHING: Decision(settings, scores, training, data.folds)})
+        return GroupedDecision({EVERYTHING: Decision(settings, scores, training, data.folds)})
     places = statistics["calibration.groups"]
     own = {name: scores[places == place] for place, name in enumerate(data.groups)}
-    return Decisions({name: Decision(settings, of_group, training) for name, of_group in own.items()})
+    return GroupedDecision({name: Decision(settings, of_group, training) for name, of_group in own.items()})

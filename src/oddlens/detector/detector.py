@@ -16,13 +16,13 @@ from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, Tr
 from oddlens.config.detectors import AutoencoderSettings, AutoSettings, CrossfitSettings, ModelSettings
 from oddlens.config.manifest import Manifest
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.ranks import DEFAULT_RATE, Scores, promised_rank
+from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
 from oddlens.data.open import Images, as_image_set, describe, normal_images
-from oddlens.data.splitting import HeldOut
+from oddlens.data.splitting import CalibrationSet
 from oddlens.detector import calibration
 from oddlens.errors import CalibrationError, MissingExtraError, SettingsError, StateError
 from oddlens.inference import golden
-from oddlens.inference.backend import Backend, Outputs
+from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
 
@@ -113,7 +113,7 @@ class Detector:
         if self.model == "autoencoder" or isinstance(self.model, AutoencoderSettings):
             from oddlens import kernels
 
-            kernels.begin()  # while PyTorch is being imported
+            kernels.build_in_background()  # while PyTorch is being imported
         try:
             from oddlens.training import fit
         except ModuleNotFoundError as error:
@@ -121,7 +121,7 @@ class Detector:
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
         known = normal_images(images)
-        asked = fit.Asked(
+        asked = fit.FitConfig(
             model=self.model,
             training=self.training,
             decision=self.decision or DecisionSettings(),
@@ -175,13 +175,13 @@ class Detector:
                     "calibrate anew, on new normal images alone"
                 )
             detector = self._running(runtime)
-        calibration.refuse_mixing(self._manifest.data, known, add)
-        held_out = calibration.unseen(known, backend.spec, self._statistics, add)
+        calibration.check_mixing(self._manifest.data, known, add)
+        held_out = calibration.calibration_set(known, backend.spec, self._statistics, add)
         detector._calibrate(held_out, decision or self.decisions_.settings, source or describe(images), add)
         vars(self).update(vars(detector))  # nothing changes before all is well
         return self
 
-    def decide(self, decision: DecisionSettings) -> Detector:
+    def set_decision(self, decision: DecisionSettings) -> Detector:
         """Change the decision and nothing else: no score moves.
 
         Raises:
@@ -189,16 +189,18 @@ class Detector:
             CalibrationError: its calibration images cannot promise the asked rate; the decision stays as it was.
         """
         self._fitted()
-        made = calibration.decisions(decision, self._statistics, self._manifest.data)
+        made = calibration.build_decision(decision, self._statistics, self._manifest.data)
         made.check()  # before anything changes
         self.decisions_, self._manifest = made, self._manifest.model_copy(update={"decision": decision})
         return self
 
-    def _calibrate(self, held_out: HeldOut, decision: DecisionSettings, source: str, add: bool = False) -> Detector:
+    def _calibrate(
+        self, held_out: CalibrationSet, decision: DecisionSettings, source: str, add: bool = False
+    ) -> Detector:
         started = time.perf_counter()
         known = self._manifest.data.groups if add else ()
         names = tuple(dict.fromkeys([*known, *sorted(set(held_out.groups))]))
-        statistics = calibration.scored(self._fitted(), held_out, self._statistics, names, add)
+        statistics = calibration.calibration_statistics(self._fitted(), held_out, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
         groups = {"groups": names, "grouped_by": held_out.grouped_by}
         return self._decide(statistics, decision, {"calibration_source": source, "folds": 1, **groups})
@@ -209,7 +211,7 @@ class Detector:
         """Take these statistics for the decision; a promise that cannot be kept is refused before anything changes."""
         count = len(statistics["calibration.scores"])
         data = self._manifest.data.model_copy(update={"n_calibration": count, **about})
-        made = calibration.decisions(decision, statistics, data)
+        made = calibration.build_decision(decision, statistics, data)
         if count:
             made.check()
         self._manifest = self._manifest.model_copy(update={"data": data, "decision": decision})
@@ -218,7 +220,7 @@ class Detector:
 
     # -- scoring ----------------------------------------------------------------------------------
 
-    def run(self, images: Images, batch: int | None = None) -> Iterator[Outputs]:
+    def iter_predictions(self, images: Images, batch: int | None = None) -> Iterator[Predictions]:
         """Scores, maps and reconstructions, a batch at a time, in order; constant memory."""
         backend = self._fitted()
         return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
@@ -241,9 +243,9 @@ class Detector:
             DataError: an image cannot be read.
         """
         known = as_image_set(images)
-        return self.judge(known.names, self.score(known), groups=known.groups)
+        return self.predict_from_scores(known.names, self.score(known), groups=known.groups)
 
-    def judge(
+    def predict_from_scores(
         self, names: Sequence[str], scores: Scores, fdr: float | None = None, groups: Sequence[str] = ()
     ) -> Verdicts:
         """Verdicts on scores (N,) that were computed before; `groups` has each image's, where there are any.
@@ -284,7 +286,7 @@ class Detector:
         """The pixels that this detector takes."""
         return self._fitted().spec
 
-    def seen(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
+    def fingerprints(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
         """Fingerprints of the images that the detector was trained or calibrated on."""
         return self._statistics[f"{part}.fingerprints"]
 
@@ -294,7 +296,7 @@ class Detector:
         return np.ones((self.spec.height, self.spec.width), dtype=bool) if self._roi is None else self._roi
 
     @property
-    def map_level(self) -> float | None:
+    def map_threshold(self) -> float | None:
         """What a map's largest value stays at or below for normal images, all but the false-alarm rate of them.
 
         Where that rate cannot be promised, the largest value of all calibration images; None without maps.
@@ -303,7 +305,7 @@ class Detector:
         if not len(peaks):
             return None
         try:
-            rank = promised_rank(len(peaks), settings.false_alarm_rate or DEFAULT_RATE, settings.confidence)
+            rank = threshold_rank(len(peaks), settings.false_alarm_rate or DEFAULT_RATE, settings.confidence)
         except CalibrationError:
             rank = len(peaks)
         return float(peaks[rank - 1]) if peaks[rank - 1] > 0 else None
@@ -374,9 +376,9 @@ class Detector:
         detector.backend_, detector.loaded = backend, True
         detector.graph = graph
         detector._roi = tensors[detector_file.ROI].astype(bool) if detector_file.ROI in tensors else None
-        detector._statistics = detector_file.statistics(tensors)
+        detector._statistics = detector_file.select_statistics(tensors)
         detector._manifest = manifest
-        detector.decisions_ = calibration.decisions(manifest.decision, tensors, manifest.data)
+        detector.decisions_ = calibration.build_decision(manifest.decision, tensors, manifest.data)
         return detector
 
     # -- inside -----------------------------------------------------------------------------------

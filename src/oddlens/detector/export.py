@@ -51,7 +51,7 @@ def export(detector: Detector, path: str | Path) -> float:
             "calibrate it with --precision fp32 first"
         )
     manifest = detector.manifest.model_copy(update={"runtime": RuntimeSettings(engine="onnxruntime")})
-    graph = traced(detector)
+    graph = trace(detector)
     difference = parity(detector, open_graph(graph, detector.spec, manifest.runtime, path))
     if difference > TOLERANCE:
         raise ArtifactError(
@@ -62,7 +62,7 @@ def export(detector: Detector, path: str | Path) -> float:
     return difference
 
 
-def traced(detector: Detector) -> bytes:
+def trace(detector: Detector) -> bytes:
     """The scoring graph as ONNX bytes, made of ONNX's own operators alone, and nothing in its metadata."""
     try:
         import onnx
@@ -73,7 +73,7 @@ def traced(detector: Detector) -> bytes:
     module = ScoringGraph(copy.deepcopy(detector.network)).cpu().eval()
     example = torch.from_numpy(golden_pixels(detector.spec)[:2])
     names = [name for name, value in zip(OUTPUTS, module(example), strict=True) if value is not None]
-    with quiet():
+    with silence_exporter():
         program = torch.onnx.export(
             module,
             (example,),
@@ -90,7 +90,7 @@ def traced(detector: Detector) -> bytes:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")  # the exporter notes there which file on this machine each operator is from
     onnx.checker.check_model(model)
-    content, _ = onnx_proto.split(model.SerializeToString(), Path("the exporter's graph"))
+    content, _ = onnx_proto.split_metadata(model.SerializeToString(), Path("the exporter's graph"))
     return content
 
 
@@ -108,7 +108,7 @@ def parity(detector: Detector, exported: Backend) -> float:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporter() -> Iterator[None]:
     """Keep the exporter's own chatter from the user's terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

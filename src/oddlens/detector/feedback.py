@@ -18,7 +18,7 @@ from oddlens.errors import DataError, DataNotFoundError
 NORMAL, ANOMALY = 0, 1
 JUDGEMENTS = {"false alarm": NORMAL, "normal": NORMAL, "missed": ANOMALY, "anomaly": ANOMALY}
 COLUMNS = ("file", "judgement")
-MISSED_SHOWN = 5  # rates named that would catch more of what is missed
+MAX_MISSED_SHOWN = 5  # rates named that would catch more of what is missed
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def read_judged(path: Path) -> ImageSet:
         judged = str(line["judgement"] or "").strip().lower().replace("_", " ")
         if judged not in JUDGEMENTS:
             raise DataError(f"{path}, line {number}: {judged!r} is no judgement; write {', '.join(JUDGEMENTS)}")
-        files.append(found(path, str(line["file"] or ""), number))
+        files.append(resolve_image(path, str(line["file"] or ""), number))
         labels.append(JUDGEMENTS[judged])
     return ImageSet.from_files(files, kind="judged", label=labels)
 
 
-def found(path: Path, name: str, number: int) -> Path:
+def resolve_image(path: Path, name: str, number: int) -> Path:
     """The image that a line names."""
     for place in (Path(name), path.parent / name):
         if name and place.is_file():
@@ -114,7 +114,7 @@ def notes(only_alarms: bool, missed: Scores) -> tuple[str, ...]:
             "only false alarms were judged normal: they are no fair sample, and raise the threshold more than it must "
             "be; judge some images too that passed"
         )
-    for place, rate in enumerate(missed[:MISSED_SHOWN].tolist(), 1):
+    for place, rate in enumerate(missed[:MAX_MISSED_SHOWN].tolist(), 1):
         told.append(f"catching {place} of the {len(missed)} missed takes a false-alarm rate of {rate:.2%}")
     return tuple(told)
 

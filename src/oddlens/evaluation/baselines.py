@@ -15,28 +15,30 @@ Thumbnails = npt.NDArray[np.float32]  # (N, side * side * C)
 Distances = npt.NDArray[np.float64]
 
 
-class Kind(NamedTuple):
+class ThumbnailKind(NamedTuple):
     """How thumbnails are made; normalised ones find a part again that was photographed in another light."""
 
     side: int
-    normalised: bool = False
+    normalized: bool = False
 
     def __str__(self) -> str:
-        return f"{self.side} normalised" if self.normalised else f"{self.side}"
+        return f"{self.side} normalised" if self.normalized else f"{self.side}"
 
 
-KINDS = tuple(Kind(side, normalised) for normalised in (False, True) for side in (8, 32))
-SMALLEST = tuple(kind for kind in KINDS if kind.side == 8)  # too small for anything but near-copies and plain sights
+THUMBNAIL_KINDS = tuple(ThumbnailKind(side, normalized) for normalized in (False, True) for side in (8, 32))
+SMALLEST_KINDS = tuple(
+    kind for kind in THUMBNAIL_KINDS if kind.side == 8
+)  # too small for anything but near-copies and plain sights
 
 
-def shrunk(pixels: Pixels, kind: Kind, spec: InputSpec) -> Thumbnails:
+def make_thumbnails(pixels: Pixels, kind: ThumbnailKind, spec: InputSpec) -> Thumbnails:
     """(N, H, W, C) pixels -> (N, side * side * C) thumbnails, in 0..1 or normalised."""
     small = ImageSet.from_array(pixels).load(spec.model_copy(update={"height": kind.side, "width": kind.side}))
     rows = (small.reshape(len(small), -1) / np.float32(spec.value_max)).astype(np.float32)
-    return normalised(rows) if kind.normalised else rows
+    return normalize_rows(rows) if kind.normalized else rows
 
 
-def normalised(rows: Thumbnails) -> Thumbnails:
+def normalize_rows(rows: Thumbnails) -> Thumbnails:
     """(N, D): each with mean 0 and length 1; one of a single colour becomes zero."""
     centred: Thumbnails = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -44,7 +46,7 @@ def normalised(rows: Thumbnails) -> Thumbnails:
     return centred
 
 
-def nearest(known: Thumbnails, new: Thumbnails, block: int = 512) -> Distances:
+def nearest_distances(known: Thumbnails, new: Thumbnails, block: int = 512) -> Distances:
     """(N, D) and (M, D) -> (M,): root mean square difference from the nearest of N; found by products, then exact."""
     halves, found = np.square(known).sum(axis=1) / 2, np.empty(len(new))
     for start in range(0, len(new), block):

@@ -19,7 +19,7 @@ from oddlens import metrics
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
 from oddlens.config.detectors import FAMILIES
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.grouped import EVERYTHING, Decisions
+from oddlens.conformal.grouped import EVERYTHING, GroupedDecision
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import fingerprints
@@ -27,7 +27,13 @@ from oddlens.data.splitting import split_normals
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
 from oddlens.evaluation import evaluate, test_sets
-from oddlens.evaluation.baselines import KINDS, SMALLEST, Kind, nearest, shrunk
+from oddlens.evaluation.baselines import (
+    SMALLEST_KINDS,
+    THUMBNAIL_KINDS,
+    ThumbnailKind,
+    make_thumbnails,
+    nearest_distances,
+)
 from oddlens.reporting.leaderboard import Row
 
 if TYPE_CHECKING:
@@ -37,14 +43,14 @@ DETECTORS = (
     "auto",
     *(family for family in FAMILIES if family not in ("ensemble", "crossfit")),
 )  # those need a plan, or folds
-LEAK = 0.95  # AUROC of the smallest thumbnails above which the split is doubted
-TIMED = 256  # images on which scoring is timed
+MIN_LEAK_AUROC = 0.95  # AUROC of the smallest thumbnails above which the split is doubted
+MAX_TIMED_IMAGES = 256  # images on which scoring is timed
 
 Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Contest:
+class ComparisonInputs:
     """What every detector of a comparison is given."""
 
     data: DataSet
@@ -87,7 +93,7 @@ def compare(
     """
     names = list(dict.fromkeys(detectors))
     for name in names:
-        check(name)
+        check_detector_name(name)
     if not len(data.train):
         raise DataError(f"{data.name}: has no normal training images; a comparison needs some (see docs/data.md)")
     spec = data.train.choose_spec(None)
@@ -97,15 +103,17 @@ def compare(
             f"{data.name}: its test part has {int((test.labels == 0).sum())} normal and "
             f"{int((test.labels == 1).sum())} anomalous images; a comparison needs both kinds (see docs/data.md)"
         )
-    contest = Contest(data, test, spec, data.train.load(spec), test.load(spec), seed, budget, device, progress)
-    baselines = {f"thumbnails-{kind}".replace(" ", "-"): partial(thumbnails_row, kind, contest) for kind in KINDS}
+    contest = ComparisonInputs(data, test, spec, data.train.load(spec), test.load(spec), seed, budget, device, progress)
+    baselines = {
+        f"thumbnails-{kind}".replace(" ", "-"): partial(thumbnails_row, kind, contest) for kind in THUMBNAIL_KINDS
+    }
     work = baselines | {name: partial(detector_row, name, contest) for name in names}
     rows = []
     for name, judged in work.items():
-        row = {"detector": name, "baseline": name in baselines, "error": None, **attempt(judged)}
+        row = {"detector": name, "baseline": name in baselines, "error": None, **row_or_error(judged)}
         rows.append(row)
         if say:
-            say(in_words(row))
+            say(describe_row(row))
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
     if names and len(failed) == len(names):
         raise OddlensError(f"{data.name}: nothing was compared, since every detector failed; the first: {failed[0]}")
@@ -114,11 +122,12 @@ def compare(
     area = leak_auroc(contest)
     return {
         "data": data.name, "normal": data.normal, **settings,
-        "leaderboard": rows, "leak_auroc": area, "notes": [] if area is None or area <= LEAK else [doubt(area)],
+        "leaderboard": rows, "leak_auroc": area,
+        "notes": [] if area is None or area <= MIN_LEAK_AUROC else [leak_warning(area)],
     }  # fmt: skip
 
 
-def check(name: str) -> None:
+def check_detector_name(name: str) -> None:
     """Refuse what cannot be compared, before hours are spent on the others.
 
     Raises:
@@ -130,7 +139,7 @@ def check(name: str) -> None:
         raise SettingsError(f"--detectors: '{name}' is not a detector; there are {', '.join(DETECTORS)}")
 
 
-def attempt(judged: Callable[[], Row]) -> Row:
+def row_or_error(judged: Callable[[], Row]) -> Row:
     """A row, or what went wrong in it: one broken detector does not end an evening of comparing."""
     try:
         return judged()
@@ -143,7 +152,7 @@ def attempt(judged: Callable[[], Row]) -> Row:
         return {"error": f"{type(error).__name__}: {reason}"}
 
 
-def detector_row(name: str, contest: Contest) -> Row:
+def detector_row(name: str, contest: ComparisonInputs) -> Row:
     """Fit one detector and judge it."""
     started = time.perf_counter()
     training = TrainingSettings(seed=contest.seed)
@@ -152,13 +161,15 @@ def detector_row(name: str, contest: Contest) -> Row:
     fitted = time.perf_counter()
     found = evaluate.evaluate(detector, contest.test)
     judged = time.perf_counter()
-    sample = contest.test.subset(np.arange(len(contest.test))[:: -(-len(contest.test) // TIMED)]).load(detector.spec)
+    sample = contest.test.subset(np.arange(len(contest.test))[:: -(-len(contest.test) // MAX_TIMED_IMAGES)]).load(
+        detector.spec
+    )
     timed = time.perf_counter()
     detector.score(sample)
     scoring = time.perf_counter() - timed
     size = sum(tensor.nbytes for tensor_name, tensor in detector.tensors.items() if tensor_name.startswith("model."))
     return {
-        **measured(found),
+        **leaderboard_metrics(found),
         "n_training": detector.manifest.data.n_training,
         "n_calibration": detector.manifest.data.n_calibration,
         "seconds": {"fit": round(fitted - started, 3), "score": round(judged - fitted, 3)},
@@ -168,14 +179,14 @@ def detector_row(name: str, contest: Contest) -> Row:
     }
 
 
-def thumbnails_row(kind: Kind, contest: Contest) -> Row:
+def thumbnails_row(kind: ThumbnailKind, contest: ComparisonInputs) -> Row:
     """The baseline: how far each image's thumbnail lies from the nearest one that was learned."""
     learn, hold = contest.division
     started = time.perf_counter()
-    known = shrunk(contest.learnable[learn], kind, contest.spec)
-    calibration = nearest(known, shrunk(contest.learnable[hold], kind, contest.spec))
+    known = make_thumbnails(contest.learnable[learn], kind, contest.spec)
+    calibration = nearest_distances(known, make_thumbnails(contest.learnable[hold], kind, contest.spec))
     fitted = time.perf_counter()
-    scores = nearest(known, shrunk(contest.shown, kind, contest.spec))
+    scores = nearest_distances(known, make_thumbnails(contest.shown, kind, contest.spec))
     scoring = time.perf_counter() - fitted
     prints = fingerprints(contest.shown)
     fresh = np.flatnonzero(~np.isin(prints, fingerprints(contest.learnable[learn])))
@@ -185,11 +196,11 @@ def thumbnails_row(kind: Kind, contest: Contest) -> Row:
         in_rates=~np.isin(prints[fresh], fingerprints(contest.learnable[hold])),
         errors=None,
         pixel={},
-        decisions=Decisions({EVERYTHING: Decision(DecisionSettings(), calibration, np.empty(0))}),
+        decisions=GroupedDecision({EVERYTHING: Decision(DecisionSettings(), calibration, np.empty(0))}),
         left_out=len(scores) - len(fresh),
     )
     return {
-        **measured(found),
+        **leaderboard_metrics(found),
         "n_training": len(learn),
         "n_calibration": len(hold),
         "seconds": {"fit": round(fitted - started, 3), "score": round(scoring, 3)},
@@ -199,7 +210,7 @@ def thumbnails_row(kind: Kind, contest: Contest) -> Row:
     }
 
 
-def measured(found: evaluate.Evaluation) -> Row:
+def leaderboard_metrics(found: evaluate.Evaluation) -> Row:
     """The figures of the leaderboard."""
     every = found.metrics
     names = (
@@ -210,7 +221,7 @@ def measured(found: evaluate.Evaluation) -> Row:
     return {name: every.get(name) for name in names}
 
 
-def leak_auroc(contest: Contest) -> float | None:
+def leak_auroc(contest: ComparisonInputs) -> float | None:
     """What the smallest thumbnails of all training images tell at best, held-out ones too; None without two labels.
 
     Test images that are exact copies of training images are left out: class folders hold those by design.
@@ -220,15 +231,17 @@ def leak_auroc(contest: Contest) -> float | None:
     if len(set(labels.tolist())) < 2:
         return None
     areas = []
-    for kind in SMALLEST:
-        known, new = (shrunk(pixels, kind, contest.spec) for pixels in (contest.learnable, contest.shown[fresh]))
-        areas.append(metrics.auroc(labels, nearest(known, new)))
+    for kind in SMALLEST_KINDS:
+        known, new = (
+            make_thumbnails(pixels, kind, contest.spec) for pixels in (contest.learnable, contest.shown[fresh])
+        )
+        areas.append(metrics.auroc(labels, nearest_distances(known, new)))
     return max(areas)
 
 
-def doubt(area: float) -> str:
+def leak_warning(area: float) -> str:
     """What a reader should know where thumbnails alone tell the anomalies."""
-    side = SMALLEST[0].side
+    side = SMALLEST_KINDS[0].side
     return (
         f"the nearest training thumbnail of {side} x {side} pixels alone reaches an AUROC of {area:.3f}: "
         "either the anomalies are plain to see, or the split leaks, test images being near-duplicates of training "
@@ -236,7 +249,7 @@ def doubt(area: float) -> str:
     )
 
 
-def in_words(row: Row) -> str:
+def describe_row(row: Row) -> str:
     """One row as it is finished."""
     if row["error"] is not None:
         return f"{row['detector']}: failed: {row['error']}"

@@ -42,7 +42,7 @@ _GLYPHS = (
     "02860 08 26",  # crossed box
 )
 # The ways to deal four quarters that leave none in its place.
-_DEALS = tuple(deal for deal in permutations(range(4)) if all(deal[i] != i for i in range(4)))
+_DERANGEMENTS = tuple(deal for deal in permutations(range(4)) if all(deal[i] != i for i in range(4)))
 
 
 class Distortion(NamedTuple):
@@ -58,7 +58,7 @@ def distort(kind: str, pixels: Pixels, value_max: int, seed: int) -> Pixels:
     Raises:
         SettingsError: `kind` is not one of `DISTORTIONS`.
     """
-    change = DISTORTIONS[_known(kind, DISTORTIONS, "a distortion")].change
+    change = DISTORTIONS[_require_kind(kind, DISTORTIONS, "a distortion")].change
     bits, changed = np.random.PCG64(seed), np.empty_like(pixels)
     for i, image in enumerate(pixels):
         changed[i] = change(image, value_max, bits)
@@ -73,7 +73,7 @@ def pattern(kind: str, count: int, spec: InputSpec, seed: int) -> Pixels:
     Raises:
         SettingsError: `kind` is not one of `PATTERNS`.
     """
-    _known(kind, PATTERNS, "a pattern")
+    _require_kind(kind, PATTERNS, "a pattern")
     bits, drawn = np.random.PCG64(seed), np.empty((count, spec.height, spec.width, spec.channels), spec.dtype)
     for i in range(count):
         if kind == "glyphs":
@@ -106,10 +106,10 @@ def describe(kind: str) -> str:
     >>> describe("dimmed")
     'All values were halved, rounding down.'
     """
-    return _SENTENCES[_known(kind, _SENTENCES, "an evaluation corruption")]
+    return _SENTENCES[_require_kind(kind, _SENTENCES, "an evaluation corruption")]
 
 
-def _known(kind: str, kinds: Mapping[str, object] | tuple[str, ...], what: str) -> str:
+def _require_kind(kind: str, kinds: Mapping[str, object] | tuple[str, ...], what: str) -> str:
     if kind not in kinds:
         raise SettingsError(f"'{kind}' is not {what}; choose one of {', '.join(kinds)}")
     return kind
@@ -160,7 +160,7 @@ def _hole(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
     return holed
 
 
-def _quarter_turn(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
+def _rotate_quarter(image: Image, value_max: int, bits: np.random.PCG64) -> Image:
     """Turn left; a picture that is not square is stretched to its former shape."""
     turned = np.rot90(image)
     if turned.shape == image.shape:
@@ -177,7 +177,7 @@ def _shuffled_quadrants(image: Image, value_max: int, bits: np.random.PCG64) -> 
     upper, lower, left, right = slice(height), slice(-height, None), slice(width), slice(-width, None)
     quarters = ((upper, left), (upper, right), (lower, left), (lower, right))
     shuffled = image.copy()
-    for place, source in zip(quarters, _DEALS[_choose(bits, len(_DEALS))], strict=True):
+    for place, source in zip(quarters, _DERANGEMENTS[_choose(bits, len(_DERANGEMENTS))], strict=True):
         shuffled[place] = image[quarters[source]]
     return shuffled
 
@@ -208,7 +208,7 @@ DISTORTIONS: Mapping[str, Distortion] = {
     "noise": Distortion("Gaussian noise was added, its sigma a fifth of the value range.", _noise),
     "blur": Distortion("Each value became the mean of the 5 x 5 around it (in a picture of 28 x 28).", _blur),
     "hole": Distortion("A block of 8 x 8 (in a picture of 28 x 28) became background.", _hole),
-    "quarter_turn": Distortion("The picture was turned left by 90 degrees.", _quarter_turn),
+    "quarter_turn": Distortion("The picture was turned left by 90 degrees.", _rotate_quarter),
     "upside_down": Distortion("The picture was mirrored from top to bottom.", lambda image, full, bits: image[::-1]),
     "inversion": Distortion(
         "Dark and bright were exchanged.", lambda image, full, bits: full - np.minimum(image, full)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.conformal.ranks import DEFAULT_RATE, images_needed
+from oddlens.conformal.ranks import DEFAULT_RATE, min_calibration_size
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.errors import ImageError, MissingExtraError, OddlensError
@@ -21,12 +21,12 @@ from oddlens.metrics import auroc
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
-LISTED = 20  # files named in one finding
-APART = 0.88  # share of the variance of brightness between two groups from which on they are two
-GROUP_LEAST, GROUP_SHARE = 10, 0.05  # images in the smaller of the groups, at least
-SHORTCUT, SHORTCUT_LEAST = 0.9, 10  # AUROC of what is beside the picture; images of either label
+MAX_LISTED_FILES = 20  # files named in one finding
+MIN_SEPARATION = 0.88  # share of the variance of brightness between two groups from which on they are two
+MIN_GROUP_SIZE, MIN_GROUP_SHARE = 10, 0.05  # images in the smaller of the groups, at least
+MIN_SHORTCUT_AUROC, MIN_SHORTCUT_IMAGES = 0.9, 10  # AUROC of what is beside the picture; images of either label
 
-UNUSUAL = 0.05  # share of the training images that is listed as the most unusual
+UNUSUAL_SHARE = 0.05  # share of the training images that is listed as the most unusual
 
 Level = Literal["error", "warning", "note"]
 
@@ -224,13 +224,13 @@ def brightness(images: ImageSet) -> npt.NDArray[np.float64]:
 
 def check_light(diagnosis: Diagnosis, train: ImageSet) -> None:
     """Two groups of brightness among the normals: two cameras or lamps in one folder."""
-    if len(train) < 2 * GROUP_LEAST or diagnosis.facts["bits"].keys() >= {"8", "16"}:
+    if len(train) < 2 * MIN_GROUP_SIZE or diagnosis.facts["bits"].keys() >= {"8", "16"}:
         return
     values = brightness(train)
     cut, share = two_groups(values)
     brighter = values > cut
     smaller = min(int(brighter.sum()), int((~brighter).sum()))
-    if share < APART or smaller < max(GROUP_LEAST, GROUP_SHARE * len(values)):
+    if share < MIN_SEPARATION or smaller < max(MIN_GROUP_SIZE, MIN_GROUP_SHARE * len(values)):
         return
     rarer = brighter if brighter.sum() == smaller else ~brighter
     diagnosis.add(
@@ -263,7 +263,7 @@ def two_groups(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 def check_shortcuts(diagnosis: Diagnosis, test: ImageSet) -> None:
     """Things beside the picture that tell the test classes apart by themselves: an easy test says nothing."""
     labels = test.labels
-    if min(int((labels == 0).sum()), int((labels == 1).sum())) < SHORTCUT_LEAST:
+    if min(int((labels == 0).sum()), int((labels == 1).sum())) < MIN_SHORTCUT_IMAGES:
         return
     infos = test.infos()
     sides = {
@@ -280,7 +280,7 @@ def check_shortcuts(diagnosis: Diagnosis, test: ImageSet) -> None:
         except MissingExtraError:  # a deployed install: nothing is learnt or tested there
             return
         diagnosis.facts.setdefault("shortcuts", {})[name] = found
-        if max(found, 1 - found) >= SHORTCUT:
+        if max(found, 1 - found) >= MIN_SHORTCUT_AUROC:
             diagnosis.add(
                 "warning",
                 "shortcut",
@@ -291,7 +291,7 @@ def check_shortcuts(diagnosis: Diagnosis, test: ImageSet) -> None:
 
 def check_enough(diagnosis: Diagnosis, train: ImageSet, rate: float) -> None:
     """Whether half of the normals, the most that is held out, can promise the asked rate."""
-    needed, held_out = images_needed(rate), len(train) // 2
+    needed, held_out = min_calibration_size(rate), len(train) // 2
     diagnosis.facts["n_needed"] = 2 * needed
     if held_out < needed:
         best = f"a false-alarm rate of {1 / (held_out + 1):.2g} at best" if held_out else "nothing"
@@ -307,19 +307,19 @@ def check_contamination(
     diagnosis: Diagnosis, train: ImageSet, budget: float, seed: int, progress: Progress | None
 ) -> None:
     """The training images that are least like the others: where anomalies among the normals would be found."""
-    if len(train) < contamination.LEAST or diagnosis.facts["bits"].keys() >= {"8", "16"}:
+    if len(train) < contamination.MIN_IMAGES or diagnosis.facts["bits"].keys() >= {"8", "16"}:
         return
     try:
-        found = contamination.unusual(train, budget, seed, progress)
+        found = contamination.anomaly_zscores(train, budget, seed, progress)
     except OddlensError as error:  # whatever else was found is worth telling
         diagnosis.add("note", "not looked for", f"anomalies among the normal images were not looked for: {error}")
         return
-    order = np.argsort(-found, kind="stable")[: max(1, round(UNUSUAL * len(train)))]
+    order = np.argsort(-found, kind="stable")[: max(1, round(UNUSUAL_SHARE * len(train)))]
     diagnosis.facts["unusual"] = [{"file": train.names[i], "deviations": float(found[i])} for i in order]
     diagnosis.add(
         "note",
         "unusual",
-        f"the {len(order)} most unusual of {len(train)} training images ({UNUSUAL:.0%}), each judged by a detector "
-        "that did not learn it, the most unusual first: look at them, and remove those that are not normal",
+        f"the {len(order)} most unusual of {len(train)} training images ({UNUSUAL_SHARE:.0%}), each judged by a "
+        "detector that did not learn it, the most unusual first: look at them, and remove those that are not normal",
         [train.names[i] for i in order],
     )

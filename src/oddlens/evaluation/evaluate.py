@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens import metrics
-from oddlens.conformal.grouped import Decisions, Method
+from oddlens.conformal.grouped import GroupedDecision, Method
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
@@ -18,7 +18,7 @@ from oddlens.data.preprocessing import resize_map
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.evaluation import corruptions
-from oddlens.inference.backend import Outputs
+from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 
 METHODS: tuple[Method, ...] = ("train_percentile", "conformal")
@@ -33,7 +33,7 @@ class Evaluation:
     in_rates: npt.NDArray[np.bool_]  # (N,) false for images that a threshold was made from
     errors: npt.NDArray[np.float64] | None  # (N,) mean squared reconstruction error; None without reconstructions
     pixel: dict[str, float]  # pixel_auroc and aupro, where masks exist
-    decisions: Decisions
+    decisions: GroupedDecision
     left_out: int  # test images that the detector was trained on; not among the N
 
     @property
@@ -90,7 +90,7 @@ class Evaluation:
             "threshold": float(thresholds[0]) if (thresholds == thresholds[0]).all() else None,
             "false_alarm_rate_measured": alarms / n if n else None,
             "false_alarm_rate_measured_ci": list(metrics.rate_interval(alarms, n)) if n else None,
-            "detection_rate": share(flagged[~normal & kept]),
+            "detection_rate": flagged_share(flagged[~normal & kept]),
         }
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
@@ -102,7 +102,7 @@ class Evaluation:
             kept = own & self.in_rates
             rows[kind] = {
                 "auroc": metrics.auroc(self.labels[against], self.scores[against]) if anomalous else None,
-                "detection_rate": share(flagged[kept]),
+                "detection_rate": flagged_share(flagged[kept]),
                 "n": int(own.sum()),
             }
         return rows
@@ -132,7 +132,7 @@ class Evaluation:
         return set(corruptions.DISTORTIONS) <= set(self.images.kinds)
 
 
-def share(flagged: npt.NDArray[np.bool_]) -> float | None:
+def flagged_share(flagged: npt.NDArray[np.bool_]) -> float | None:
     """The share of images that are flagged; None where there are no images."""
     return float(flagged.mean()) if flagged.size else None
 
@@ -156,17 +156,17 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         scores.append(outputs.anomaly_score)
         prints.append(fingerprints(pixels))
         errors.append(squared_errors(pixels, outputs, detector))
-        maps += enlarged(outputs, outlines[done : done + len(pixels)]) if outlines else []
+        maps += maps_at_mask_size(outputs, outlines[done : done + len(pixels)]) if outlines else []
         done += len(pixels)
         if progress:
             progress(done)
     seen = np.concatenate(prints)
-    fresh = np.flatnonzero(~np.isin(seen, detector.seen("training")))
+    fresh = np.flatnonzero(~np.isin(seen, detector.fingerprints("training")))
     kept_errors = np.concatenate(errors)
     evaluation = Evaluation(
         images=test.subset(fresh),
         scores=np.concatenate(scores)[fresh],
-        in_rates=~np.isin(seen[fresh], detector.seen("calibration")),
+        in_rates=~np.isin(seen[fresh], detector.fingerprints("calibration")),
         errors=None if np.isnan(kept_errors).any() else kept_errors[fresh],
         pixel=pixel_metrics(test, maps, fresh),
         decisions=detector.decisions_,
@@ -180,7 +180,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
     return evaluation
 
 
-def squared_errors(pixels: Pixels, outputs: Outputs, detector: Detector) -> npt.NDArray[np.float64]:
+def squared_errors(pixels: Pixels, outputs: Predictions, detector: Detector) -> npt.NDArray[np.float64]:
     """(N,) mean squared reconstruction error of pixels in 0..1, where an image counts; nan without a reconstruction."""
     if outputs.reconstruction is None:
         return np.full(len(pixels), np.nan)
@@ -204,7 +204,9 @@ def mask_sizes(test: ImageSet) -> list[tuple[int, int] | None]:
     return sizes
 
 
-def enlarged(outputs: Outputs, sizes: list[tuple[int, int] | None]) -> list[npt.NDArray[np.float32] | None]:
+def maps_at_mask_size(
+    outputs: Predictions, sizes: list[tuple[int, int] | None]
+) -> list[npt.NDArray[np.float32] | None]:
     """Each image's map at its mask's own size."""
     if outputs.anomaly_map is None:
         return [None] * len(sizes)

@@ -25,16 +25,16 @@ def labelled_images(
     normal = source.load(spec)
     parts = [ImageSet.from_array(normal, name=f"{data.name}/test", kind=NORMAL)]
     for kind in corruptions.DISTORTIONS:
-        parts.append(odd(corruptions.distort(kind, normal, spec.value_max, seed), kind))
+        parts.append(anomalous_images(corruptions.distort(kind, normal, spec.value_max, seed), kind))
     for kind in corruptions.PATTERNS:
-        parts.append(odd(corruptions.pattern(kind, len(normal), spec, seed), kind))
+        parts.append(anomalous_images(corruptions.pattern(kind, len(normal), spec, seed), kind))
     if foreign is not None:
-        parts.append(odd(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
+        parts.append(anomalous_images(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
     if source.groups:  # each picture made stands for one of its source's group
         parts = [replace(part, groups=source.groups[: len(part)], grouped_by=source.grouped_by) for part in parts]
     return concatenate(parts)
 
 
-def odd(pixels: Pixels, kind: str) -> ImageSet:
+def anomalous_images(pixels: Pixels, kind: str) -> ImageSet:
     """Pictures of one kind of anomaly."""
     return ImageSet.from_array(pixels, name=kind, kind=kind, label=1)

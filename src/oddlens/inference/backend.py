@@ -21,7 +21,7 @@ OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction")  # the score is alw
 Floats = npt.NDArray[np.float32]
 
 
-class Outputs(NamedTuple):
+class Predictions(NamedTuple):
     """What a runtime says about N images."""
 
     anomaly_score: npt.NDArray[np.float64]  # (N,) higher is more anomalous; raw, never clamped
@@ -44,10 +44,10 @@ class Backend(Protocol):
     def streams(self) -> int:
         """How many calls of `alone` at a time are faster than one call after the other; 1 where none are."""
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) of the spec's integer type, with all threads."""
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         """The same in the caller's thread alone, while others may do the same."""
 
 
@@ -62,10 +62,10 @@ def graph_outputs(inputs: list[str], outputs: list[str], source: Path) -> list[s
     return [name for name in OUTPUTS if name in outputs]
 
 
-def graph_results(values: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+def to_predictions(values: Mapping[str, npt.NDArray[Any]]) -> Predictions:
     """What a graph's outputs, by name, say about N images."""
     reconstruction = values.get("reconstruction")
-    return Outputs(
+    return Predictions(
         values["anomaly_score"].astype(np.float64),
         values.get("anomaly_map"),
         None if reconstruction is None else reconstruction.transpose(0, 2, 3, 1),

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
-from oddlens.inference.backend import INPUT, Outputs, first_line, graph_outputs, graph_results, streams, threads
+from oddlens.inference.backend import INPUT, Predictions, first_line, graph_outputs, streams, threads, to_predictions
 
 
 class OnnxBackend:
@@ -45,25 +45,25 @@ class OnnxBackend:
         """The pixels that it takes."""
         return self._spec
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
         return self._run(self.session, pixels)
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the caller's thread."""
         with self._making:
             if self._alone is None:
                 self._alone = session(self._graph, 1)
         return self._run(self._alone, pixels)
 
-    def _run(self, runs: ort.InferenceSession, pixels: Pixels) -> Outputs:
+    def _run(self, runs: ort.InferenceSession, pixels: Pixels) -> Predictions:
         try:
             found = runs.run(self.outputs, {INPUT: pixels})
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
-        return graph_results(dict(zip(self.outputs, found, strict=True)))
+        return to_predictions(dict(zip(self.outputs, found, strict=True)))
 
 
 def session(graph: bytes, count: int) -> ort.InferenceSession:

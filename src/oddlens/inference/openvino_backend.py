@@ -16,12 +16,12 @@ from oddlens.errors import ArtifactError, SettingsError
 from oddlens.inference.backend import (
     INPUT,
     OUTPUTS,
-    Outputs,
+    Predictions,
     first_line,
     graph_outputs,
-    graph_results,
     streams,
     threads,
+    to_predictions,
 )
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; left to itself it takes bf16 where it can
@@ -72,12 +72,12 @@ class OpenvinoBackend:
         """The pixels that it takes."""
         return self._spec
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
         with self._one_at_a_time:
             return self._run(self.compiled, pixels)
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in a stream of one thread."""
         with self._one_at_a_time:
             if self._alone is None:
@@ -87,14 +87,14 @@ class OpenvinoBackend:
             self._requests.mine = self._alone.create_infer_request()
         return self._run(self._requests.mine.infer, pixels)
 
-    def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Outputs:
+    def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Predictions:
         try:
             found = infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
-        return graph_results({name: found[name] for name in self.outputs})
+        return to_predictions({name: found[name] for name in self.outputs})
 
 
 def own_name(port: Any) -> str:

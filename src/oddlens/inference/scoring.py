@@ -13,14 +13,14 @@ import numpy.typing as npt
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError, ImageError
-from oddlens.inference.backend import Backend, Outputs
-from oddlens.io.allocator import keeping_freed
+from oddlens.inference.backend import Backend, Predictions
+from oddlens.io.allocator import keep_freed_memory
 
 MAX_BATCH = 256
 BATCH_PIXELS = 2**21  # a batch of 128 at 128 x 128
 
 
-def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outputs]:
+def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Predictions]:
     """Score batches of pixels (B, H, W, C), in order; an empty one has no scores.
 
     Full batches are scored side by side, in one thread each, where that is faster than one after the other with all
@@ -32,36 +32,36 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Outpu
         ImageError: from the batches; after all that comes before it.
     """
     full = max(2, batch_size(backend.spec))
-    pending: deque[Future[Outputs]] = deque()
+    pending: deque[Future[Predictions]] = deque()
     pool, memory, kept = ThreadPoolExecutor(backend.streams), contextlib.ExitStack(), False
     try:
         for pixels in batches:
             if len(pixels) >= full and not kept:
-                memory.enter_context(keeping_freed())
+                memory.enter_context(keep_freed_memory())
                 kept = True
             if backend.streams > 1 and len(pixels) >= full:
                 pending.append(pool.submit(backend.alone, pixels))
                 if len(pending) > backend.streams:
-                    yield finite(pending.popleft().result())
+                    yield check_finite(pending.popleft().result())
             else:
-                yield from drained(pending)
-                yield finite(backend(pixels)) if len(pixels) else Outputs(np.empty(0), None, None)
-        yield from drained(pending)
+                yield from drain(pending)
+                yield check_finite(backend(pixels)) if len(pixels) else Predictions(np.empty(0), None, None)
+        yield from drain(pending)
     except ImageError:
-        yield from drained(pending)  # what comes before an image that cannot be read is not lost
+        yield from drain(pending)  # what comes before an image that cannot be read is not lost
         raise
     finally:
         memory.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def drained(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
+def drain(pending: deque[Future[Predictions]]) -> Iterator[Predictions]:
     """What is still being scored, in order."""
     while pending:
-        yield finite(pending.popleft().result())
+        yield check_finite(pending.popleft().result())
 
 
-def finite(outputs: Outputs) -> Outputs:
+def check_finite(outputs: Predictions) -> Predictions:
     """The same, where all scores are finite."""
     if not np.isfinite(outputs.anomaly_score).all():
         raise ArtifactError("this detector gives scores that are not finite numbers; fit it again")

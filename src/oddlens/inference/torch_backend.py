@@ -14,7 +14,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import ModelSettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.inference.backend import MAX_STREAMS, Outputs
+from oddlens.inference.backend import MAX_STREAMS, Predictions
 from oddlens.models import registry
 from oddlens.models.base import Model, ScoringGraph
 from oddlens.models.layers import fast_bf16
@@ -51,7 +51,7 @@ class TorchBackend:
         alone = self.device.type != "cpu" or self.model.uses_all_threads
         return 1 if alone else min(self._threads, MAX_STREAMS)
 
-    def alone(self, pixels: Pixels) -> Outputs:
+    def alone(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the caller's thread."""
         torch.set_num_threads(1)  # of the caller's thread, and of threads that begin now
         try:
@@ -59,7 +59,7 @@ class TorchBackend:
         finally:
             torch.set_num_threads(self._threads)
 
-    def __call__(self, pixels: Pixels) -> Outputs:
+    def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
         on_gpu = self.device.type == "cuda"  # these settings are the process's: not for calls side by side
         exact = (
@@ -69,7 +69,7 @@ class TorchBackend:
         with torch.inference_mode(), exact, fast:
             scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
             score, anomaly_map, reconstruction = scored
-            return Outputs(
+            return Predictions(
                 score.double().cpu().numpy(),
                 None if anomaly_map is None else anomaly_map.float().cpu().numpy(),
                 None

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
-MOST_MMAPS = 65_536  # glibc's default
+MAX_MMAPS = 65_536  # glibc's default
 SETTINGS = ("trim_threshold", "mmap_threshold", "mmap_max")  # by which a user decides it from outside
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # up to which glibc's own rule lets the threshold grow; it trims from twice that
 
@@ -36,7 +36,7 @@ def glibc() -> ctypes.CDLL | None:
 
 
 @contextlib.contextmanager
-def keeping_freed() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """While this lasts, freed memory stays with the process; afterwards all that is free goes back to the system.
 
     It holds for the whole process; where several overlap, the last to end ends it.
@@ -55,7 +55,7 @@ def keeping_freed() -> Iterator[None]:
         with LOCK:
             USERS.pop()
             if not USERS:
-                library.mallopt(MMAP_MAX, MOST_MMAPS)
+                library.mallopt(MMAP_MAX, MAX_MMAPS)
                 library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
                 library.mallopt(TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
                 library.malloc_trim(ctypes.c_size_t(0))

@@ -13,7 +13,7 @@ from oddlens.errors import OddlensError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Give a binary file to write to; `path` becomes that file only when the block ends well.
 
     The bytes go to a temporary file in the same folder, are synced to disk and then renamed, and the
@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary: str | None = None
     try:
-        with putting(path):
+        with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".oddlens-", suffix=".partial")
             with os.fdopen(descriptor, "wb") as file:
@@ -43,13 +43,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write `content` to `path` in one step; see `replacing`."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     return path
 
 
 @contextlib.contextmanager
-def putting(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Make an OddlensError of what the file system says while `path` is written."""
     try:
         yield

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from oddlens.errors import ArtifactError
-from oddlens.io.atomic import putting, sync_folder
+from oddlens.io.atomic import sync_folder, translate_os_errors
 
 SYNC_SECONDS = 5.0  # work that a power cut may cost; a kill costs the step that it interrupts
 
-Run = dict[str, Any]
+RunIdentity = dict[str, Any]
 
 
 class Journal:
@@ -54,7 +54,7 @@ def journal_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
+def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[Journal]:
     """Give the journal at `path`, which is taken away when the block ends well or nothing was entered.
 
     With `resume` it has the entries of an earlier run, if there was one; else it begins anew. Without a path it is
@@ -66,10 +66,10 @@ def keeping(path: Path | None, run: Run, resume: bool) -> Iterator[Journal]:
         OddlensError: the file cannot be written.
     """
     if path is None:
-        with putting(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+        with translate_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
             yield _begun(file, run)
         return
-    with putting(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             _take(file, path)
@@ -98,14 +98,14 @@ def _take(file: IO[bytes], path: Path) -> None:
         return  # some network drives know no locks
 
 
-def _begun(file: IO[bytes], run: Run) -> Journal:
+def _begun(file: IO[bytes], run: RunIdentity) -> Journal:
     file.truncate(0)
     file.write(json.dumps(run).encode() + b"\n")
     file.flush()
     return Journal(file)
 
 
-def _resumed(file: IO[bytes], run: Run, path: Path) -> Journal:
+def _resumed(file: IO[bytes], run: RunIdentity, path: Path) -> Journal:
     """The journal as far as it is whole: a line that a kill or a power cut tore, and what follows, is cut off."""
     file.seek(0)
     earlier = _line(file.readline())

@@ -36,14 +36,14 @@ FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
 }  # fmt: skip
 
 
-def split(content: bytes, source: Path) -> tuple[bytes, dict[str, str]]:
+def split_metadata(content: bytes, source: Path) -> tuple[bytes, dict[str, str]]:
     """An ONNX file's graph, and its metadata; `source` names the file in errors.
 
     Raises:
         ArtifactError: it is no ONNX file or is cut short, keeps tensors in other files, or uses foreign operators.
     """
     try:
-        file, model = known("File").FromString(content), known("Model").FromString(content)
+        file, model = message_class("File").FromString(content), message_class("Model").FromString(content)
     except DecodeError as error:
         raise ArtifactError(f"{source}: is not an ONNX file or is cut short; export the detector again") from error
     refuse_foreign(model, source)
@@ -52,10 +52,10 @@ def split(content: bytes, source: Path) -> tuple[bytes, dict[str, str]]:
     return file.SerializeToString(), metadata
 
 
-def joined(graph: bytes, metadata: dict[str, str]) -> bytes:
+def join_metadata(graph: bytes, metadata: dict[str, str]) -> bytes:
     """A graph without metadata and the metadata, as one ONNX file: protobuf joins what stands one after the other."""
     entries = [{"key": [key], "value": [value]} for key, value in metadata.items()]
-    carried: bytes = known("File")(metadata=entries).SerializeToString()
+    carried: bytes = message_class("File")(metadata=entries).SerializeToString()
     return graph + carried
 
 
@@ -65,7 +65,7 @@ def refuse_foreign(model: Any, source: Path) -> None:
     Raises:
         ArtifactError: a tensor lies in another file, or an operator is not one of ONNX's own.
     """
-    for part in parts(model):
+    for part in walk_messages(model):
         if part.DESCRIPTOR.name == "Tensor" and (part.external or any(part.location)):
             raise ArtifactError(
                 f"{source}: keeps tensors in other files, as no detector does; it was changed since `oddlens export`"
@@ -78,16 +78,16 @@ def refuse_foreign(model: Any, source: Path) -> None:
             )
 
 
-def parts(message: Any) -> Iterator[Any]:
+def walk_messages(message: Any) -> Iterator[Any]:
     """A message and all messages in it, however deep."""
     yield message
     for field, values in message.ListFields():
         if field.message_type is not None:
             for value in values:
-                yield from parts(value)
+                yield from walk_messages(value)
 
 
-def known(name: str) -> Any:
+def message_class(name: str) -> Any:
     """The class of a message of `FIELDS`. All fields are repeated, so that one that is written twice is seen twice."""
     kinds = {str: descriptor_pb2.FieldDescriptorProto.TYPE_STRING, int: descriptor_pb2.FieldDescriptorProto.TYPE_INT32}
     many, nested = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE

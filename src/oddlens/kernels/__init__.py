@@ -25,11 +25,11 @@ EXTENSIONS = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16"
 CHUNK = 64  # products that are summed before the sums leave their registers
 FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), f"-DCHUNK={CHUNK}", "-fopenmp", "-fPIC", "-shared")
 SWITCH = "ODDLENS_KERNELS"
-PATIENCE = 60.0  # seconds that the compiler may take; it usually needs one or two
+COMPILER_TIMEOUT = 60.0  # seconds that the compiler may take; it usually needs one or two
 LOCK = threading.Lock()
 
 
-def made_for_this() -> bool:
+def is_supported() -> bool:
     """Whether the processor multiplies bfloat16, and has no matrix unit (AMX), or the user wants them all the same."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
@@ -37,7 +37,7 @@ def made_for_this() -> bool:
     return "avx512_bf16" in words and ("amx_tile" not in words or os.environ.get(SWITCH) == "on")
 
 
-def begin() -> None:
+def build_in_background() -> None:
     """Build them in the background, if that is still to be done, while something else is being prepared.
 
     A process that ends meanwhile waits for it, so that nothing half made is left behind.
@@ -63,7 +63,7 @@ def path() -> Path | None:
         return None
     try:
         with LOCK:  # whoever comes while another thread builds waits, and finds them
-            return built(compiler, cache_folder()) if made_for_this() else None
+            return built(compiler, cache_folder()) if is_supported() else None
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
 
@@ -92,7 +92,8 @@ def built(compiler: str, folder: Path) -> Path:
     handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
     os.close(handle)
     try:
-        subprocess.run([compiler, *FLAGS, "-o", made, SOURCE], check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603
+        command: list[str | Path] = [compiler, *FLAGS, "-o", made, SOURCE]
+        subprocess.run(command, check=True, capture_output=True, timeout=COMPILER_TIMEOUT)  # noqa: S603
         with Path(made).open("rb") as file:  # whole on the disk before it has its name: half a library ends the process
             os.fsync(file.fileno())
         Path(made).chmod(0o600)

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import AutoencoderSettings
-from oddlens.models.base import Learner, Scored
+from oddlens.models.base import GradientModel, ModelOutput
 from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, InputsFirst, UpsampledConv2d, multiplies_in_bf16
-from oddlens.models.layers import SSIM, Whitened, pad_to_multiple
-from oddlens.models.native import Native
+from oddlens.models.layers import SSIM, WhitenedDistance, pad_to_multiple
+from oddlens.models.native import NativeNetwork
 
 CELLS = 2  # sides of the grid on which hidden activations are averaged before whitening
-WIDE = 128  # channels above which they are averaged over the whole picture instead
-SAMPLE = 10_000  # training images at most from which the whitening is taken
+MAX_GRID_CHANNELS = 128  # channels above which they are averaged over the whole picture instead
+MAX_WHITENING_IMAGES = 10_000  # training images at most from which the whitening is taken
 
 
-class Autoencoder(Learner):
+class Autoencoder(GradientModel):
     """Convolutional autoencoder with the two seed architectures; see `AutoencoderSettings`.
 
     The anomaly map is the reconstruction error at each pixel (the channels' mean). The anomaly score is its mean over
@@ -43,7 +43,7 @@ class Autoencoder(Learner):
         self.encoder, self.decoder = build(settings, spec)
         uses_ssim = "ssim" in (settings.loss, settings.error)
         self.ssim = SSIM(spec.channels, spec.height, spec.width) if uses_ssim else None
-        self.whitened = Whitened(evidence_size(settings)) if settings.score in ("nap", "latent") else None
+        self.whitened = WhitenedDistance(evidence_size(settings)) if settings.score in ("nap", "latent") else None
 
     def hidden(self, batch: Tensor) -> list[Tensor]:
         """(N, C, H, W) -> the encoder's activations, layer by layer; the last is the bottleneck."""
@@ -60,10 +60,10 @@ class Autoencoder(Learner):
         return decoded[:, :, : self.spec.height, : self.spec.width]
 
     @functools.cached_property
-    def native(self) -> Native | None:
+    def native(self) -> NativeNetwork | None:
         """Encoder and decoder by the kernels in C, if that can be."""
         height, width = (-(-side // self.multiple) * self.multiple for side in (self.spec.height, self.spec.width))
-        return Native.of([*self.encoder, *self.decoder], height, width, self.spec.channels)
+        return NativeNetwork.of([*self.encoder, *self.decoder], height, width, self.spec.channels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies make their own."""
@@ -85,7 +85,7 @@ class Autoencoder(Learner):
         """The kernels do."""
         return self.scored_by_errors and self.native is not None
 
-    def native_for(self, batch: Tensor) -> Native | None:
+    def native_for(self, batch: Tensor) -> NativeNetwork | None:
         """The kernels, where they are there and can do what is asked for."""
         here = (self.roi.device.type, self.roi.dtype, batch.dtype) == ("cpu", torch.float32, torch.float32)
         usual = batch.shape[1:] == (self.spec.channels, self.spec.height, self.spec.width) and not batch.requires_grad
@@ -107,25 +107,25 @@ class Autoencoder(Learner):
                 return self.mean_over_roi(self.errors(batch, torch.sigmoid(logits), "ssim")).mean()
             share = self.roi_pixels / self.roi.numel()  # outside the region, pixels are 0 and count for nothing
             if self.settings.loss == "bce":
-                weight = None if self.looks_everywhere else self.roi / share
+                weight = None if self.covers_whole_image else self.roi / share
                 return F.binary_cross_entropy_with_logits(logits, batch, weight)
-            rebuilt = torch.sigmoid(logits) if self.looks_everywhere else torch.sigmoid(logits) * self.roi
+            rebuilt = torch.sigmoid(logits) if self.covers_whole_image else torch.sigmoid(logits) * self.roi
             return (F.l1_loss if self.settings.loss == "l1" else F.mse_loss)(rebuilt, batch) / share
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Take the whitening from the training images, or from as many of them, spread over all."""
         if self.whitened is None:
             return
-        chosen, found = images[:: -(-len(images) // SAMPLE)], []
+        chosen, found = images[:: -(-len(images) // MAX_WHITENING_IMAGES)], []
         for batch in self.batches(chosen):
             hidden = self.hidden(batch)
             found.append(self.evidence(hidden, torch.sigmoid(self.logits(hidden[-1]))))
         self.whitened.fit(torch.cat(found))
 
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Reconstruct a batch (N, C, H, W) and score it."""
         hidden, reconstruction, errors = self.reconstructed(batch)
-        anomaly_map = errors if self.looks_everywhere else errors * self.roi
+        anomaly_map = errors if self.covers_whole_image else errors * self.roi
         if self.whitened is not None:
             score = self.whitened(self.evidence(hidden, reconstruction))
         elif self.settings.score == "sap":
@@ -135,7 +135,7 @@ class Autoencoder(Learner):
             score = self.mean_over_roi(anomaly_map)
         else:
             score = self.top_mean_over_roi(anomaly_map, self.settings.top_percent)
-        return Scored(score, anomaly_map, reconstruction)
+        return ModelOutput(score, anomaly_map, reconstruction)
 
     def reconstructed(self, batch: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """(N, C, H, W) -> hidden activations, the reconstruction (N, C, H, W) and its errors (N, H, W).
@@ -160,7 +160,7 @@ class Autoencoder(Learner):
     def evidence(self, hidden: list[Tensor], reconstruction: Tensor) -> Tensor:
         """(N, D): what is whitened."""
         layers = hidden[-1:] if self.settings.score == "latent" else self.differences(hidden, reconstruction)
-        return torch.cat([averaged(values) for values in layers], dim=1)
+        return torch.cat([average_on_grid(values) for values in layers], dim=1)
 
     def errors(self, batch: Tensor, reconstruction: Tensor, kind: str) -> Tensor:
         """(N, C, H, W) twice -> (N, H, W): the error at each pixel."""
@@ -172,24 +172,24 @@ class Autoencoder(Learner):
         return (difference.abs() if kind == "l1" else difference.square()).mean(dim=1)
 
 
-def averaged(values: Tensor) -> Tensor:
+def average_on_grid(values: Tensor) -> Tensor:
     """Activations (N, C, h, w) -> (N, cells * C), averaged on a small grid; (N, D) stay as they are."""
     if values.ndim == 2:
         return values
-    return F.adaptive_avg_pool2d(values, grid(values.shape[1])).flatten(1)
+    return F.adaptive_avg_pool2d(values, grid_side(values.shape[1])).flatten(1)
 
 
-def grid(channels: int) -> int:
+def grid_side(channels: int) -> int:
     """The side of the grid on which a layer of so many channels is averaged."""
-    return CELLS if channels <= WIDE else 1
+    return CELLS if channels <= MAX_GRID_CHANNELS else 1
 
 
 def evidence_size(settings: AutoencoderSettings) -> int:
     """How many features are whitened."""
-    bottleneck = settings.widths[-1] * grid(settings.widths[-1]) ** 2
+    bottleneck = settings.widths[-1] * grid_side(settings.widths[-1]) ** 2
     if settings.architecture == "strided":
         bottleneck = settings.latent_dim
-    before = sum(channels * grid(channels) ** 2 for channels in settings.widths)
+    before = sum(channels * grid_side(channels) ** 2 for channels in settings.widths)
     return bottleneck if settings.score == "latent" else before + bottleneck
 
 

@@ -17,7 +17,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import ModelSettings
 
 
-class Scored(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model says about a batch of N images."""
 
     anomaly_score: Tensor  # (N,) higher is more anomalous; raw, never clamped
@@ -42,7 +42,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.banks: dict[str, int] = {}  # buffers with as many rows as the training images gave: name -> most rows
-        self.leaves_itself_out = False  # whether a picture that is in a bank counts as its own neighbour no more
+        self.excludes_self = False  # whether a picture that is in a bank counts as its own neighbour no more
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
 
@@ -52,7 +52,7 @@ class Model(nn.Module, ABC):
         self.roi_pixels = int(roi.sum())
 
     @property
-    def looks_everywhere(self) -> bool:
+    def covers_whole_image(self) -> bool:
         """Whether the region of interest is the whole image."""
         return self.roi_pixels == self.roi.numel()
 
@@ -62,18 +62,18 @@ class Model(nn.Module, ABC):
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Take from the training pixels (N, H, W, C) what has a closed form; the network stands by then."""
 
-    def visits(self, count: int) -> int:
+    def n_closed_form_images(self, count: int) -> int:
         """How many of `count` training images the closed form looks at through the trained network."""
         return 0
 
     @abstractmethod
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W)."""
 
     def scale(self, pixels: Tensor) -> Tensor:
         """(N, H, W, C) integers in 0..value_max -> (N, C, H, W) floats, 0 outside the region."""
         factor = 1.0 / self.spec.value_max
-        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (factor if self.looks_everywhere else self.roi * factor)
+        return pixels.permute(0, 3, 1, 2).to(torch.float32) * (factor if self.covers_whole_image else self.roi * factor)
 
     def batches(self, images: Tensor, most: int = 64) -> Iterator[Tensor]:
         """Pixels (N, H, W, C), a few at a time, as batches of floats: what the closed-form steps go through."""
@@ -98,7 +98,7 @@ class Model(nn.Module, ABC):
 
     def mean_over_roi(self, values: Tensor) -> Tensor:
         """(N, H, W) -> (N,): the mean over the region of interest."""
-        counted = values if self.looks_everywhere else values * self.roi
+        counted = values if self.covers_whole_image else values * self.roi
         return counted.sum(dim=(1, 2)) * (1.0 / self.roi_pixels)
 
     def top_mean_over_roi(self, values: Tensor, percent: float) -> Tensor:
@@ -108,19 +108,19 @@ class Model(nn.Module, ABC):
 
 
 @contextlib.contextmanager
-def leaving_itself_out(model: Model) -> Iterator[None]:
+def leave_one_out(model: Model) -> Iterator[None]:
     """While this lasts, a training image's score does not profit from its being in a bank of normal ones itself."""
-    parts = [part for part in model.modules() if hasattr(part, "leaves_itself_out")]
+    parts = [part for part in model.modules() if hasattr(part, "excludes_self")]
     for part in parts:
-        part.leaves_itself_out = True  # type: ignore[assignment]  # torch takes every attribute for a tensor or module
+        part.excludes_self = True  # type: ignore[assignment]  # torch takes every attribute for a tensor or module
     try:
         yield
     finally:
         for part in parts:
-            part.leaves_itself_out = False  # type: ignore[assignment]
+            part.excludes_self = False  # type: ignore[assignment]
 
 
-class Learner(Model):
+class GradientModel(Model):
     """Base of the families that train by gradients."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class ScoringGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pixels: Tensor) -> Scored:
+    def forward(self, pixels: Tensor) -> ModelOutput:
         """Score pixels (N, H, W, C) of the spec's integer type."""
-        scored: Scored = self.model(self.model.scale(pixels))
+        scored: ModelOutput = self.model(self.model.scale(pixels))
         return scored

@@ -13,7 +13,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import DefectsSettings
 from oddlens.data import synthetic_defects
 from oddlens.data.image_io import Pixels
-from oddlens.models.base import Learner, Scored
+from oddlens.models.base import GradientModel, ModelOutput
 from oddlens.models.layers import BatchNorm, pad_to_multiple
 
 SMALLEST = 4  # pixels of the shorter side that the coarsest level has at least
@@ -25,7 +25,7 @@ ELSEWHERE = 0.5  # how much the evidence in the rest of the picture counts at a 
 BEND = 4.0  # how softly evidence goes over into zero, in logits
 
 
-class Defects(Learner):
+class DefectSegmentation(GradientModel):
     """A small U-Net that marks defects; see `DefectsSettings`.
 
     It sees the (shrunk) picture at half its size, four pixels as one, beside what each has over its surroundings. Half
@@ -73,7 +73,7 @@ class Defects(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Cross-entropy of the marked pixels, and of the images by their score; on fresh defects."""
-        damaged, masks = self.damage(mirrored(batch) if self.looks_everywhere else batch)
+        damaged, masks = self.damage(mirrored(batch) if self.covers_whole_image else batch)
         logits = self.logits(photographed(damaged, self.roi)).float()
         targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.finest)
         weights = 1 + (RARE - 1) * targets
@@ -87,7 +87,7 @@ class Defects(Learner):
         images = (batch * full).round().permute(0, 2, 3, 1).cpu().numpy().astype(self.spec.dtype)
         pixels: Pixels = images.copy()
         masks = np.zeros(pixels.shape[:3], dtype=np.float32)
-        pixels[::2], masks[::2] = synthetic_defects.defects(images[::2], seed, full)
+        pixels[::2], masks[::2] = synthetic_defects.add_defects(images[::2], seed, full)
         damaged = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2).to(batch.device) * (1 / full)
         return damaged * self.roi, torch.from_numpy(masks).to(batch.device) * self.roi
 
@@ -97,7 +97,7 @@ class Defects(Learner):
         count = max(1, round(values.shape[1] * self.top_percent / 100))
         return values.topk(count, dim=1).values.mean(dim=1)
 
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W) by its evidence for defects."""
         found, scale = self.logits(batch), float(self.finest)
         logits = F.interpolate(found, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -105,7 +105,7 @@ class Defects(Learner):
         evidence = 0.5 * (logits + torch.sqrt(logits * logits + BEND**2)) * self.roi
         everywhere = self.mean_over_roi(evidence)[:, None, None]
         anomaly_map = (evidence + ELSEWHERE * everywhere) * self.roi
-        return Scored(self.top_mean_over_roi(evidence, self.top_percent), anomaly_map, None)
+        return ModelOutput(self.top_mean_over_roi(evidence, self.top_percent), anomaly_map, None)
 
 
 def convolution(before: int, after: int) -> nn.Sequential:

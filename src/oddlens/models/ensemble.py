@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, MemberModel
 from oddlens.models.autoencoder import Autoencoder
-from oddlens.models.base import Model, Scored
-from oddlens.models.defect_segmentation import Defects
+from oddlens.models.base import Model, ModelOutput
+from oddlens.models.defect_segmentation import DefectSegmentation
 from oddlens.models.layers import positive
 from oddlens.models.patch_dictionary import Dictionary
-from oddlens.models.rotation import Transforms
+from oddlens.models.rotation import Rotation
 
 MEMBERS: dict[str, Callable[[Any, InputSpec], Model]] = {
     "autoencoder": Autoencoder,
     "dictionary": Dictionary,
-    "transforms": Transforms,
-    "defects": Defects,
+    "transforms": Rotation,
+    "defects": DefectSegmentation,
 }
 
 
-class Several(Model):
+class CompositeModel(Model):
     """Base of the families that are made of several detectors."""
 
     def __init__(self, settings: Sequence[MemberModel], spec: InputSpec) -> None:
@@ -48,7 +48,7 @@ class Several(Model):
             member.set_roi(roi)
 
 
-class Ensemble(Several):
+class Ensemble(CompositeModel):
     """The weighted mean of its members' standardised scores, and of their scaled maps.
 
     Raw scores are standardised by what normal images reach that no member was trained on (p-values would
@@ -85,9 +85,9 @@ class Ensemble(Several):
         peak = torch.cat(peaks).mean(dim=0)
         self.peak.copy_(torch.where(peak > 0, peak, torch.ones_like(peak)))
 
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W) with every member."""
-        found: list[Scored] = [member(batch) for member in self.parts]
+        found: list[ModelOutput] = [member(batch) for member in self.parts]
         weights = [member.weight for member in self.settings.members]
         standard = [(scored.anomaly_score - self.centre[i]) / self.spread[i] for i, scored in enumerate(found)]
         maps = [(i, scored.anomaly_map) for i, scored in enumerate(found) if scored.anomaly_map is not None]
@@ -95,7 +95,7 @@ class Ensemble(Several):
         rebuilt = [scored.reconstruction for scored in found if scored.reconstruction is not None]
         total = mean(standard, weights)
         assert total is not None  # noqa: S101 - there is at least one member
-        return Scored(positive(total), anomaly_map, rebuilt[0] if rebuilt else None)
+        return ModelOutput(positive(total), anomaly_map, rebuilt[0] if rebuilt else None)
 
 
 def mean(values: list[Tensor], weights: list[float]) -> Tensor | None:

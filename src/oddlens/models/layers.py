@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ITSELF = 0.1  # share of its neighbours' distance below which a picture's distance is that to itself
+SELF_DISTANCE_RATIO = 0.1  # share of its neighbours' distance below which a picture's distance is that to itself
 
 
 def pad_to_multiple(batch: Tensor, multiple: int) -> Tensor:
@@ -82,7 +82,7 @@ class ResizeTo(nn.Module):
         return F.interpolate(smaller, size=(self.side, self.side), mode="bilinear", align_corners=False)
 
 
-def shrunk_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
+def ledoit_wolf_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
     """(N, D) -> mean (D,) and a matrix (D, D) after which centred samples have the unit covariance.
 
     The covariance is shrunk towards a multiple of the unit matrix, by as much as its own uncertainty asks for
@@ -101,7 +101,7 @@ def shrunk_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), (directions / variances.clamp_min(least).sqrt()).float()
 
 
-class Whitened(nn.Module):
+class WhitenedDistance(nn.Module):
     """How far (N, D) features lie from training ones: sqrt(1 + their mean square, whitened).
 
     Over the training features that mean square is 1 or, by the shrinkage, less. The 1 under the root keeps the
@@ -118,7 +118,7 @@ class Whitened(nn.Module):
 
     def fit(self, samples: Tensor) -> None:
         """Take mean and covariance from samples (N, D)."""
-        mean, whitening = shrunk_whitening(samples)
+        mean, whitening = ledoit_wolf_whitening(samples)
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
 
@@ -145,12 +145,12 @@ class BatchNorm(nn.Module):
         return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)
 
 
-def without_itself(distances: Tensor) -> Tensor:
+def drop_self_distance(distances: Tensor) -> Tensor:
     """Distances (..., k + 1) to the nearest in a bank, rising -> (..., k): without a picture's distance to itself.
 
     That one is hardly any beside the others; where there is none, the farthest is left out.
     """
-    itself = distances[..., :1] < ITSELF * distances[..., -1:]
+    itself = distances[..., :1] < SELF_DISTANCE_RATIO * distances[..., -1:]
     return torch.where(itself, distances[..., 1:], distances[..., :-1])
 
 

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.layers import without_itself
+from oddlens.models.layers import drop_self_distance
 
 CONTRAST = 1e-3  # variance below which a patch counts as flat
 WHITENING = 0.1  # added to the patches' eigenvalues
 DEADZONE = 0.25  # responses below it are nothing
-ROUNDS = 10  # of k-means
-LEAST_DISTANCE = 1e-3  # added, so that a picture of the bank has a logarithm
+KMEANS_ROUNDS = 10  # of k-means
+MIN_DISTANCE = 1e-3  # added, so that a picture of the bank has a logarithm
 
 
-class Atoms(nn.Module):
+class PatchDictionary(nn.Module):
     """A dictionary of patches as one convolution."""
 
     filters: Tensor  # (atoms, C, size, size)
@@ -47,7 +47,7 @@ class Atoms(nn.Module):
         return response - response.clamp(-DEADZONE, DEADZONE)
 
 
-class Bank(nn.Module):
+class MemoryBank(nn.Module):
     """What normal descriptors look like: their principal axes, and many of them along those axes.
 
     `beside` is the number of further coordinates that stand beside the projected ones.
@@ -61,7 +61,7 @@ class Bank(nn.Module):
         super().__init__()
         dims = min(dims, features)
         self.neighbours = neighbours
-        self.leaves_itself_out = False  # as `Model`
+        self.excludes_self = False  # as `Model`
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("axes", torch.zeros(features, dims))
         self.register_buffer("rows", torch.zeros(1, dims + beside))
@@ -91,16 +91,16 @@ class Bank(nn.Module):
         Neighbours are found by a matrix product; their distances are computed anew, since the product's
         cancellation would let a score depend on the batch.
         """
-        skip = max(skip, int(self.leaves_itself_out))
+        skip = max(skip, int(self.excludes_self))
         count = min(self.neighbours + skip, self.rows.shape[0])
         nearness = projected @ self.rows.T - 0.5 * self.rows.square().sum(dim=1)
         near = self.rows[nearness.topk(count, dim=1).indices]
         distances = (near - projected[:, None]).square().sum(dim=2).sqrt()
-        if self.leaves_itself_out and count > 1:
-            distances = without_itself(distances.sort(dim=1).values)
+        if self.excludes_self and count > 1:
+            distances = drop_self_distance(distances.sort(dim=1).values)
         elif skip:
             distances = distances.sort(dim=1).values[:, min(skip, count - 1) :]
-        return (distances.mean(dim=1) + LEAST_DISTANCE).log()
+        return (distances.mean(dim=1) + MIN_DISTANCE).log()
 
 
 def patch_variance(batch: Tensor, size: int, stride: int) -> Tensor:
@@ -113,7 +113,7 @@ def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> 
     """(P, D) -> (count, D): unit directions, each the mean of the points that it (or its negative) fits best."""
     order = torch.randperm(len(points), generator=generator)
     centres = F.normalize(points[order.repeat(-(-count // len(points)))[:count]])
-    for _ in range(ROUNDS):
+    for _ in range(KMEANS_ROUNDS):
         likeness = points @ centres.T
         nearest = likeness.abs().argmax(dim=1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points * likeness.gather(1, nearest[:, None]))

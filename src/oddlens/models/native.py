@@ -155,7 +155,7 @@ def places_between(layers: Sequence[nn.Module], height: int, width: int) -> int:
     return height * width
 
 
-class Native:
+class NativeNetwork:
     """The layers of an autoencoder, from pictures to logits, by the kernels."""
 
     def __init__(self, parts: Sequence[Part], height: int, width: int, channels: int) -> None:
@@ -171,7 +171,7 @@ class Native:
         self.idle: list[Memory] = []  # that nobody uses now
 
     @classmethod
-    def of(cls, layers: Sequence[nn.Module], height: int, width: int, channels: int) -> Native | None:
+    def of(cls, layers: Sequence[nn.Module], height: int, width: int, channels: int) -> NativeNetwork | None:
         """The layers of encoder and decoder for pictures of this size; None where that cannot be."""
         dense = [each for each in layers if isinstance(each, nn.Linear)]
         many = any(each.weight.numel() > MOST_WEIGHTS for each in dense) or height * width > MOST_PIXELS
@@ -230,7 +230,7 @@ class Step(torch.autograd.Function):
     """A step of learning."""
 
     @staticmethod
-    def forward(ctx: Any, native: Native, pixels: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, native: NativeNetwork, pixels: Tensor, *parameters: Tensor) -> Tensor:
         """Pixels (N, C, H, W), channels last, to logits."""
         ctx.native, ctx.count = native, len(pixels)
         ctx.weights, ctx.biases = native.weights(), native.biases()

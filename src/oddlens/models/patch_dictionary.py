@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import DictionarySettings
-from oddlens.models.base import Model, Scored
-from oddlens.models.memory_bank import Atoms, Bank, patch_variance
+from oddlens.models.base import Model, ModelOutput
+from oddlens.models.memory_bank import MemoryBank, PatchDictionary, patch_variance
 
 PATCHES = 50_000  # drawn to learn the atoms
 TOLERATED = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count
@@ -49,7 +49,7 @@ class Dictionary(Model):
         least, k = min(spec.height, spec.width), settings.neighbours
         sizes = [min(size, least // 2 + 1) for size in settings.patch_sizes]
         stride = max(1, least // 64)
-        self.atoms = nn.ModuleList(Atoms(settings.atoms, spec.channels, size, stride) for size in sizes)
+        self.atoms = nn.ModuleList(PatchDictionary(settings.atoms, spec.channels, size, stride) for size in sizes)
         rows, columns = ((side - sizes[0]) // stride + 1 for side in (spec.height, spec.width))  # of responses
         self.cells = min(settings.cells, (least - max(sizes)) // stride + 1)
         self.window = min(WINDOW, rows, columns)
@@ -57,9 +57,9 @@ class Dictionary(Model):
         self.step = STEP * stride  # pixels from place to place
         self.reach = stride * (self.window - 1) + sizes[0]  # pixels each way that a place looks at
         parts = self.cells**2
-        self.pictures = Bank(2 * settings.atoms * len(sizes) * parts, DIMS, k)
-        self.light = Bank((spec.channels + 2) * parts, LIGHT_DIMS, k)
-        self.places = Bank(2 * settings.atoms, PLACE_DIMS, k, beside=2)
+        self.pictures = MemoryBank(2 * settings.atoms * len(sizes) * parts, DIMS, k)
+        self.light = MemoryBank((spec.channels + 2) * parts, LIGHT_DIMS, k)
+        self.places = MemoryBank(2 * settings.atoms, PLACE_DIMS, k, beside=2)
         rows_each = self.most_pictures() * (2 if settings.mirror else 1)
         self.banks = {"pictures.rows": rows_each, "light.rows": rows_each, "places.rows": PLACE_ROWS}
         self.register_buffer("usual", torch.zeros(2, 2))
@@ -140,22 +140,22 @@ class Dictionary(Model):
 
     # -- scoring ----------------------------------------------------------------------------------
 
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W) and say which places are unusual."""
         responses = self.first(batch)
         mean, deviation = self.usual_places
         odd = F.softplus((self.place_distances(self.around(responses)) - mean) / deviation)
         anomaly_map = self.spread_out(odd) * self.roi
         if self.settings.score == "local":
-            return Scored(self.top_mean_over_roi(anomaly_map, self.settings.top_percent), anomaly_map, None)
+            return ModelOutput(self.top_mean_over_roi(anomaly_map, self.settings.top_percent), anomaly_map, None)
         pooled, light = self.describe(batch, responses)
         logs = torch.stack([self.pictures(self.pictures.project(pooled)), self.light(self.light.project(light))], dim=1)
         unusual = (logs - self.usual[0]) / self.usual[1] - torch.tensor(TOLERATED, device=logs.device)
-        return Scored(F.softplus(torch.logsumexp(unusual, dim=1)), anomaly_map, None)
+        return ModelOutput(F.softplus(torch.logsumexp(unusual, dim=1)), anomaly_map, None)
 
-    def learners(self) -> list[Atoms]:
+    def learners(self) -> list[PatchDictionary]:
         """The dictionaries, one a patch size."""
-        return [cast(Atoms, atoms) for atoms in self.atoms]
+        return [cast(PatchDictionary, atoms) for atoms in self.atoms]
 
     def first(self, batch: Tensor) -> Tensor:
         """The responses of the first dictionary."""

@@ -9,17 +9,15 @@ import torch
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import ModelSettings
-from oddlens.models.base import Learner, Model, Scored, ScoringGraph
-from oddlens.models.cross_conformal import Crossfit
+from oddlens.models.base import Model
+from oddlens.models.cross_conformal import CrossConformal
 from oddlens.models.ensemble import MEMBERS, Ensemble
 
 FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
     **MEMBERS,
     "ensemble": Ensemble,
-    "crossfit": Crossfit,
+    "crossfit": CrossConformal,
 }
-
-__all__ = ["FAMILIES", "Learner", "Model", "Scored", "ScoringGraph", "build", "tensor_shapes"]
 
 
 def build(settings: ModelSettings, spec: InputSpec, seed: int) -> Model:

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import TransformsSettings
-from oddlens.models.base import Learner, Scored
-from oddlens.models.layers import BatchNorm, ResizeTo, fast_bf16, without_itself
+from oddlens.models.base import GradientModel, ModelOutput
+from oddlens.models.layers import BatchNorm, ResizeTo, drop_self_distance, fast_bf16
 
-TURNS = 4  # quarter turns, 0 to 3: the classes
+N_ROTATIONS = 4  # quarter turns, 0 to 3: the classes
 SMOOTHING = 0.1  # of the labels
-SHIFT = 2  # pixels by which training pictures are moved at most
-MIDDLE = 0.6  # weight of the middle features' log-distances beside the deep ones'
-WHITENED = 2000  # training images whose patches make the first layer
-MEANINGFUL = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
+MAX_SHIFT = 2  # pixels by which training pictures are moved at most
+MIDDLE_WEIGHT = 0.6  # weight of the middle features' log-distances beside the deep ones'
+MAX_WHITENING_IMAGES = 2000  # training images whose patches make the first layer
+MIN_USEFUL_ACCURACY = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
 
 
-class Transforms(Learner):
+class Rotation(GradientModel):
     """A small convolutional network that tells quarter turns apart (Gidaris et al., ICLR 2018; Golan & El-Yaniv 2018).
 
     The anomaly score is the geometric mean, over the four turns of a picture, of the distance of its features to
@@ -50,15 +50,17 @@ class Transforms(Learner):
         widths = (filters, *settings.widths)
         strides = (2, 2, 2) if settings.strided else (2, 1, 1)
         self.blocks = nn.Sequential(*(Block(widths[i], widths[i + 1], strides[i]) for i in range(3)))
-        self.head = nn.Linear(widths[-1], TURNS)
-        self.register_buffer("bank", torch.zeros(1, TURNS, widths[3]))
-        self.register_buffer("middle_bank", torch.zeros(1, TURNS, 4 * widths[2]))
+        self.head = nn.Linear(widths[-1], N_ROTATIONS)
+        self.register_buffer("bank", torch.zeros(1, N_ROTATIONS, widths[3]))
+        self.register_buffer("middle_bank", torch.zeros(1, N_ROTATIONS, 4 * widths[2]))
 
     # -- learning ---------------------------------------------------------------------------------
 
     def prepare(self, images: Tensor, seed: int) -> None:
         """Centre and scale the pixels, and whiten small patches: the frozen first layer."""
-        chosen = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:WHITENED]]
+        chosen = images[
+            torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:MAX_WHITENING_IMAGES]
+        ]
         batch = torch.cat([self.resize(part) for part in self.batches(chosen)])
         self.mean.copy_(batch.mean(dim=(0, 2, 3), keepdim=True))
         self.scaling.copy_(1 / (batch.std(dim=(0, 2, 3), keepdim=True) + 1e-3))
@@ -66,12 +68,12 @@ class Transforms(Learner):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Cross-entropy of the turn, over all four turns of a batch (N, C, H, W) that is shifted and mirrored."""
-        pictures = shifted(self.centred(self.resize(batch)), SHIFT)
+        pictures = random_shift(self.centred(self.resize(batch)), MAX_SHIFT)
         if self.settings.mirror:
             mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
             pictures = torch.where(mirrored, pictures.flip(3), pictures)
-        logits: Tensor = self.head(self.features(torch.cat(turns(pictures)))[0])
-        right = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch))
+        logits: Tensor = self.head(self.features(torch.cat(rotations(pictures)))[0])
+        right = torch.arange(N_ROTATIONS, device=batch.device).repeat_interleave(len(batch))
         return F.cross_entropy(logits.float(), right, label_smoothing=SMOOTHING)
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
@@ -83,36 +85,38 @@ class Transforms(Learner):
         deep, middle = (torch.cat(parts).float() for parts in zip(*seen, strict=True))
         self.bank, self.middle_bank = F.normalize(deep, dim=2), F.normalize(middle, dim=2)
 
-    def visits(self, count: int) -> int:
+    def n_closed_form_images(self, count: int) -> int:
         """The bank's."""
         return min(count, self.settings.bank)
 
     # -- scoring ----------------------------------------------------------------------------------
 
-    def forward(self, batch: Tensor) -> Scored:
+    def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W)."""
         deep, middle, logits = self.views(batch)
         far = self.log_distance(F.normalize(deep, dim=2), self.bank)
         strange = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
         surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
         weight = self.settings.surprise
-        logs = (far + MIDDLE * strange + weight * surprise) / max(1.0, 2 * weight)  # a large weight overflows otherwise
-        return Scored(torch.exp(logs.mean(dim=1)), None, None)
+        logs = (far + MIDDLE_WEIGHT * strange + weight * surprise) / max(
+            1.0, 2 * weight
+        )  # a large weight overflows otherwise
+        return ModelOutput(torch.exp(logs.mean(dim=1)), None, None)
 
     def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
         """Unit features (N, 4, D) -> (N, 4): log mean squared distance to the nearest in a bank (M, 4, D)."""
         similar = torch.einsum("ntd,mtd->ntm", features, bank)
-        count = min(self.settings.neighbours + self.leaves_itself_out, len(bank))
+        count = min(self.settings.neighbours + self.excludes_self, len(bank))
         nearest = similar.topk(count, dim=2).indices
-        found = bank[nearest, torch.arange(TURNS, device=bank.device)[:, None]]  # (N, 4, k, D)
+        found = bank[nearest, torch.arange(N_ROTATIONS, device=bank.device)[:, None]]  # (N, 4, k, D)
         squared = (features[:, :, None] - found).square().sum(dim=3)  # anew: 1 - cosine loses digits
-        if self.leaves_itself_out and count > 1:
-            squared = without_itself(squared.sort(dim=2).values)
+        if self.excludes_self and count > 1:
+            squared = drop_self_distance(squared.sort(dim=2).values)
         return torch.log(squared.mean(dim=2) + 1e-3)  # the bank's own pictures are not infinitely normal
 
     def views(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, C, H, W) -> of its four turns: deep features (N, 4, D), middle ones (N, 4, 4 E), logits (N, 4, 4)."""
-        seen = [self.features(view) for view in turns(self.centred(self.resize(batch)))]
+        seen = [self.features(view) for view in rotations(self.centred(self.resize(batch)))]
         deep, middle = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
         return deep, middle, self.head(deep)
 
@@ -120,7 +124,7 @@ class Transforms(Learner):
         """(N, C, S, S) -> the last block's maxima (N, D), and the middle block's means over quarters (N, 4 E)."""
         early, middle, late = self.blocks
         inner = middle(early(F.gelu(self.whitening(pictures), approximate="tanh")))
-        return late(inner).amax(dim=(2, 3)), quarters(inner)
+        return late(inner).amax(dim=(2, 3)), quadrant_means(inner)
 
     def centred(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) in 0..1 -> the same with mean 0 and deviation 1 over the training images."""
@@ -129,18 +133,18 @@ class Transforms(Learner):
     def accuracy(self, images: Tensor) -> float:
         """The share of turns of pixels (N, H, W, C) that the network tells right; 0.25 by chance."""
         right = [
-            self.views(batch)[2].argmax(dim=2) == torch.arange(TURNS, device=batch.device)
+            self.views(batch)[2].argmax(dim=2) == torch.arange(N_ROTATIONS, device=batch.device)
             for batch in self.batches(images)
         ]
         return float(torch.cat(right).float().mean())
 
     def remark(self, images: Tensor) -> str | None:
         """Whether turning means anything for these pictures, judged on pixels (N, H, W, C) that it did not learn."""
-        if not looks_the_same_turned(self.roi.bool().cpu().numpy()):
+        if not is_rotation_symmetric(self.roi.bool().cpu().numpy()):
             return "the region of interest by itself tells how a picture was turned: prefer another detector"
         accuracy = self.accuracy(images)
         told = f"quarter turns of held-out pictures are told apart with {accuracy:.0%} accuracy (chance 25%)"
-        if accuracy >= MEANINGFUL:
+        if accuracy >= MIN_USEFUL_ACCURACY:
             return told
         return f"{told}: they look alike turned, so the transforms detector says little about them; prefer another"
 
@@ -166,7 +170,7 @@ class Block(nn.Module):
         return F.gelu(self.norms[1](self.second(inner)), approximate="tanh")
 
 
-def quarters(batch: Tensor) -> Tensor:
+def quadrant_means(batch: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 4 C): means over the four quarters, which share the middle row and column if there is one."""
     rows, columns = (batch.shape[2] + 1) // 2, (batch.shape[3] + 1) // 2
     halves = (batch[:, :, :rows], batch[:, :, -rows:])
@@ -174,18 +178,18 @@ def quarters(batch: Tensor) -> Tensor:
     return torch.cat([part.mean(dim=(2, 3)) for part in parts], dim=1)
 
 
-def looks_the_same_turned(roi: npt.NDArray[np.bool_] | None) -> bool:
+def is_rotation_symmetric(roi: npt.NDArray[np.bool_] | None) -> bool:
     """Whether a region of interest (H, W) does not give away how a picture was turned."""
     return roi is None or bool(roi.all()) or (roi.shape[0] == roi.shape[1] and bool((roi == np.rot90(roi)).all()))
 
 
-def turns(batch: Tensor) -> list[Tensor]:
+def rotations(batch: Tensor) -> list[Tensor]:
     """(N, C, S, S) -> the batch as it is, then turned by one, two and three quarters."""
     across = batch.transpose(2, 3)
     return [batch, across.flip(2), batch.flip((2, 3)), across.flip(3)]
 
 
-def shifted(batch: Tensor, reach: int) -> Tensor:
+def random_shift(batch: Tensor, reach: int) -> Tensor:
     """(N, C, S, S) -> each picture moved by up to `reach` pixels, its edges reflected."""
     count, _, side, _ = batch.shape
     padded = F.pad(batch, (reach,) * 4, mode="reflect").permute(0, 2, 3, 1)

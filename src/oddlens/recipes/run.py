@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
 FOLDER = Path(__file__).parent
-FOREIGN = 1000  # pictures of another data set that are shown
+MAX_FOREIGN_IMAGES = 1000  # pictures of another data set that are shown
 
 
-def names() -> list[str]:
+def recipe_names() -> list[str]:
     """The built-in recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def find(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """A built-in recipe by name, or a TOML file by path.
 
     Raises:
@@ -45,14 +45,14 @@ def find(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         return load_recipe(Path(name))
-    if name not in names():
+    if name not in recipe_names():
         raise SettingsError(
-            f"'{name}' is not a recipe; built in are {', '.join(names())}, or give the path of a .toml file"
+            f"'{name}' is not a recipe; built in are {', '.join(recipe_names())}, or give the path of a .toml file"
         )
     return load_recipe(FOLDER / f"{name}.toml")
 
 
-def changed(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
+def override(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
     """The recipe with what the command line overrides; another family comes with its own training, and decides by
     `conformal`: the percentile of training scores suits the seeds, and hardly any detector that keeps its neighbours.
     """
@@ -67,7 +67,7 @@ def changed(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: s
 
 
 @dataclass
-class Run:
+class RecipeRun:
     """A recipe at work in a folder; `files` and `seconds` fill as it goes."""
 
     recipe: Recipe
@@ -115,7 +115,7 @@ class Run:
         )
         if recipe.data.calibration == "test_half":
             detector.calibrate(
-                half_of_normals(data.test, detector, recipe.training.seed), source="half of the test normals"
+                half_of_test_normals(data.test, detector, recipe.training.seed), source="half of the test normals"
             )
         self.seconds |= detector.seconds_
         self.keep("detector", detector.save(self.out / "detector.safetensors"))
@@ -130,9 +130,9 @@ class Run:
         started = time.perf_counter()
         found = evaluate(detector, test)
         self.seconds["score"] = round(time.perf_counter() - started, 3)
-        judged = detector.judge(found.images.names, found.scores)
-        with verdict_files.writing(self.out / "verdicts.csv") as write:
-            write(verdict_files.rows(judged))
+        judged = detector.predict_from_scores(found.images.names, found.scores)
+        with verdict_files.open_verdict_file(self.out / "verdicts.csv") as write:
+            write(verdict_files.verdict_rows(judged))
         self.keep("verdicts", self.out / "verdicts.csv")
         return found
 
@@ -143,7 +143,7 @@ class Run:
             return None
         try:
             test = open_dataset(name, data_dir=self.data_dir, download=False).test
-            chosen = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:FOREIGN]
+            chosen = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:MAX_FOREIGN_IMAGES]
             return test.subset(np.sort(chosen)).load(test.choose_spec(None))
         except DataNotFoundError as error:
             self.say(f"left out the pictures of {name}: {error}")
@@ -151,11 +151,14 @@ class Run:
 
     def present(self, detector: Detector, found: Evaluation, history: list[dict[str, float]]) -> None:
         """Draw the pictures and write the report."""
-        pictures = evaluation_report.draw(detector, found, self.out / "figures", history)
+        pictures = evaluation_report.draw_figures(detector, found, self.out / "figures", history)
         self.files["figures"] = {name: str(path) for name, path in pictures.items()}
         title = self.recipe.title or self.recipe.name
         self.keep(
-            "report", evaluation_report.write(self.out / "report.html", title, detector, found, pictures, self.command)
+            "report",
+            evaluation_report.write_evaluation_report(
+                self.out / "report.html", title, detector, found, pictures, self.command
+            ),
         )
 
     def keep(self, name: str, path: Path) -> None:
@@ -163,7 +166,7 @@ class Run:
         self.files[name] = str(path)
 
 
-def half_of_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:
+def half_of_test_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:
     """A seeded half of the test normals; near-duplicates stay together."""
     normal = np.flatnonzero(test.labels == 0)
     if len(normal) < 2:

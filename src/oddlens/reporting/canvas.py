@@ -33,7 +33,7 @@ BODY, SMALL, HEADING = 9.0, 8.0, 12.0  # points
 MARGIN, GAP = 0.2, 0.08  # inches, as all lengths below
 
 
-class Sheet:
+class Canvas:
     """A white page measured in inches from its top left corner; boxes fall on whole saved pixels."""
 
     def __init__(self, width: float, height: float) -> None:
@@ -135,7 +135,7 @@ def legend_beside(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], 
         text.set(color=INK, **PLAIN)
 
 
-def number(value: float) -> str:
+def format_score(value: float) -> str:
     """A score in four significant digits.
 
     >>> number(0.018), number(1234.0), number(float("inf"))

@@ -16,14 +16,14 @@ from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
 from oddlens.evaluation.evaluate import Evaluation
-from oddlens.inference.backend import Outputs
+from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import score_batches
 from oddlens.reporting import figures
-from oddlens.reporting.canvas import number
+from oddlens.reporting.canvas import format_score
 from oddlens.reporting.html import Report, Section, Table, write_report
 
-SHOWN = 10  # pictures in a strip of reconstructions
-MISSED = 0.9  # an AUROC below this is spoken of
+MAX_STRIP_IMAGES = 10  # pictures in a strip of reconstructions
+MIN_GOOD_AUROC = 0.9  # an AUROC below this is spoken of
 
 REASONS = {  # why reconstruction error does not see a kind of change
     "blank": "an empty picture is the easiest of all to reconstruct, so its error is below that of any normal image",
@@ -41,16 +41,16 @@ SIMPLE = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleGroup:
     """Images of one kind with what the detector made of them."""
 
     kind: str
     index: npt.NDArray[np.intp]  # places in the evaluation
     pixels: Pixels
-    outputs: Outputs
+    outputs: Predictions
 
 
-def show(detector: Detector, evaluation: Evaluation, count: int) -> list[Shown]:
+def example_groups(detector: Detector, evaluation: Evaluation, count: int) -> list[ExampleGroup]:
     """The first `count` images of each kind, normal ones first: not chosen by how well they come out."""
     kinds = np.array(evaluation.images.kinds)
     shown = []
@@ -58,11 +58,11 @@ def show(detector: Detector, evaluation: Evaluation, count: int) -> list[Shown]:
         index = np.flatnonzero(kinds == kind)[:count]
         pixels = evaluation.images.subset(index).load(detector.spec)
         (outputs,) = score_batches(detector.backend, [pixels])
-        shown.append(Shown(kind, index, pixels, outputs))
+        shown.append(ExampleGroup(kind, index, pixels, outputs))
     return shown
 
 
-def examples(shown: Sequence[Shown], evaluation: Evaluation, each: int) -> list[figures.Example]:
+def examples(shown: Sequence[ExampleGroup], evaluation: Evaluation, each: int) -> list[figures.Example]:
     """`each` images of every kind, as rows for a picture of verdicts."""
     found, thresholds = [], evaluation.thresholds
     for group in shown:
@@ -84,11 +84,11 @@ def examples(shown: Sequence[Shown], evaluation: Evaluation, each: int) -> list[
     return found
 
 
-def draw(
+def draw_figures(
     detector: Detector, evaluation: Evaluation, folder: Path, history: Sequence[dict[str, float]]
 ) -> dict[str, Path]:
     """Make all pictures of an evaluation in a folder; gives their paths by name."""
-    shown, value_max = show(detector, evaluation, SHOWN), detector.spec.value_max
+    shown, value_max = example_groups(detector, evaluation, MAX_STRIP_IMAGES), detector.spec.value_max
     made: dict[str, Any] = {}
     for group in shown:
         if group.outputs.reconstruction is not None:
@@ -96,7 +96,7 @@ def draw(
                 group.pixels, group.outputs.reconstruction, value_max
             )
     each = 2 if len(shown) <= 4 else 1
-    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max, level=detector.map_level)
+    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max, level=detector.map_threshold)
     both = {name: row["threshold"] for name, row in evaluation.metrics["decisions"].items()}
     method = evaluation.decisions.settings.method
     ordered = sorted(both, key=lambda name: name != method)  # the one that gives the verdicts first
@@ -111,7 +111,7 @@ def draw(
     made["roc"] = figures.roc({"all anomalies": (labels, scores)}, working_points(evaluation.metrics))
     if history:
         made["training"] = figures.training_curve(history)
-    return {name: figures.save(figure, folder / f"{name}.png") for name, figure in made.items()}
+    return {name: figures.save_figure(figure, folder / f"{name}.png") for name, figure in made.items()}
 
 
 def working_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -123,7 +123,7 @@ def working_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
     return {name: pair for name, pair in rates.items() if None not in pair}
 
 
-def in_words(metrics: dict[str, Any], family: str) -> str:
+def describe_metrics(metrics: dict[str, Any], family: str) -> str:
     """What the detector promises, catches and misses, in plain sentences."""
     asked, measured = metrics["false_alarm_rate"], metrics["false_alarm_rate_measured"]
     caught = f"caught {percent(metrics['detection_rate'])} of {metrics['n_anomalous']:,} anomalous ones"
@@ -136,9 +136,11 @@ def in_words(metrics: dict[str, Any], family: str) -> str:
         n = metrics["n_normal_rates"]
         told = [f"It flagged {measured:.1%} of {n:,} normal test images (asked: {asked:.1%}) and {caught}."]
     known = {kind: row for kind, row in metrics["per_class"].items() if row["auroc"] is not None}
-    weak = {kind: row for kind, row in known.items() if row["auroc"] < MISSED}
+    weak = {kind: row for kind, row in known.items() if row["auroc"] < MIN_GOOD_AUROC}
     if not weak:
-        return " ".join([*told, f"It ranks every kind of anomaly above normal images well (AUROC {MISSED} or more)."])
+        return " ".join(
+            [*told, f"It ranks every kind of anomaly above normal images well (AUROC {MIN_GOOD_AUROC} or more)."]
+        )
     listed = ", ".join(f"{kind.replace('_', ' ')} ({row['auroc']:.2f})" for kind, row in weak.items())
     told.append(f"It misses much of these kinds (AUROC; 0.5 is chance): {listed}.")
     backwards = [kind.replace("_", " ") for kind, row in weak.items() if row["auroc"] < 0.5]
@@ -154,7 +156,7 @@ def reasons(metrics: dict[str, Any]) -> Table | None:
     rows = [
         (kind.replace("_", " "), f"{row['auroc']:.3f}", corruptions.describe(kind), REASONS[kind])
         for kind, row in metrics["per_class"].items()
-        if row["auroc"] is not None and row["auroc"] < MISSED and kind in REASONS
+        if row["auroc"] is not None and row["auroc"] < MIN_GOOD_AUROC and kind in REASONS
     ]
     return Table(("kind", "AUROC", "what was done", "why it is missed"), tuple(rows)) if rows else None
 
@@ -187,7 +189,7 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
     rows = tuple(
         (
             name.replace("_", " ") + (" (gives the verdicts)" if name == metrics["method"] else ""),
-            None if row["threshold"] is None else number(row["threshold"]),
+            None if row["threshold"] is None else format_score(row["threshold"]),
             percent(row["false_alarm_rate_measured"]),
             percent(row["detection_rate"]),
         )
@@ -224,7 +226,7 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def write(
+def write_evaluation_report(
     path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path], command: str
 ) -> Path:
     """The HTML report of an evaluation, self-contained; `command` is what made it."""
@@ -240,7 +242,7 @@ def write(
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
-            " ".join([*detector.decisions_.told(), "Rates are over images that no threshold was made from."]),
+            " ".join([*detector.decisions_.summary_lines(), "Rates are over images that no threshold was made from."]),
             table=decisions_table(metrics),
         ),
         Section("Scores", figure=pictures["histogram"]),
@@ -252,5 +254,5 @@ def write(
         ),
         *([Section("Training", figure=pictures["training"])] if "training" in pictures else []),
     ]
-    summary = in_words(metrics, detector.manifest.model.family)
+    summary = describe_metrics(metrics, detector.manifest.model.family)
     return write_report(path, Report(title, summary, cards(metrics), tuple(sections), provenance(detector, command)))

@@ -33,12 +33,12 @@ from oddlens.reporting.canvas import (
     RULE,
     SAVED_DPI,
     SMALL,
+    Canvas,
     Floats,
-    Sheet,
     cell_size,
+    format_score,
     label_axes,
     legend_beside,
-    number,
     scale_axis,
 )
 
@@ -95,7 +95,7 @@ def reconstructions(
     cell = cell_size(pixels.shape[1:], target=float(np.clip(9 / len(pixels), 0.5, 1.4)))
     first, step = MARGIN + 1.05, cell[0] + GAP
     top = MARGIN + 0.34 * bool(heading) + 0.24 * bool(titles)
-    sheet = Sheet(max(first + len(pixels) * step - GAP + MARGIN, 4.0), top + 2 * cell[1] + GAP + MARGIN)
+    sheet = Canvas(max(first + len(pixels) * step - GAP + MARGIN, 4.0), top + 2 * cell[1] + GAP + MARGIN)
     sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
     for index, title in enumerate(titles or ()):
         sheet.text(first + index * step + cell[0] / 2, top - 0.05, title, cell[0], SMALL, ha="center", va="bottom")
@@ -127,7 +127,7 @@ def verdict_rows(examples: Sequence[Example], value_max: int, heading: str = "",
     lefts = [MARGIN + GAP + index * step for index in range(len(columns) + 1)]
     maps = [row["anomaly map"] for row in rows if "anomaly map" in row]
     top = MARGIN + 0.34 * bool(heading) + 0.25
-    sheet = Sheet(lefts[-1] + 3.1 + MARGIN, top + sum(heights) + 0.55 * bool(maps) + MARGIN)
+    sheet = Canvas(lefts[-1] + 3.1 + MARGIN, top + sum(heights) + 0.55 * bool(maps) + MARGIN)
     sheet.text(MARGIN, MARGIN, heading, sheet.width - 2 * MARGIN, HEADING, weight="bold")
     for left, name in zip(lefts, [*columns, "verdict"], strict=True):
         sheet.text(left, top - 0.06, name, va="bottom", color=MUTED)
@@ -173,7 +173,7 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
     kinds = [normal, *sorted(others, key=lambda kind: float(np.median(scores[kind])))]
     height = 0.72 if len(kinds) <= 4 else 0.44
     left, right, top = 1.9, 0.85, MARGIN + 0.22 * len(thresholds) + 0.1
-    sheet = Sheet(7.4, top + height * len(kinds) + 0.62)
+    sheet = Canvas(7.4, top + height * len(kinds) + 0.62)
     axes = sheet.axes(left, top, sheet.width - left - right, height * len(kinds))
     edges, logarithmic, clipped = _bins(scores, list(thresholds.values()), normal)
     for index, kind in enumerate(kinds):
@@ -193,7 +193,7 @@ def score_histogram(scores: Mapping[str, Floats], thresholds: Mapping[str, float
     marks = [
         axes.axvline(x, color=INK, linewidth=1.2, linestyle=DASHES[i % 3]) for i, x in enumerate(thresholds.values())
     ]
-    labels = [sheet.fit(f"threshold {number(value)} ({name})", 3.8) for name, value in thresholds.items()]
+    labels = [sheet.fit(f"threshold {format_score(value)} ({name})", 3.8) for name, value in thresholds.items()]
     legend_beside(axes, marks, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.3)
     axes.set(ylim=(0, len(kinds)), yticks=[], xlim=(edges[0], edges[-1]))
     axes.spines["left"].set_visible(False)
@@ -221,7 +221,7 @@ def roc(
     areas = {name: auroc(*curve) for name, curve in curves.items()}
     from sklearn.metrics import roc_curve
 
-    sheet = Sheet(7.4, max(4.2, 0.6 + 0.2 * (len(curves) + len(points))))
+    sheet = Canvas(7.4, max(4.2, 0.6 + 0.2 * (len(curves) + len(points))))
     axes = sheet.axes(0.65, MARGIN, 3.4, 3.4)
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=DASHES[1])
     handles, labels = [], []
@@ -249,7 +249,7 @@ def training_curve(history: Sequence[Mapping[str, float]]) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     _need(len(history), "epochs")
-    sheet = Sheet(7.4, 3.2)
+    sheet = Canvas(7.4, 3.2)
     axes = sheet.axes(0.85, MARGIN + 0.3, 6.2, 2.15)
     names = list(dict.fromkeys(name for row in history for name in row if "loss" in name))
     handles, losses = [], [row[name] for row in history for name in names if name in row]
@@ -289,7 +289,7 @@ def contact_sheet(pictures: Sequence[Pixels], names: Sequence[str]) -> Figure:
     room, across = 1.1, min(6, len(pictures))
     rows = -(-len(pictures) // across)
     step = (room + 2 * GAP, room + 0.3)
-    sheet = Sheet(2 * MARGIN + across * step[0], 2 * MARGIN + rows * step[1])
+    sheet = Canvas(2 * MARGIN + across * step[0], 2 * MARGIN + rows * step[1])
     for place, (pixels, name) in enumerate(zip(pictures, names, strict=True)):
         left, top = MARGIN + place % across * step[0], MARGIN + place // across * step[1]
         width, height = cell_size(pixels.shape, room)
@@ -307,7 +307,7 @@ def drift_curve(evidence: Sequence[float], limit: float, alarm: int | None) -> F
         MissingExtraError: matplotlib is not installed.
     """
     _need(len(evidence), "images")
-    sheet = Sheet(7.4, 3.2)
+    sheet = Canvas(7.4, 3.2)
     axes = sheet.axes(0.85, MARGIN + 0.3, 6.2, 2.15)
     places = np.arange(1, len(evidence) + 1)
     lines = [axes.plot(places, evidence, color=NORMAL, linewidth=1.4)[0]]
@@ -325,7 +325,7 @@ def drift_curve(evidence: Sequence[float], limit: float, alarm: int | None) -> F
     return sheet.figure
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, two pixels for each nominal one; the file appears whole or not at all.
 
     Raises:
@@ -373,7 +373,7 @@ def _colour_range(maps: Sequence[Floats]) -> tuple[float, float]:
 
 
 def _colour_bar(
-    sheet: Sheet, corner: tuple[float, float], width: float, shown: tuple[float, float], largest: float
+    sheet: Canvas, corner: tuple[float, float], width: float, shown: tuple[float, float], largest: float
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -389,22 +389,22 @@ def _colour_bar(
     sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
 
 
-def _level_bar(sheet: Sheet, corner: tuple[float, float], width: float) -> None:
-    sheet.picture(*corner, (width, 0.09), heatmaps.scale(200, 18) / 255)
+def _level_bar(sheet: Canvas, corner: tuple[float, float], width: float) -> None:
+    sheet.picture(*corner, (width, 0.09), heatmaps.colour_scale(200, 18) / 255)
     for share, text in ((0.0, "0"), (0.5, "level"), (1.0, "2×")):
         sheet.text(corner[0] + share * width, corner[1] + 0.13, text, size=SMALL, ha="center", va="top", color=INK)
     note = "outlined: above the level that normal images keep to"
     sheet.text(corner[0] + width + 2 * GAP, corner[1] + 0.045, note, size=SMALL, va="center", color=MUTED)
 
 
-def _verdict(sheet: Sheet, example: Example, left: float, middle: float, room: float = 3.0) -> None:
+def _verdict(sheet: Canvas, example: Example, left: float, middle: float, room: float = 3.0) -> None:
     color, word, sign = (ANOMALY, "▲ anomaly", ">") if example.label else (NORMAL, "● normal", "≤")
     sheet.text(left, middle - 0.32, word, size=11, weight="bold", color=color, va="center")
     if example.mistake:
         sheet.text(left + 1.08, middle - 0.32, f"✗ wrong: {example.mistake}", size=10, weight="bold", va="center")
     elif example.truth is not None:
         sheet.text(left + 1.08, middle - 0.32, "✓ right", color=MUTED, va="center")
-    score = f"score {number(example.score)} {sign} threshold {number(example.threshold)}"
+    score = f"score {format_score(example.score)} {sign} threshold {format_score(example.threshold)}"
     sheet.text(left, middle - 0.08, score, room, va="center")
     if example.kind:
         sheet.text(left, middle + 0.13, f"it is: {example.kind}", room, va="center")

@@ -13,16 +13,16 @@ from PIL import Image, ImageFilter
 from oddlens.data.image_io import Pixels
 from oddlens.data.preprocessing import resize_map
 
-CALM, FULL = 0.5, 2.0  # levels: nothing is shown below the one, and no more from the other on
+MIN_SHOWN_LEVEL, MAX_SHOWN_LEVEL = 0.5, 2.0  # levels: nothing is shown below the one, and no more from the other on
 AT_LEVEL, AT_FULL = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red
 OPACITY = 0.8  # at most: the image stays visible
 
-Picture = npt.NDArray[np.uint8]  # (H, W, 3)
+RGBImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 
 def overlay(
     image: Pixels, anomaly_map: npt.NDArray[np.float32], level: float, value_max: int, outlined: bool = True
-) -> Picture:
+) -> RGBImage:
     """An image (H, W, C) in grey under its map's colours, at the image's own size.
 
     Nothing is drawn up to half of `level`; it is yellow at the level, and red from twice the level on. Regions above
@@ -30,7 +30,7 @@ def overlay(
     """
     grey = image.mean(axis=2) * (255 / value_max)
     evidence = resize_map(anomaly_map, *image.shape[:2]) / level
-    blended = coloured(grey, evidence)
+    blended = blend_evidence(grey, evidence)
     beyond = evidence > 1
     if outlined and beyond.any():
         thick = 2 * max(1, round(max(beyond.shape) / 400)) + 1
@@ -41,17 +41,17 @@ def overlay(
     return blended
 
 
-def coloured(grey: npt.NDArray[np.floating], evidence: npt.NDArray[np.floating]) -> Picture:
+def blend_evidence(grey: npt.NDArray[np.floating], evidence: npt.NDArray[np.floating]) -> RGBImage:
     """Grey values (H, W) in 0..255 under the colours of evidence (H, W), in units of the level."""
-    shown = np.clip((evidence - CALM) / (FULL - CALM), 0, 1)[..., None]
-    redness = np.clip((evidence - 1) / (FULL - 1), 0, 1)[..., None]
+    shown = np.clip((evidence - MIN_SHOWN_LEVEL) / (MAX_SHOWN_LEVEL - MIN_SHOWN_LEVEL), 0, 1)[..., None]
+    redness = np.clip((evidence - 1) / (MAX_SHOWN_LEVEL - 1), 0, 1)[..., None]
     colour = np.array(AT_LEVEL) * (1 - redness) + np.array(AT_FULL) * redness
     alpha = OPACITY * np.sqrt(shown)
-    mixed: Picture = np.clip(grey[..., None] * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8)
+    mixed: RGBImage = np.clip(grey[..., None] * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8)
     return mixed
 
 
-def scale(width: int, height: int) -> Picture:
+def colour_scale(width: int, height: int) -> RGBImage:
     """The scale itself, (height, width, 3): evidence from 0 to `FULL` levels over a middle grey."""
-    evidence = np.broadcast_to(np.linspace(0, FULL, width), (height, width))
-    return coloured(np.full((height, width), 128.0), evidence)
+    evidence = np.broadcast_to(np.linspace(0, MAX_SHOWN_LEVEL, width), (height, width))
+    return blend_evidence(np.full((height, width), 128.0), evidence)

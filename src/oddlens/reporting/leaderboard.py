@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oddlens.reporting.canvas import BODY, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Sheet, label_axes
+from oddlens.reporting.canvas import BODY, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Canvas, label_axes
 from oddlens.reporting.html import Table, Value
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def leaderboard(result: dict[str, Any]) -> Figure:
     """
     rows = result["leaderboard"]
     step, left, top = 0.36, 2.05, MARGIN + 0.52
-    sheet = Sheet(7.6, top + step * len(rows) + 0.62)
+    sheet = Canvas(7.6, top + step * len(rows) + 0.62)
     asked = f"{result['data']}, normal: {result['normal']}"
     sheet.text(MARGIN, MARGIN, asked, sheet.width - 2 * MARGIN, 11, weight="bold")
     axes = sheet.axes(left, top, 3.05, step * len(rows))

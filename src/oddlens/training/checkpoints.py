@@ -17,7 +17,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.errors import TrainingError
 from oddlens.io.atomic import write_bytes
 from oddlens.models.base import Model
-from oddlens.training.history import Row
+from oddlens.training.history import HistoryRow
 from oddlens.training.optim import Adam
 
 
@@ -34,18 +34,18 @@ def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
     return digest.hexdigest()
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
     return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
 
 
-def forget(folder: Path) -> None:
+def clear_checkpoints(folder: Path) -> None:
     """Remove what an earlier run left in a folder: its checkpoints and its history."""
-    for path in [*checkpoints(folder), folder / "history.jsonl"]:
+    for path in [*list_checkpoints(folder), folder / "history.jsonl"]:
         path.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, history: Sequence[Row]) -> None:
+def save_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, history: Sequence[HistoryRow]) -> None:
     """Write model and optimiser after an epoch, and drop all but the last two checkpoints."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for number, state in enumerate(optimizer.states):
@@ -53,7 +53,7 @@ def save_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, histo
     content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"run": run, "history": json.dumps(list(history)), "digest": content_digest(content)}
     write_bytes(folder / "checkpoints" / f"epoch-{len(history):06d}.safetensors", save(content, metadata))
-    for old in checkpoints(folder)[:-2]:
+    for old in list_checkpoints(folder)[:-2]:
         old.unlink(missing_ok=True)
 
 
@@ -66,13 +66,13 @@ def content_digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, epochs: int) -> list[Row]:
+def load_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, epochs: int) -> list[HistoryRow]:
     """Restore the newest whole checkpoint; gives its history, empty where there is none.
 
     Raises:
         TrainingError: the checkpoint was made by other settings or other images, or by more epochs.
     """
-    for path in reversed(checkpoints(folder)):
+    for path in reversed(list_checkpoints(folder)):
         try:
             with safe_open(path, framework="pt") as file:
                 metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -84,17 +84,17 @@ def load_checkpoint(folder: Path, model: Model, optimizer: Adam, run: str, epoch
             raise TrainingError(
                 f"{path}: was made with other settings or other images; run without --resume, or choose another --out"
             )
-        history: list[Row] = json.loads(metadata["history"])
+        history: list[HistoryRow] = json.loads(metadata["history"])
         if len(history) > epochs:
             raise TrainingError(
                 f"{path}: has {len(history)} epochs and {epochs} were asked for; ask for more, or run without --resume"
             )
-        restore(model, optimizer, tensors)
+        restore_state(model, optimizer, tensors)
         return history
     return []
 
 
-def restore(model: Model, optimizer: Adam, tensors: dict[str, Tensor]) -> None:
+def restore_state(model: Model, optimizer: Adam, tensors: dict[str, Tensor]) -> None:
     """Put a checkpoint's tensors back into model and optimiser; what is there keeps its memory layout."""
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
     for number, state in enumerate(optimizer.states):

@@ -17,25 +17,32 @@ import numpy.typing as npt
 
 from oddlens.artifact import detector_file
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
-from oddlens.config.detectors import BUDGET, TRAINING, AutoSettings, CrossfitSettings, EnsembleSettings, ModelSettings
+from oddlens.config.detectors import (
+    DEFAULT_BUDGET,
+    DEFAULT_TRAINING,
+    AutoSettings,
+    CrossfitSettings,
+    EnsembleSettings,
+    ModelSettings,
+)
 from oddlens.config.manifest import DataSummary, Manifest
 from oddlens.config.parse import parse_model
-from oddlens.conformal.ranks import promised_rank
+from oddlens.conformal.ranks import threshold_rank
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.data.pixel_store import taken
+from oddlens.data.pixel_store import take_rows
 from oddlens.data.preprocessing import read_roi
-from oddlens.data.splitting import HeldOut, split_normals
+from oddlens.data.splitting import CalibrationSet, split_normals
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.golden import golden_scores
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend, resolve_device
-from oddlens.models.base import leaving_itself_out
+from oddlens.models.base import leave_one_out
 from oddlens.training import checkpoints, history
 from oddlens.training.auto import train_auto
-from oddlens.training.history import Progress, Row
-from oddlens.training.members import Fitted, Task, train_folds, train_planned, train_single
+from oddlens.training.history import HistoryRow, Progress
+from oddlens.training.members import TrainedModel, TrainingTask, train_folds, train_planned, train_single
 
 RESERVE = 0.05  # share of the budget kept for what nobody foresees
 SAVING = 3.0  # seconds of it kept for finding the threshold and writing the file
@@ -44,7 +51,7 @@ TRAINING_SCORED = 500  # training images at most that are scored where scoring o
 
 
 @dataclass(frozen=True)
-class Asked:
+class FitConfig:
     """What a detector was asked to be: the parameters of `Detector`, and whether to hold images out."""
 
     model: str | ModelSettings | AutoSettings
@@ -57,7 +64,7 @@ class Asked:
     hold_out: bool
 
     @property
-    def wanted(self) -> ModelSettings | None:
+    def model_settings(self) -> ModelSettings | None:
         """The settings of the model to make; None where `auto` chooses them."""
         if self.model == "auto" or isinstance(self.model, AutoSettings):
             return None
@@ -66,17 +73,17 @@ class Asked:
         return parse_model({"family": self.model}, "--detector") if isinstance(self.model, str) else self.model
 
     @property
-    def combined(self) -> bool:
+    def is_composite(self) -> bool:
         """Whether several detectors are to work together."""
-        wanted = self.wanted
+        wanted = self.model_settings
         return wanted is None or isinstance(wanted, EnsembleSettings)
 
     @property
     def seconds(self) -> float:
         """How long fitting may take."""
-        wanted = self.wanted
+        wanted = self.model_settings
         if self.budget is None:
-            return BUDGET if wanted is None else math.inf
+            return DEFAULT_BUDGET if wanted is None else math.inf
         if self.budget <= 0:
             raise SettingsError(f"the budget of {self.budget:g} s leaves no time to fit; give at least some seconds")
         if isinstance(wanted, EnsembleSettings):
@@ -84,10 +91,10 @@ class Asked:
         return self.budget
 
     @property
-    def usual_training(self) -> TrainingSettings:
+    def resolved_training(self) -> TrainingSettings:
         """The family's usual training, changed by what was set."""
-        wanted = self.wanted.model if isinstance(self.wanted, CrossfitSettings) else self.wanted
-        usual = TRAINING["ensemble" if wanted is None else wanted.family]
+        wanted = self.model_settings.model if isinstance(self.model_settings, CrossfitSettings) else self.model_settings
+        usual = DEFAULT_TRAINING["ensemble" if wanted is None else wanted.family]
         asked = self.training or usual
         changes = {name: getattr(asked, name) for name in asked.model_fields_set}
         if isinstance(wanted, EnsembleSettings):  # a plan is repeated with its own seed
@@ -106,55 +113,55 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Made:
+class FitResult:
     """A detector that is trained and not calibrated yet."""
 
     backend: TorchBackend
     roi: npt.NDArray[np.bool_] | None
     statistics: detector_file.Tensors
     manifest: Manifest  # without the images' origin
-    history: list[Row]
-    held_out: HeldOut | None  # None where it is calibrated already: out of fold
+    history: list[HistoryRow]
+    held_out: CalibrationSet | None  # None where it is calibrated already: out of fold
     seconds: float
 
 
-def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progress: Progress | None) -> Made:
+def fit(asked: FitConfig, known: ImageSet, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
     """Train on a part of the normal images `known`; see `Detector.fit`."""
     started = time.perf_counter()
-    training, device, combined = asked.usual_training, resolve_device(asked.device), asked.combined
+    training, device, combined = asked.resolved_training, resolve_device(asked.device), asked.is_composite
     deadline = started + asked.seconds * (1 - RESERVE) - SAVING
     if len(known) < 2:
         raise DataError(f"{len(known)} normal image(s) found; fitting needs at least 2, and about 200 to promise 1%")
-    spec = chosen_spec(known, asked.size, AUTO_SIDE if combined else None)
+    spec = choose_spec(known, asked.size, AUTO_SIDE if combined else None)
     pixels = known.load(spec)
     roi = read_roi(asked.roi, spec) if asked.roi else None
     learn, standard, hold = np.arange(len(pixels)), np.arange(0), np.arange(0)
-    crossed = isinstance(asked.wanted, CrossfitSettings)
+    crossed = isinstance(asked.model_settings, CrossfitSettings)
     if crossed:
-        refuse_for_folds(asked, known, len(pixels))
+        check_folds(asked, known, len(pixels))
     elif asked.hold_out or combined:
         learn, standard, hold = split_normals(
             pixels, asked.decision, training.seed, hold_out=asked.hold_out, standardise=combined, groups=known.groups
         )
     scored = learn[:: max(1, -(-len(learn) // TRAINING_SCORED))] if combined else learn
-    task = Task(
-        taken(pixels, learn), taken(pixels, standard), spec, roi, device, training.seed,
+    task = TrainingTask(
+        take_rows(pixels, learn), take_rows(pixels, standard), spec, roi, device, training.seed,
         to_score=len(scored) + len(hold), deadline=deadline, folder=folder, resume=resume, progress=progress,
         robust=isinstance(asked.model, AutoSettings) and asked.model.robust,
     )  # fmt: skip
-    held_out = taken(pixels, hold)
-    found = fitted(asked.wanted, training, task, held_out)
+    held_out = take_rows(pixels, hold)
+    found = train_model(asked.model_settings, training, task, held_out)
     backend = TorchBackend(found.model, device)
     statistics: detector_file.Tensors = {}
     if crossed:
         peaks = np.empty(0) if found.peaks is None else np.sort(found.peaks)
-        statistics |= {"training.scores": np.empty(0), **out_of_fold(fingerprints(pixels), peaks)}
+        statistics |= {"training.scores": np.empty(0), **out_of_fold_statistics(fingerprints(pixels), peaks)}
     else:
-        with leaving_itself_out(found.model):
+        with leave_one_out(found.model):
             statistics["training.scores"] = np.sort(
-                anomaly_scores(backend, in_batches(taken(pixels, scored), batch_size(spec)))
+                anomaly_scores(backend, in_batches(take_rows(pixels, scored), batch_size(spec)))
             )
-    learned = np.sort(np.concatenate([fingerprints(task.learn), fingerprints(task.standard)]))
+    learned = np.sort(np.concatenate([fingerprints(task.train), fingerprints(task.standardization)]))
     data = DataSummary(
         source="",
         normal="",
@@ -163,24 +170,26 @@ def fit(asked: Asked, known: ImageSet, folder: Path | None, resume: bool, progre
         fingerprint=hashlib.blake2b(learned.tobytes(), digest_size=16).hexdigest(),
     )
     golden = golden_scores(backend)
-    return Made(
+    return FitResult(
         backend,
         roi,
         statistics | {"training.fingerprints": learned},
-        described(found, training, spec, asked.decision, data, golden),
+        build_manifest(found, training, spec, asked.decision, data, golden),
         found.history,
-        None if crossed else HeldOut(held_out, known.subset(hold).groups, known.grouped_by),
+        None if crossed else CalibrationSet(held_out, known.subset(hold).groups, known.grouped_by),
         round(time.perf_counter() - started, 3),
     )
 
 
-def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task, held_out: Pixels) -> Fitted:
+def train_model(
+    wanted: ModelSettings | None, training: TrainingSettings, task: TrainingTask, held_out: Pixels
+) -> TrainedModel:
     """Train what is wanted: a single detector, a planned ensemble, folds, or (None) whatever suits the pictures.
 
     `held_out` are normal pixels (N, H, W, C) on which a single detector may judge itself; they change nothing in it.
     """
     if task.folder and not task.resume:
-        checkpoints.forget(task.folder)
+        checkpoints.clear_checkpoints(task.folder)
     if wanted is None:
         found = train_auto(task)
     elif isinstance(wanted, EnsembleSettings):
@@ -194,7 +203,7 @@ def fitted(wanted: ModelSettings | None, training: TrainingSettings, task: Task,
     return found
 
 
-def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
+def check_folds(asked: FitConfig, known: ImageSet, count: int) -> None:
     """What crossfit cannot do, said before training.
 
     Raises:
@@ -202,22 +211,22 @@ def refuse_for_folds(asked: Asked, known: ImageSet, count: int) -> None:
         DataError: there are no more images than folds.
         CalibrationError: so many images in so many folds cannot promise the asked rate.
     """
-    assert isinstance(asked.wanted, CrossfitSettings)  # noqa: S101 - the caller saw to it
+    assert isinstance(asked.model_settings, CrossfitSettings)  # noqa: S101 - the caller saw to it
     if known.groups or asked.decision.confidence is not None or not asked.hold_out:
         raise SettingsError(
             "folds go neither with groups, nor with a confidence, nor with images held out elsewhere: leave those "
             "out, or the folds"
         )
-    rate, folds = asked.decision.false_alarm_rate, asked.wanted.folds
+    rate, folds = asked.decision.false_alarm_rate, asked.model_settings.folds
     if asked.decision.method != "conformal":
         raise SettingsError("folds score no image that they learned, so that there is no percentile of training scores")
     if count <= folds:
         raise DataError(f"{count} images in {folds} folds can promise nothing; give more, or take fewer folds")
     if rate is not None:
-        promised_rank(count, rate, None, folds)
+        threshold_rank(count, rate, None, folds)
 
 
-def out_of_fold(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> detector_file.Tensors:
+def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> detector_file.Tensors:
     """The calibration of crossfit, whose scores are ranks: among n images, the one at rank r from the top has -r."""
     return {
         "calibration.scores": -np.arange(len(prints), 0, -1, dtype=np.float64),
@@ -227,8 +236,8 @@ def out_of_fold(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) 
     }
 
 
-def described(
-    found: Fitted,
+def build_manifest(
+    found: TrainedModel,
     training: TrainingSettings,
     spec: InputSpec,
     decision: DecisionSettings,
@@ -242,7 +251,7 @@ def described(
         input=spec,
         decision=decision,
         data=data,
-        history=summary(found.history),
+        history=summarize_history(found.history),
         remarks=found.remarks,
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -250,7 +259,7 @@ def described(
     )
 
 
-def chosen_spec(images: ImageSet, size: int | None, largest: int | None) -> InputSpec:
+def choose_spec(images: ImageSet, size: int | None, largest: int | None) -> InputSpec:
     """The pixels that a detector of these images takes: of the asked size, or as usual, or up to `largest`."""
     spec = images.choose_spec(size)
     if size is not None or largest is None or max(spec.height, spec.width) < 128:
@@ -259,7 +268,7 @@ def chosen_spec(images: ImageSet, size: int | None, largest: int | None) -> Inpu
     return images.choose_spec(min(largest, found // 8 * 8))
 
 
-def summary(history: Sequence[Row]) -> dict[str, float]:
+def summarize_history(history: Sequence[HistoryRow]) -> dict[str, float]:
     """The training history in four numbers; empty for what does not train by gradients."""
     if not history:
         return {}

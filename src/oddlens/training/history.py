@@ -9,11 +9,11 @@ from pathlib import Path
 
 from oddlens.io.atomic import write_bytes
 
-Row = dict[str, float]
+HistoryRow = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """How far training is: what a progress display needs."""
 
     epoch: int  # 1-based
@@ -24,9 +24,9 @@ class Step:
     family: str = ""
 
 
-Progress = Callable[[Step], None]
+Progress = Callable[[TrainingStep], None]
 
 
-def write_history(folder: Path, history: Sequence[Row]) -> None:
+def write_history(folder: Path, history: Sequence[HistoryRow]) -> None:
     """The history as JSON lines, one an epoch."""
     write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())

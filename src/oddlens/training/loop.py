@@ -12,21 +12,21 @@ from torch import Tensor
 from oddlens.config.base import TrainingSettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import TrainingError
-from oddlens.io.allocator import keeping_freed
-from oddlens.models.base import Learner, Model
+from oddlens.io.allocator import keep_freed_memory
+from oddlens.models.base import GradientModel, Model
 from oddlens.models.layers import fast_bf16
-from oddlens.training.checkpoints import forget, load_checkpoint, run_digest, save_checkpoint
-from oddlens.training.history import Progress, Row, Step, write_history
+from oddlens.training.checkpoints import clear_checkpoints, load_checkpoint, run_digest, save_checkpoint
+from oddlens.training.history import HistoryRow, Progress, TrainingStep, write_history
 from oddlens.training.optim import Adam, Muon
-from oddlens.training.schedule import next_share, rate_factor, share_done
+from oddlens.training.schedule import current_progress, lr_multiplier, next_progress
 
 CHECK_EVERY = 50  # steps between two looks at the loss
-WORSE, EXPLODED = 1.25, 10.0  # times the untrained loss
-SETTLED = 50  # steps from which on a loss that is worse is no mere beginning
-SAMPLE = 256  # images at most on which the untrained loss is measured
+MAX_LOSS_RATIO, MAX_EARLY_LOSS_RATIO = 1.25, 10.0  # times the untrained loss
+MIN_SETTLED_STEPS = 50  # steps from which on a loss that is worse is no mere beginning
+MAX_SAMPLED_IMAGES = 256  # images at most on which the untrained loss is measured
 
 
-@keeping_freed()
+@keep_freed_memory()
 def train(
     model: Model,
     pixels: Pixels,
@@ -37,7 +37,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     deadline: float = math.inf,
-) -> list[Row]:
+) -> list[HistoryRow]:
     """Fit `model` to normal pixels (N, H, W, C); gives one history row an epoch, none without gradients.
 
     With a `folder`, the history (`history.jsonl`) and the last two checkpoints are kept there, and
@@ -53,20 +53,20 @@ def train(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     images = torch.from_numpy(pixels).to(device)
     if folder and not resume:
-        forget(folder)
+        clear_checkpoints(folder)
     with torch.no_grad():
         model.prepare(images, settings.seed)
-    history: list[Row] = []
-    if isinstance(model, Learner):
-        history = descend(model, images, pixels, settings, folder, resume, progress, deadline)
+    history: list[HistoryRow] = []
+    if isinstance(model, GradientModel):
+        history = run_epochs(model, images, pixels, settings, folder, resume, progress, deadline)
     model.eval()
     with torch.no_grad():
         model.fit_closed_form(images, settings.seed)
     return history
 
 
-def descend(
-    model: Learner,
+def run_epochs(
+    model: GradientModel,
     images: Tensor,
     pixels: Pixels,
     settings: TrainingSettings,
@@ -74,28 +74,30 @@ def descend(
     resume: bool,
     progress: Progress | None,
     deadline: float,
-) -> list[Row]:
+) -> list[HistoryRow]:
     """Train by gradients, epoch after epoch."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     made = Muon if settings.optimizer == "muon" else Adam
     optimizer = made(learning, settings.learning_rate, settings.weight_decay)
-    untrained = untrained_loss(model, images[:: -(-len(images) // SAMPLE)], settings.seed)  # spread over all of them
+    untrained = untrained_loss(
+        model, images[:: -(-len(images) // MAX_SAMPLED_IMAGES)], settings.seed
+    )  # spread over all of them
     run = run_digest(model, pixels, settings)
-    history: list[Row] = []
+    history: list[HistoryRow] = []
     if folder and resume:
         history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
-    while (share := next_share(history, settings, deadline)) is not None:
+    while (share := next_progress(history, settings, deadline)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
-        span = (share_done(history, settings, deadline), share)
+        span = (current_progress(history, settings, deadline), share)
         loss = train_epoch(model, images, optimizer, settings, epoch, span, progress)
         seconds = round(time.perf_counter() - started, 3)
         history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
         steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
-        settled = steps >= SETTLED or (share == 1 and deadline == math.inf)
-        worst = (WORSE if settled else EXPLODED) * untrained
+        settled = steps >= MIN_SETTLED_STEPS or (share == 1 and deadline == math.inf)
+        worst = (MAX_LOSS_RATIO if settled else MAX_EARLY_LOSS_RATIO) * untrained
         if loss > worst:  # before the checkpoint: a resume goes on from a network that works
-            raise broken_down(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
+            raise divergence_error(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
             write_history(folder, history)
@@ -103,7 +105,7 @@ def descend(
 
 
 def train_epoch(
-    model: Learner,
+    model: GradientModel,
     images: Tensor,
     optimizer: Adam,
     settings: TrainingSettings,
@@ -115,7 +117,7 @@ def train_epoch(
 
     `span` is the share of the whole training that is done before and after this epoch.
     """
-    bf16 = uses_bf16(settings.precision, images.device)
+    bf16 = use_bf16(settings.precision, images.device)
     total, seen = torch.zeros((), device=images.device), 0
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(settings.seed * 100_003 + epoch)
@@ -123,7 +125,7 @@ def train_epoch(
         batches = torch.split(order, settings.batch_size)
         for step, chosen in enumerate(batches, 1):
             done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
-            optimizer.factor = rate_factor(settings.schedule, done)
+            optimizer.factor = lr_multiplier(settings.schedule, done)
             batch = model.scale(images.index_select(0, chosen))
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
@@ -135,15 +137,15 @@ def train_epoch(
             if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
                 mean = float(total) / seen
                 if not math.isfinite(mean):
-                    raise broken_down("is not a number", mean, epoch, settings)
+                    raise divergence_error("is not a number", mean, epoch, settings)
                 if progress:
                     expected = epoch + round((1 - span[1]) / (span[1] - span[0]))
                     family = model.settings.family
-                    progress(Step(epoch, expected, step, len(batches), mean, family))
+                    progress(TrainingStep(epoch, expected, step, len(batches), mean, family))
     return float(total) / seen
 
 
-def untrained_loss(model: Learner, images: Tensor, seed: int) -> float:
+def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:
     """The loss on some images before any training: what a run that works falls below."""
     model.eval()  # leaves the running means of normalisation alone
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
@@ -153,7 +155,7 @@ def untrained_loss(model: Learner, images: Tensor, seed: int) -> float:
     return sum(losses) / len(images)
 
 
-def broken_down(what: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
+def divergence_error(what: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
     """The error of a run that broke down."""
     return TrainingError(
         f"the training loss {what} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
@@ -161,6 +163,6 @@ def broken_down(what: str, loss: float, epoch: int, settings: TrainingSettings) 
     )
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
+def use_bf16(precision: str, device: torch.device) -> bool:
     """Whether training multiplies in bfloat16: when asked to, or where the hardware is made for it."""
     return fast_bf16(device) if precision == "auto" else precision == "bf16"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.6
-ROUNDS = 3  # of the Newton-Schulz iteration; the step's direction needs no more
-CONVOLUTION_RATE = 80.0  # times the learning rate that Adam gets
-BETAS, TINY = (0.9, 0.999), 1e-8
+NEWTON_SCHULZ_STEPS = 3  # of the Newton-Schulz iteration; the step's direction needs no more
+CONVOLUTION_LR_FACTOR = 80.0  # times the learning rate that Adam gets
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Adam:
@@ -53,15 +53,16 @@ class Adam:
         counts, means, squares = ([self.states[i][name] for i in learned] for name in ("step", "exp_avg", "exp_avg_sq"))
         torch._foreach_add_(counts, 1)
         torch._fused_adamw_(
-            as_they_lie(parameters, parameters), as_they_lie(gradients, parameters), as_they_lie(means, parameters),
-            as_they_lie(squares, parameters), [], counts, lr=self.lr * self.factor,
-            beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=TINY, amsgrad=False, maximize=False,
+            in_memory_order(parameters, parameters), in_memory_order(gradients, parameters),
+            in_memory_order(means, parameters), in_memory_order(squares, parameters), [], counts,
+            lr=self.lr * self.factor, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=EPSILON,
+            amsgrad=False, maximize=False,
         )  # fmt: skip
         for parameter in parameters:  # the kernel does not say that it changed them
             torch.autograd.graph.increment_version(parameter)
 
 
-def as_they_lie(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+def in_memory_order(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
     """The tensors, axes in the order in which their parameters lie in memory: the kernel would copy others first."""
     orders = (sorted(range(each.ndim), key=each.stride, reverse=True) for each in parameters)
     return [each.permute(order) for each, order in zip(tensors, orders, strict=True)]
@@ -90,15 +91,17 @@ class Muon(Adam):
         momentum.mul_(MOMENTUM).add_(gradient)
         ahead = gradient.add(momentum, alpha=MOMENTUM)
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
-        weight.add_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=-self.lr * CONVOLUTION_RATE * self.factor)
+        weight.add_(
+            orthogonalize(ahead.flatten(1)).view_as(weight), alpha=-self.lr * CONVOLUTION_LR_FACTOR * self.factor
+        )
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix to (R, C), roughly: singular values come out between 0.7 and 1.2."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     found = wide.bfloat16()
     found = found / (found.norm() + 1e-7)
-    for _ in range(ROUNDS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = found @ found.T
         found = 3.4445 * found + (2.0315 * gram @ gram - 4.7750 * gram) @ found
     step: Tensor = found if wide is matrix else found.T

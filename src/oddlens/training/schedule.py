@@ -7,19 +7,19 @@ import time
 from collections.abc import Sequence
 
 from oddlens.config.base import TrainingSettings
-from oddlens.training.history import Row
+from oddlens.training.history import HistoryRow
 
-WARM_UP = 0.2  # share of a one-cycle training in which the learning rate rises
+WARM_UP_SHARE = 0.2  # share of a one-cycle training in which the learning rate rises
 
 
-def share_done(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float:
+def current_progress(history: Sequence[HistoryRow], settings: TrainingSettings, deadline: float) -> float:
     """The share of the whole training that is done; epochs asked for since then count."""
     if settings.pace or deadline < math.inf:
         return history[-1]["progress"] if history else 0.0
     return len(history) / settings.epochs
 
 
-def next_share(history: Sequence[Row], settings: TrainingSettings, deadline: float) -> float | None:
+def next_progress(history: Sequence[HistoryRow], settings: TrainingSettings, deadline: float) -> float | None:
     """The share of the whole training that is done after the next epoch; None where there is none."""
     done = len(history)
     if settings.pace:
@@ -36,10 +36,10 @@ def next_share(history: Sequence[Row], settings: TrainingSettings, deadline: flo
     return None if before >= 1 else 1.0 if left <= 1 else before + (1 - before) / left
 
 
-def rate_factor(schedule: str, progress: float) -> float:
+def lr_multiplier(schedule: str, progress: float) -> float:
     """What the learning rate is multiplied with when so much of the training is done."""
     if schedule == "constant":
         return 1.0
     if schedule == "linear":
         return 1 - progress
-    return progress / WARM_UP if progress < WARM_UP else (1 - progress) / (1 - WARM_UP)
+    return progress / WARM_UP_SHARE if progress < WARM_UP_SHARE else (1 - progress) / (1 - WARM_UP_SHARE)

@@ -215,7 +215,7 @@ def test_a_set_that_is_missing_is_downloaded_once_from_the_mirror(
     served, address = mirror
     x_train, *_ = small_idx(served / "mnist", packed=True)
     files = {f"{name}.gz": hashlib.md5((served / "mnist" / f"{name}.gz").read_bytes()).hexdigest() for name in IDX}
-    monkeypatch.setitem(named.SETS, "mnist", dataclasses.replace(named.SETS["mnist"], files=files))
+    monkeypatch.setitem(named.PUBLISHED_SETS, "mnist", dataclasses.replace(named.PUBLISHED_SETS["mnist"], files=files))
     monkeypatch.setenv("ODDLENS_MIRROR", f"{address}/")
     monkeypatch.delenv("ODDLENS_DATA", raising=False)
     np.testing.assert_array_equal(open_dataset("mnist").train.images, x_train[..., None])

@@ -58,7 +58,7 @@ def test_seed_0_is_pinned_to_the_byte(drawn: Set) -> None:
 
 
 def test_another_seed_draws_other_pictures(drawn: Set) -> None:
-    picture, _ = woven_tiles._picture(1, woven_tiles._TRAIN, 0)
+    picture, _ = woven_tiles._draw_image(1, woven_tiles._TRAIN, 0)
     assert not any((picture == known).all() for known in drawn[0][..., 0])
 
 
@@ -68,7 +68,7 @@ def test_a_mask_marks_exactly_what_the_defect_changed(drawn: Set) -> None:
         if kind == "good":
             assert not masks[i].any()
             continue
-        whole, _ = woven_tiles._picture(0, woven_tiles._DAMAGED, i)
+        whole, _ = woven_tiles._draw_image(0, woven_tiles._DAMAGED, i)
         change = np.abs(test[i, ..., 0].astype(int) - whole)
         np.testing.assert_array_equal(masks[i], change > 0, err_msg=f"{kind} {i}")
         assert 30 <= masks[i].sum() <= 0.1 * masks[i].size

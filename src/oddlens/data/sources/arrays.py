@@ -20,7 +20,7 @@ _KERAS = ("x_train", "y_train", "x_test", "y_test")
 Array = npt.NDArray[Any]
 
 
-class Labelled(NamedTuple):
+class LabelledArrays(NamedTuple):
     """Images to learn from and to test on, (N, H, W[, C]), with the class of each, (N,) str."""
 
     x_train: Array
@@ -29,7 +29,7 @@ class Labelled(NamedTuple):
     kinds_test: npt.NDArray[np.str_]
 
 
-def labelled_set(name: str, arrays: Labelled, normal: str | None) -> DataSet:
+def labelled_set(name: str, arrays: LabelledArrays, normal: str | None) -> DataSet:
     """A data set with one normal class, or with all of them normal (then no test image is anomalous).
 
     Raises:
@@ -72,7 +72,7 @@ def open_array_file(given: str, normal: str | None) -> DataSet:
     return DataSet(path.stem, ImageSet.from_array(array, name=given), ImageSet.from_files([]), "good")
 
 
-def read_keras(path: Path) -> Labelled:
+def read_keras(path: Path) -> LabelledArrays:
     """Read an `.npz` file of x_train, y_train, x_test and y_test; the classes are called by their numbers.
 
     Raises:
@@ -82,7 +82,7 @@ def read_keras(path: Path) -> Labelled:
         return _labelled(path, file)
 
 
-def _labelled(path: Path, file: Mapping[str, Array]) -> Labelled:
+def _labelled(path: Path, file: Mapping[str, Array]) -> LabelledArrays:
     x_train, y_train, x_test, y_test = (file[name] for name in _KERAS)
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if labels.dtype.kind not in "iu" or images.ndim == 0 or labels.size != len(images):
@@ -90,7 +90,7 @@ def _labelled(path: Path, file: Mapping[str, Array]) -> Labelled:
                 f"{path}: has labels of shape {labels.shape} and type {labels.dtype} for images of shape "
                 f"{images.shape}; save one whole number an image"
             )
-    return Labelled(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
+    return LabelledArrays(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
 
 
 @contextlib.contextmanager

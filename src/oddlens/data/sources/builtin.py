@@ -6,7 +6,7 @@ import numpy as np
 
 from oddlens.data.image_set import DataSet, ImageSet, require_class
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
-from oddlens.data.sources.arrays import Labelled
+from oddlens.data.sources.arrays import LabelledArrays
 from oddlens.data.sources.woven_tiles import load_tiles
 from oddlens.data.splitting import split_groups
 from oddlens.errors import MissingExtraError
@@ -14,7 +14,7 @@ from oddlens.errors import MissingExtraError
 N_TRAIN = 1300  # of the 1,797 digits
 
 
-def digits() -> Labelled:
+def digits() -> LabelledArrays:
     """Handwritten digits of 8 x 8 pixels, always split in the same way; near-duplicates stay on one side.
 
     The 17 grey levels are spread over 0..255.
@@ -31,7 +31,7 @@ def digits() -> Labelled:
     kinds = bunch.target.astype(np.str_)
     groups = near_duplicate_groups(thumbnails(pixels))
     train, test = split_groups(groups, [N_TRAIN, len(pixels) - N_TRAIN], seed=0)
-    return Labelled(pixels[train], kinds[train], pixels[test], kinds[test])
+    return LabelledArrays(pixels[train], kinds[train], pixels[test], kinds[test])
 
 
 def tiles(normal: str | None) -> DataSet:

@@ -36,7 +36,7 @@ def open_images(sources: Sequence[str | Path]) -> ImageSet:
     """
     names: list[str] = []
     for source in map(str, sources):
-        with reading(source):
+        with translate_read_errors(source):
             names += _required_files(source) if Path(source).is_dir() else [_existing(source)]
     if not names:
         raise DataNotFoundError("no image was named; give files or folders of images")
@@ -44,7 +44,7 @@ def open_images(sources: Sequence[str | Path]) -> ImageSet:
 
 
 @contextlib.contextmanager
-def reading(given: str) -> Iterator[None]:
+def translate_read_errors(given: str) -> Iterator[None]:
     """Make a DataError of what the file system says while `given` is looked through."""
     try:
         yield

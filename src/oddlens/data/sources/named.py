@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from oddlens.data.image_set import DataSet
-from oddlens.data.sources.arrays import Labelled, labelled_set, read_keras
+from oddlens.data.sources.arrays import LabelledArrays, labelled_set, read_keras
 from oddlens.data.sources.builtin import digits, tiles
 from oddlens.data.sources.cifar import CLASSES as CIFAR_CLASSES
 from oddlens.data.sources.cifar import find_cifar, read_cifar
@@ -23,13 +23,13 @@ from oddlens.data.sources.idx import read_idx
 from oddlens.errors import DataError, DataNotFoundError, MissingExtraError
 
 NAMES = ("digits", "tiles", "mnist", "fashion-mnist", "kmnist", "cifar10")
-PATIENCE = 30.0  # seconds without a byte after which a download is given up
+STALL_SECONDS = 30.0  # seconds without a byte after which a download is given up
 
 _IDX = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSet:
     """Where a data set is published, its files with their MD5 sums, and the folder for them below the data folder."""
 
     url: str
@@ -38,13 +38,13 @@ class Published:
     classes: tuple[str, ...]
 
 
-def _idx_set(url: str, folder: str, sums: Sequence[str], classes: str) -> Published:
+def _idx_set(url: str, folder: str, sums: Sequence[str], classes: str) -> PublishedSet:
     files = {f"{name}.gz": md5 for name, md5 in zip(_IDX, sums, strict=True)}
-    return Published(url, files, folder, tuple(classes.split(", ")))
+    return PublishedSet(url, files, folder, tuple(classes.split(", ")))
 
 
 # Addresses, sums and class names as torchvision and the publishers list them.
-SETS = {
+PUBLISHED_SETS = {
     "mnist": _idx_set(
         "https://ossci-datasets.s3.amazonaws.com/mnist",
         "MNIST/raw",
@@ -78,7 +78,7 @@ SETS = {
         ),
         "o, ki, su, tsu, na, ha, ma, ya, re, wo",
     ),
-    "cifar10": Published(
+    "cifar10": PublishedSet(
         "https://www.cs.toronto.edu/~kriz",
         {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},  # the one without pickles
         "",
@@ -114,7 +114,7 @@ def _keras_folder() -> Path:
     return Path(home) / "datasets"
 
 
-def _cifar10(root: Path, download: bool) -> Labelled:
+def _cifar10(root: Path, download: bool) -> LabelledArrays:
     source = find_cifar(root) or find_cifar(_keras_folder())
     if source is None:
         source = _fetch_all(
@@ -122,24 +122,25 @@ def _cifar10(root: Path, download: bool) -> Labelled:
         )[0]
     (x_train, y_train), (x_test, y_test) = read_cifar(source)
     classes = np.array(CIFAR_CLASSES)
-    return Labelled(x_train, classes[y_train], x_test, classes[y_test])
+    return LabelledArrays(x_train, classes[y_train], x_test, classes[y_test])
 
 
-def _mnist_family(name: str, root: Path, download: bool) -> Labelled:
+def _mnist_family(name: str, root: Path, download: bool) -> LabelledArrays:
     for place in (root, _keras_folder()):
         files = _find_idx(name, place)
         if files:
             return _read_idx_files(name, files)
         if name == "mnist" and (place / "mnist.npz").is_file():
             return read_keras(place / "mnist.npz")
-    wanted = f"in {SETS[name].folder}: {', '.join(_IDX)}, plain or .gz{'; or mnist.npz' if name == 'mnist' else ''}"
+    folder, or_keras = PUBLISHED_SETS[name].folder, "; or mnist.npz" if name == "mnist" else ""
+    wanted = f"in {folder}: {', '.join(_IDX)}, plain or .gz{or_keras}"
     return _read_idx_files(name, _fetch_all(name, root, wanted, download))
 
 
 def _find_idx(name: str, place: Path) -> list[Path]:
     """The four files, plain or gzipped, below `place` or in it; nothing where one of them is missing."""
-    own = SETS[name].folder
-    others = {other.folder.split("/")[0] for key, other in SETS.items() if key != name}
+    own = PUBLISHED_SETS[name].folder
+    others = {other.folder.split("/")[0] for key, other in PUBLISHED_SETS.items() if key != name}
     folders = [place / own, (place / own).parent, place / name]
     if not others & set(place.absolute().parts[-2:]):  # the files of all sets have the same names
         folders += [place / "raw", place]
@@ -151,23 +152,23 @@ def _find_idx(name: str, place: Path) -> list[Path]:
     return []
 
 
-def _read_idx_files(name: str, files: Sequence[Path]) -> Labelled:
+def _read_idx_files(name: str, files: Sequence[Path]) -> LabelledArrays:
     x_train, y_train, x_test, y_test = (read_idx(path, 3 if "images" in path.name else 1) for path in files)
-    classes = np.array(SETS[name].classes)
+    classes = np.array(PUBLISHED_SETS[name].classes)
     for images, labels, path in ((x_train, y_train, files[1]), (x_test, y_test, files[3])):
         if len(labels) != len(images) or (len(labels) and labels.max() >= len(classes)):
             raise DataError(
                 f"{path}: has {len(labels)} labels for {len(images)} images of {len(classes)} classes; "
                 f"delete both files and download them again"
             )
-    return Labelled(x_train, classes[y_train], x_test, classes[y_test])
+    return LabelledArrays(x_train, classes[y_train], x_test, classes[y_test])
 
 
 def _fetch_all(name: str, root: Path, wanted: str, download: bool) -> list[Path]:
     """Download the files of a set that are not there yet; $ODDLENS_MIRROR/<name>/<file> replaces the publisher."""
     if not download:
         raise DataNotFoundError(f"{name}: is not below {root} (wanted: {wanted})")
-    published = SETS[name]
+    published = PUBLISHED_SETS[name]
     mirror = os.environ.get("ODDLENS_MIRROR")
     base = f"{mirror.rstrip('/')}/{name}" if mirror else published.url
     folder = root / published.folder
@@ -183,7 +184,7 @@ def _fetch_all(name: str, root: Path, wanted: str, download: bool) -> list[Path]
         ) from error
 
 
-def fetch(url: str, md5: str, folder: Path, patience: float = PATIENCE) -> Path:
+def fetch(url: str, md5: str, folder: Path, patience: float = STALL_SECONDS) -> Path:
     """Download one file into `folder`; it appears there only when it is whole and its MD5 sum is right.
 
     Raises:

@@ -35,13 +35,13 @@ def load_tiles(seed: int = 0) -> tuple[Pixels, Pixels, tuple[str, ...], Mask]:
     changed. One seed (0 or more) gives the same bytes on every machine.
     """
     kinds = ("good",) * N_GOOD + tuple(kind for kind in DEFECTS for _ in range(N_EACH))
-    train = [_picture(seed, _TRAIN, i)[0] for i in range(N_TRAIN)]
-    test = [_picture(seed, _GOOD if kind == "good" else _DAMAGED, i, kind) for i, kind in enumerate(kinds)]
+    train = [_draw_image(seed, _TRAIN, i)[0] for i in range(N_TRAIN)]
+    test = [_draw_image(seed, _GOOD if kind == "good" else _DAMAGED, i, kind) for i, kind in enumerate(kinds)]
     pixels = np.stack([image for image, _ in test])
     return np.stack(train)[..., None], pixels[..., None], kinds, np.stack([mask for _, mask in test])
 
 
-def _picture(seed: int, part: int, index: int, kind: str = "good") -> tuple[npt.NDArray[np.uint8], Mask]:
+def _draw_image(seed: int, part: int, index: int, kind: str = "good") -> tuple[npt.NDArray[np.uint8], Mask]:
     """One picture and its mask; the cloth, its light and its grain do not depend on the kind."""
     draw = _Draw(seed, part, index, 0)
     cloth = _Cloth(draw)
