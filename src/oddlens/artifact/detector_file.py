@@ -1,14 +1,14 @@
-"""The detector file: safetensors with a JSON manifest in its metadata. Never pickle; torch-free.
+"""The detector file: safetensors with a JSON manifest in its metadata. No pickle, no torch.
 
-An exported `.onnx` file carries the same manifest and the same statistics in its own metadata, so
-that either file is deployable by itself.
+An exported `.onnx` file carries the same manifest and statistics in its own metadata, so that either file can be
+deployed by itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,16 @@ from oddlens.config.manifest import SCHEMA_VERSION, Manifest
 from oddlens.config.parse import parse
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
 from oddlens.io.atomic import write_bytes
+from oddlens.io.digests import digest
 
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
 MAX_MANIFEST = 8 * 2**20
-STATISTICS_DTYPES = {  # tensors of a detector beside its model's: name -> dtype; all are one-dimensional
+STATISTICS_DTYPES = {  # one-dimensional tensors of a detector besides those of its model: name -> dtype
     "calibration.scores": "F64",
-    "calibration.map_peaks": "F64",  # each calibration image's largest map value; empty without maps
+    "calibration.map_peaks": "F64",  # largest map value of each calibration image; empty without maps
     "calibration.fingerprints": "U64",
-    "calibration.groups": "U64",  # which of the manifest's groups each calibration score is of; empty without groups
+    "calibration.groups": "U64",  # index of each calibration score's group in the manifest; empty without groups
     "training.scores": "F64",
     "training.fingerprints": "U64",
 }
@@ -40,7 +41,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
-    """Write a detector file in one step: a failure leaves an older file as it was.
+    """Write a detector file atomically: after a failure, an older file is unchanged.
 
     Raises:
         OddlensError: the file cannot be written.
@@ -49,31 +50,34 @@ def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
 
 
 def serialize_manifest(manifest: Manifest, tensors: Tensors) -> str:
-    """The manifest's JSON with the digest of everything else in it."""
+    """The manifest as JSON, with the digest of itself and of the tensors in it."""
     empty = manifest.model_copy(update={"digest": ""})
-    found = digest(empty.model_dump_json(), tensors)
-    return empty.model_copy(update={"digest": found}).model_dump_json()
+    own_digest = content_digest(empty.model_dump_json(), tensors)
+    return empty.model_copy(update={"digest": own_digest}).model_dump_json()
 
 
-def digest(manifest: str, tensors: Tensors) -> str:
-    """Content of the manifest's JSON, its own digest empty, and of tensors; against accidents.
+def content_digest(manifest_json: str, tensors: Tensors) -> str:
+    """Digest of a manifest's JSON, in which the digest is empty, and of tensors.
 
-    Anyone can forge it, so it proves no origin. It is of the text, to which a newer version's defaults add nothing.
+    It detects accidents, not forgery. It covers the text, so that defaults of a newer version do not change it.
     """
-    state = hashlib.blake2b(manifest.encode(), digest_size=16)
+    return digest([manifest_json.encode(), *tensor_parts(tensors)])
+
+
+def tensor_parts(tensors: Tensors) -> Iterator[bytes]:
+    """Names, types, shapes and values of tensors, for a digest."""
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
-        state.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
-        state.update(tensor.tobytes())
-    return state.hexdigest()
+        yield f"{name} {tensor.dtype.str} {tensor.shape}".encode()
+        yield tensor.tobytes()
 
 
 def load(path: Path) -> tuple[Manifest, Tensors]:
-    """Read a `.safetensors` detector file, trusting nothing in it.
+    """Read a `.safetensors` detector file without trusting anything in it.
 
     Raises:
         DataNotFoundError: there is no such file.
-        ArtifactError: it is not an oddlens detector, was cut short, changed, or made by a newer version.
+        ArtifactError: it is not an oddlens detector, is cut short or changed, or was made by a newer version.
     """
     content = read_file(path)
     header = read_header(path, content)
@@ -89,7 +93,7 @@ def load(path: Path) -> tuple[Manifest, Tensors]:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a detector file, within the size cap."""
+    """The bytes of a detector file, up to the maximum size."""
     try:
         if not path.exists():
             raise DataNotFoundError(f"{path}: no such detector file; make one with `oddlens fit DATA -o FILE`")
@@ -103,7 +107,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_header(path: Path, content: bytes) -> dict[str, Any]:
-    """The safetensors header, checked by size before it is parsed."""
+    """The safetensors header; its size is checked before it is parsed."""
     foreign = ArtifactError(f"{path}: is not an oddlens detector or is cut short; make one with `oddlens fit`")
     if len(content) < 8:
         raise foreign
@@ -120,7 +124,7 @@ def read_header(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def read_manifest(path: Path, metadata: object) -> Manifest:
-    """The manifest from a file's metadata; the schema version is looked at before anything else."""
+    """The manifest from the metadata of a file; the schema version is checked before anything else."""
     text = metadata.get("oddlens") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise ArtifactError(f"{path}: has no oddlens manifest; it was not written by oddlens")
@@ -142,25 +146,25 @@ def read_manifest(path: Path, metadata: object) -> Manifest:
 
 
 def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> None:
-    """Compare names, types and shapes with what this family has, before anything is allocated."""
+    """Check names, types and shapes against those of the family, before anything is allocated."""
     from oddlens.models.registry import tensor_shapes
 
     expected = {f"model.{name}": shape for name, shape in tensor_shapes(manifest.model, manifest.input).items()}
     spec = manifest.input
     for name, entry in header.items():
         try:
-            kind, shape = entry["dtype"], tuple(entry["shape"])
+            dtype, shape = entry["dtype"], tuple(entry["shape"])
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{path}: its entry '{name[:80]}' is damaged; copy the file again") from error
-        good = (
-            (kind == "F32" and name in expected and shape_fits(shape, expected[name]))
-            or (STATISTICS_DTYPES.get(name) == kind and len(shape) == 1)
-            or (name == ROI and kind == "U8" and shape == (spec.height, spec.width))
+        is_valid = (
+            (dtype == "F32" and name in expected and shape_fits(shape, expected[name]))
+            or (STATISTICS_DTYPES.get(name) == dtype and len(shape) == 1)
+            or (name == ROI and dtype == "U8" and shape == (spec.height, spec.width))
         )
-        if not good:
+        if not is_valid:
             allowed = f"; it may be F32 ({format_shape(expected[name])})" if name in expected else ""
             raise ArtifactError(
-                f"{path}: its tensor '{name[:80]}' ({kind} {shape}) is not one of this family's{allowed}; fit again"
+                f"{path}: its tensor '{name[:80]}' ({dtype} {shape}) is not one of this family's{allowed}; fit again"
             )
     missing = (expected.keys() | STATISTICS_DTYPES.keys()) - header.keys()
     if missing:
@@ -168,14 +172,14 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
 
 
 def shape_fits(shape: tuple[int, ...], expected: tuple[int | range, ...]) -> bool:
-    """Whether a tensor has the expected shape; a range stands for the numbers of rows that a bank may have."""
+    """Whether a tensor has the expected shape; a range gives the numbers of rows that a bank may have."""
     return len(shape) == len(expected) and all(
-        n in wanted if isinstance(wanted, range) else n == wanted for n, wanted in zip(shape, expected, strict=True)
+        n in size if isinstance(size, range) else n == size for n, size in zip(shape, expected, strict=True)
     )
 
 
 def format_shape(shape: tuple[int | range, ...]) -> str:
-    """A shape to read: "1 to 1500, 4, 256"."""
+    """A shape as text: "1 to 1500, 4, 256"."""
     return ", ".join(f"{n.start} to {n.stop - 1}" if isinstance(n, range) else str(n) for n in shape)
 
 
@@ -184,13 +188,13 @@ def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: T
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise ArtifactError(f"{path}: its tensor '{name}' holds values that are not finite numbers; fit again")
-    if digest(manifest_json.replace(f'"{manifest.digest}"', '""', 1), tensors) != manifest.digest:
+    if content_digest(manifest_json.replace(f'"{manifest.digest}"', '""', 1), tensors) != manifest.digest:
         raise ArtifactError(f"{path}: its content is not what was written (digest differs); copy the file again")
-    places, names = tensors["calibration.groups"], manifest.data.groups
-    if len(places) != (len(tensors["calibration.scores"]) if names else 0) or (places >= len(names)).any():
-        raise ArtifactError(f"{path}: its calibration scores and their groups do not go together; calibrate it again")
+    groups, names = tensors["calibration.groups"], manifest.data.groups
+    if len(groups) != (len(tensors["calibration.scores"]) if names else 0) or (groups >= len(names)).any():
+        raise ArtifactError(f"{path}: its calibration scores do not match their groups; calibrate it again")
 
 
 def select_statistics(tensors: Tensors) -> Tensors:
-    """Of a detector's tensors, those that an exported graph carries in its metadata."""
+    """The tensors that an exported graph carries in its metadata."""
     return {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}

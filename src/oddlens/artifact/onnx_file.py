@@ -27,22 +27,22 @@ from oddlens.io.atomic import write_bytes
 
 
 def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
-    """An exported graph as a file that is deployable by itself; the digest is of the graph too."""
-    kept = select_statistics(tensors)
-    carried = {
-        "oddlens": serialize_manifest(manifest, kept | graph_as_tensor(graph)),
-        "oddlens.statistics": base64.b64encode(save_tensors(kept)).decode(),
+    """The bytes of an exported file, deployable by itself; the digest covers the graph too."""
+    statistics = select_statistics(tensors)
+    metadata = {
+        "oddlens": serialize_manifest(manifest, statistics | graph_as_tensor(graph)),
+        "oddlens.statistics": base64.b64encode(save_tensors(statistics)).decode(),
     }
-    return onnx_proto.join_metadata(graph, carried)
+    return onnx_proto.join_metadata(graph, metadata)
 
 
 def graph_as_tensor(graph: bytes) -> Tensors:
-    """A graph's bytes, for the digest."""
+    """The bytes of a graph as a tensor, for the digest."""
     return {"graph": np.frombuffer(graph, dtype=np.uint8)}
 
 
 def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) -> Path:
-    """Write an exported graph with its manifest and statistics, in one step.
+    """Write an exported graph with its manifest and statistics, atomically.
 
     Raises:
         OddlensError: the file cannot be written.
@@ -51,11 +51,11 @@ def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) ->
 
 
 def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
-    """Graph, manifest and statistics of an exported file, trusting nothing in it; no runtime has seen it yet.
+    """Graph, manifest and statistics of an exported file; nothing in it is trusted, and no runtime has loaded it yet.
 
     Raises:
         DataNotFoundError: there is no such file.
-        ArtifactError: something is missing, damaged, foreign, or not what was written.
+        ArtifactError: something is missing, damaged, foreign, or differs from what was written.
     """
     graph, metadata = onnx_proto.split_metadata(read_file(path), path)
     manifest = read_manifest(path, metadata)
@@ -63,8 +63,8 @@ def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
         tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
-    found = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    if found != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}:
+    kinds = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
+    if kinds != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}:
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
     check_content(path, manifest, metadata["oddlens"], tensors | graph_as_tensor(graph))
     return graph, manifest, tensors

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What a command does lives in the modules that it calls."""
+"""The command line: each command parses its options, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from oddlens.cli.threshold import threshold
 from oddlens.errors import OddlensError
 
 app = typer.Typer(
-    help="Learns what normal images look like, from normal images alone; says which new ones are not, and where.",
+    help="Learn what normal images look like, from normal images alone; detect anomalous images and highlight where.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,15 +34,15 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; our own errors become one line and exit code 1."""
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said once, by our own error
+    """Run the command line; errors of oddlens become one line on stderr and exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # oddlens raises its own errors for bad images
     try:
         app()
     except OddlensError as error:
         print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
         sys.exit(1)
 
 

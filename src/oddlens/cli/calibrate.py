@@ -1,4 +1,4 @@
-"""`oddlens calibrate`: a new decision from fresh normal images."""
+"""`oddlens calibrate`: a new threshold from new normal images."""
 
 from __future__ import annotations
 
@@ -8,22 +8,33 @@ import typer
 
 from oddlens.cli.options import (
     ConfidenceOption,
+    DetectorArgument,
     DeviceOption,
     GroupByOption,
     JsonOption,
-    PartArgument,
+    OnAverageOption,
+    OutputOption,
     RateOption,
     SeedOption,
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, drop_unreadable, with_groups
+from oddlens.cli.session import (
+    changed_decision,
+    command,
+    decision_result,
+    decision_summary,
+    drop_unreadable,
+    with_groups,
+    without_none,
+)
 
 if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings
-from oddlens.cli.options import OnAverageOption, OutOption
-from oddlens.cli.session import changed_decision, decision_before, decision_result
 
+NewImagesArgument = Annotated[
+    list[str], typer.Argument(metavar="NEW_NORMALS...", help="New normal images: files, folders.")
+]
 RuntimeOption = Annotated[
     Literal["torch", "onnxruntime", "openvino"] | None,
     typer.Option("--runtime", help="Score with this from now on; torch runs .safetensors files, the others .onnx."),
@@ -34,43 +45,44 @@ PrecisionOption = Annotated[
 
 
 def calibrate(
-    detector: PartArgument,
-    images: Annotated[list[str], typer.Argument(metavar="NEW_NORMALS...", help="Fresh normal images: files, folders.")],
+    path: DetectorArgument,
+    sources: NewImagesArgument,
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
     on_average: OnAverageOption = False,
     group_by: GroupByOption = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
-    output: OutOption = None,
+    output: OutputOption = None,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Make the decision anew from fresh normal images (a new camera, a new lot), without training."""
-    with command(as_json, threads, skips=True) as terminal:
-        from oddlens.data.sources.folders import open_images
+    """Recalibrate on new normal images (a new camera, a new lot), without training."""
+    with command(as_json, threads, skips=True) as console:
+        from oddlens.data.groups import assign_groups
+        from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
 
-        part = Detector.load(detector, device=device)
-        before = decision_before(part)
-        run_by = changed_runtime(part.manifest.runtime, runtime, precision)
-        known, skipped = drop_unreadable(open_images(images), skip_unreadable, terminal)
-        asked = changed_decision(part.manifest.decision, false_alarm_rate, confidence, on_average, None)
-        known = with_groups(known, group_by, part if group_by is None else None)  # groups may be new here
-        part.calibrate(known, decision=asked, source=", ".join(images), runtime=run_by)
-        part.save(output or detector)
-        result, lines = decision_result(part, before, output or detector)
-        terminal.result(result | {"skipped": skipped}, lines)
+        detector = Detector.load(path, device=device, threads=console.threads)
+        before = decision_summary(detector)
+        new_runtime = changed_runtime(detector.manifest.runtime, runtime, precision)
+        images, skipped = drop_unreadable(open_images(sources), skip_unreadable, console)
+        decision = changed_decision(detector.manifest.decision, false_alarm_rate, confidence, on_average, None)
+        # the groups that are named may be new for this detector
+        images = with_groups(images, None, detector) if group_by is None else assign_groups(images, group_by)
+        detector.calibrate(images, decision=decision, runtime=new_runtime)
+        detector.save(output or path)
+        result, lines = decision_result(detector, before, output or path)
+        console.result(result | {"skipped": skipped}, lines)
 
 
-def changed_runtime(now: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:
-    """The runtime with what was asked for."""
+def changed_runtime(current: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:
+    """The runtime with the requested changes."""
     from oddlens.config.base import RuntimeSettings
     from oddlens.config.parse import parse
 
-    asked = {"engine": runtime, "precision": precision}
-    values = now.model_dump() | {name: value for name, value in asked.items() if value is not None}
-    return parse(RuntimeSettings, values, "options")
+    changes = without_none({"engine": runtime, "precision": precision})
+    return parse(RuntimeSettings, current.model_dump() | changes, "options")

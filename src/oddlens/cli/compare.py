@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,13 +21,10 @@ from oddlens.cli.options import (
 from oddlens.cli.session import command
 from oddlens.errors import SettingsError
 
-if TYPE_CHECKING:
-    pass
-
 
 def compare(
     data: DataArgument,
-    detectors: Annotated[str, typer.Option("--detectors", help="Detectors to compare, with commas between.")],
+    detectors: Annotated[str, typer.Option("--detectors", help="Detectors to compare, separated by commas.")],
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     budget: BudgetOption = None,
@@ -37,29 +34,29 @@ def compare(
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """A leaderboard of detectors on labelled data, with intervals, seconds and a trivial baseline."""
-    with command(as_json, threads) as terminal:
+    """Rank detectors on labelled data, with intervals, seconds and a trivial baseline."""
+    with command(as_json, threads) as console:
         from oddlens.config.parse import duration
         from oddlens.data.open import open_dataset
-        from oddlens.evaluation import compare as comparing
+        from oddlens.evaluation import compare as comparison
         from oddlens.reporting import leaderboard
 
         if output is not None and output.suffix != ".png":
-            raise SettingsError(f"{output}: pictures end in .png")
-        result = comparing.compare(
-            open_dataset(data, normal=normal, data_dir=data_dir),
+            raise SettingsError(f"{output}: figures end in .png")
+        result = comparison.compare(
+            open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading),
             [name.strip() for name in detectors.split(",")],
             seed=seed or 0,
             budget=None if budget is None else duration(budget),
             device=device,
-            progress=terminal.training if terminal.err.is_terminal else None,  # else a line a detector is enough
-            say=terminal.say,
+            progress=console.training if console.err.is_terminal else None,  # elsewhere a line for each detector
+            log=console.say,
         )
-        result["seconds"] = {"compare": round(time.perf_counter() - terminal.started, 3)}
+        result["seconds"] = {"compare": round(time.perf_counter() - console.started, 3)}
         if output is not None:
             from oddlens.reporting import figures
 
-            result["files"] = {"figure": str(figures.save_figure(leaderboard.leaderboard(result), output))}
-        board = leaderboard.table(result)
-        terminal.table(f"{result['data']}, normal: {result['normal']}", board.columns, board.rows)
-        terminal.result(result, result["notes"])
+            result["files"] = {"figure": str(figures.save_figure(leaderboard.draw_leaderboard(result), output))}
+        table = leaderboard.leaderboard_table(result)
+        console.table(f"{result['data']}, normal: {result['normal']}", table.columns, table.rows)
+        console.result(result, result["notes"])

@@ -1,6 +1,6 @@
-"""What a command says: progress and notes to stderr, results to stdout, JSON alone there when asked for.
+"""What a command prints: progress and notes on stderr, results on stdout; with --json, only JSON there.
 
-Rich is imported for bars and tables alone: importing it takes longer than scoring an image.
+Rich is imported only for progress bars and tables: importing it takes longer than scoring an image.
 """
 
 from __future__ import annotations
@@ -14,36 +14,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from oddlens.training.history import TrainingStep
 
+REDIRECTED_WIDTH = 120  # of tables, where stdout is not a terminal
+
 
 class Console:
-    """One command's mouth."""
+    """Where one command prints; `threads` is the number of processor threads that it may use, None for all."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, threads: int | None = None) -> None:
         self.as_json = as_json
+        self.threads = threads
         self.bar: Progress | None = None
         self.started = time.perf_counter()
         self.epochs = 0
 
     @functools.cached_property
     def err(self) -> RichConsole:
-        """Where bars are drawn."""
+        """Rich's console on stderr, on which progress bars are drawn."""
         from rich.console import Console as RichConsole
 
         return RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """A note for the person at the terminal."""
+        """Print a note on stderr."""
         if self.bar is None:
             print(text, file=sys.stderr)
         else:
             self.err.print(text, markup=False)
 
     def result(self, values: dict[str, Any], lines: Sequence[str] = ()) -> None:
-        """The command's result: `values` as JSON when that was asked for, else `lines` to read."""
+        """Print the result of the command: with --json `values`, otherwise `lines`."""
         self.close()
         if self.as_json:
             print(json.dumps(values, indent=2, allow_nan=False))
@@ -52,7 +55,7 @@ class Console:
                 print(line)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table on stdout; nothing when JSON was asked for."""
+        """Print a table; nothing with --json."""
         self.close()
         if self.as_json:
             return
@@ -63,12 +66,12 @@ class Console:
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right")
         for row in rows:
-            table.add_row(*(shown(value) for value in row))
-        width = None if sys.stdout.isatty() else 120
+            table.add_row(*(format_cell(value) for value in row))
+        width = None if sys.stdout.isatty() else REDIRECTED_WIDTH
         RichConsole(width=width, highlight=False).print(table)
 
     def training(self, step: TrainingStep) -> None:
-        """A progress bar with loss and time left on a terminal; a plain line an epoch otherwise."""
+        """Show the progress of training: a bar on a terminal, otherwise a line for each epoch."""
         if sys.stderr.isatty():
             total = step.epochs * step.steps
             done = (step.epoch - 1) * step.steps + step.step
@@ -76,35 +79,45 @@ class Console:
             if done == total:
                 self.close()
         elif step.step == step.steps:
-            self.epochs += 1  # a resumed run did the earlier ones before
-            spent = time.perf_counter() - self.started
-            left = spent / self.epochs * (step.epochs - step.epoch)
-            told = f"{step.family} epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}".lstrip()
-            self.say(f"{told}, {spent:.0f} s, about {left:.0f} s left")
+            self.epochs += 1  # of this command; a resumed run did earlier ones before
+            elapsed = time.perf_counter() - self.started
+            left = elapsed / self.epochs * (step.epochs - step.epoch)
+            epoch = f"{step.family} epoch {step.epoch}/{step.epochs}: loss {step.loss:.5g}".lstrip()
+            self.say(f"{epoch}, {elapsed:.0f} s, about {left:.0f} s left")
 
     def counting(self, what: str, total: int, done: int) -> None:
-        """A progress bar over images on a terminal; silent otherwise."""
+        """Show a progress bar over images on a terminal; nothing otherwise."""
         if sys.stderr.isatty():
             self._advance(what, done, total)
 
-    def _advance(self, what: str, done: int, total: int) -> None:
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """Show a progress bar over bytes on a terminal; nothing otherwise."""
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._advance(name, done, total, columns)
+            if done == total:
+                self.close()
+
+    def _advance(self, what: str, done: int, total: int | None, columns: Sequence[ProgressColumn] = ()) -> None:
         if self.bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.err, transient=True)
+            default = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*(columns or default), console=self.err, transient=True)
             self.bar.start()
             self.bar.add_task(what, total=total)
         self.bar.update(self.bar.task_ids[0], completed=done, total=total, description=what)
 
     def close(self) -> None:
-        """Take the progress bar away."""
+        """Remove the progress bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
 
-def shown(value: object) -> str:
+def format_cell(value: object) -> str:
     """A value for a table cell."""
     if value is None:
         return "–"

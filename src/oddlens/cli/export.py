@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from oddlens.cli.options import (
-    JsonOption,
-    PartArgument,
-    SeedOption,
-    ThreadsOption,
-)
+from oddlens.cli.options import DetectorArgument, JsonOption, SeedOption, ThreadsOption
 from oddlens.cli.session import command
 from oddlens.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    pass
-
 
 def export_detector(
-    detector: PartArgument,
+    path: DetectorArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .onnx.")],
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Write the detector as one ONNX file, refused unless it scores the same."""
-    with command(as_json, threads) as terminal:
+    """Write a detector as one ONNX file; refused unless the file gives the same scores."""
+    with command(as_json, threads) as console:
         from oddlens.detector.detector import Detector
 
         try:
             from oddlens.detector.export import export
         except ModuleNotFoundError as error:
             raise MissingExtraError("exporting a detector", "train") from error
-        difference = export(Detector.load(detector, device="cpu"), output)
+        difference = export(Detector.load(path, device="cpu", threads=console.threads), output)
         result = {"files": {"onnx": str(output)}, "largest_relative_difference": difference}
-        result["seconds"] = {"export": round(time.perf_counter() - terminal.started, 3)}
-        terminal.result(
-            result, [f"{output}: scores as the detector does (largest relative difference {difference:.1e})"]
-        )
+        result["seconds"] = {"export": round(time.perf_counter() - console.started, 3)}
+        line = f"{output}: gives the scores of the detector (largest relative difference {difference:.1e})"
+        console.result(result, [line])

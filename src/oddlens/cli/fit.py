@@ -1,4 +1,4 @@
-"""Commands that learn: demo, run, fit, compare."""
+"""`oddlens fit`: a detector from normal images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from oddlens.cli.options import (
     DataDirOption,
     DetectorOption,
     DeviceOption,
+    EpochsOption,
     GroupByOption,
     JsonOption,
     NormalOption,
@@ -25,12 +26,26 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, detector_summary, drop_unreadable, with_groups
+from oddlens.cli.session import command, detector_summary, report_left_out, without_none
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
-    from oddlens.config.detectors import CrossfitSettings, EnsembleSettings
+    from oddlens.config.detectors import FamilySettings
+    from oddlens.detector.detector import Detector
+
+PlanOption = Annotated[
+    Path | None, typer.Option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option("--folds", min=2, max=20, help="Number of cross-conformal folds; all images are used for training."),
+]
+SizeOption = Annotated[int | None, typer.Option("--size", min=4, help="Longer side of the model's input in pixels.")]
+RoiOption = Annotated[
+    str | None,
+    typer.Option("--roi", help="Region of interest: a mask image, or left,top,right,bottom in 0..1."),
+]
 
 
 def fit(
@@ -40,110 +55,106 @@ def fit(
     data_dir: DataDirOption = None,
     detector: DetectorOption = None,
     budget: BudgetOption = None,
-    plan: Annotated[
-        Path | None, typer.Option("--plan", help="Fit this detector file's plan again, or that of a .json file.")
-    ] = None,
+    plan: PlanOption = None,
     device: DeviceOption = "auto",
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
     group_by: GroupByOption = None,
-    folds: Annotated[
-        int | None,
-        typer.Option("--folds", min=2, max=20, help="Keep no image from training: so many detectors, cross-conformal."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for so many epochs.")] = None,
-    size: Annotated[
-        int | None, typer.Option("--size", min=4, help="Longer side of the pictures that the model sees.")
-    ] = None,
-    roi: Annotated[
-        str | None, typer.Option("--roi", help="Where an image counts: a mask image, or left,top,right,bottom in 0..1.")
-    ] = None,
+    folds: FoldsOption = None,
+    epochs: EpochsOption = None,
+    size: SizeOption = None,
+    roi: RoiOption = None,
     skip_unreadable: SkipOption = False,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Learn from normal images, hold some out, and calibrate the decision on them."""
-    with command(as_json, threads, skips=True) as terminal:
-        from oddlens.config.base import TrainingSettings
+    """Train a detector on normal images, some of which are held out to calibrate its threshold."""
+    with command(as_json, threads, skips=True) as console:
+        from oddlens.config.base import DecisionSettings, TrainingSettings
         from oddlens.config.detectors import DEFAULT_BUDGET
         from oddlens.config.parse import duration, parse
-        from oddlens.data.open import open_dataset
+        from oddlens.data.open import open_training_images
         from oddlens.detector.detector import Detector
 
         if output.suffix != ".safetensors":
             raise SettingsError(f"{output}: detector files end in .safetensors")
-        asked = {"epochs": epochs, "seed": seed}
-        training = parse(TrainingSettings, {k: v for k, v in asked.items() if v is not None}, "options")
-        model, how, size = resolve_model(detector, plan, conformal_decision(false_alarm_rate, confidence), size, roi)
-        limit = duration(budget) if budget else DEFAULT_BUDGET if model == "auto" else None
-        wanted = model if folds is None else in_folds(model, folds)
-        made = Detector(
-            wanted, training=training, decision=how, size=size, roi=roi, device=device,
-            budget=None if limit is None else max(1.0, limit - (time.perf_counter() - terminal.started)),
-        )  # fmt: skip
-        known = open_dataset(data, normal=normal, data_dir=data_dir)
-        images, skipped = drop_unreadable(known.train, skip_unreadable, terminal)
-        images = with_groups(images, group_by)
+        training = parse(TrainingSettings, without_none({"epochs": epochs, "seed": seed}), "options")
+        rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
+        decision = parse(DecisionSettings, rates, "options")
+        model, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
+        seconds = duration(budget) if budget else DEFAULT_BUDGET if model == "auto" else None
+        left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - console.started))
+        images, problems = open_training_images(
+            data,
+            normal=normal,
+            data_dir=data_dir,
+            skip_unreadable=skip_unreadable,
+            group_by=group_by,
+            progress=console.downloading,
+        )
+        skipped = report_left_out(problems, console)
+        new = Detector(model, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         work = output.with_suffix(".training")
-        made.fit(images, source=data, normal=known.normal, folder=work, resume=resume, progress=terminal.training)
-        made.save(output)
+        new.fit(images, folder=work, resume=resume, progress=console.training)
+        new.save(output)
         shutil.rmtree(work, ignore_errors=True)
-        manifest, seconds = made.manifest, round(time.perf_counter() - terminal.started, 3)
-        result = {
-            "seconds": {"fit": seconds},
-            "files": {"detector": str(output)},
-            "skipped": skipped,
-            **detector_summary(made),
-        }
-        lines = [
-            f"{output}: learned from {manifest.data.n_training} normal images in {seconds:.1f} s, "
-            + ("calibrated on them, out of fold" if folds else f"calibrated on {manifest.data.n_calibration} others"),
-            *manifest.remarks,
-            *made.decisions_.promises(),
-        ]
-        terminal.result(result, lines)
+        elapsed = round(time.perf_counter() - console.started, 3)
+        files = {"files": {"detector": str(output)}, "skipped": skipped}
+        result = {"seconds": {"fit": elapsed}, **files, **detector_summary(new)}
+        console.result(result, describe_fit(new, output, elapsed))
 
 
-def in_folds(model: str | EnsembleSettings, folds: int) -> CrossfitSettings:
-    """The settings of so many detectors of one family."""
-    from oddlens.config.detectors import CrossfitSettings
-    from oddlens.config.parse import parse_model
-
-    if not isinstance(model, str) or model in ("auto", "ensemble", "crossfit"):
-        raise SettingsError("--folds needs a single detector: name it with --detector")
-    values = {"family": "crossfit", "model": {"family": model}, "folds": folds}
-    found = parse_model(values, "--detector")
-    assert isinstance(found, CrossfitSettings)  # noqa: S101 - its family says so
-    return found
+def describe_fit(detector: Detector, output: Path, seconds: float) -> list[str]:
+    """What was fitted, in lines."""
+    data = detector.manifest.data
+    held_out = f"{data.n_calibration} held-out images"
+    return [
+        f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on "
+        + (held_out if data.folds == 1 else f"the same images out of fold ({data.folds} folds)"),
+        *detector.manifest.remarks,
+        *detector.decisions_.promises(),
+    ]
 
 
 def resolve_model(
-    detector: str | None, plan: Path | None, asked: DecisionSettings, size: int | None, roi: str | None
-) -> tuple[str | EnsembleSettings, DecisionSettings, int | None]:
-    """The model that `fit` makes, its decision and size: as asked, or as in the detector whose plan is repeated."""
+    detector: str | None,
+    plan: Path | None,
+    folds: int | None,
+    decision: DecisionSettings,
+    size: int | None,
+    roi: str | None,
+) -> tuple[str | FamilySettings, DecisionSettings, int | None]:
+    """Model, decision and size: as requested, or as in the detector file whose plan is repeated."""
     if plan is None:
-        return detector or "auto", asked, size
+        return (detector or "auto" if folds is None else in_folds(detector, folds)), decision, size
     if detector is not None:
         raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
+    if folds is not None:
+        raise SettingsError("--folds needs a single detector: name it with --detector")
     from oddlens.artifact import detector_file
-    from oddlens.training.auto import load_plan
+    from oddlens.training.plan import load_plan
 
     model = load_plan(plan)
     if plan.suffix == ".json":
-        return model, asked, size
+        return model, decision, size
     manifest, tensors = detector_file.load(plan)
     if detector_file.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
     spec = manifest.input
-    return model, asked if asked.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
+    return model, decision if decision.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
 
 
-def conformal_decision(false_alarm_rate: float | None, confidence: float | None) -> DecisionSettings:
-    """The conformal decision that the options ask for."""
-    from oddlens.config.base import DecisionSettings
-    from oddlens.config.parse import parse
+def in_folds(family: str | None, folds: int) -> FamilySettings:
+    """The settings of cross-conformal folds of a single family.
 
-    asked = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
-    return parse(DecisionSettings, {name: value for name, value in asked.items() if value is not None}, "options")
+    Raises:
+        SettingsError: no single family is named.
+    """
+    from oddlens.config.detectors import FAMILIES
+    from oddlens.config.parse import parse_model
+
+    if family is None or family == "auto" or (family in FAMILIES and FAMILIES[family].is_composite):
+        raise SettingsError("--folds needs a single detector: name it with --detector")
+    return parse_model({"family": "crossfit", "model": {"family": family}, "folds": folds}, "--detector")

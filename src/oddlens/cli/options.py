@@ -1,55 +1,52 @@
-"""What the commands share: options, how a command begins and ends, and a few words about detectors."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 Device = Literal["auto", "cpu", "cuda"]
-JsonOption = Annotated[bool, typer.Option("--json", help="Give the result as JSON on stdout, and nothing else there.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads to use.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of whatever is random.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Number of processor threads.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed.")]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
 ]
 NormalOption = Annotated[
-    str | None, typer.Option("--normal", help="The class that is normal, in class folders or a named set.")
+    str | None, typer.Option("--normal", help="The class that is normal, in class folders or a named data set.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="auto is CUDA when there, else the CPU.")]
-DetectorOption = Annotated[str | None, typer.Option("--detector", help="Family of detector, or auto.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto uses CUDA where available, else the CPU.")]
+DetectorOption = Annotated[
+    str | None,
+    typer.Option("--detector", help="auto, or a family: autoencoder, dictionary, rotation (transforms), defects."),
+]
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Time that planning and training may take: 90s, 5m, 1h.")
+    str | None, typer.Option("--budget", help="Maximum time for planning and training: 90s, 5m, 1h.")
 ]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and name them.")
-]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint.")]
+SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and name them.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run from its newest checkpoint.")]
 RateOption = Annotated[
-    float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be flagged; 0.01 is 1%.")
+    float | None,
+    typer.Option("--false-alarm-rate", help="Maximum share of normal images that may be flagged; 0.01 is 1%."),
 ]
 ConfidenceOption = Annotated[
-    float | None, typer.Option("--confidence", help="Keep the rate with this confidence instead of on average.")
+    float | None,
+    typer.Option("--confidence", help="Guarantee the rate with this confidence instead of on average."),
 ]
 GroupByOption = Annotated[
     str | None,
-    typer.Option("--group-by", help="Decide for each group (camera, product) by itself: 'folder', or FILE.csv:COLUMN."),
+    typer.Option("--group-by", help="A threshold for each group (camera, product): 'folder', or FILE.csv:COLUMN."),
 ]
-PartArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder, an array file, or a data set's name.")]
-
-
-OutOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Write the changed detector here; without it, in place.")
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]
 OnAverageOption = Annotated[
-    bool, typer.Option("--on-average", help="Promise the rate on average again, instead of with a confidence.")
+    bool, typer.Option("--on-average", help="Guarantee the rate on average again, instead of with a confidence.")
 ]
+DetectorArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A folder, an array file, or the name of a data set.")
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Override the number of epochs.")]

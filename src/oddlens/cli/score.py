@@ -1,29 +1,31 @@
-"""Commands that put a detector to work: score, export."""
+"""`oddlens score`: verdicts on images."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from oddlens.cli.options import (
+    DetectorArgument,
     DeviceOption,
     GroupByOption,
     JsonOption,
-    PartArgument,
     SeedOption,
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, with_groups
+from oddlens.cli.session import command, report_left_out, with_groups
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 
 if TYPE_CHECKING:
     from oddlens.batch.scoring_job import ScoringJob
+    from oddlens.batch.verdict_files import VerdictRow
     from oddlens.cli.console import Console
     from oddlens.conformal.drift import DriftWatch
     from oddlens.conformal.ranks import Scores
@@ -31,170 +33,215 @@ if TYPE_CHECKING:
     from oddlens.detector.detector import Detector
     from oddlens.io.journal import Journal, RunIdentity
 
+ImagesArgument = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files and folders.")]
+VerdictsOption = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Verdict file: .csv, .jsonl or .parquet; by default stdout.")
+]
+MapsOption = Annotated[Path | None, typer.Option("--maps", help="Write the anomaly map of each image to this folder.")]
+FdrOption = Annotated[
+    float | None,
+    typer.Option("--fdr", help="False discovery rate: maximum share of normal images among those flagged; 0.05 is 5%."),
+]
+DriftOption = Annotated[
+    Path | None,
+    typer.Option("--watch-drift", help="Keep the state of a stream of images in this file, and report drift."),
+]
+DeltaOption = Annotated[
+    float, typer.Option("--delta", help="Probability of ever raising a false drift alarm, for a new stream.")
+]
+ResumeScoringOption = Annotated[
+    bool, typer.Option("--resume", help="Resume an interrupted run with the same output file.")
+]
+
 
 def score(
-    detector: PartArgument,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files and folders.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Verdict file: .csv, .jsonl or .parquet; stdout without it.")
-    ] = None,
-    maps: Annotated[
-        Path | None, typer.Option("--maps", help="Write each image's anomaly map as a picture here.")
-    ] = None,
+    path: DetectorArgument,
+    sources: ImagesArgument,
+    output: VerdictsOption = None,
+    maps: MapsOption = None,
     group_by: GroupByOption = None,
-    fdr: Annotated[
-        float | None,
-        typer.Option(
-            "--fdr", help="Of all images flagged now, let at most this share be normal on average (0.05: 5%)."
-        ),
-    ] = None,
-    watch_drift: Annotated[
-        Path | None,
-        typer.Option("--watch-drift", help="Keep a stream's state in this file, and say when it begins to differ."),
-    ] = None,
-    delta: Annotated[
-        float, typer.Option("--delta", help="Chance of ever raising a false drift alarm, of a stream that begins.")
-    ] = 0.01,
+    fdr: FdrOption = None,
+    watch_drift: DriftOption = None,
+    delta: DeltaOption = 0.01,
     skip_unreadable: SkipOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after a run that was killed, where its output is.")
-    ] = False,
+    resume: ResumeScoringOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Score images: a row each with its score, p-value, threshold and verdict."""
-    with command(as_json, threads, skips=True) as terminal:
-        from oddlens.batch import verdict_files
+    """Score images: one row for each with its score, p-value, threshold and verdict."""
+    with command(as_json, threads, skips=True) as console:
         from oddlens.batch.scoring_job import ScoringJob
-        from oddlens.conformal.drift import DriftWatch
-        from oddlens.data.sources.folders import open_images
+        from oddlens.batch.verdict_files import find_writer
+        from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
 
         if output is not None:
-            verdict_files.writer_of(output)  # refused before anything is scored
+            find_writer(output)  # refused before anything is scored
         elif resume:
-            raise SettingsError("--resume goes on with a verdict file: name it with -o")
-        part = Detector.load(detector, device=device)
-        if maps is not None and part.map_threshold is None:
-            raise SettingsError(f"{detector}: this detector has no maps calibrated; score without --maps")
-        known = with_groups(open_images(images), group_by, part)
-        decision, watch = part.decisions_, None
-        decision.require(len(known), known.groups, discoveries=fdr is not None)
-        note = None if fdr is None else decision.too_few_for(len(known), fdr, known.groups)
-        if note is not None:
-            terminal.say(note)
-        if watch_drift is not None:
-            watch = DriftWatch.open(watch_drift, stream_calibration(part, known), delta, seed or 0)
-        stream = ScoringJob(part, known, maps, skip_unreadable)
-        run = stream.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
-        started, flagged, limit = time.perf_counter(), 0, decision.threshold
-        rows: list[verdict_files.VerdictRow] = []
-        with verdict_journal(output, run, resume, terminal) as journal:
-            resumed, skipped = score_missing(stream, journal, terminal)
-            with verdict_files.open_verdict_file(output) if output else contextlib.nullcontext(rows.extend) as write:
-                for some in stream.rows(journal, fdr):
-                    write(some)
-                    flagged += sum(row["label"] for row in some)
-                    limit = limit if decision.grouped else some[0]["threshold"]
-                    if watch is not None:
-                        watch.update([row["file"] for row in some], [row["anomaly_score"] for row in some])
+            raise SettingsError("--resume continues a verdict file: name it with -o")
+        detector = Detector.load(path, device=device, threads=console.threads)
+        if maps is not None and detector.map_threshold is None:
+            raise SettingsError(f"{path}: this detector has no calibrated maps; score without --maps")
+        images = with_groups(open_images(sources), group_by, detector)
+        notes = check_decision(detector, images, fdr, console)
+        watch = open_drift_watch(watch_drift, detector, images, delta, seed or 0)
+        job = ScoringJob(detector, images, maps, skip_unreadable)
+        identity = job.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
+        started = time.perf_counter()
+        with verdict_journal(output, identity, resume, console) as journal:
+            resumed, skipped = score_missing(job, journal, console)
+            rows, summary = write_verdicts(job, journal, output, fdr, watch)
             if watch is not None and watch_drift is not None:
                 watch.save(watch_drift)
-        result: dict[str, Any] = {
-            "n": len(known) - len(skipped), "n_anomalous": flagged, "threshold": limit, "skipped": skipped,
-            "resumed": resumed, "seconds": {"score": round(time.perf_counter() - started, 3)},
-        }  # fmt: skip
+        seconds = {"score": round(time.perf_counter() - started, 3)}
+        n = len(images) - len(skipped)
+        result = {"n": n, **summary, "skipped": skipped, "resumed": resumed, "seconds": seconds}
         if fdr is None:
-            result["false_alarm_rate"] = decision.false_alarm_rate
+            result["false_alarm_rate"] = detector.decisions_.false_alarm_rate
         else:
-            result |= {"false_discovery_rate": fdr, "notes": [note] if note else []}
+            result |= {"false_discovery_rate": fdr, "notes": notes}
         if watch is not None and watch_drift is not None:
-            result["drift"], told = drift_result(watch, watch_drift)
-            for line in told:
-                terminal.say(line)
+            result["drift"] = report_drift(watch, watch_drift, console)
         if output:
             result["files"] = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
-            terminal.result(result, [f"{flagged} of {result['n']} images flagged; verdicts in {output}"])
+            console.result(result, [f"{summary['n_anomalous']} of {n} images flagged; verdicts in {output}"])
         else:
-            terminal.result(result | {"verdicts": rows})
+            console.result(result | {"verdicts": rows})
             if not as_json:
-                verdict_files.print_csv(rows)
+                print_csv(rows)
+
+
+def check_decision(detector: Detector, images: ImageSet, fdr: float | None, console: Console) -> list[str]:
+    """Refuse images that cannot be judged, before they are scored. Returns notes on what limits the verdicts."""
+    decision = detector.decisions_
+    decision.check_images(len(images), images.groups, control_fdr=fdr is not None)
+    note = None if fdr is None else decision.fdr_warning(len(images), fdr, images.groups)
+    if note is None:
+        return []
+    console.say(note)
+    return [note]
+
+
+def write_verdicts(
+    job: ScoringJob, journal: Journal, output: Path | None, fdr: float | None, watch: DriftWatch | None
+) -> tuple[list[VerdictRow], dict[str, Any]]:
+    """Write the rows of all images to `output`, and update the drift watch.
+
+    Returns the rows, if there is no output file, and the number of anomalies and the threshold for JSON.
+    """
+    from oddlens.batch.verdict_files import open_verdict_file
+
+    decision, rows = job.detector.decisions_, list[dict[str, Any]]()
+    n_anomalous, threshold = 0, decision.threshold
+    with open_verdict_file(output) if output else contextlib.nullcontext(rows.extend) as write:
+        for part in job.rows(journal, fdr):
+            write(part)
+            n_anomalous += sum(row["label"] for row in part)
+            threshold = threshold if decision.grouped else part[0]["threshold"]
+            if watch is not None:
+                watch.update([row["file"] for row in part], [row["anomaly_score"] for row in part])
+    return rows, {"n_anomalous": n_anomalous, "threshold": threshold}
 
 
 @contextlib.contextmanager
-def verdict_journal(output: Path | None, run: RunIdentity, resume: bool, terminal: Console) -> Iterator[Journal]:
-    """The journal of a verdict file in the making, and a word on what becomes of an earlier one."""
+def verdict_journal(output: Path | None, identity: RunIdentity, resume: bool, console: Console) -> Iterator[Journal]:
+    """The journal of an unfinished verdict file, and a note on what happens to an earlier one."""
     from oddlens.io.journal import journal_path, open_journal
 
     path = None if output is None else journal_path(output)
-    begun = path is not None and path.exists()
-    with open_journal(path, run, resume) as journal:
-        if begun and not resume:
-            terminal.say(f"{path}: of a run that was cut off; begun anew (--resume goes on)")
-        elif path is not None and resume and not begun:
-            terminal.say(f"{path}: is not there, so there is nothing to go on with; scoring from the first image on")
+    exists = path is not None and path.exists()
+    with open_journal(path, identity, resume) as journal:
+        if exists and not resume:
+            console.say(f"{path}: left by an interrupted run; starting over (--resume continues it)")
+        elif path is not None and resume and not exists:
+            console.say(f"{path}: does not exist, so there is nothing to resume; scoring from the first image")
         try:
             yield journal
         except UnreadableImageError as error:
-            hint = "; then go on with --resume" if path is not None and journal.entries else ""
+            hint = "; then continue with --resume" if path is not None and journal.entries else ""
             raise UnreadableImageError(error.name, error.reason + hint) from error
 
 
-def score_missing(stream: ScoringJob, journal: Journal, terminal: Console) -> tuple[int, list[str]]:
-    """Score what the journal lacks; gives how many images it had, and the names of all that were left out."""
+def score_missing(job: ScoringJob, journal: Journal, console: Console) -> tuple[int, list[str]]:
+    """Score the images that the journal lacks.
+
+    Returns the number of images that it had, and the names of all that were left out.
+    """
     resumed, skipped = None, list[str]()
-    for done, left_out in stream.score(journal):
+    for done, problems in job.score(journal):
         resumed = done if resumed is None else resumed
-        terminal.counting("scoring", len(stream.images), done)
-        for problem in left_out:
-            terminal.say(f"left out: {problem}")
-            skipped.append(problem.name)
+        console.counting("scoring", len(job.images), done)
+        skipped += report_left_out(problems, console)
     return resumed or 0, skipped
 
 
-def stream_calibration(part: Detector, images: ImageSet) -> Scores:
-    """The calibration scores that a stream of images is compared with: those of its group, where there are groups."""
-    decisions = part.decisions_
-    if not decisions.grouped:
-        if decisions.single.folds > 1:
+def open_drift_watch(
+    state: Path | None, detector: Detector, images: ImageSet, delta: float, seed: int
+) -> DriftWatch | None:
+    """The drift watch in a state file, or a new one; None without a file."""
+    if state is None:
+        return None
+    from oddlens.conformal.drift import DriftWatch
+
+    return DriftWatch.open(state, reference_scores(detector, images), delta, seed)
+
+
+def reference_scores(detector: Detector, images: ImageSet) -> Scores:
+    """The calibration scores that a stream of images is compared with: those of its group, where there are groups.
+
+    Raises:
+        SettingsError: the calibration is in folds, or the images are of several groups.
+    """
+    decision = detector.decisions_
+    if not decision.grouped:
+        if decision.single.folds > 1:
             raise SettingsError(
-                "drift is watched against images that no part of the detector learned, and this one was calibrated in "
+                "drift is measured against images that the detector was not trained on, and this one was calibrated in "
                 "folds; run `oddlens calibrate` with new normal images"
             )
-        return decisions.single.calibration_scores
+        return decision.single.calibration_scores
     names = sorted(set(images.groups))
-    if len(names) != 1 or names[0] not in decisions.parts:
+    if len(names) != 1 or names[0] not in decision.parts:
         raise SettingsError(
             f"drift is watched for one group at a time, with a state file each; these images are of {', '.join(names)}"
         )
-    return decisions.parts[names[0]].calibration_scores
+    return decision.parts[names[0]].calibration_scores
 
 
-def drift_result(watch: DriftWatch, state: Path) -> tuple[dict[str, Any], list[str]]:
-    """Draw a stream's picture beside its state; gives what to say of it, as JSON and in lines."""
+def report_drift(watch: DriftWatch, state: Path, console: Console) -> dict[str, Any]:
+    """Say whether a stream has drifted, and draw its evidence beside the state file. Returns the same for JSON."""
     files = {"state": str(state)}
-    drivers = [watch.files[place] for place in watch.drivers()] if watch.alarm is not None else []
-    with contextlib.suppress(MissingExtraError):  # deployed without matplotlib: the state holds all that is drawn
+    with contextlib.suppress(MissingExtraError):  # deployed without matplotlib: the state has all that is drawn
         from oddlens.reporting import figures
 
-        picture = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
-        if picture is not None:
-            files["figure"] = str(figures.save_figure(picture, state.with_suffix(".png")))
-    evidence = watch.evidence[-1] if watch.evidence else 0.0
-    found = {
-        "alarm": watch.alarm is not None, "alarm_at": watch.alarm, "n": len(watch.scores), "evidence": evidence,
+        figure = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
+        if figure is not None:
+            files["figure"] = str(figures.save_figure(figure, state.with_suffix(".png")))
+    evidence, n = watch.evidence[-1] if watch.evidence else 0.0, len(watch.scores)
+    drivers = [] if watch.alarm is None else [watch.files[index] for index in watch.drivers()]
+    if watch.alarm is None:
+        console.say(f"no drift: evidence {evidence:.2f} after {n} images, alarm at {watch.limit:.2f}")
+    else:
+        console.say(
+            f"drift: image {watch.alarm + 1} of the stream, {watch.files[watch.alarm]}, raised the alarm: these images "
+            "no longer resemble the calibration images, so the false-alarm rate is not guaranteed any more. Look at "
+            "them; if they are good, run `oddlens calibrate` with such images, and start a new stream"
+        )
+        for name in drivers:
+            console.say(f"    {name}")
+    return {
+        "alarm": watch.alarm is not None, "alarm_at": watch.alarm, "n": n, "evidence": evidence,
         "limit": watch.limit, "delta": watch.delta, "drivers": drivers, "files": files,
     }  # fmt: skip
-    if watch.alarm is None:
-        return found, [
-            f"no drift: evidence {evidence:.2f} after {len(watch.scores)} images, alarm at {watch.limit:.2f}"
-        ]
-    lines = [
-        f"drift: image {watch.alarm + 1} of the stream, {watch.files[watch.alarm]}, raised the alarm: these images are "
-        f"no longer like the calibration images, so that the false-alarm rate holds no more. Look at them; if they are "
-        "good, run `oddlens calibrate` with such images, and begin a new stream",
-        *(f"    {name}" for name in drivers),
-    ]
-    return found, lines
+
+
+def print_csv(rows: Sequence[VerdictRow]) -> None:
+    """Print verdict rows as CSV on stdout."""
+    from oddlens.batch.verdict_files import csv_writer
+
+    sys.stdout.flush()
+    with csv_writer(sys.stdout.buffer) as write:
+        write(rows)
+    sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""How a command begins and ends, and a few words about detectors."""
+"""What commands share: how they begin and end, unreadable images, groups, and what is said about a detector."""
 
 from __future__ import annotations
 
@@ -6,79 +6,97 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oddlens.cli.console import Console
-from oddlens.errors import SettingsError, UnreadableImageError
-
-if TYPE_CHECKING:
-    from oddlens.data.image_set import ImageSet
-    from oddlens.detector.detector import Detector
-from typing import TYPE_CHECKING
+from oddlens.errors import ImageError, SettingsError, UnreadableImageError
+from oddlens.io.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
+    from oddlens.data.image_set import ImageSet
     from oddlens.detector.detector import Detector
 
 
 @contextlib.contextmanager
 def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Console]:
-    """What every computing command begins and ends with; `skips`: it can leave out unreadable images."""
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and ONNX Runtime when they start
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(threads)
-    terminal = Console(as_json)
+    """Run a command that computes: sets threads and memory of the process, and closes progress bars at the end.
+
+    With `skips`, the command can leave out unreadable images, and its errors say so.
+    """
+    console = Console(as_json, set_threads(threads))
     try:
-        yield terminal
+        with keep_freed_memory():
+            yield console
     except UnreadableImageError as error:
         hint = "; or leave it out with --skip-unreadable" if skips else ""
         raise UnreadableImageError(error.name, error.reason + hint) from error
     finally:
-        terminal.close()
+        console.close()
 
 
-def drop_unreadable(images: ImageSet, skip_unreadable: bool, terminal: Console) -> tuple[ImageSet, list[str]]:
-    """The images to go on with and, where that was asked for, the names of unreadable ones that were left out."""
+def set_threads(threads: int | None) -> int | None:
+    """Set the number of threads of this process; by default what $OMP_NUM_THREADS says, if it is a plain number."""
+    if threads is None:
+        variable = os.environ.get("OMP_NUM_THREADS", "")  # may be a list, which is for OpenMP alone
+        return int(variable) if variable.isdecimal() and int(variable) else None
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when it is imported
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return threads
+
+
+def report_left_out(problems: Sequence[ImageError], console: Console) -> list[str]:
+    """Say which unreadable images were left out. Returns their names."""
+    for problem in problems:
+        console.say(f"left out: {problem}")
+    return [problem.name for problem in problems]
+
+
+def drop_unreadable(images: ImageSet, skip_unreadable: bool, console: Console) -> tuple[ImageSet, list[str]]:
+    """The readable images and, with `skip_unreadable`, the names of the others; without it, all images."""
     if not skip_unreadable:
         return images, []
-    good, problems = images.readable()
-    for problem in problems:
-        terminal.say(f"left out: {problem}")
-    return good, [problem.name for problem in problems]
+    readable, problems = images.readable()
+    return readable, report_left_out(problems, console)
 
 
-def with_groups(images: ImageSet, asked: str | None, part: Detector | None = None) -> ImageSet:
-    """The images, each with its group, where that is asked for or a detector that is there decides by folders.
+def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> ImageSet:
+    """The images with their groups, where the detector has a threshold for each group.
 
     Raises:
-        SettingsError: a detector decides by groups of a CSV file and none is named, or by no groups at all.
+        SettingsError: groups are in a CSV file that is not named, or the detector has one threshold for all images.
     """
     from oddlens.data.groups import FOLDER, assign_groups
 
-    if part is not None and asked is None and part.decisions_.grouped:
-        how = part.manifest.data.grouped_by
-        if how != FOLDER:
-            column = how.removeprefix("column ") or "COLUMN"
-            raise SettingsError(f"this detector decides for each group by itself: add --group-by FILE.csv:{column}")
-        asked = FOLDER
-    elif part is not None and asked is not None and not part.decisions_.grouped:
+    if detector.decisions_.grouped and group_by is None:
+        grouped_by = detector.manifest.data.grouped_by
+        if grouped_by != FOLDER:
+            column = grouped_by.removeprefix("column ") or "COLUMN"
+            raise SettingsError(f"this detector has a threshold for each group: add --group-by FILE.csv:{column}")
+        group_by = FOLDER
+    elif group_by is not None and not detector.decisions_.grouped:
         raise SettingsError(
-            "this detector decides alike for all images: leave --group-by out, or give it to `oddlens calibrate`"
+            "this detector has one threshold for all images: leave --group-by out, or give it to `oddlens calibrate`"
         )
-    return images if asked is None else assign_groups(images, asked)
+    return images if group_by is None else assign_groups(images, group_by)
 
 
 def command_line() -> str:
-    """What the user typed."""
+    """The command line as it was typed."""
     return shlex.join(["oddlens", *sys.argv[1:]])
 
 
-def detector_summary(part: Detector) -> dict[str, Any]:
-    """What `fit` and `show` say of a detector in JSON."""
-    manifest = part.manifest
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def detector_summary(detector: Detector) -> dict[str, Any]:
+    """What `fit` and `show` say about a detector in JSON."""
+    manifest = detector.manifest
     return {
         "family": manifest.model.family,
         "input": manifest.input.model_dump(),
@@ -86,31 +104,35 @@ def detector_summary(part: Detector) -> dict[str, Any]:
         "n_training": manifest.data.n_training,
         "n_calibration": manifest.data.n_calibration,
         "method": manifest.decision.method,
-        **part.decisions_.as_json(),
+        **detector.decisions_.as_json(),
         "history": manifest.history,
         "remarks": list(manifest.remarks),
     }
 
 
 def changed_decision(
-    now: DecisionSettings,
+    current: DecisionSettings,
     false_alarm_rate: float | None,
     confidence: float | None,
     on_average: bool,
     train_percentile: float | None,
 ) -> DecisionSettings:
-    """The decision with what was asked for; a rate asks for the promise, a percentile for none."""
+    """The decision with the requested changes; a rate asks for a guarantee, a percentile gives none.
+
+    Raises:
+        SettingsError: the changes contradict each other.
+    """
     from oddlens.config.base import DecisionSettings
     from oddlens.config.parse import parse
 
     if on_average and confidence is not None:
         raise SettingsError("--on-average and --confidence contradict each other; leave one of them out")
-    promised = false_alarm_rate is not None or confidence is not None or on_average
-    if promised and train_percentile is not None:
-        raise SettingsError("a percentile of the training scores promises no rate; leave --train-percentile out")
-    asked: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "confidence": confidence}
-    values = now.model_dump() | {name: value for name, value in asked.items() if value is not None}
-    if promised:
+    with_guarantee = false_alarm_rate is not None or confidence is not None or on_average
+    if with_guarantee and train_percentile is not None:
+        raise SettingsError("a percentile of the training scores guarantees no rate; leave --train-percentile out")
+    changes = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
+    values = current.model_dump() | changes
+    if with_guarantee:
         values["method"] = "conformal"
     if on_average:
         values["confidence"] = None
@@ -119,23 +141,24 @@ def changed_decision(
     return parse(DecisionSettings, values, "options")
 
 
-def decision_before(part: Detector) -> dict[str, Any]:
-    """What a detector decides by: for "before"."""
+def decision_summary(detector: Detector) -> dict[str, Any]:
+    """How a detector decides, to be compared before and after a change."""
     return {
-        "runtime": part.manifest.runtime.model_dump(),
-        "threshold": part.decisions_.threshold,
-        "false_alarm_rate": part.decisions_.false_alarm_rate,
-        "n_calibration": part.manifest.data.n_calibration,
+        "runtime": detector.manifest.runtime.model_dump(),
+        "threshold": detector.decisions_.threshold,
+        "false_alarm_rate": detector.decisions_.false_alarm_rate,
+        "n_calibration": detector.manifest.data.n_calibration,
     }
 
 
-def decision_result(part: Detector, before: dict[str, Any], output: Path) -> tuple[dict[str, Any], list[str]]:
-    """What both commands say in the end: JSON, and lines."""
-    now = decision_before(part)
-    moved = [f"{value['threshold']:.6g}" if value["threshold"] is not None else "by group" for value in (before, now)]
+def decision_result(detector: Detector, before: dict[str, Any], output: Path) -> tuple[dict[str, Any], list[str]]:
+    """The result of changing a decision, as JSON and as lines; `before` is the earlier `decision_summary`."""
+    after = decision_summary(detector)
+    old, new = (
+        "by group" if summary["threshold"] is None else f"{summary['threshold']:.6g}" for summary in (before, after)
+    )
     lines = [
-        f"{output}: threshold {moved[0]} -> {moved[1]}, "
-        f"{before['n_calibration']} -> {now['n_calibration']} calibration images",
-        *part.decisions_.summary_lines(),
+        f"{output}: threshold {old} -> {new}, {before['n_calibration']} -> {after['n_calibration']} calibration images",
+        *detector.decisions_.summary_lines(),
     ]
-    return {"files": {"detector": str(output)}, "before": before, **detector_summary(part)}, lines
+    return {"files": {"detector": str(output)}, "before": before, **detector_summary(detector)}, lines

@@ -1,20 +1,69 @@
-"""The settings of each family of detectors."""
+"""The settings of each family of detectors, and the closed table of families.
+
+A family is two files: its settings here, and the module with its model, which `implementation` names and
+`models.registry.register_family` ties to them. Names in files and on the command line are looked up in `FAMILIES`;
+they never lead to an import by themselves.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic_core import PydanticCustomError
 
 from oddlens.config.base import Settings, TrainingSettings
 
-DEFAULT_BUDGET = 300.0  # seconds that `auto` takes at most unless told otherwise
+DEFAULT_BUDGET = 300.0  # seconds that `auto` may take unless a budget is set
+
+FAMILIES: dict[str, type[FamilySettings]] = {}  # name -> settings; filled by defining subclasses of FamilySettings
 
 
-class AutoencoderSettings(Settings):
-    """The autoencoder family; the defaults are the CIFAR-10 seed's.
+class FamilySettings(Settings):
+    """Base class of a family's settings. A subclass enters `FAMILIES` under each name that its `family` admits.
 
-    `pooling` is convolution + max-pooling down, up-sampling + convolution back (the MNIST seed);
+    The class variables tell the rest of oddlens what it needs to know about a family without asking for its name.
+    """
+
+    family: str
+
+    implementation: ClassVar[str] = ""  # module that registers the model; empty where it is imported already
+    strategy: ClassVar[Literal["single", "plan", "folds"]] = "single"  # how it is trained; see training.members
+    is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
+    scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
+    has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name in get_args(cls.model_fields["family"].annotation):
+            FAMILIES[name] = cls
+
+    @property
+    def title(self) -> str:
+        """Name of the detector in remarks: its family, and what sets it apart from others of the family."""
+        return self.family
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds of the training images, each of which one model leaves out; 1 without folds."""
+        return 1
+
+    @property
+    def planned_seed(self) -> int | None:
+        """The random seed that the settings themselves name; None where they name none."""
+        return None
+
+    @property
+    def base(self) -> FamilySettings:
+        """The settings of the models that training settings apply to: these, or those of each fold's model."""
+        return self
+
+
+class AutoencoderSettings(FamilySettings):
+    """The autoencoder family; the defaults are those of the CIFAR-10 reference recipe.
+
+    `pooling` is convolution + max-pooling down, up-sampling + convolution back (the MNIST reference recipe);
     `strided` is strided convolutions, a linear bottleneck of `latent_dim`, and transposed
     convolutions back. `error` is what the anomaly map holds at each pixel. `noise` is the sigma, in units of the
     value range, of Gaussian noise added to the training inputs (denoising). `score` is what the anomaly score is:
@@ -22,6 +71,10 @@ class AutoencoderSettings(Settings):
     activations of an image and of its reconstruction lie apart, plain or whitened (RaPP); "latent", how far the
     bottleneck lies from the training images' (shrunk Mahalanobis).
     """
+
+    implementation = "oddlens.models.autoencoder"
+    scores_reconstruction = True
+    has_kernels = True
 
     family: Literal["autoencoder"] = "autoencoder"
     architecture: Literal["pooling", "strided"] = "strided"
@@ -34,7 +87,7 @@ class AutoencoderSettings(Settings):
     noise: float = Field(0.0, ge=0, le=1)
 
 
-class DictionarySettings(Settings):
+class DictionarySettings(FamilySettings):
     """The dictionary family: whitened patches, pooled features, nearest neighbours. Closed form; no gradients.
 
     `score` is made from descriptions of the whole picture ("pooled": small pictures of objects), or from the most
@@ -44,6 +97,8 @@ class DictionarySettings(Settings):
     training images' mirror images. `place` is how much it matters where in the picture something is; 0 for textures.
     `bank_megabytes` caps what is kept of the training images.
     """
+
+    implementation = "oddlens.models.patch_dictionary"
 
     family: Literal["dictionary"] = "dictionary"
     score: Literal["pooled", "local"] = "pooled"
@@ -57,7 +112,7 @@ class DictionarySettings(Settings):
     bank_megabytes: float = Field(16.0, gt=0, le=1024)
 
 
-class TransformsSettings(Settings):
+class RotationSettings(FamilySettings):
     """The transforms family: a small network that tells by how many quarter turns a picture was rotated.
 
     Pictures are brought to `side` x `side` at most. `mirror` says that a mirrored normal picture is normal too.
@@ -67,7 +122,9 @@ class TransformsSettings(Settings):
     weight of the log-probabilities of the right turns beside the log-distances.
     """
 
-    family: Literal["transforms"] = "transforms"
+    implementation = "oddlens.models.rotation"
+
+    family: Literal["rotation", "transforms"] = "rotation"
     side: int = Field(32, ge=16, le=64)
     mirror: bool = True
     widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((64, 128, 256), min_length=3, max_length=3)
@@ -77,7 +134,7 @@ class TransformsSettings(Settings):
     surprise: float = Field(0.1, ge=0, le=10)
 
 
-class DefectsSettings(Settings):
+class DefectsSettings(FamilySettings):
     """The defects family: a network that segments synthetic defects pasted into normal images.
 
     `shrink` is the number of pixels each way whose mean it sees as one: more finds large defects, 1 small ones.
@@ -85,62 +142,86 @@ class DefectsSettings(Settings):
     small pictures use the first few. `top_percent` is the share of the map whose mean is the anomaly score.
     """
 
+    implementation = "oddlens.models.defect_segmentation"
+
     family: Literal["defects"] = "defects"
     shrink: int = Field(1, ge=1, le=8)
     widths: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((32, 64, 96, 128, 128), min_length=1, max_length=8)
     top_percent: float = Field(0.5, gt=0, le=100)
 
+    @property
+    def title(self) -> str:
+        """The family, with its scale where it is not the images' own."""
+        return f"{self.family} at 1/{self.shrink} of the size" if self.shrink > 1 else self.family
 
-MemberModel = Annotated[
-    AutoencoderSettings | DictionarySettings | TransformsSettings | DefectsSettings, Field(discriminator="family")
-]
+
+def _validate_family(value: Any) -> Any:
+    """Settings of the family that plain values name; anything else is left to pydantic."""
+    if not isinstance(value, dict):
+        return value
+    family = value.get("family")
+    if not isinstance(family, str) or family not in FAMILIES:
+        message = "{family} is not a detector; there are auto, {families}"
+        raise PydanticCustomError("unknown_family", message, {"family": repr(family), "families": ", ".join(FAMILIES)})
+    return FAMILIES[family].model_validate(value)
 
 
-# How each family trains unless told otherwise; closed-form families take the seed alone.
-DEFAULT_TRAINING: dict[str, TrainingSettings] = {
-    "autoencoder": TrainingSettings(),
-    "dictionary": TrainingSettings(),
-    "transforms": TrainingSettings(
-        epochs=120, epoch_images=512, learning_rate=3e-3, optimizer="muon", schedule="linear"
-    ),
-    "defects": TrainingSettings(
-        epochs=100, epoch_images=256, batch_size=16, learning_rate=3e-3, optimizer="muon", schedule="one_cycle"
-    ),
-    "ensemble": TrainingSettings(),
-}
+def _validate_single(value: Any) -> Any:
+    """The same, of a family that is not itself made of several detectors."""
+    model = _validate_family(value)
+    if isinstance(model, FamilySettings) and model.is_composite:
+        raise PydanticCustomError("composite", "must be a single detector")
+    return model
+
+
+AnyModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validate_family)]
+SingleModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validate_single)]
 
 
 class Member(Settings):
-    """One detector of an ensemble, how it is trained, and how much its standardised score counts."""
+    """One detector of an ensemble, how it is trained, and how much its standardized score counts."""
 
-    model: MemberModel
+    model: SingleModel
     training: TrainingSettings = TrainingSettings()
     weight: float = Field(1.0, gt=0, le=100)
 
 
-class EnsembleSettings(Settings):
-    """The ensemble family: the weighted sum of its members' standardised raw scores."""
+class EnsembleSettings(FamilySettings):
+    """The ensemble family: the weighted sum of its members' standardized raw scores."""
+
+    implementation = "oddlens.models.ensemble"
+    strategy = "plan"
+    is_composite = True
 
     family: Literal["ensemble"] = "ensemble"
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
 
+    @property
+    def planned_seed(self) -> int:
+        """The seed of the first member: a plan is repeated with its own seed."""
+        return self.members[0].training.seed
 
-class CrossfitSettings(Settings):
+
+class CrossfitSettings(FamilySettings):
     """The crossfit family: `folds` detectors of one family, each trained without one fold of the normal images."""
 
+    implementation = "oddlens.models.cross_conformal"
+    strategy = "folds"
+    is_composite = True
+
     family: Literal["crossfit"] = "crossfit"
-    model: MemberModel
+    model: SingleModel
     folds: int = Field(5, ge=2, le=20)
 
+    @property
+    def n_folds(self) -> int:
+        """Number of folds."""
+        return self.folds
 
-ModelSettings = (
-    AutoencoderSettings
-    | DictionarySettings
-    | TransformsSettings
-    | DefectsSettings
-    | EnsembleSettings
-    | CrossfitSettings
-)  # told apart by `family`
+    @property
+    def base(self) -> FamilySettings:
+        """The settings of each fold's model."""
+        return self.model
 
 
 class AutoSettings(Settings):
@@ -151,16 +232,17 @@ class AutoSettings(Settings):
     than what it remembers.
     """
 
+    scores_reconstruction: ClassVar[bool] = False
+
     family: Literal["auto"] = "auto"
     robust: bool = False
 
 
-AnyModel = Annotated[ModelSettings, Field(discriminator="family")]
-FAMILIES: dict[str, type[Settings]] = {
-    "autoencoder": AutoencoderSettings,
-    "dictionary": DictionarySettings,
-    "transforms": TransformsSettings,
-    "defects": DefectsSettings,
-    "ensemble": EnsembleSettings,
-    "crossfit": CrossfitSettings,
-}
+def _validate_family_or_auto(value: Any) -> Any:
+    """The same, where `auto` may stand for a family."""
+    if isinstance(value, dict) and value.get("family") == "auto":
+        return AutoSettings.model_validate(value)
+    return _validate_family(value)
+
+
+AnyModelOrAuto = Annotated[SerializeAsAny[FamilySettings | AutoSettings], BeforeValidator(_validate_family_or_auto)]

@@ -13,18 +13,18 @@ SCHEMA_VERSION = 1
 
 
 class DataSummary(Settings):
-    """What a detector was made from."""
+    """The images that a detector was made from."""
 
     source: str
     normal: str
     n_training: int = Field(ge=1)
-    n_standardising: int = Field(0, ge=0)  # normal images that brought an ensemble's members to one scale
-    fingerprint: str  # of the training and standardising images, whatever their order
+    n_standardising: int = Field(0, ge=0)  # normal images by which an ensemble's members were brought to one scale
+    fingerprint: str  # of the training and standardization images, in any order
     n_calibration: int = Field(0, ge=0)
     calibration_source: str = "none"
-    folds: int = Field(1, ge=1, le=20)  # above 1, calibrated on the training images, each scored out of its fold
-    groups: tuple[str, ...] = ()  # names of those that a decision is made for, each by itself
-    grouped_by: str = ""  # how images are told apart: "folder", or "column NAME" of a CSV file
+    folds: int = Field(1, ge=1, le=20)  # above 1: calibrated on the training images, each scored out of fold
+    groups: tuple[str, ...] = ()  # names of the groups with a threshold each
+    grouped_by: str = ""  # where groups come from: "folder", or "column NAME" of a CSV file
 
 
 class Manifest(Settings):
@@ -34,11 +34,11 @@ class Manifest(Settings):
     model: AnyModel
     training: TrainingSettings
     input: InputSpec
-    runtime: RuntimeSettings = RuntimeSettings()  # what computed the calibration and golden scores, and must go on to
+    runtime: RuntimeSettings = RuntimeSettings()  # in which calibration and golden scores were computed; it must stay the same
     decision: DecisionSettings
     data: DataSummary
     history: dict[str, float]
-    remarks: tuple[str, ...] = ()  # why `auto` chose this detector, and what it says of itself
+    remarks: tuple[str, ...] = ()  # why `auto` selected this detector, and what the detector reports about itself
     versions: dict[str, str]
     created: str
     golden: tuple[float, ...] = Field(min_length=1, max_length=16)

@@ -1,23 +1,24 @@
-"""Plain values checked against settings: every wrong one is named at once, with the nearest known name."""
+"""Check plain values (from TOML, JSON or the command line) against settings, reporting all errors at once."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from oddlens.config.base import S, Settings
-from oddlens.config.detectors import FAMILIES, AnyModel, Member, ModelSettings
+from oddlens.config.detectors import FAMILIES, AnyModel, FamilySettings
 from oddlens.errors import SettingsError
 
 
-def _tuples(value: Any) -> Any:
+def lists_to_tuples(value: Any) -> Any:
+    """Plain values with every list, at any depth, as a tuple: JSON and TOML have lists, strict settings want tuples."""
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        return {key: lists_to_tuples(item) for key, item in value.items()}
+    return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def duration(text: str) -> float:
@@ -37,54 +38,59 @@ def duration(text: str) -> float:
     return seconds
 
 
-def parse(kind: type[S], values: object, source: str) -> S:
-    """Check plain values against a settings class; `source` names them in the error.
+def parse(settings_class: type[S], values: object, source: str) -> S:
+    """Settings from plain values; `source` names the values in the error.
 
     Raises:
         SettingsError: with every wrong setting at once.
     """
     try:
-        return kind.model_validate(_tuples(values))
+        return settings_class.model_validate(lists_to_tuples(values))
     except ValidationError as error:
-        raise _refused(kind, error, source) from error
+        raise _settings_error(settings_class, values, error, source) from error
 
 
-def parse_model(values: object, source: str) -> ModelSettings:
-    """Check plain values, whose `family` says which settings they are.
+def parse_model(values: object, source: str) -> FamilySettings:
+    """Settings of the family that the `family` among plain values names.
 
     Raises:
         SettingsError: with every wrong setting at once.
     """
     try:
-        model: ModelSettings = TypeAdapter(AnyModel).validate_python(_tuples(values))
+        model: FamilySettings = TypeAdapter(AnyModel).validate_python(lists_to_tuples(values))
         return model
     except ValidationError as error:
-        raise _refused(Settings, error, source) from error
+        raise _settings_error(FamilySettings, values, error, source) from error
 
 
-def _refused(kind: type[Settings], error: ValidationError, source: str) -> SettingsError:
-    return SettingsError(f"{source}: " + "; ".join(_problem(kind, detail) for detail in error.errors()))
+def _settings_error(
+    settings_class: type[Settings], values: object, error: ValidationError, source: str
+) -> SettingsError:
+    problems = [_describe_problem(settings_class, values, detail) for detail in error.errors()]
+    return SettingsError(f"{source}: " + "; ".join(problems))
 
 
-def _problem(kind: type[Settings], detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"] if part not in FAMILIES) or "settings"
+def _describe_problem(settings_class: type[Settings], values: object, detail: Any) -> str:
+    where = ".".join(map(str, detail["loc"])) or "settings"
     if detail["type"] == "extra_forbidden":
-        known = _known_names(kind, detail["loc"][:-1])
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        *parents, name = detail["loc"]
+        names = _setting_names(settings_class, values, parents)
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"
         return f"'{where}' is not a setting ({hint})"
-    if detail["type"] == "union_tag_invalid":
-        return f"{detail['input']['family']!r} is not a detector; there are auto, {', '.join(FAMILIES)}"
+    if detail["type"] == "unknown_family":
+        return str(detail["msg"])
     return f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}, got {str(detail['input'])[:80]!r}"
 
 
-def _known_names(kind: type[BaseModel], parents: tuple[int | str, ...]) -> list[str]:
-    for name in parents:
-        field = kind.model_fields.get(str(name))
-        if name in FAMILIES:
-            kind = FAMILIES[str(name)]
-        elif field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            kind = field.annotation
-        elif name == "members":
-            kind = Member
-    return list(kind.model_fields)
+def _setting_names(settings_class: type[BaseModel], values: Any, path: list[int | str]) -> list[str]:
+    """Names of the settings at a path into `values`, whose families say which classes they are checked against."""
+    for step in [None, *path]:
+        if isinstance(step, str):
+            annotation = settings_class.model_fields[step].annotation
+            candidates = [annotation, *get_args(annotation)]
+            settings_class = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), Settings)
+        values = values if step is None else values[step]
+        if issubclass(settings_class, FamilySettings):
+            settings_class = FAMILIES[values["family"]]
+    return list(settings_class.model_fields)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from oddlens.config.base import MAX_SIDE, DecisionSettings, Settings, TrainingSettings
-from oddlens.config.detectors import AutoencoderSettings, AutoSettings, ModelSettings
-from oddlens.config.parse import _tuples, parse
+from oddlens.config.detectors import AnyModelOrAuto, AutoencoderSettings
+from oddlens.config.parse import lists_to_tuples, parse
 from oddlens.errors import SettingsError
 
 
@@ -38,7 +38,7 @@ class Recipe(Settings):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w.-]+$")
     title: str = ""
     data: DataSettings
-    model: Annotated[ModelSettings | AutoSettings, Field(discriminator="family")] = AutoencoderSettings()
+    model: AnyModelOrAuto = AutoencoderSettings()
     training: TrainingSettings = TrainingSettings()
     decision: DecisionSettings = DecisionSettings()
 
@@ -46,7 +46,7 @@ class Recipe(Settings):
     @classmethod
     def _arrays_become_tuples(cls, values: Any) -> Any:
         """TOML and JSON have arrays only; strict settings ask for tuples."""
-        return _tuples(values)
+        return lists_to_tuples(values)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import ImageInfo, Pixels, as_pixels, decode, probe
+from oddlens.data.ordered_pool import ordered_map
 from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
@@ -33,14 +32,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images that are decoded only when asked for, with what is known about each of them.
+    """Images that are decoded on demand, with their names, classes, labels, masks and groups.
 
     `names` are what verdict files show: the path as the user gave it, or "train[17]" for arrays.
     `kinds` are "good", a class or a defect, one an image. `labels` is (N,) int8: 0 normal, 1 anomalous.
     `images` is one array (N, H, W, C), or a file's path or an array (H, W, C) an image. `masks` are files or
     (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect. `groups` are what each
-    image belongs to (a camera, a product) where a decision is made for each of them; empty where none are told apart.
-    `grouped_by` says how they were told: "folder", or "column NAME" of a CSV file.
+    image belongs to (a camera, a product) where each group has its own threshold; empty without groups.
+    `grouped_by` says where they come from: "folder", or "column NAME" of a CSV file. `source` is where the images
+    come from, as the user wrote it, and `normal` the name of what is normal; a detector's manifest keeps both.
     """
 
     names: tuple[str, ...]
@@ -50,6 +50,8 @@ class ImageSet:
     masks: tuple[Mask | None, ...]
     groups: tuple[str, ...] = ()
     grouped_by: str = ""
+    source: str = ""
+    normal: str = "good"
 
     def __post_init__(self) -> None:
         sizes = {len(part) for part in (self.names, self.kinds, self.labels, self.images, self.masks)}
@@ -79,8 +81,9 @@ class ImageSet:
         """
         pixels = as_pixels(array, name)
         names = tuple(f"{name}[{i}]" for i in range(len(pixels)))
-        of_each = (None,) * len(pixels) if masks is None else tuple(masks)
-        return cls(names, _each(kind, len(pixels)), _labels(label, len(pixels)), pixels, of_each)
+        mask_of_each = (None,) * len(pixels) if masks is None else tuple(masks)
+        kinds, labels = _each(kind, len(pixels)), _labels(label, len(pixels))
+        return cls(names, kinds, labels, pixels, mask_of_each, source=f"array {array.shape}")
 
     @classmethod
     def from_files(
@@ -90,23 +93,34 @@ class ImageSet:
         kind: str | Sequence[str] = "good",
         label: int | npt.ArrayLike = 0,
         masks: Sequence[Path | None] | None = None,
+        source: str | None = None,
     ) -> ImageSet:
-        """Image files in the order given, each named as it was written; none is opened yet."""
+        """Image files in this order, each named as it was written; none is opened yet.
+
+        Without a `source` it is the folder of the first file.
+        """
         names = tuple(str(path) for path in paths)
-        of_each = (None,) * len(names) if masks is None else tuple(masks)
-        return cls(names, _each(kind, len(names)), _labels(label, len(names)), names, of_each)
+        mask_of_each = (None,) * len(names) if masks is None else tuple(masks)
+        kinds, labels = _each(kind, len(names)), _labels(label, len(names))
+        first_folder = names[0].rsplit("/", 1)[0] if names else "nothing"
+        return cls(names, kinds, labels, names, mask_of_each, source=first_folder if source is None else source)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def subset(self, index: npt.ArrayLike) -> ImageSet:
         """The images at an integer or boolean index, in the index's order."""
-        chosen = np.asarray(index)
-        chosen = chosen.astype(np.intp) if chosen.size == 0 else np.arange(len(self))[chosen]
-        images = self.images[chosen] if isinstance(self.images, np.ndarray) else _at(self.images, chosen)
-        names, kinds, masks = _at(self.names, chosen), _at(self.kinds, chosen), _at(self.masks, chosen)
-        groups = _at(self.groups, chosen) if self.groups else ()
-        return ImageSet(names, kinds, self.labels[chosen], images, masks, groups, self.grouped_by)
+        rows = np.asarray(index)
+        rows = rows.astype(np.intp) if rows.size == 0 else np.arange(len(self))[rows]
+        return replace(
+            self,
+            names=_at(self.names, rows),
+            kinds=_at(self.kinds, rows),
+            labels=self.labels[rows],
+            images=self.images[rows] if isinstance(self.images, np.ndarray) else _at(self.images, rows),
+            masks=_at(self.masks, rows),
+            groups=_at(self.groups, rows) if self.groups else (),
+        )
 
     def image(self, i: int) -> Pixels:
         """One image at its own size, (H, W, C).
@@ -159,7 +173,7 @@ class ImageSet:
         if not infos:
             raise DataError("there are no images to choose an input size from; give at least one")
         deep = [i for i, info in enumerate(infos) if info.bits == 16]
-        peak = max(in_order(lambda i: int(self.image(i).max()), deep, 2 * DECODERS), default=0)
+        peak = max(ordered_map(lambda i: int(self.image(i).max()), deep, DECODERS, 2 * DECODERS), default=0)
         return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
 
     def batches(
@@ -180,11 +194,13 @@ class ImageSet:
             return
         size = max(1, min(MAX_TASK_IMAGES, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
-        with closing(in_order(lambda task: self._fitted(task, spec), tasks, 2 * batch_size // size)) as done:
-            fitted = chain.from_iterable(done)
+        with closing(
+            ordered_map(lambda task: self._resized(task, spec), tasks, DECODERS, 2 * batch_size // size)
+        ) as done:
+            resized = chain.from_iterable(done)
             for first in starts:
                 good: list[Pixels] = []
-                for i, image in zip(range(first, min(first + batch_size, len(self))), fitted, strict=False):
+                for i, image in zip(range(first, min(first + batch_size, len(self))), resized, strict=False):
                     if not isinstance(image, ImageError):
                         good.append(image)
                     elif problems is not None and isinstance(image, UnreadableImageError):
@@ -193,15 +209,15 @@ class ImageSet:
                         raise image
                 yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
 
-    def _fitted(self, places: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
-        """Some images as `spec` wants them; of those that cannot be had, the errors."""
-        found: list[Pixels | ImageError] = []
-        for i in places:
+    def _resized(self, indices: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
+        """Some images in the form of `spec`, or the error of each that cannot be read."""
+        results: list[Pixels | ImageError] = []
+        for i in indices:
             try:
-                found.append(fit_to(self.image(i), spec, self.names[i]))
+                results.append(fit_to(self.image(i), spec, self.names[i]))
             except ImageError as error:
-                found.append(error)
-        return found
+                results.append(error)
+        return results
 
     def load(self, spec: InputSpec) -> Pixels:
         """All images as `spec` wants them, (N, height, width, channels); very many lie in a temporary file.
@@ -227,7 +243,7 @@ class ImageSet:
                 return error
             return None
 
-        problems = list(in_order(problem, range(len(self)), 2 * DECODERS))
+        problems = list(ordered_map(problem, range(len(self)), DECODERS, 2 * DECODERS))
         return self.subset(np.array([error is None for error in problems])), [e for e in problems if e is not None]
 
 
@@ -266,6 +282,8 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
         masks=tuple(mask for part in sets for mask in part.masks),
         groups=tuple(group for part in sets for group in part.groups),
         grouped_by=next((part.grouped_by for part in sets), ""),
+        source=next((part.source for part in sets), ""),
+        normal=next((part.normal for part in sets), "good"),
     )
 
 
@@ -275,26 +293,11 @@ def require_class(normal: str, classes: Iterable[str], where: str) -> None:
     Raises:
         DataError: lists the classes and names the nearest one.
     """
-    known = list(classes)
-    if normal not in known:
-        near = difflib.get_close_matches(normal, known, n=1)
+    names = list(classes)
+    if normal not in names:
+        near = difflib.get_close_matches(normal, names, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise DataError(f"{where}: has no class '{normal}'; {hint}the classes are: {', '.join(known) or '(none)'}")
-
-
-def in_order(work: Callable[[S], T], items: Iterable[S], ahead: int) -> Generator[T]:
-    """`work` of each item in order, done by a few threads that are at most `ahead` items in front."""
-    pending: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(DECODERS)
-    try:
-        for item in items:
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-            pending.append(pool.submit(work, item))
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # its own thread may collect it as garbage
+        raise DataError(f"{where}: has no class '{normal}'; {hint}the classes are: {', '.join(names) or '(none)'}")
 
 
 def _each(value: str | Sequence[str], count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Export: the scoring graph as one ONNX file, refused unless it scores as the detector does."""
+"""Export of the scoring graph as one ONNX file, refused unless it gives the detector's scores."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores
 from oddlens.io import onnx_proto
-from oddlens.models.base import ScoringGraph
+from oddlens.models.base import Model, ScoringGraph
 
 TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
 
 
 def export(detector: Detector, path: str | Path) -> float:
-    """Write the detector as ONNX; gives the largest relative difference of its scores.
+    """Write the detector as ONNX. Returns the largest relative difference between exported and original scores.
 
-    The file takes pixels (N, H, W, C) of the input spec's integer type, N free, and gives
-    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in its metadata.
+    The graph takes pixels (N, H, W, C) of the input spec's integer type, for any N, and has the outputs
+    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in the file's metadata.
 
     Raises:
         SettingsError: the name does not end in .onnx, the detector was loaded from such a file, or is calibrated in
@@ -40,38 +40,37 @@ def export(detector: Detector, path: str | Path) -> float:
         ArtifactError: the exported scores differ; nothing is written.
         OddlensError: the file cannot be written.
     """
-    path = Path(path)
+    path, network = Path(path), detector.network
     if path.suffix != ".onnx":
         raise SettingsError(f"{path}: exported files end in .onnx")
-    if detector.network is None:
+    if network is None:
         raise SettingsError(f"{path}: the detector was itself loaded from an .onnx file; export the .safetensors file")
     if detector.manifest.runtime.precision != "fp32":
         raise SettingsError(
-            f"{path}: exported files begin in fp32, and this detector is calibrated in bf16, whose scores differ; "
+            f"{path}: exported files start in fp32, and this detector is calibrated in bf16, whose scores differ; "
             "calibrate it with --precision fp32 first"
         )
     manifest = detector.manifest.model_copy(update={"runtime": RuntimeSettings(engine="onnxruntime")})
-    graph = trace(detector)
+    graph = trace(network)
     difference = parity(detector, open_graph(graph, detector.spec, manifest.runtime, path))
     if difference > TOLERANCE:
         raise ArtifactError(
-            f"{path}: not written, since exported scores differ from the detector's by {difference:.1e} (relative), "
+            f"{path}: not written, because exported scores differ from the detector's by {difference:.1e} (relative), "
             f"more than {TOLERANCE:.0e}; please report this with the detector's settings"
         )
     onnx_file.save_onnx(path, graph, manifest, detector.tensors)
     return difference
 
 
-def trace(detector: Detector) -> bytes:
-    """The scoring graph as ONNX bytes, made of ONNX's own operators alone, and nothing in its metadata."""
+def trace(network: Model) -> bytes:
+    """The scoring graph of a network as ONNX bytes: standard operators only, and no metadata."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting to ONNX", "train") from error
-    assert detector.network is not None  # noqa: S101 - checked by export
-    module = ScoringGraph(copy.deepcopy(detector.network)).cpu().eval()
-    example = torch.from_numpy(golden_pixels(detector.spec)[:2])
+    module = ScoringGraph(copy.deepcopy(network)).cpu().eval()
+    example = torch.from_numpy(golden_pixels(network.spec)[:2])
     names = [name for name, value in zip(OUTPUTS, module(example), strict=True) if value is not None]
     with silence_exporter():
         program = torch.onnx.export(
@@ -84,32 +83,35 @@ def trace(detector: Detector) -> bytes:
             output_names=names,
             verbose=False,
         )
-    assert program is not None  # noqa: S101 - dynamo=True gives a program
+    if program is None:
+        raise ArtifactError("PyTorch's exporter returned no graph; please report this with the PyTorch version")
     model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField("metadata_props")  # the exporter notes there which file on this machine each operator is from
+        part.ClearField(
+            "metadata_props"
+        )  # it names the files of this machine that operators come from
     onnx.checker.check_model(model)
     content, _ = onnx_proto.split_metadata(model.SerializeToString(), Path("the exporter's graph"))
     return content
 
 
 def parity(detector: Detector, exported: Backend) -> float:
-    """Largest relative difference of scores, on golden and random pictures, in batches of 1, 3 and all."""
+    """Largest relative difference of scores, on golden and random images, in batches of 1, 3 and all."""
     spec = detector.spec
     rng = np.random.default_rng(0)
     random = rng.integers(0, spec.value_max + 1, (13, spec.height, spec.width, spec.channels)).astype(spec.dtype)
     pixels: Pixels = np.concatenate([golden_pixels(spec), random])
     expected = detector.score(pixels)
     batches = (pixels[:1], pixels[1:4], pixels)
-    found = anomaly_scores(exported, batches)
-    wanted = np.concatenate([expected[:1], expected[1:4], expected])
-    return float(np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1e-12)))
+    actual = anomaly_scores(exported, batches)
+    reference = np.concatenate([expected[:1], expected[1:4], expected])
+    return float(np.max(np.abs(actual - reference) / np.maximum(np.abs(reference), 1e-12)))
 
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """Keep the exporter's own chatter from the user's terminal."""
+    """Suppress the output of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

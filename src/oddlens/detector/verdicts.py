@@ -1,21 +1,18 @@
-"""Verdicts: what a detector decided about N images."""
+"""Verdicts of a detector on N images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    pass
 from oddlens.conformal.ranks import Scores
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a detector decided about N images, in the order in which they were given."""
+    """Verdicts on N images, in their order."""
 
     files: tuple[str, ...]
     anomaly_score: Scores  # (N,) higher is more anomalous
@@ -25,7 +22,7 @@ class Verdicts:
 
     @property
     def verdict(self) -> list[str]:
-        """One an image: "anomaly" or "normal"."""
+        """For each image "anomaly" or "normal"."""
         return ["anomaly" if label else "normal" for label in self.label]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Where a batch of pixels becomes scores: one small protocol, one file a runtime."""
+"""The protocol of runtimes, which turn a batch of pixels into scores; each has a module of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
 
-INPUT = "pixels"  # of an exported graph
+INPUT = "pixels"  # name of the input of an exported graph
 MAX_STREAMS = 8
 OUTPUTS = ("anomaly_score", "anomaly_map", "reconstruction")  # the score is always there
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Predictions(NamedTuple):
-    """What a runtime says about N images."""
+    """The outputs of a runtime for N images."""
 
     anomaly_score: npt.NDArray[np.float64]  # (N,) higher is more anomalous; raw, never clamped
     anomaly_map: Floats | None  # (N, H, W), 0 outside the region of interest
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
 
 
 class Backend(Protocol):
-    """A runtime holding one scoring graph."""
+    """A runtime with one scoring graph."""
 
     @property
     def name(self) -> str:
@@ -38,32 +38,32 @@ class Backend(Protocol):
 
     @property
     def spec(self) -> InputSpec:
-        """The pixels that it takes."""
+        """The form of the pixels that it scores."""
 
     @property
     def streams(self) -> int:
-        """How many calls of `alone` at a time are faster than one call after the other; 1 where none are."""
+        """Number of concurrent calls of `alone` that are faster than one call after the other; 1 where none are."""
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) of the spec's integer type, with all threads."""
 
     def alone(self, pixels: Pixels) -> Predictions:
-        """The same in the caller's thread alone, while others may do the same."""
+        """Score pixels in the calling thread alone; other threads may do so at the same time."""
 
 
 def graph_outputs(inputs: list[str], outputs: list[str], source: Path) -> list[str]:
-    """Those of `OUTPUTS` that a graph gives.
+    """Names of the `OUTPUTS` that a graph has.
 
     Raises:
         ArtifactError: its inputs or outputs are not a detector's.
     """
     if inputs != [INPUT] or "anomaly_score" not in outputs or not set(outputs) <= set(OUTPUTS):
-        raise ArtifactError(f"{source}: is not a detector's graph (it takes {inputs}, gives {sorted(outputs)})")
+        raise ArtifactError(f"{source}: is not the graph of a detector (inputs {inputs}, outputs {sorted(outputs)})")
     return [name for name in OUTPUTS if name in outputs]
 
 
 def to_predictions(values: Mapping[str, npt.NDArray[Any]]) -> Predictions:
-    """What a graph's outputs, by name, say about N images."""
+    """Predictions from the outputs of a graph, by name."""
     reconstruction = values.get("reconstruction")
     return Predictions(
         values["anomaly_score"].astype(np.float64),
@@ -73,16 +73,10 @@ def to_predictions(values: Mapping[str, npt.NDArray[Any]]) -> Predictions:
 
 
 def first_line(error: Exception) -> str:
-    """Of a runtime's error, as much as fits into one of ours."""
+    """The first line of a runtime's error, shortened to fit into one of ours."""
     return str(error).strip().partition("\n")[0][:200]
 
 
-def streams() -> int:
-    """How many batches are scored side by side on the CPU, in one thread each; not more than memory bears."""
-    return min(threads() or os.cpu_count() or 1, MAX_STREAMS)
-
-
-def threads() -> int:
-    """The number of threads that --threads (or the user, for OpenMP) asks for; 0 leaves it to the runtime."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")  # may be a list, meant for OpenMP alone
-    return int(asked) if asked.isdecimal() else 0
+def count_streams(threads: int | None) -> int:
+    """Number of batches to score concurrently on the CPU, one thread each; limited by what memory can hold."""
+    return min(threads or os.cpu_count() or 1, MAX_STREAMS)

@@ -1,4 +1,4 @@
-"""Golden scores: what a detector gives four synthetic images, so that a loaded file proves that it scores the same."""
+"""Golden scores: scores of four synthetic images, by which a loaded file is verified to score as it did."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from oddlens.errors import ArtifactError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import anomaly_scores
 
+GOLDEN_TOLERANCE = {  # relative; processors and versions differ by far less
+    "fp32": 1e-3,
+    "bf16": 0.1,  # rounding alone moves these scores by up to 6%; the digest guards the rest
+}
+
 
 def golden_pixels(spec: InputSpec) -> Pixels:
-    """Four synthetic pictures (4, H, W, C) on which a detector file proves that it still scores the same.
+    """Four synthetic images (4, H, W, C): black, a ramp, a checkerboard, and hashed noise.
 
-    Black, a ramp, a checkerboard, and hashed noise: made by integer arithmetic, the same everywhere.
+    They are computed in integer arithmetic and are the same on every machine.
     """
     rows, columns, channels = np.indices((spec.height, spec.width, spec.channels), dtype=np.uint64)
     black = np.zeros_like(rows)
@@ -28,19 +33,13 @@ def golden_pixels(spec: InputSpec) -> Pixels:
     return pixels
 
 
-GOLDEN_TOLERANCE = {  # relative; processors and versions differ by far less
-    "fp32": 1e-3,
-    "bf16": 0.1,  # rounding alone moves the scores of such odd pictures by up to 6%; the digest guards the rest
-}
-
-
 def golden_scores(backend: Backend) -> tuple[float, ...]:
-    """What a detector gives its built-in synthetic pictures."""
+    """Scores of the golden images."""
     return tuple(anomaly_scores(backend, [golden_pixels(backend.spec)]).tolist())
 
 
 def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
-    """A loaded detector gives its own golden scores again.
+    """Verify that a loaded detector reproduces its golden scores.
 
     Raises:
         ArtifactError: it does not.
@@ -48,6 +47,6 @@ def check_golden(path: Path, backend: Backend, manifest: Manifest) -> None:
     scores, tolerance = golden_scores(backend), GOLDEN_TOLERANCE[manifest.runtime.precision]
     if len(scores) != len(manifest.golden) or not np.allclose(scores, manifest.golden, rtol=tolerance, atol=1e-7):
         raise ArtifactError(
-            f"{path}: scores its built-in test pictures {np.round(scores, 6).tolist()}, but gave "
+            f"{path}: scores the built-in test images {np.round(scores, 6).tolist()}, but gave "
             f"{np.round(manifest.golden, 6).tolist()} when it was made; fit or export it again on this machine"
         )

@@ -1,4 +1,4 @@
-"""Scoring with ONNX Runtime: the deployed way, without torch."""
+"""Scoring with ONNX Runtime, as deployed detectors do: without torch."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import onnxruntime as ort
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
-from oddlens.inference.backend import INPUT, Predictions, first_line, graph_outputs, streams, threads, to_predictions
+from oddlens.inference.backend import INPUT, Predictions, count_streams, first_line, graph_outputs, to_predictions
 
 
 class OnnxBackend:
-    """Runs an exported scoring graph on the CPU, in float32; `source` names it in errors.
+    """Runs an exported scoring graph on the CPU in float32; `source` names it in errors.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load it, or its inputs or outputs are not a detector's.
+        ArtifactError: ONNX Runtime cannot load it, or its inputs or outputs are not those of a detector.
     """
 
-    def __init__(self, graph: bytes, spec: InputSpec, source: Path) -> None:
+    def __init__(self, graph: bytes, spec: InputSpec, source: Path, threads: int | None = None) -> None:
         try:
-            self.session = session(graph, threads())
+            self.session = create_session(graph, threads or 0)
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{source}: ONNX Runtime cannot load it ({first_line(error)}); export the detector again"
             ) from error
-        takes, gives = self.session.get_inputs(), self.session.get_outputs()
-        self.outputs = graph_outputs([tensor.name for tensor in takes], [tensor.name for tensor in gives], source)
+        inputs = [tensor.name for tensor in self.session.get_inputs()]
+        outputs = [tensor.name for tensor in self.session.get_outputs()]
+        self.outputs = graph_outputs(inputs, outputs, source)
         self.source = source
-        self.streams = streams()
+        self.streams = count_streams(threads)
         self._graph, self._spec = graph, spec
-        self._alone: ort.InferenceSession | None = None  # made for the first full batch
-        self._making = threading.Lock()
+        self._alone: ort.InferenceSession | None = None  # created for the first full batch
+        self._session_lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class OnnxBackend:
 
     @property
     def spec(self) -> InputSpec:
-        """The pixels that it takes."""
+        """The form of the pixels that it scores."""
         return self._spec
 
     def __call__(self, pixels: Pixels) -> Predictions:
@@ -50,25 +51,25 @@ class OnnxBackend:
         return self._run(self.session, pixels)
 
     def alone(self, pixels: Pixels) -> Predictions:
-        """Score pixels (N, H, W, C) in the caller's thread."""
-        with self._making:
+        """Score pixels (N, H, W, C) in the calling thread."""
+        with self._session_lock:
             if self._alone is None:
-                self._alone = session(self._graph, 1)
+                self._alone = create_session(self._graph, 1)
         return self._run(self._alone, pixels)
 
-    def _run(self, runs: ort.InferenceSession, pixels: Pixels) -> Predictions:
+    def _run(self, session: ort.InferenceSession, pixels: Pixels) -> Predictions:
         try:
-            found = runs.run(self.outputs, {INPUT: pixels})
+            values = session.run(self.outputs, {INPUT: pixels})
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
-        return to_predictions(dict(zip(self.outputs, found, strict=True)))
+        return to_predictions(dict(zip(self.outputs, values, strict=True)))
 
 
-def session(graph: bytes, count: int) -> ort.InferenceSession:
-    """A session of so many threads; 0 leaves it to ONNX Runtime."""
+def create_session(graph: bytes, threads: int) -> ort.InferenceSession:
+    """A session with a number of threads; 0 leaves it to ONNX Runtime."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = count
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

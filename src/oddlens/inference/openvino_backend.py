@@ -17,26 +17,32 @@ from oddlens.inference.backend import (
     INPUT,
     OUTPUTS,
     Predictions,
+    count_streams,
     first_line,
     graph_outputs,
-    streams,
-    threads,
     to_predictions,
 )
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; left to itself it takes bf16 where it can
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; by default it uses bf16 where it can
 
 
 class OpenvinoBackend:
-    """Runs an exported scoring graph on the CPU in the precision that is asked for; `source` names it in errors.
+    """Runs an exported scoring graph on the CPU in a given precision; `source` names it in errors.
 
     Raises:
-        ArtifactError: OpenVINO cannot load it, or its inputs or outputs are not a detector's.
+        ArtifactError: OpenVINO cannot load it, or its inputs or outputs are not those of a detector.
         SettingsError: this processor does not compute in that precision.
     """
 
-    def __init__(self, graph: bytes, spec: InputSpec, precision: Literal["fp32", "bf16"], source: Path) -> None:
-        self._hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": str(threads())}
+    def __init__(
+        self,
+        graph: bytes,
+        spec: InputSpec,
+        precision: Literal["fp32", "bf16"],
+        source: Path,
+        threads: int | None = None,
+    ) -> None:
+        self._hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": str(threads or 0)}
         try:
             core = ov.Core()
             self._model = core.read_model(graph)
@@ -46,20 +52,22 @@ class OpenvinoBackend:
             raise ArtifactError(
                 f"{source}: OpenVINO cannot load it ({first_line(error)}); export the detector again"
             ) from error
-        taken = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if taken != PRECISIONS[precision]:
+        actual = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != PRECISIONS[precision]:
             raise SettingsError(
-                f"{source}: on this processor OpenVINO computes in {taken} and not in {precision}; export the detector "
-                "again, and calibrate it with --precision fp32 if at all"
+                f"{source}: on this processor OpenVINO computes in {actual} and not in {precision}; export the "
+                "detector again, and calibrate it with --precision fp32 if at all"
             )
-        takes, gives = self.compiled.inputs, self.compiled.outputs
-        self.outputs = graph_outputs([own_name(port) for port in takes], [own_name(port) for port in gives], source)
+        inputs, outputs = self.compiled.inputs, self.compiled.outputs
+        self.outputs = graph_outputs(
+            [port_name(port) for port in inputs], [port_name(port) for port in outputs], source
+        )
         self.precision = precision
         self.source = source
         self._spec = spec
-        self.streams = streams()
-        self._one_at_a_time = threading.Lock()  # a request holds one batch
-        self._alone: ov.CompiledModel | None = None  # made for the first full batch
+        self.streams = count_streams(threads)
+        self._lock = threading.Lock()  # a request holds one batch
+        self._alone: ov.CompiledModel | None = None  # created for the first full batch
         self._requests = threading.local()  # a request for each thread
 
     @property
@@ -69,34 +77,34 @@ class OpenvinoBackend:
 
     @property
     def spec(self) -> InputSpec:
-        """The pixels that it takes."""
+        """The form of the pixels that it scores."""
         return self._spec
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
-        with self._one_at_a_time:
+        with self._lock:
             return self._run(self.compiled, pixels)
 
     def alone(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in a stream of one thread."""
-        with self._one_at_a_time:
+        with self._lock:
             if self._alone is None:
                 one_each = {"NUM_STREAMS": str(self.streams)}
                 self._alone = ov.Core().compile_model(self._model, "CPU", self._hints | one_each)
-        if not hasattr(self._requests, "mine"):
-            self._requests.mine = self._alone.create_infer_request()
-        return self._run(self._requests.mine.infer, pixels)
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self._alone.create_infer_request()
+        return self._run(self._requests.request.infer, pixels)
 
     def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Predictions:
         try:
-            found = infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
+            values = infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
-        return to_predictions({name: found[name] for name in self.outputs})
+        return to_predictions({name: values[name] for name in self.outputs})
 
 
-def own_name(port: Any) -> str:
-    """An input's or output's name; OpenVINO also gives it those of operations that it found to change nothing."""
+def port_name(port: Any) -> str:
+    """Name of an input or output; OpenVINO adds the names of operations that change nothing."""
     return next((name for name in (INPUT, *OUTPUTS) if name in port.names), str(port.any_name))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from oddlens.config.base import InputSpec
-from oddlens.config.detectors import ModelSettings
+from oddlens.config.detectors import FamilySettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
 from oddlens.inference.backend import MAX_STREAMS, Predictions
@@ -42,18 +42,18 @@ class TorchBackend:
 
     @property
     def spec(self) -> InputSpec:
-        """The pixels that it takes."""
+        """The form of the pixels that it scores."""
         return self.model.spec
 
     @property
     def streams(self) -> int:
-        """How many batches are scored side by side: one where a GPU does it, or a batch keeps all threads busy."""
+        """Number of batches scored concurrently: 1 on a GPU, or where one batch keeps all threads busy."""
         alone = self.device.type != "cpu" or self.model.uses_all_threads
         return 1 if alone else min(self._threads, MAX_STREAMS)
 
     def alone(self, pixels: Pixels) -> Predictions:
-        """Score pixels (N, H, W, C) in the caller's thread."""
-        torch.set_num_threads(1)  # of the caller's thread, and of threads that begin now
+        """Score pixels (N, H, W, C) in the calling thread."""
+        torch.set_num_threads(1)  # for the calling thread, and for threads started from now on
         try:
             return self(pixels)
         finally:
@@ -61,7 +61,7 @@ class TorchBackend:
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
-        on_gpu = self.device.type == "cuda"  # these settings are the process's: not for calls side by side
+        on_gpu = self.device.type == "cuda"  # these settings belong to the process: not for concurrent calls
         exact = (
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
         )
@@ -79,10 +79,10 @@ class TorchBackend:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn "auto" into CUDA when there, else CPU.
+    """The device of a name; "auto" is CUDA where available, else the CPU.
 
     Raises:
-        SettingsError: CUDA was asked for and is not there.
+        SettingsError: CUDA is requested and not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,14 +94,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def rebuild(
-    settings: ModelSettings,
+    settings: FamilySettings,
     spec: InputSpec,
     weights: Mapping[str, npt.NDArray[np.float32]],
     roi: npt.NDArray[np.uint8] | None,
     device: str,
     precision: Literal["fp32", "bf16"],
 ) -> TorchBackend:
-    """A backend from saved weights by name, and the region of interest (H, W) if there is one."""
+    """A backend from saved weights by name, and from the region of interest (H, W) if there is one."""
     model = registry.build(settings, spec, seed=0)
     model.load_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     if roi is not None:

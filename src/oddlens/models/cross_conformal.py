@@ -1,8 +1,8 @@
-"""The crossfit family: a detector for each fold of the normal images, and a score that ranks among all of them.
+"""The crossfit family: one detector for each fold of the normal images, and a score that is a rank among all of them.
 
-With few normal images none need be kept from training: each fold is scored by the detector that did not learn it, and
-a new image is compared, fold by fold, with what the same detector gave that fold (cross-conformal prediction: Vovk,
-"Cross-conformal predictors", 2015). What that promises is in `calibration.promised_rank`.
+All normal images can be used for training: each fold is scored by the detector that was trained without it, and a new
+image is compared, fold by fold, with the scores that the same detector gave that fold (cross-conformal prediction:
+Vovk, "Cross-conformal predictors", 2015). `conformal.ranks.threshold_rank` has the guarantee.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import CrossfitSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.ensemble import CompositeModel, mean
+from oddlens.models.ensemble import CompositeModel, weighted_mean
+from oddlens.models.registry import register_family
 
 MAX_FOLD_IMAGES = 100_000  # images in a fold
-PADDING_SCORE = -1e30  # stands where a fold has fewer images than the largest one
-WIDTH = 0.08  # of its distance from the median: how far beyond its own score an image counts as being as odd
-TAIL = 0.4  # of one image: what all of them together count for far beyond their scores, and too much far before them
+PADDING_SCORE = -1e30  # fills the rows of folds that are smaller than the largest one
+WIDTH_RATIO = 0.08  # width of the range in which a score partly counts, by its distance from the median
+TAIL_COUNT = (
+    0.4  # of images: what all scores together count when far exceeded, and count too much when far from reached
+)
 
 
+@register_family(settings=CrossfitSettings)
 class CrossConformal(CompositeModel):
-    """Detectors of one family, each of which left out one fold of the normal images.
+    """Detectors of one family, each trained without one fold of the normal images.
 
-    The anomaly score is minus how many of the normal images are at least as odd as this one, each by the detector that
-    learned neither. A normal image counts fully up to its own score, and a little beyond: the score is smooth, never
-    promises more than the plain number would, and orders what lies beyond all normal images, or before them.
+    The anomaly score is minus the number of normal images that are at least as anomalous as this one, each judged by
+    the detector that was trained on neither. A normal image counts fully up to its own score and partly a little above:
+    the score is smooth, never claims more than the plain count, and orders images above or below all normal ones.
     """
 
     settings: CrossfitSettings
-    held_out: Tensor  # (M, K) the scores of each fold's images
-    width: Tensor  # (M, K)
-    peak: Tensor  # (K,) mean of the largest values of each fold's maps; 1 without maps
+    held_out: Tensor  # (M, K) scores of each fold's images
+    width: Tensor  # (M, K) of the range above each score in which its count falls to 0
+    peak: Tensor  # (K,) mean of the maxima of each fold's maps; 1 without maps
 
     def __init__(self, settings: CrossfitSettings, spec: InputSpec) -> None:
         super().__init__([settings.model] * settings.folds, spec)
@@ -46,30 +50,35 @@ class CrossConformal(CompositeModel):
         self.register_buffer("width", torch.ones(1, settings.folds))
         self.register_buffer("peak", torch.ones(settings.folds))
 
-    def rank_among(self, scores: Sequence[npt.NDArray[np.float64]], peaks: Sequence[npt.NDArray[np.float64]]) -> None:
-        """Keep what each member gave the fold that it did not learn: scores (m,) and its maps' largest values."""
-        most = max(len(fold) for fold in scores)
-        self.held_out.resize_(most, len(scores)).fill_(PADDING_SCORE)
-        self.width.resize_(most, len(scores)).fill_(1.0)
-        for number, fold in enumerate(scores):
-            ordered = torch.from_numpy(np.sort(fold)).float()
-            away = (ordered - ordered.median()).abs() + ordered.std(correction=0)
-            self.held_out[-len(fold) :, number] = ordered
-            self.width[-len(fold) :, number] = (WIDTH * away).clamp_min(1e-6 * float(ordered.abs().max()) + 1e-12)
+    def set_held_out_scores(
+        self, scores: Sequence[npt.NDArray[np.float64]], peaks: Sequence[npt.NDArray[np.float64]]
+    ) -> None:
+        """Store the scores (m,) of each fold, by the member trained without it, and the maxima of its maps."""
+        max_fold_size = max(len(fold) for fold in scores)
+        self.held_out.resize_(max_fold_size, len(scores)).fill_(PADDING_SCORE)
+        self.width.resize_(max_fold_size, len(scores)).fill_(1.0)
+        for k, fold in enumerate(scores):
+            sorted_scores = torch.from_numpy(np.sort(fold)).float()
+            deviation = (sorted_scores - sorted_scores.median()).abs() + sorted_scores.std(correction=0)
+            self.held_out[-len(fold) :, k] = sorted_scores
+            self.width[-len(fold) :, k] = (WIDTH_RATIO * deviation).clamp_min(
+                1e-6 * float(sorted_scores.abs().max()) + 1e-12
+            )
         self.peak.copy_(torch.tensor([float(fold.mean()) if len(fold) and fold.mean() > 0 else 1.0 for fold in peaks]))
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W) with every member."""
-        found: list[ModelOutput] = [member(batch) for member in self.parts]
-        scores = torch.stack([scored.anomaly_score for scored in found], dim=1)
-        there = (self.held_out > 0.5 * PADDING_SCORE).float()
-        away = (scores[:, None] - self.held_out) / self.width  # (N, M, K) in widths
-        beyond, before = torch.relu(away), torch.relu(-away)
-        tail = TAIL / there.sum()
-        counted = torch.relu(1 - beyond) + tail * (beyond.clamp(max=1) * 2 / (1 + beyond) + before / (1 + before))
-        maps = [scored.anomaly_map / self.peak[i] for i, scored in enumerate(found) if scored.anomaly_map is not None]
-        rebuilt = [scored.reconstruction for scored in found if scored.reconstruction is not None]
-        ones = [1.0] * len(found)
+        outputs: list[ModelOutput] = [member(batch) for member in self.parts]
+        scores = torch.stack([output.anomaly_score for output in outputs], dim=1)
+        is_score = (self.held_out > 0.5 * PADDING_SCORE).float()
+        deviation = (scores[:, None] - self.held_out) / self.width  # (N, M, K), in widths
+        above, below = torch.relu(deviation), torch.relu(-deviation)
+        tail = TAIL_COUNT / is_score.sum()
+        counts = torch.relu(1 - above) + tail * (above.clamp(max=1) * 2 / (1 + above) + below / (1 + below))
+        maps = [output.anomaly_map / self.peak[i] for i, output in enumerate(outputs) if output.anomaly_map is not None]
+        reconstructions = [output.reconstruction for output in outputs if output.reconstruction is not None]
         return ModelOutput(
-            -(counted * there).sum(dim=(1, 2)), mean(maps, ones[: len(maps)]), mean(rebuilt, ones[: len(rebuilt)])
+            -(counts * is_score).sum(dim=(1, 2)),
+            weighted_mean(maps, [1.0] * len(maps)) if maps else None,
+            weighted_mean(reconstructions, [1.0] * len(reconstructions)) if reconstructions else None,
         )

@@ -1,4 +1,4 @@
-"""The defects family: a network that learns to mark synthetic defects, made from the normal images themselves."""
+"""The defects family: a network that segments synthetic defects pasted into normal images."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config.base import InputSpec
+from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import DefectsSettings
 from oddlens.data import synthetic_defects
 from oddlens.data.image_io import Pixels
 from oddlens.models.base import GradientModel, ModelOutput
 from oddlens.models.layers import BatchNorm, pad_to_multiple
+from oddlens.models.registry import register_family
 
-SMALLEST = 4  # pixels of the shorter side that the coarsest level has at least
-COARSE = 4  # pixels a side whose mean is one value of the surroundings
-FAINT = 0.003  # of the value range: detail so faint is not made to look like more
-RARE = 5.0  # how much more a defect's pixel counts in training than a clean one
-HEAD_GAIN = 8.0  # by which the last layer learns faster than the others: most pixels are no defect, soon learnt
-ELSEWHERE = 0.5  # how much the evidence in the rest of the picture counts at a place: defects are seldom alone
-BEND = 4.0  # how softly evidence goes over into zero, in logits
+MIN_LEVEL_SIDE = 4  # pixels; lower bound on the shorter side of the coarsest level
+SURROUNDINGS_POOL = 4  # pixels; side of the square whose mean is one value of the surroundings
+MIN_DETAIL_STD = 0.003  # of the value range; fainter detail is not amplified
+DEFECT_PIXEL_WEIGHT = 5.0  # in the training loss, relative to a normal pixel
+HEAD_GAIN = 8.0  # of the logits; speeds up the last layer, which first learns that most pixels are no defect
+GLOBAL_EVIDENCE_WEIGHT = 0.5  # of the whole image's mean evidence at each pixel: defects are seldom alone
+EVIDENCE_SMOOTHNESS = 4.0  # in logits; how gradually evidence approaches zero
 
 
+@register_family(
+    settings=DefectsSettings,
+    default_training=TrainingSettings(
+        epochs=100, epoch_images=256, batch_size=16, learning_rate=3e-3, optimizer="muon", schedule="one_cycle"
+    ),
+)
 class DefectSegmentation(GradientModel):
     """A small U-Net that marks defects; see `DefectsSettings`.
 
-    It sees the (shrunk) picture at half its size, four pixels as one, beside what each has over its surroundings. Half
-    of each training batch gets fresh synthetic defects, made from the normal images themselves; the other
-    half stays clean. Evidence is the logits, bent smoothly into positive numbers: the anomaly score is the mean of its
-    largest `top_percent`, the anomaly map it and half its mean over the picture.
+    Its input is the (shrunk) image and the difference of each pixel to its surroundings, at half the size with four
+    pixels as channels. Half of each training batch gets new synthetic defects, made from the normal images themselves;
+    the other half stays clean. Evidence is a smooth positive function of the logits: the anomaly score is the mean of
+    its largest `top_percent`; the anomaly map adds half its mean over the image.
     """
 
     settings: DefectsSettings
@@ -39,30 +46,31 @@ class DefectSegmentation(GradientModel):
     def __init__(self, settings: DefectsSettings, spec: InputSpec) -> None:
         super().__init__(spec)
         self.settings, self.top_percent = settings, settings.top_percent
-        shorter = min(spec.height, spec.width) // (2 * settings.shrink)
-        levels = 1 + sum(shorter >> level >= SMALLEST for level in range(1, len(settings.widths)))
-        self.multiple = settings.shrink * max(COARSE, 2**levels)
-        self.finest = 2 * settings.shrink  # pixels a side that are one value of the evidence
+        min_side = min(spec.height, spec.width) // (2 * settings.shrink)
+        levels = 1 + sum(min_side >> level >= MIN_LEVEL_SIDE for level in range(1, len(settings.widths)))
+        self.multiple = settings.shrink * max(SURROUNDINGS_POOL, 2**levels)
+        self.evidence_stride = 2 * settings.shrink  # pixels along each side for one logit
         widths = settings.widths[:levels]
-        self.enter = convolution(8 * spec.channels, widths[0])
+        self.enter = conv_block(8 * spec.channels, widths[0])
         self.down = nn.ModuleList(
-            nn.Sequential(convolution(before, after), convolution(after, after)) for before, after in pairwise(widths)
+            nn.Sequential(conv_block(inputs, outputs), conv_block(outputs, outputs))
+            for inputs, outputs in pairwise(widths)
         )
-        self.narrow = nn.ModuleList(nn.Conv2d(after, before, 1) for before, after in pairwise(widths))
-        self.up = nn.ModuleList(convolution(before, before) for before in widths[:-1])
+        self.narrow = nn.ModuleList(nn.Conv2d(outputs, inputs, 1) for inputs, outputs in pairwise(widths))
+        self.up = nn.ModuleList(conv_block(inputs, inputs) for inputs in widths[:-1])
         self.head = nn.Linear(widths[0], 1)
-        for parameter in self.head.parameters():  # so that the untrained loss does not depend on the defects drawn
+        for parameter in self.head.parameters():  # so that the initial loss does not depend on the defects drawn
             nn.init.zeros_(parameter)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1, h, w): evidence for a defect, at half the (padded and shrunk) size."""
-        picture = pad_to_multiple(batch, self.multiple)
+        """(N, C, H, W) -> (N, 1, h, w): logits of a defect, at half the (padded and shrunk) size."""
+        images = pad_to_multiple(batch, self.multiple)
         if self.settings.shrink > 1:
-            picture = F.avg_pool2d(picture, self.settings.shrink)
-        detail = picture - surroundings(picture)
-        usual = torch.sqrt(detail.square().mean(dim=(1, 2, 3), keepdim=True) + FAINT**2)
-        finest = F.pixel_unshuffle(torch.cat([picture, detail / usual], dim=1), 2)
-        levels = [self.enter(finest)]
+            images = F.avg_pool2d(images, self.settings.shrink)
+        detail = images - surroundings_mean(images)
+        detail_std = torch.sqrt(detail.square().mean(dim=(1, 2, 3), keepdim=True) + MIN_DETAIL_STD**2)
+        pixels = F.pixel_unshuffle(torch.cat([images, detail / detail_std], dim=1), 2)
+        levels = [self.enter(pixels)]
         for step in self.down:
             levels.append(step(F.max_pool2d(levels[-1], 2)))
         features = levels.pop()
@@ -72,64 +80,64 @@ class DefectSegmentation(GradientModel):
         return evidence
 
     def loss(self, batch: Tensor) -> Tensor:
-        """Cross-entropy of the marked pixels, and of the images by their score; on fresh defects."""
-        damaged, masks = self.damage(mirrored(batch) if self.covers_whole_image else batch)
-        logits = self.logits(photographed(damaged, self.roi)).float()
-        targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.finest)
-        weights = 1 + (RARE - 1) * targets
+        """Cross-entropy of pixels, and of images by their score, with new synthetic defects."""
+        defective, masks = self.add_defects(random_flip(batch) if self.covers_whole_image else batch)
+        logits = self.logits(random_lighting(defective, self.roi)).float()
+        targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.evidence_stride)
+        weights = 1 + (DEFECT_PIXEL_WEIGHT - 1) * targets
         pixels = F.binary_cross_entropy_with_logits(logits, targets, weights) / weights.mean()
-        images = F.binary_cross_entropy_with_logits(self.strongest(logits), targets.amax(dim=(1, 2, 3)))
+        images = F.binary_cross_entropy_with_logits(self.top_mean_logit(logits), targets.amax(dim=(1, 2, 3)))
         return pixels + 0.1 * images
 
-    def damage(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Put synthetic defects into every second image of (N, C, H, W); gives also the masks (N, H, W), 0 or 1."""
-        seed, full = int(torch.randint(2**31, ())), self.spec.value_max
-        images = (batch * full).round().permute(0, 2, 3, 1).cpu().numpy().astype(self.spec.dtype)
+    def add_defects(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Paste synthetic defects into every second image of (N, C, H, W); gives images and masks (N, H, W), 0 or 1."""
+        seed, value_max = int(torch.randint(2**31, ())), self.spec.value_max
+        images = (batch * value_max).round().permute(0, 2, 3, 1).cpu().numpy().astype(self.spec.dtype)
         pixels: Pixels = images.copy()
         masks = np.zeros(pixels.shape[:3], dtype=np.float32)
-        pixels[::2], masks[::2] = synthetic_defects.add_defects(images[::2], seed, full)
-        damaged = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2).to(batch.device) * (1 / full)
-        return damaged * self.roi, torch.from_numpy(masks).to(batch.device) * self.roi
+        pixels[::2], masks[::2] = synthetic_defects.add_defects(images[::2], seed, value_max)
+        defective = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2).to(batch.device) * (1 / value_max)
+        return defective * self.roi, torch.from_numpy(masks).to(batch.device) * self.roi
 
-    def strongest(self, logits: Tensor) -> Tensor:
-        """(N, 1, h, w) -> (N,): the mean of the largest `top_percent` of an image's logits."""
+    def top_mean_logit(self, logits: Tensor) -> Tensor:
+        """(N, 1, h, w) -> (N,): mean of the largest `top_percent` of each image's logits."""
         values = logits.flatten(1)
         count = max(1, round(values.shape[1] * self.top_percent / 100))
         return values.topk(count, dim=1).values.mean(dim=1)
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W) by its evidence for defects."""
-        found, scale = self.logits(batch), float(self.finest)
-        logits = F.interpolate(found, scale_factor=scale, mode="bilinear", align_corners=False)
+        coarse_logits, scale = self.logits(batch), float(self.evidence_stride)
+        logits = F.interpolate(coarse_logits, scale_factor=scale, mode="bilinear", align_corners=False)
         logits = logits[:, 0, : self.spec.height, : self.spec.width]
-        evidence = 0.5 * (logits + torch.sqrt(logits * logits + BEND**2)) * self.roi
-        everywhere = self.mean_over_roi(evidence)[:, None, None]
-        anomaly_map = (evidence + ELSEWHERE * everywhere) * self.roi
+        evidence = 0.5 * (logits + torch.sqrt(logits * logits + EVIDENCE_SMOOTHNESS**2)) * self.roi
+        global_evidence = self.mean_over_roi(evidence)[:, None, None]
+        anomaly_map = (evidence + GLOBAL_EVIDENCE_WEIGHT * global_evidence) * self.roi
         return ModelOutput(self.top_mean_over_roi(evidence, self.top_percent), anomaly_map, None)
 
 
-def convolution(before: int, after: int) -> nn.Sequential:
-    """A 3x3 convolution, normalised over the batch; leaky, so that no two scores end at the same floor."""
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), BatchNorm(after), nn.LeakyReLU(0.1))
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """3x3 convolution, batch normalization and leaky ReLU, which keeps scores from ending at the same minimum."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm(outputs), nn.LeakyReLU(0.1))
 
 
-def surroundings(batch: Tensor) -> Tensor:
-    """(N, C, H, W) -> the same: the mean around each pixel, over about three times `COARSE`; sides divide by it."""
-    coarse = F.avg_pool2d(F.avg_pool2d(batch, COARSE), 3, stride=1, padding=1, count_include_pad=False)
-    return F.interpolate(coarse, scale_factor=float(COARSE), mode="bilinear", align_corners=False)
+def surroundings_mean(batch: Tensor) -> Tensor:
+    """Mean around each pixel of (N, C, H, W), over about 3 times `SURROUNDINGS_POOL`, which must divide both sides."""
+    coarse = F.avg_pool2d(F.avg_pool2d(batch, SURROUNDINGS_POOL), 3, stride=1, padding=1, count_include_pad=False)
+    return F.interpolate(coarse, scale_factor=float(SURROUNDINGS_POOL), mode="bilinear", align_corners=False)
 
 
-def mirrored(batch: Tensor) -> Tensor:
-    """Some images of (N, C, H, W) mirrored, left to right, top to bottom, or both."""
-    for side in (2, 3):
-        chosen = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
-        batch = torch.where(chosen, batch.flip(side), batch)
+def random_flip(batch: Tensor) -> Tensor:
+    """Flip images of (N, C, H, W) at random, vertically and horizontally."""
+    for axis in (2, 3):
+        flipped = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
+        batch = torch.where(flipped, batch.flip(axis), batch)
     return batch
 
 
-def photographed(batch: Tensor, roi: Tensor) -> Tensor:
-    """The same things (N, C, H, W) under other light: gamma, gain and offset drawn for each image."""
+def random_lighting(batch: Tensor, roi: Tensor) -> Tensor:
+    """Change the light of images (N, C, H, W): gamma, gain and offset are drawn for each."""
     gamma, gain, offset = torch.rand(3, len(batch), 1, 1, 1, device=batch.device)
-    lit: Tensor = batch.clamp(min=1e-6) ** torch.exp(0.6 * (gamma - 0.5)) * torch.exp(0.6 * (gain - 0.5))
-    lit += 0.1 * (offset - 0.5)
-    return lit * roi
+    relit: Tensor = batch.clamp(min=1e-6) ** torch.exp(0.6 * (gamma - 0.5)) * torch.exp(0.6 * (gain - 0.5))
+    relit += 0.1 * (offset - 0.5)
+    return relit * roi

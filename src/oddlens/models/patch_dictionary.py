@@ -1,8 +1,8 @@
-"""The dictionary family: pictures made of unusual patches lie far from all normal ones. No gradients.
+"""The dictionary family: nearest neighbours of images in a space of pooled patch features; fitted in closed form.
 
-Patches are contrast-normalised, whitened and compared with a dictionary that spherical k-means learned from them
-(Coates & Ng, "Learning feature representations with k-means", 2012); what they are like is averaged over parts of the
-picture, and the distance to the nearest normal pictures tells how odd it is.
+Patches are contrast-normalized, whitened and compared with the atoms of a dictionary learned by spherical k-means
+(Coates & Ng, "Learning feature representations with k-means", 2012). The responses are averaged over parts of the
+image; the anomaly score is the standardized distance of these averages to those of the nearest normal images.
 """
 
 from __future__ import annotations
@@ -18,50 +18,52 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import DictionarySettings
 from oddlens.models.base import Model, ModelOutput
 from oddlens.models.memory_bank import MemoryBank, PatchDictionary, patch_variance
+from oddlens.models.registry import register_family
 
-PATCHES = 50_000  # drawn to learn the atoms
-TOLERATED = (0.0, 2.5)  # spreads by which patches and light must be out of the usual before they count
-LEAST_SPREAD = 0.05  # of log distances: constant training images have none
-DIMS, LIGHT_DIMS, PLACE_DIMS = 128, 64, 32  # principal axes kept of each kind of descriptor
-PLACE_UNIT = 3.0  # distance of the middle from the edge, in the descriptor's own units
-WINDOW, STEP = 6, 3  # responses around a place, and from place to place
-PLACE_ROWS = 2000  # places in the local bank
-PLACE_IMAGES = 200  # whose places fill it, and as many that say how far normal ones are
-MOST_PICTURES = 100_000  # in the bank, however few numbers describe one
-TYPICAL = 2000  # images on which the usual distance is measured
+N_PATCHES = 50_000  # from which the atoms are learned
+TOLERATED_DEVIATIONS = (0.0, 2.5)  # standard deviations that patches and light may deviate before they count
+MIN_LOG_STD = 0.05  # lower bound, as log distances of constant images do not vary
+IMAGE_DIMS, LIGHT_DIMS, PLACE_DIMS = 128, 64, 32  # principal axes of each kind of descriptor
+PLACE_SCALE = 3.0  # distance from the centre to the edge, in units of the place descriptor
+WINDOW, WINDOW_STRIDE = 6, 3  # in responses: side of the window of a place, and distance between places
+MAX_PLACE_ROWS = 2000  # in the bank of places
+MAX_PLACE_IMAGES = 200  # that fill the bank of places; as many give the reference distances
+MAX_BANK_IMAGES = 100_000  # in the banks of images, however short their descriptors are
+MAX_REFERENCE_IMAGES = 2000  # on which the reference distance is measured
 
 
+@register_family(settings=DictionarySettings)
 class Dictionary(Model):
     """Whitened patch dictionary with pooled features and nearest neighbours; see `DictionarySettings`.
 
-    A picture is described by what its patches are like, on average over `cells` x `cells` parts, and by the light
-    and contrast of those parts; a place by what the patches around it are like. Each description's distance to the
-    nearest normal ones is standardised by what normal images reach. The map is that of the places.
+    The descriptors of an image are the responses of its patches, averaged over `cells` x `cells` parts, and the light
+    and contrast of those parts; that of a place is the mean response around it. The log distance of each descriptor to
+    its nearest normal neighbours is standardized by the distances among normal images. The map shows the places.
     """
 
     settings: DictionarySettings
-    usual: Tensor  # (2, 2) mean and spread of the log distance: of the patches, of the light
-    usual_places: Tensor  # (2, rows, columns) the same for each place
+    usual: Tensor  # (2, 2) mean and standard deviation of the log distance: of patches, of light
+    usual_places: Tensor  # (2, rows, columns) the same, for each place
 
     def __init__(self, settings: DictionarySettings, spec: InputSpec) -> None:
         super().__init__(spec)
         self.settings = settings
-        least, k = min(spec.height, spec.width), settings.neighbours
-        sizes = [min(size, least // 2 + 1) for size in settings.patch_sizes]
-        stride = max(1, least // 64)
+        min_side, k = min(spec.height, spec.width), settings.neighbours
+        sizes = [min(size, min_side // 2 + 1) for size in settings.patch_sizes]
+        stride = max(1, min_side // 64)
         self.atoms = nn.ModuleList(PatchDictionary(settings.atoms, spec.channels, size, stride) for size in sizes)
         rows, columns = ((side - sizes[0]) // stride + 1 for side in (spec.height, spec.width))  # of responses
-        self.cells = min(settings.cells, (least - max(sizes)) // stride + 1)
+        self.cells = min(settings.cells, (min_side - max(sizes)) // stride + 1)
         self.window = min(WINDOW, rows, columns)
-        self.grid = [(side - self.window) // STEP + 1 for side in (rows, columns)]
-        self.step = STEP * stride  # pixels from place to place
-        self.reach = stride * (self.window - 1) + sizes[0]  # pixels each way that a place looks at
-        parts = self.cells**2
-        self.pictures = MemoryBank(2 * settings.atoms * len(sizes) * parts, DIMS, k)
-        self.light = MemoryBank((spec.channels + 2) * parts, LIGHT_DIMS, k)
-        self.places = MemoryBank(2 * settings.atoms, PLACE_DIMS, k, beside=2)
-        rows_each = self.most_pictures() * (2 if settings.mirror else 1)
-        self.banks = {"pictures.rows": rows_each, "light.rows": rows_each, "places.rows": PLACE_ROWS}
+        self.grid = [(side - self.window) // WINDOW_STRIDE + 1 for side in (rows, columns)]
+        self.step = WINDOW_STRIDE * stride  # pixels from place to place
+        self.receptive_field = stride * (self.window - 1) + sizes[0]  # side in pixels of the receptive field of a place
+        n_cells = self.cells**2
+        self.pictures = MemoryBank(2 * settings.atoms * len(sizes) * n_cells, IMAGE_DIMS, k)
+        self.light = MemoryBank((spec.channels + 2) * n_cells, LIGHT_DIMS, k)
+        self.places = MemoryBank(2 * settings.atoms, PLACE_DIMS, k, extra_dims=2)
+        max_rows = self.max_bank_images() * (2 if settings.mirror else 1)
+        self.banks = {"pictures.rows": max_rows, "light.rows": max_rows, "places.rows": MAX_PLACE_ROWS}
         self.register_buffer("usual", torch.zeros(2, 2))
         self.register_buffer("usual_places", torch.zeros(2, *self.grid))
 
@@ -70,143 +72,149 @@ class Dictionary(Model):
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Learn atoms, axes and banks from the training pixels (N, H, W, C)."""
         generator = torch.Generator().manual_seed(seed)
-        for atoms in self.learners():
+        for atoms in self.dictionaries():
             atoms.fit(self.draw_patches(images, atoms.size, generator), generator)
         order = torch.randperm(len(images), generator=generator)
         if self.settings.score == "pooled":
-            self.fit_pictures(images[order[: self.most_pictures()]])
-        self.fit_places(images[order[: 2 * PLACE_IMAGES]], generator)
+            self.fit_image_banks(images[order[: self.max_bank_images()]])
+        self.fit_place_bank(images[order[: 2 * MAX_PLACE_IMAGES]], generator)
 
-    def most_pictures(self) -> int:
-        """How many images' descriptors the bank may hold."""
+    def max_bank_images(self) -> int:
+        """Number of images whose descriptors fit into the banks."""
         copies = 2 if self.settings.mirror else 1
-        bytes_each = 4 * (self.pictures.rows.shape[1] + self.light.rows.shape[1]) * copies
-        return min(MOST_PICTURES, max(2, int(self.settings.bank_megabytes * 2**20) // bytes_each))
+        image_bytes = 4 * (self.pictures.rows.shape[1] + self.light.rows.shape[1]) * copies
+        return min(MAX_BANK_IMAGES, max(2, int(self.settings.bank_megabytes * 2**20) // image_bytes))
 
-    def fit_pictures(self, images: Tensor) -> None:
-        """Fill the banks of whole pictures, and measure how far one is usually from the others."""
-        whole = [self.describe(batch) for batch in self.some(images)]
-        descriptions = [torch.cat([each[kind] for each in whole]) for kind in (0, 1)]
-        mirrored: list[Tensor] = []
-        if self.settings.mirror:
-            turned = [self.describe(batch.flip(3)) for batch in self.some(images)]
-            mirrored = [torch.cat([each[kind] for each in turned]) for kind in (0, 1)]
+    def fit_image_banks(self, images: Tensor) -> None:
+        """Fill the banks of whole images, and measure the reference distances between them."""
+        descriptors = self.all_descriptors(images)
+        mirrored = self.all_descriptors(images, mirror=True) if self.settings.mirror else None
         for kind, bank in enumerate((self.pictures, self.light)):
-            bank.fit_axes(descriptions[kind])
-            rows = bank.project(descriptions[kind])
-            bank.keep(torch.cat([rows, bank.project(mirrored[kind])]) if mirrored else rows)
-            logs = torch.cat([bank(part, skip=1) for part in torch.split(rows[:TYPICAL], 64)])
-            self.usual[:, kind] = torch.stack([logs.mean(), spread(logs, 0)])
+            bank.fit_axes(descriptors[kind])
+            rows = bank.project(descriptors[kind])
+            bank.store(rows if mirrored is None else torch.cat([rows, bank.project(mirrored[kind])]))
+            logs = torch.cat([bank(part, skip=1) for part in torch.split(rows[:MAX_REFERENCE_IMAGES], 64)])
+            self.usual[:, kind] = torch.stack([logs.mean(), log_std(logs, 0)])
 
-    def fit_places(self, images: Tensor, generator: torch.Generator) -> None:
-        """Fill the bank of places from half of the images; the others tell how far normal ones are.
+    def all_descriptors(self, images: Tensor, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
+        """`descriptors` of all training pixels (N, H, W, C), or of their mirror images."""
+        batches = (batch.flip(3) if mirror else batch for batch in self.small_batches(images))
+        patches, light = zip(*(self.descriptors(batch) for batch in batches), strict=True)
+        return torch.cat(patches), torch.cat(light)
 
-        A single image has to do both.
+    def fit_place_bank(self, images: Tensor, generator: torch.Generator) -> None:
+        """Fill the bank of places from half of the images, and measure the reference distances on the others.
+
+        A single image serves for both.
         """
         half = (len(images) + 1) // 2
-        found = torch.cat([self.around(self.first(batch)) for batch in self.some(images[:half])])
-        chosen = torch.randperm(found.shape[:3].numel(), generator=generator)
-        self.places.fit_axes(found.flatten(0, 2)[chosen[: 8 * PLACE_ROWS]])
-        self.places.keep(self.located(found).flatten(0, 2)[chosen[:PLACE_ROWS]])
-        others = [self.around(self.first(batch)) for batch in self.some(images[half:] if len(images) > 1 else images)]
-        logs = torch.cat([self.place_distances(each) for each in others])
-        if self.settings.place == 0:  # a texture is alike everywhere
+        means = torch.cat(list(self.place_means(images[:half])))
+        order = torch.randperm(means.shape[:3].numel(), generator=generator)
+        self.places.fit_axes(means.flatten(0, 2)[order[: 8 * MAX_PLACE_ROWS]])
+        self.places.store(self.project_places(means).flatten(0, 2)[order[:MAX_PLACE_ROWS]])
+        reference_images = images[half:] if len(images) > 1 else images
+        logs = torch.cat([self.place_distances(means) for means in self.place_means(reference_images)])
+        if self.settings.place == 0:  # a texture looks the same everywhere
             logs = logs.reshape(-1, 1, 1)
-        usual = torch.stack([logs.mean(dim=0), spread(logs, 0)])
+        usual = torch.stack([logs.mean(dim=0), log_std(logs, 0)])
         self.usual_places.copy_(usual.expand_as(self.usual_places))
 
-    def some(self, images: Tensor) -> Iterator[Tensor]:
-        """Batches so small that their responses fit into memory."""
+    def place_means(self, images: Tensor) -> Iterator[Tensor]:
+        """`window_means` of training pixels (N, H, W, C), batch by batch."""
+        return (self.window_means(self.first_responses(batch)) for batch in self.small_batches(images))
+
+    def small_batches(self, images: Tensor) -> Iterator[Tensor]:
+        """Batches small enough for their responses to fit into memory."""
         return self.batches(images, max(1, min(64, 2**18 // (self.spec.height * self.spec.width))))
 
-    def place_distances(self, around: Tensor) -> Tensor:
-        """(N, rows, columns, F) -> (N, rows, columns): log distance of each place to the nearest normal ones."""
-        located = self.located(around)
-        return self.places(located.flatten(0, 2)).reshape(located.shape[:3])  # type: ignore[no-any-return]
+    def place_distances(self, means: Tensor) -> Tensor:
+        """Log distance (N, rows, columns) of each place to the nearest normal ones, from its window's means."""
+        projected = self.project_places(means)
+        return self.places(projected.flatten(0, 2)).reshape(projected.shape[:3])  # type: ignore[no-any-return]
 
     def draw_patches(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """Patches (P, C * size * size) from random places in random images."""
-        few = -(-PATCHES // len(images))
-        chosen = images[torch.randperm(len(images), generator=generator)[:PATCHES]]
-        reach, drawn = torch.arange(size), []
-        for batch in self.batches(chosen):
-            each = torch.arange(len(batch))[:, None, None, None]
-            top, left = (
-                torch.randint(side - size + 1, (len(batch), few, 1, 1), generator=generator) for side in batch.shape[2:]
-            )
-            patches = batch[each, :, top + reach[:, None], left + reach]  # (N, few, size, size, C)
+        """Draw patches (P, C * size * size) at random positions in random images."""
+        n_per_image = -(-N_PATCHES // len(images))
+        sample = images[torch.randperm(len(images), generator=generator)[:N_PATCHES]]
+        offsets, drawn = torch.arange(size), []
+        for batch in self.batches(sample):
+            index = torch.arange(len(batch))[:, None, None, None]
+            shape = (len(batch), n_per_image, 1, 1)
+            top, left = (torch.randint(side - size + 1, shape, generator=generator) for side in batch.shape[2:])
+            patches = batch[index, :, top + offsets[:, None], left + offsets]  # (N, n_per_image, size, size, C)
             drawn.append(patches.permute(0, 1, 4, 2, 3).flatten(0, 1).flatten(1))
         return torch.cat(drawn)
 
     # -- scoring ----------------------------------------------------------------------------------
 
     def forward(self, batch: Tensor) -> ModelOutput:
-        """Score a batch (N, C, H, W) and say which places are unusual."""
-        responses = self.first(batch)
-        mean, deviation = self.usual_places
-        odd = F.softplus((self.place_distances(self.around(responses)) - mean) / deviation)
-        anomaly_map = self.spread_out(odd) * self.roi
+        """Score a batch (N, C, H, W), and map which places are anomalous."""
+        responses = self.first_responses(batch)
+        mean, std = self.usual_places
+        evidence = F.softplus((self.place_distances(self.window_means(responses)) - mean) / std)
+        anomaly_map = self.upsample_places(evidence) * self.roi
         if self.settings.score == "local":
             return ModelOutput(self.top_mean_over_roi(anomaly_map, self.settings.top_percent), anomaly_map, None)
-        pooled, light = self.describe(batch, responses)
+        pooled, light = self.descriptors(batch, responses)
         logs = torch.stack([self.pictures(self.pictures.project(pooled)), self.light(self.light.project(light))], dim=1)
-        unusual = (logs - self.usual[0]) / self.usual[1] - torch.tensor(TOLERATED, device=logs.device)
-        return ModelOutput(F.softplus(torch.logsumexp(unusual, dim=1)), anomaly_map, None)
+        deviations = (logs - self.usual[0]) / self.usual[1] - torch.tensor(TOLERATED_DEVIATIONS, device=logs.device)
+        return ModelOutput(F.softplus(torch.logsumexp(deviations, dim=1)), anomaly_map, None)
 
-    def learners(self) -> list[PatchDictionary]:
-        """The dictionaries, one a patch size."""
+    def dictionaries(self) -> list[PatchDictionary]:
+        """The dictionaries, one for each patch size."""
         return [cast(PatchDictionary, atoms) for atoms in self.atoms]
 
-    def first(self, batch: Tensor) -> Tensor:
-        """The responses of the first dictionary."""
-        return self.learners()[0](batch)  # type: ignore[no-any-return]
+    def first_responses(self, batch: Tensor) -> Tensor:
+        """Responses of the first dictionary."""
+        return self.dictionaries()[0](batch)  # type: ignore[no-any-return]
 
-    def describe(self, batch: Tensor, responses: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, features) of the patches and (N, features) of light and contrast."""
-        first, *others = self.learners()
-        maps = [self.first(batch) if responses is None else responses, *(atoms(batch) for atoms in others)]
+    def descriptors(self, batch: Tensor, responses: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Descriptors (N, features) of the patches of a batch, and those of its light and contrast."""
+        first, *others = self.dictionaries()
+        maps = [self.first_responses(batch) if responses is None else responses, *(atoms(batch) for atoms in others)]
         contrast = (patch_variance(batch, first.size, first.stride) + 1e-4).log()
-        steps = (batch[:, :, 1:, 1:] - batch[:, :, :-1, :-1]).square().mean(dim=1, keepdim=True)
-        parts = [self.parts(batch), self.parts(contrast), (self.parts(steps) + 1e-5).log()]
-        return torch.cat([two_sided(self.parts, each) for each in maps], dim=1), torch.cat(parts, dim=1)
+        gradients = (batch[:, :, 1:, 1:] - batch[:, :, :-1, :-1]).square().mean(dim=1, keepdim=True)
+        light = [self.cell_means(batch), self.cell_means(contrast), (self.cell_means(gradients) + 1e-5).log()]
+        return torch.cat([pool_by_sign(self.cell_means, values) for values in maps], dim=1), torch.cat(light, dim=1)
 
-    def parts(self, maps: Tensor) -> Tensor:
-        """(N, F, h, w) -> (N, F * cells * cells): means over the parts of the picture."""
-        rows, columns = (bounds(side, self.cells) for side in maps.shape[2:])
-        strips = [maps[:, :, top:below].mean(dim=2) for top, below in rows]
+    def cell_means(self, maps: Tensor) -> Tensor:
+        """(N, F, h, w) -> (N, F * cells * cells): means over the parts of the image."""
+        rows, columns = (part_bounds(side, self.cells) for side in maps.shape[2:])
+        strips = [maps[:, :, top:bottom].mean(dim=2) for top, bottom in rows]
         return torch.cat([strip[:, :, left:right].mean(dim=2) for strip in strips for left, right in columns], dim=1)
 
-    def around(self, responses: Tensor) -> Tensor:
+    def window_means(self, responses: Tensor) -> Tensor:
         """(N, F, h, w) -> (N, rows, columns, 2 * F): means over a window around each place."""
-        return two_sided(lambda maps: F.avg_pool2d(maps, self.window, STEP), responses).permute(0, 2, 3, 1)
+        return pool_by_sign(lambda maps: F.avg_pool2d(maps, self.window, WINDOW_STRIDE), responses).permute(0, 2, 3, 1)
 
-    def located(self, around: Tensor) -> Tensor:
-        """(N, rows, columns, F) -> (N, rows, columns, dims + 2): projected, with the place beside it."""
-        projected = self.places.project(around)
-        down, across = (torch.linspace(-1, 1, n, device=around.device) for n in self.grid)
-        where = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=2) * (PLACE_UNIT * self.settings.place)
-        return torch.cat([projected, where.expand(projected.shape[0], -1, -1, -1)], dim=3)
+    def project_places(self, means: Tensor) -> Tensor:
+        """(N, rows, columns, F) -> (N, rows, columns, dims + 2): projected, with the coordinates of the place."""
+        projected = self.places.project(means)
+        rows, columns = (torch.linspace(-1, 1, n, device=means.device) for n in self.grid)
+        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=2)
+        coordinates = coordinates * (PLACE_SCALE * self.settings.place)
+        return torch.cat([projected, coordinates.expand(projected.shape[0], -1, -1, -1)], dim=3)
 
-    def spread_out(self, places: Tensor) -> Tensor:
-        """(N, rows, columns) -> (N, H, W): smooth between the places' centres, constant beyond them."""
+    def upsample_places(self, places: Tensor) -> Tensor:
+        """(N, rows, columns) -> (N, H, W): bilinear between the centres of the places, constant outside them."""
         size = [n * self.step for n in self.grid]
-        large = F.interpolate(places[:, None], size=size, mode="bilinear", align_corners=False)
-        before = max(0, self.reach - self.step) // 2
+        upsampled = F.interpolate(places[:, None], size=size, mode="bilinear", align_corners=False)
+        before = max(0, self.receptive_field - self.step) // 2
         after = [side - n - before for side, n in zip((self.spec.height, self.spec.width), size, strict=True)]
-        return F.pad(large, (before, after[1], before, after[0]), mode="replicate")[:, 0]
+        return F.pad(upsampled, (before, after[1], before, after[0]), mode="replicate")[:, 0]
 
 
-def two_sided(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:
-    """Pool what is positive and what is negative apart, without ever holding both at full size."""
-    signed, size = pool(responses), pool(responses.abs())
-    return torch.cat([size + signed, size - signed], dim=1) * 0.5
+def pool_by_sign(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:
+    """Pool positive and negative responses separately, without both in memory at full size."""
+    signed, magnitude = pool(responses), pool(responses.abs())
+    return torch.cat([magnitude + signed, magnitude - signed], dim=1) * 0.5
 
 
-def bounds(side: int, parts: int) -> list[tuple[int, int]]:
-    """Cut 0..side into equal parts, as (first, behind the last)."""
+def part_bounds(side: int, parts: int) -> list[tuple[int, int]]:
+    """Divide range(side) into equal parts that overlap where needed, as (start, stop)."""
     return [(side * part // parts, -(-side * (part + 1) // parts)) for part in range(parts)]
 
 
-def spread(logs: Tensor, dim: int) -> Tensor:
-    """Standard deviation, never nothing."""
-    return logs.std(dim=dim, correction=0).clamp_min(LEAST_SPREAD)
+def log_std(logs: Tensor, dim: int) -> Tensor:
+    """Standard deviation of log distances, at least `MIN_LOG_STD`."""
+    return logs.std(dim=dim, correction=0).clamp_min(MIN_LOG_STD)

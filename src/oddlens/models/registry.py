@@ -1,41 +1,78 @@
-"""The closed table of families. A detector file can name only what stands here."""
+"""The registry of families: which model belongs to which settings, and how it is trained by default.
+
+A detector file names its family; only what `config.detectors.FAMILIES` lists can follow from that name.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 
-from oddlens.config.base import InputSpec
-from oddlens.config.detectors import ModelSettings
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import FamilySettings
 from oddlens.models.base import Model
-from oddlens.models.cross_conformal import CrossConformal
-from oddlens.models.ensemble import MEMBERS, Ensemble
 
-FAMILIES: dict[str, Callable[[Any, InputSpec], Model]] = {
-    **MEMBERS,
-    "ensemble": Ensemble,
-    "crossfit": CrossConformal,
-}
+M = TypeVar("M", bound=type[Model])
 
 
-def build(settings: ModelSettings, spec: InputSpec, seed: int) -> Model:
-    """Make an untrained model; the same seed gives the same weights."""
+class Family(NamedTuple):
+    """A family of detectors as the registry knows it."""
+
+    model: type[Model]
+    default_training: TrainingSettings
+
+
+_REGISTRY: dict[type[FamilySettings], Family] = {}
+
+
+def register_family(
+    *, settings: type[FamilySettings], default_training: TrainingSettings | None = None
+) -> Callable[[M], M]:
+    """Class decorator: register a model as the one that belongs to `settings`.
+
+    `default_training` is how it trains unless the user says otherwise; families without gradient training need none.
+    The model is made by `model(settings, spec)`.
+    """
+
+    def register(model: M) -> M:
+        _REGISTRY[settings] = Family(model, default_training or TrainingSettings())
+        return model
+
+    return register
+
+
+def family_of(settings: FamilySettings) -> Family:
+    """The registered family of these settings; its module is imported on first use."""
+    settings_class = type(settings)
+    if settings_class not in _REGISTRY and settings_class.implementation:
+        importlib.import_module(settings_class.implementation)
+    return _REGISTRY[settings_class]
+
+
+def build_module(settings: FamilySettings, spec: InputSpec) -> Model:
+    """An untrained model whose weights are drawn from PyTorch's global generator, as parts of other models are."""
+    return cast(Callable[[FamilySettings, InputSpec], Model], family_of(settings).model)(settings, spec)
+
+
+def build(settings: FamilySettings, spec: InputSpec, seed: int) -> Model:
+    """An untrained model; the same seed gives the same weights, and the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FAMILIES[settings.family](settings, spec)
+        return build_module(settings, spec)
 
 
-def tensor_shapes(settings: ModelSettings, spec: InputSpec) -> dict[str, tuple[int | range, ...]]:
-    """Names and shapes of the tensors that a model of these settings has, without allocating them.
+def tensor_shapes(settings: FamilySettings, spec: InputSpec) -> dict[str, tuple[int | range, ...]]:
+    """Names and shapes of the tensors of a model with these settings, without allocating them.
 
-    The first number of a bank's shape depends on the training images: a range says how many rows there may be.
+    The number of rows of a bank depends on the training images: a range gives those that are allowed.
     """
     with torch.device("meta"):
-        model = FAMILIES[settings.family](settings, spec)
+        model = build_module(settings, spec)
     shapes: dict[str, tuple[int | range, ...]] = {}
     for name, tensor in model.state_dict().items():
-        most = model.banks.get(name)
-        shapes[name] = tuple(tensor.shape) if most is None else (range(1, most + 1), *tensor.shape[1:])
+        max_rows = model.banks.get(name)
+        shapes[name] = tuple(tensor.shape) if max_rows is None else (range(1, max_rows + 1), *tensor.shape[1:])
     return shapes

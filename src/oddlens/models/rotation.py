@@ -1,4 +1,4 @@
-"""The transforms family: a network that can tell how a normal picture was turned knows what normal is."""
+"""The transforms family: features of a network trained to classify rotations of normal images."""
 
 from __future__ import annotations
 
@@ -8,35 +8,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.config.base import InputSpec
-from oddlens.config.detectors import TransformsSettings
+from oddlens.config.base import InputSpec, TrainingSettings
+from oddlens.config.detectors import RotationSettings
 from oddlens.models.base import GradientModel, ModelOutput
-from oddlens.models.layers import BatchNorm, ResizeTo, drop_self_distance, fast_bf16
+from oddlens.models.layers import BatchNorm, ResizeTo, covariance_eigh, drop_self_distance, fast_bf16
+from oddlens.models.registry import register_family
 
-N_ROTATIONS = 4  # quarter turns, 0 to 3: the classes
-SMOOTHING = 0.1  # of the labels
-MAX_SHIFT = 2  # pixels by which training pictures are moved at most
-MIDDLE_WEIGHT = 0.6  # weight of the middle features' log-distances beside the deep ones'
-MAX_WHITENING_IMAGES = 2000  # training images whose patches make the first layer
-MIN_USEFUL_ACCURACY = 0.6  # accuracy on held-out images below which the task says little; chance is 0.25
+N_ROTATIONS = 4  # by 0, 90, 180 and 270 degrees: the classes
+LABEL_SMOOTHING = 0.1
+WHITENING_EPSILON = 5e-4  # added to the eigenvalues of the patches' covariance
+MAX_SHIFT = 2  # pixels, of training images
+MIDDLE_WEIGHT = 0.6  # of the middle features' log-distances, relative to the deep ones'
+MAX_WHITENING_IMAGES = 2000  # training images whose patches give the first layer
+MIN_USEFUL_ACCURACY = 0.6  # on held-out images; below it the scores mean little. Chance is 0.25
 
 
+@register_family(
+    settings=RotationSettings,
+    default_training=TrainingSettings(
+        epochs=120, epoch_images=512, learning_rate=3e-3, optimizer="muon", schedule="linear"
+    ),
+)
 class Rotation(GradientModel):
-    """A small convolutional network that tells quarter turns apart (Gidaris et al., ICLR 2018; Golan & El-Yaniv 2018).
+    """A small convolutional network that classifies rotations (Gidaris et al., ICLR 2018; Golan & El-Yaniv, 2018).
 
-    The anomaly score is the geometric mean, over the four turns of a picture, of the distance of its features to
-    their nearest among normal pictures turned the same way (cosine; Sohn et al., ICLR 2021), at two depths of the
-    network, times a small power of how improbable it finds the right turn. There is no map: the score belongs to the
-    whole picture. The first layer is a frozen whitening of small patches (Jordan, 2024).
+    The anomaly score is the geometric mean, over the four rotations of an image, of the cosine distance of its features
+    to their nearest neighbours among normal images rotated the same way (Sohn et al., ICLR 2021), at two depths of the
+    network, times a small power of the inverse probability of the true rotation. There is no map: the score belongs to
+    the whole image. The first layer is a frozen whitening of small patches (Jordan, 2024).
     """
 
-    settings: TransformsSettings
+    settings: RotationSettings
     mean: Tensor  # (1, C, 1, 1)
     scaling: Tensor  # (1, C, 1, 1)
-    bank: Tensor  # (M, 4, D) unit features of normal pictures, a row for each turn
-    middle_bank: Tensor  # (M, 4, 4 E) the same of the middle block
+    bank: Tensor  # (M, 4, D) unit features of normal images, for each rotation
+    middle_bank: Tensor  # (M, 4, 4 E) the same, of the middle block
 
-    def __init__(self, settings: TransformsSettings, spec: InputSpec) -> None:
+    def __init__(self, settings: RotationSettings, spec: InputSpec) -> None:
         super().__init__(spec)
         self.settings = settings
         self.banks = {"bank": settings.bank, "middle_bank": settings.bank}
@@ -44,9 +52,9 @@ class Rotation(GradientModel):
         self.resize = ResizeTo(spec.height, spec.width, side)
         self.register_buffer("mean", torch.zeros(1, spec.channels, 1, 1))
         self.register_buffer("scaling", torch.ones(1, spec.channels, 1, 1))
-        reach = 2 if spec.channels == 3 else 3
-        filters = 2 * spec.channels * reach * reach
-        self.whitening = nn.Conv2d(spec.channels, filters, reach, bias=False).requires_grad_(False)
+        size = 2 if spec.channels == 3 else 3
+        filters = 2 * spec.channels * size * size
+        self.whitening = nn.Conv2d(spec.channels, filters, size, bias=False).requires_grad_(False)
         widths = (filters, *settings.widths)
         strides = (2, 2, 2) if settings.strided else (2, 1, 1)
         self.blocks = nn.Sequential(*(Block(widths[i], widths[i + 1], strides[i]) for i in range(3)))
@@ -54,39 +62,38 @@ class Rotation(GradientModel):
         self.register_buffer("bank", torch.zeros(1, N_ROTATIONS, widths[3]))
         self.register_buffer("middle_bank", torch.zeros(1, N_ROTATIONS, 4 * widths[2]))
 
-    # -- learning ---------------------------------------------------------------------------------
+    # -- training ---------------------------------------------------------------------------------
 
     def prepare(self, images: Tensor, seed: int) -> None:
-        """Centre and scale the pixels, and whiten small patches: the frozen first layer."""
-        chosen = images[
-            torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:MAX_WHITENING_IMAGES]
-        ]
-        batch = torch.cat([self.resize(part) for part in self.batches(chosen)])
+        """Estimate mean and scale of the pixels and the whitening of small patches, the frozen first layer."""
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        sample = images[order[:MAX_WHITENING_IMAGES]]
+        batch = torch.cat([self.resize(part) for part in self.batches(sample)])
         self.mean.copy_(batch.mean(dim=(0, 2, 3), keepdim=True))
         self.scaling.copy_(1 / (batch.std(dim=(0, 2, 3), keepdim=True) + 1e-3))
-        self.whitening.weight.copy_(whitening_filters(self.centred(batch), self.whitening.kernel_size[0]))
+        self.whitening.weight.copy_(whitening_filters(self.normalize(batch), self.whitening.kernel_size[0]))
 
     def loss(self, batch: Tensor) -> Tensor:
-        """Cross-entropy of the turn, over all four turns of a batch (N, C, H, W) that is shifted and mirrored."""
-        pictures = random_shift(self.centred(self.resize(batch)), MAX_SHIFT)
+        """Cross-entropy of the four rotations of a batch (N, C, H, W) that is randomly shifted and mirrored."""
+        views = random_shift(self.normalize(self.resize(batch)), MAX_SHIFT)
         if self.settings.mirror:
             mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
-            pictures = torch.where(mirrored, pictures.flip(3), pictures)
-        logits: Tensor = self.head(self.features(torch.cat(rotations(pictures)))[0])
-        right = torch.arange(N_ROTATIONS, device=batch.device).repeat_interleave(len(batch))
-        return F.cross_entropy(logits.float(), right, label_smoothing=SMOOTHING)
+            views = torch.where(mirrored, views.flip(3), views)
+        logits: Tensor = self.head(self.features(torch.cat(rotations(views)))[0])
+        targets = torch.arange(N_ROTATIONS, device=batch.device).repeat_interleave(len(batch))
+        return F.cross_entropy(logits.float(), targets, label_smoothing=LABEL_SMOOTHING)
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
-        """Keep the features of some training images as the banks of normal ones."""
+        """Store the features of a sample of the training images in the banks."""
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        chosen = images[order[: self.settings.bank]]
+        sample = images[order[: self.settings.bank]]
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=fast_bf16(images.device)):
-            seen = [self.views(batch)[:2] for batch in self.batches(chosen)]
-        deep, middle = (torch.cat(parts).float() for parts in zip(*seen, strict=True))
+            features = [self.views(batch)[:2] for batch in self.batches(sample)]
+        deep, middle = (torch.cat(parts).float() for parts in zip(*features, strict=True))
         self.bank, self.middle_bank = F.normalize(deep, dim=2), F.normalize(middle, dim=2)
 
     def n_closed_form_images(self, count: int) -> int:
-        """The bank's."""
+        """Number of images in the bank."""
         return min(count, self.settings.bank)
 
     # -- scoring ----------------------------------------------------------------------------------
@@ -94,84 +101,83 @@ class Rotation(GradientModel):
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W)."""
         deep, middle, logits = self.views(batch)
-        far = self.log_distance(F.normalize(deep, dim=2), self.bank)
-        strange = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
+        deep_distance = self.log_distance(F.normalize(deep, dim=2), self.bank)
+        middle_distance = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
         surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
         weight = self.settings.surprise
-        logs = (far + MIDDLE_WEIGHT * strange + weight * surprise) / max(
-            1.0, 2 * weight
-        )  # a large weight overflows otherwise
+        logs = deep_distance + MIDDLE_WEIGHT * middle_distance + weight * surprise
+        logs = logs / max(1.0, 2 * weight)  # with a large weight, the exponential would overflow
         return ModelOutput(torch.exp(logs.mean(dim=1)), None, None)
 
     def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
-        """Unit features (N, 4, D) -> (N, 4): log mean squared distance to the nearest in a bank (M, 4, D)."""
-        similar = torch.einsum("ntd,mtd->ntm", features, bank)
+        """Log mean squared distance (N, 4) of unit features (N, 4, D) to their neighbours in a bank (M, 4, D)."""
+        similarity = torch.einsum("ntd,mtd->ntm", features, bank)
         count = min(self.settings.neighbours + self.excludes_self, len(bank))
-        nearest = similar.topk(count, dim=2).indices
-        found = bank[nearest, torch.arange(N_ROTATIONS, device=bank.device)[:, None]]  # (N, 4, k, D)
-        squared = (features[:, :, None] - found).square().sum(dim=3)  # anew: 1 - cosine loses digits
+        nearest = similarity.topk(count, dim=2).indices
+        neighbours = bank[nearest, torch.arange(N_ROTATIONS, device=bank.device)[:, None]]  # (N, 4, k, D)
+        squared = (features[:, :, None] - neighbours).square().sum(dim=3)  # 1 - cosine would lose digits
         if self.excludes_self and count > 1:
             squared = drop_self_distance(squared.sort(dim=2).values)
-        return torch.log(squared.mean(dim=2) + 1e-3)  # the bank's own pictures are not infinitely normal
+        return torch.log(squared.mean(dim=2) + 1e-3)  # keeps images of the bank from a score of minus infinity
 
     def views(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, C, H, W) -> of its four turns: deep features (N, 4, D), middle ones (N, 4, 4 E), logits (N, 4, 4)."""
-        seen = [self.features(view) for view in rotations(self.centred(self.resize(batch)))]
-        deep, middle = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
+        """Deep features (N, 4, D), middle ones (N, 4, 4 E) and logits (N, 4, 4) of the four rotations of a batch."""
+        features = [self.features(view) for view in rotations(self.normalize(self.resize(batch)))]
+        deep, middle = (torch.stack(parts, dim=1) for parts in zip(*features, strict=True))
         return deep, middle, self.head(deep)
 
-    def features(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, S, S) -> the last block's maxima (N, D), and the middle block's means over quarters (N, 4 E)."""
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, S, S) -> global maxima of the last block (N, D), and quadrant means of the middle block (N, 4 E)."""
         early, middle, late = self.blocks
-        inner = middle(early(F.gelu(self.whitening(pictures), approximate="tanh")))
+        inner = middle(early(F.gelu(self.whitening(images), approximate="tanh")))
         return late(inner).amax(dim=(2, 3)), quadrant_means(inner)
 
-    def centred(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) in 0..1 -> the same with mean 0 and deviation 1 over the training images."""
+    def normalize(self, batch: Tensor) -> Tensor:
+        """Normalize (N, C, H, W) to mean 0 and standard deviation 1 over the training images."""
         return (batch - self.mean) * self.scaling
 
-    def accuracy(self, images: Tensor) -> float:
-        """The share of turns of pixels (N, H, W, C) that the network tells right; 0.25 by chance."""
-        right = [
+    def pretext_accuracy(self, images: Tensor) -> tuple[float, float]:
+        """Share of quarter rotations of pixels (N, H, W, C) that the network classifies correctly, and by chance."""
+        correct = [
             self.views(batch)[2].argmax(dim=2) == torch.arange(N_ROTATIONS, device=batch.device)
             for batch in self.batches(images)
         ]
-        return float(torch.cat(right).float().mean())
+        return float(torch.cat(correct).float().mean()), 1 / N_ROTATIONS
 
     def remark(self, images: Tensor) -> str | None:
-        """Whether turning means anything for these pictures, judged on pixels (N, H, W, C) that it did not learn."""
+        """Whether rotations carry information for held-out pixels (N, H, W, C)."""
         if not is_rotation_symmetric(self.roi.bool().cpu().numpy()):
-            return "the region of interest by itself tells how a picture was turned: prefer another detector"
-        accuracy = self.accuracy(images)
-        told = f"quarter turns of held-out pictures are told apart with {accuracy:.0%} accuracy (chance 25%)"
+            return "the region of interest alone reveals how an image was rotated: prefer another detector"
+        accuracy, chance = self.pretext_accuracy(images)
+        remark = f"rotations of held-out images are classified with {accuracy:.0%} accuracy (chance {chance:.0%})"
         if accuracy >= MIN_USEFUL_ACCURACY:
-            return told
-        return f"{told}: they look alike turned, so the transforms detector says little about them; prefer another"
+            return remark
+        return f"{remark}: rotated, they look alike, so the {self.settings.family} detector is of little use here"
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with normalisation and GELU; the first one halves the picture, by its stride or by pooling.
+    """Two 3x3 convolutions with normalization and GELU; the first one halves the size, by its stride or by pooling.
 
-    Pooling loses less and costs four times as much: too much at full resolution.
+    Pooling is more accurate and costs four times as much: too much at full resolution.
     """
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-        self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList(BatchNorm(after) for _ in range(2))
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(BatchNorm(outputs) for _ in range(2))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(N, before, H, W) -> (N, after, H // 2, W // 2)."""
-        halved = self.first(batch)
+        """(N, inputs, H, W) -> (N, outputs, H // 2, W // 2)."""
+        pooled = self.first(batch)
         if self.first.stride == (1, 1):
-            halved = F.max_pool2d(halved, 2)
-        inner = F.gelu(self.norms[0](halved), approximate="tanh")
+            pooled = F.max_pool2d(pooled, 2)
+        inner = F.gelu(self.norms[0](pooled), approximate="tanh")
         return F.gelu(self.norms[1](self.second(inner)), approximate="tanh")
 
 
 def quadrant_means(batch: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 4 C): means over the four quarters, which share the middle row and column if there is one."""
+    """(N, C, H, W) -> (N, 4 C): means over the four quadrants, which share a middle row and column."""
     rows, columns = (batch.shape[2] + 1) // 2, (batch.shape[3] + 1) // 2
     halves = (batch[:, :, :rows], batch[:, :, -rows:])
     parts = [part for half in halves for part in (half[:, :, :, :columns], half[:, :, :, -columns:])]
@@ -179,31 +185,32 @@ def quadrant_means(batch: Tensor) -> Tensor:
 
 
 def is_rotation_symmetric(roi: npt.NDArray[np.bool_] | None) -> bool:
-    """Whether a region of interest (H, W) does not give away how a picture was turned."""
+    """Whether a region of interest (H, W) does not reveal how an image was rotated."""
     return roi is None or bool(roi.all()) or (roi.shape[0] == roi.shape[1] and bool((roi == np.rot90(roi)).all()))
 
 
 def rotations(batch: Tensor) -> list[Tensor]:
-    """(N, C, S, S) -> the batch as it is, then turned by one, two and three quarters."""
-    across = batch.transpose(2, 3)
-    return [batch, across.flip(2), batch.flip((2, 3)), across.flip(3)]
+    """A batch (N, C, S, S) rotated by 0, 90, 180 and 270 degrees."""
+    transposed = batch.transpose(2, 3)
+    return [batch, transposed.flip(2), batch.flip((2, 3)), transposed.flip(3)]
 
 
-def random_shift(batch: Tensor, reach: int) -> Tensor:
-    """(N, C, S, S) -> each picture moved by up to `reach` pixels, its edges reflected."""
+def random_shift(batch: Tensor, max_shift: int) -> Tensor:
+    """Shift each image of (N, C, S, S) by up to `max_shift` pixels at random; edges are reflected."""
     count, _, side, _ = batch.shape
-    padded = F.pad(batch, (reach,) * 4, mode="reflect").permute(0, 2, 3, 1)
-    starts = torch.randint(0, 2 * reach + 1, (2, count, 1), device=batch.device)
+    padded = F.pad(batch, (max_shift,) * 4, mode="reflect").permute(0, 2, 3, 1)
+    starts = torch.randint(0, 2 * max_shift + 1, (2, count, 1), device=batch.device)
     rows, columns = starts + torch.arange(side, device=batch.device)
-    pictures = torch.arange(count, device=batch.device)[:, None, None]
-    return padded[pictures, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    index = torch.arange(count, device=batch.device)[:, None, None]
+    return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def whitening_filters(batch: Tensor, reach: int) -> Tensor:
-    """(N, C, S, S) -> (2 C reach^2, C, reach, reach): filters whose outputs are uncorrelated, and their negatives."""
+def whitening_filters(batch: Tensor, size: int) -> Tensor:
+    """Filters (2 C size^2, C, size, size) with uncorrelated outputs on a batch (N, C, S, S), and their negatives."""
     channels = batch.shape[1]
-    patches = F.unfold(batch, reach, stride=2).transpose(1, 2).reshape(-1, channels * reach**2)
-    patches = patches - patches.mean(dim=0)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    filters = (vectors / torch.sqrt(values.clamp(min=0) + 5e-4)).T.reshape(-1, channels, reach, reach)
+    patches = F.unfold(batch, size, stride=2).transpose(1, 2).reshape(-1, channels * size**2)
+    eigenvalues, eigenvectors = covariance_eigh(patches - patches.mean(dim=0))
+    filters = (eigenvectors / torch.sqrt(eigenvalues.clamp(min=0) + WHITENING_EPSILON)).T.reshape(
+        -1, channels, size, size
+    )
     return torch.cat([filters, -filters])

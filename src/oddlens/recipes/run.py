@@ -1,9 +1,10 @@
-"""Whole runs: a recipe's data, fit, calibration, evaluation, pictures and report, in one folder."""
+"""Running a recipe: fit, calibrate, evaluate, figures and report, in one output folder."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.open import open_dataset
+from oddlens.data.sources.download import DownloadProgress
 from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
 FOLDER = Path(__file__).parent
-MAX_FOREIGN_IMAGES = 1000  # pictures of another data set that are shown
+MAX_FOREIGN_IMAGES = 1000  # of another data set, beside the test images
 
 
 def recipe_names() -> list[str]:
-    """The built-in recipes."""
+    """Names of the built-in recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
@@ -53,125 +55,122 @@ def find_recipe(name: str) -> Recipe:
 
 
 def override(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: str | None) -> Recipe:
-    """The recipe with what the command line overrides; another family comes with its own training, and decides by
-    `conformal`: the percentile of training scores suits the seeds, and hardly any detector that keeps its neighbours.
+    """The recipe with the options of the command line.
+
+    Another family comes with its own training and decides by `conformal`: the percentile of training scores suits
+    the reference recipes, but hardly any detector that compares with its training images.
     """
     values = recipe.model_dump(exclude_unset=True)
     if detector is not None and detector != recipe.model.family:
         values["model"] = {"family": detector}
         values["training"] = {"seed": recipe.training.seed}
         values.pop("decision", None)
-    asked = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
-    values["training"] = values.get("training", {}) | asked
+    changes = {name: value for name, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    values["training"] = values.get("training", {}) | changes
     return parse(Recipe, values, recipe.name)
 
 
 @dataclass
 class RecipeRun:
-    """A recipe at work in a folder; `files` and `seconds` fill as it goes."""
+    """One run of a recipe, with its output in a folder; `files` and `seconds` are filled as it goes."""
 
     recipe: Recipe
     out: Path
     data_dir: Path | None = None
     device: str = "auto"
+    command: str = ""  # that made the output, for the report
     progress: Progress | None = None
-    say: Any = print
-    command: str = ""
+    download_progress: DownloadProgress | None = None
+    log: Callable[[str], None] | None = None
     files: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, resume: bool = False) -> dict[str, Any]:
-        """Do everything; gives the metrics with `seconds` and `files`.
+        """Run everything. Returns the metrics with `seconds` and `files`.
 
         Raises:
-            OddlensError: something in the way of it, in one line.
+            OddlensError: something cannot be done.
         """
-        data = open_dataset(self.recipe.data.source, normal=self.recipe.data.normal, data_dir=self.data_dir)
-        foreign = self.foreign()
-        detector, history = self.fit(data, resume)
-        found = self.evaluate(detector, data, foreign)
-        result = {"recipe": self.recipe.name, **found.metrics, "promise": " ".join(detector.decisions_.promises())}
-        self.present(detector, found, history)
-        result |= {"seconds": self.seconds, "files": self.files}
-        self.keep(
-            "metrics", write_bytes(self.out / "metrics.json", json.dumps(result, indent=2, allow_nan=False).encode())
+        settings = self.recipe.data
+        data = open_dataset(
+            settings.source, normal=settings.normal, data_dir=self.data_dir, progress=self.download_progress
         )
+        foreign = self.load_foreign()
+        detector, history = self.fit(data, resume)
+        evaluation = self.evaluate(detector, data, foreign)
+        guarantee = " ".join(detector.decisions_.promises())
+        result = {"recipe": self.recipe.name, **evaluation.metrics, "promise": guarantee}
+        self.present(detector, evaluation, history)
+        result |= {"seconds": self.seconds, "files": self.files}
+        content = json.dumps(result, indent=2, allow_nan=False).encode()
+        self.add_file("metrics", write_bytes(self.out / "metrics.json", content))
         return result
 
     def fit(self, data: DataSet, resume: bool) -> tuple[Detector, list[dict[str, float]]]:
-        """Train and calibrate, and save the detector."""
+        """Train, calibrate and save the detector. Returns it with its training history."""
         recipe = self.recipe
         detector = Detector(
             recipe.model, training=recipe.training, decision=recipe.decision, size=recipe.data.size, device=self.device
         )
-        detector.fit(
-            data.train,
-            hold_out=recipe.data.calibration == "split",
-            source=data.name,
-            normal=data.normal,
-            folder=self.out,
-            resume=resume,
-            progress=self.progress,
-        )
+        hold_out = recipe.data.calibration == "split"
+        detector.fit(data.train, hold_out=hold_out, folder=self.out, resume=resume, progress=self.progress)
         if recipe.data.calibration == "test_half":
-            detector.calibrate(
-                half_of_test_normals(data.test, detector, recipe.training.seed), source="half of the test normals"
-            )
+            half = half_of_test_normals(data.test, detector, recipe.training.seed)
+            detector.calibrate(half, source="half of the test normals")
         self.seconds |= detector.seconds_
-        self.keep("detector", detector.save(self.out / "detector.safetensors"))
+        self.add_file("detector", detector.save(self.out / "detector.safetensors"))
         if (self.out / "history.jsonl").exists():
-            self.keep("history", self.out / "history.jsonl")
+            self.add_file("history", self.out / "history.jsonl")
         return detector, detector.history_
 
     def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> Evaluation:
-        """Score the test set, and write its verdicts."""
+        """Score the test set and write its verdicts."""
         recipe = self.recipe
-        test = test_sets.labelled_images(data, detector.spec, recipe.training.seed, recipe.data.distort, foreign)
+        test = test_sets.build_test_set(data, detector.spec, recipe.training.seed, recipe.data.distort, foreign)
         started = time.perf_counter()
-        found = evaluate(detector, test)
+        evaluation = evaluate(detector, test)
         self.seconds["score"] = round(time.perf_counter() - started, 3)
-        judged = detector.predict_from_scores(found.images.names, found.scores)
+        verdicts = detector.predict_from_scores(evaluation.images.names, evaluation.scores)
         with verdict_files.open_verdict_file(self.out / "verdicts.csv") as write:
-            write(verdict_files.verdict_rows(judged))
-        self.keep("verdicts", self.out / "verdicts.csv")
-        return found
+            write(verdict_files.verdict_rows(verdicts))
+        self.add_file("verdicts", self.out / "verdicts.csv")
+        return evaluation
 
-    def foreign(self) -> Pixels | None:
-        """Pictures of the recipe's foreign data set; None, and a word about it, where they are not here."""
+    def load_foreign(self) -> Pixels | None:
+        """Images of the recipe's foreign data set; None, with a note, where they are not on this machine."""
         name = self.recipe.data.foreign
         if name is None:
             return None
         try:
             test = open_dataset(name, data_dir=self.data_dir, download=False).test
-            chosen = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:MAX_FOREIGN_IMAGES]
-            return test.subset(np.sort(chosen)).load(test.choose_spec(None))
+            order = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:MAX_FOREIGN_IMAGES]
+            return test.subset(np.sort(order)).load(test.choose_spec(None))
         except DataNotFoundError as error:
-            self.say(f"left out the pictures of {name}: {error}")
+            if self.log:
+                self.log(f"left out the images of {name}: {error}")
             return None
 
-    def present(self, detector: Detector, found: Evaluation, history: list[dict[str, float]]) -> None:
-        """Draw the pictures and write the report."""
-        pictures = evaluation_report.draw_figures(detector, found, self.out / "figures", history)
-        self.files["figures"] = {name: str(path) for name, path in pictures.items()}
+    def present(self, detector: Detector, evaluation: Evaluation, history: list[dict[str, float]]) -> None:
+        """Draw the figures and write the report."""
+        figure_paths = evaluation_report.draw_figures(detector, evaluation, self.out / "figures", history)
+        self.files["figures"] = {name: str(path) for name, path in figure_paths.items()}
         title = self.recipe.title or self.recipe.name
-        self.keep(
-            "report",
-            evaluation_report.write_evaluation_report(
-                self.out / "report.html", title, detector, found, pictures, self.command
-            ),
+        report = evaluation_report.write_evaluation_report(
+            self.out / "report.html", title, detector, evaluation, figure_paths, self.command
         )
+        self.add_file("report", report)
 
-    def keep(self, name: str, path: Path) -> None:
-        """Remember a file that was made."""
+    def add_file(self, name: str, path: Path) -> None:
+        """Add an output file to `files`."""
         self.files[name] = str(path)
 
 
 def half_of_test_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:
-    """A seeded half of the test normals; near-duplicates stay together."""
+    """A random half of the normal test images; near-duplicates stay together."""
     normal = np.flatnonzero(test.labels == 0)
     if len(normal) < 2:
-        raise DataError("the test set has fewer than 2 normal images, so that no half of them can calibrate")
+        raise DataError("the test set has fewer than 2 normal images, too few to calibrate on half of them")
     pixels = test.subset(normal).load(detector.spec)
     half = len(normal) // 2
-    chosen, _ = split_groups(near_duplicate_groups(thumbnails(pixels)), [half, len(normal) - half], seed)
-    return test.subset(normal[chosen])
+    index, _ = split_groups(near_duplicate_groups(thumbnails(pixels)), [half, len(normal) - half], seed)
+    return test.subset(normal[index])

@@ -1,35 +1,30 @@
-"""auto: picks, trains and weights the members of an ensemble, from normal images alone and within a budget."""
+"""`auto`: selects, trains and weights the members of an ensemble, from normal images alone and within a budget."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from oddlens import metrics
-from oddlens.artifact import detector_file
 from oddlens.config.detectors import (
-    DEFAULT_TRAINING,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
+    FamilySettings,
     Member,
-    MemberModel,
-    TransformsSettings,
+    RotationSettings,
 )
-from oddlens.config.parse import parse_model
 from oddlens.data import synthetic_defects
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
-from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.models.base import GradientModel, Model
-from oddlens.models.rotation import N_ROTATIONS, Rotation, is_rotation_symmetric
+from oddlens.models.registry import family_of
+from oddlens.models.rotation import is_rotation_symmetric
 from oddlens.training.members import (
     MAX_EXAM_IMAGES,
     TrainedMember,
@@ -42,173 +37,138 @@ from oddlens.training.members import (
     train_member,
 )
 
-MAX_OBJECT_SIDE = 64  # longer side up to which a picture is taken for one object; larger ones are searched for defects
-MAX_ROTATION_WEIGHT = 2.0  # weight of transforms that tell every turn; the dictionary's is 1
-MIN_MEMBER_WEIGHT = 0.2  # weight below which a member is left out
-USELESS_WEIGHT = 0.001  # weight of a member that is worth nothing
-MIN_STANDARDIZATION_IMAGES = (
-    20  # images apart from the training ones below which their scores' mean and spread say nothing
-)
-SHORT_BUDGET = 120.0  # seconds of budget below which transforms trains the faster form of its network
-MIN_TRAINING_SECONDS = 5.0  # seconds that gradient training must have to be worth starting
-MAX_ROBUST_NEIGHBOURS, ROBUST_SURPRISE, ROBUST_DICTIONARY_WEIGHT = (
-    100,
-    10.0,
-    0.5,
-)  # robust: neighbours at most, weights of surprise and of the dictionary
-MAX_MIRROR_RATIO = (
-    1.1  # mirrored pictures are normal if they lie at most so much farther from the others than unmirrored ones
-)
+MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
+MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task perfectly; the dictionary's is 1
+MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
+USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
+MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
+SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
+MIN_TRAINING_SECONDS = 5.0  # below which gradient training is not worth starting
+MAX_MIRROR_RATIO = 1.1  # mirrored images count as normal if they lie at most this much farther from the others
+MAX_ROBUST_NEIGHBOURS = 100  # robust: number of neighbours, at most
+ROBUST_SURPRISE = 10.0  # robust: weight of surprise in the rotation family
+ROBUST_DICTIONARY_WEIGHT = 0.5  # robust: weight of the dictionary
 
 
 def train_auto(task: TrainingTask) -> TrainedModel:
-    """Choose members for these pictures, train them until the deadline, weight them, and say why.
+    """Select members for these images, train them until the deadline, weight them, and give the reasons.
 
-    The settings that come back are the plan: the same images and `train_planned` give the same detector.
+    The settings of the result are the plan: with the same images, `train_planned` gives the same detector.
     """
     candidates, reasons = select_candidates(task)
-    trained: list[TrainedMember] = []  # each with the weight that it was found worth
+    members: list[TrainedMember] = []
     untried = [build_untrained(settings, task.seed, task) for settings in candidates]
     for settings in candidates:
-        training = DEFAULT_TRAINING[settings.family].model_copy(update={"seed": task.seed})
-        left = task.deadline - scoring_seconds([*untried, *(one.model for one in trained)], task)
-        started, learners = time.perf_counter(), sum(isinstance(model, GradientModel) for model in untried)
-        share, model = (left - started) / max(1, learners), untried.pop(0)
-        if isinstance(model, GradientModel) and share < MIN_TRAINING_SECONDS and trained:
-            reasons.append(f"{member_title(settings)}: left out, since the budget leaves no time for it")
+        training = family_of(settings).default_training.model_copy(update={"seed": task.seed})
+        left = task.deadline - scoring_seconds([*untried, *(member.model for member in members)], task)
+        started, n_gradient = time.perf_counter(), sum(isinstance(model, GradientModel) for model in untried)
+        share, model = (left - started) / max(1, n_gradient), untried.pop(0)
+        if isinstance(model, GradientModel) and share < MIN_TRAINING_SECONDS and members:
+            reasons.append(f"{settings.title}: left out, because the budget leaves no time for it")
             continue
-        one = train_member(model, Member(model=settings, training=training), task, len(trained), started + share)
-        weight, why = member_weight(one.model, task)
-        reasons.append(f"{member_title(settings)}: {time.perf_counter() - started:.0f} s of fitting; {why}")
-        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in one.history)})
-        trained.append(replace(one, member=one.member.model_copy(update={"weight": weight, "training": paced})))
-    best = max(one.member.weight for one in trained)
-    kept = [one for one in trained if one.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
+        member = Member(model=settings, training=training)
+        trained = train_member(model, member, task, len(members), started + share)
+        weight, reason = member_weight(trained.model, task)
+        reasons.append(f"{settings.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
+        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in trained.history)})
+        members.append(replace(trained, member=member.model_copy(update={"weight": weight, "training": paced})))
+    best = max(member.member.weight for member in members)
+    selected = [member for member in members if member.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
     reasons += [
-        f"{member_title(one.member.model)}: left out, since it would add little" for one in trained if one not in kept
+        f"{member.member.model.title}: left out, because it would add little"
+        for member in members
+        if member not in selected
     ]
-    plan = EnsembleSettings(members=tuple(one.member for one in kept))
-    return TrainedModel(build_ensemble(plan, kept, task), plan, longest_history(kept), tuple(reasons))
+    plan = EnsembleSettings(members=tuple(member.member for member in selected))
+    return TrainedModel(build_ensemble(plan, selected, task), plan, longest_history(selected), tuple(reasons))
 
 
-def member_title(settings: MemberModel) -> str:
-    """What a member is called in the reasons: its family, and its scale where it is not the pictures' own."""
-    if isinstance(settings, DefectsSettings) and settings.shrink > 1:
-        return f"{settings.family} at 1/{settings.shrink} of the size"
-    return settings.family
-
-
-def load_plan(path: Path) -> EnsembleSettings:
-    """The plan in a detector file, or in a JSON file (an ensemble's settings, or what `show --json` prints).
-
-    Raises:
-        DataNotFoundError: there is no such file.
-        ArtifactError: the detector file is damaged.
-        SettingsError: it holds no plan.
-    """
-    if path.suffix == ".json":
-        if not path.exists():
-            raise DataNotFoundError(f"{path}: no such plan; `oddlens show DETECTOR --json` prints a detector's")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{path}: cannot be read as a plan ({error}); give an ensemble's settings") from error
-        if isinstance(values, dict) and isinstance(values.get("manifest"), dict):
-            values = values["manifest"].get("model")
-        found = parse_model(values, str(path))
-    elif path.suffix == ".safetensors":
-        found = detector_file.load(path)[0].model
-    else:
-        raise ArtifactError(f"{path}: holds no plan; plans are in .safetensors detectors and .json files")
-    if not isinstance(found, EnsembleSettings):
-        raise SettingsError(f"{path}: is the plan of a single detector ({found.family}); use --detector {found.family}")
-    return found
-
-
-def select_candidates(task: TrainingTask) -> tuple[list[MemberModel], list[str]]:
-    """The families to try on such pictures, and why."""
-    spec, few = task.spec, len(task.standardization) < MIN_STANDARDIZATION_IMAGES
-    robust = (
-        {"neighbours": min(MAX_ROBUST_NEIGHBOURS, max(5, len(task.train) // 25)), "surprise": ROBUST_SURPRISE}
-        if task.robust
-        else {}
-    )
-    size = f"size: pictures of {spec.width} x {spec.height}"
-    lone = [
-        f"members: {len(task.standardization)} images apart from the training ones are too few to weigh several"
-    ] * few
-    if max(spec.height, spec.width) > MAX_OBJECT_SIDE:
-        why = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
-        candidates: list[MemberModel] = [
+def select_candidates(task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:
+    """The settings to try on these images, and the reasons."""
+    size = f"size: images of {task.spec.width} x {task.spec.height}"
+    n_standardization = len(task.standardization)
+    too_few = n_standardization < MIN_STANDARDIZATION_IMAGES
+    limits = [f"members: {n_standardization} images apart from the training images are too few to weight several"]
+    if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
+        reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
+        candidates: list[FamilySettings] = [
             DictionarySettings(score="local"),
             DefectsSettings(shrink=2),
             DefectsSettings(),
         ]
-        return candidates[-1:] if few else candidates, [why, *lone]
+        return candidates[-1:] if too_few else candidates, [reason, *(limits if too_few else [])]
+    return select_object_candidates(task, size, limits if too_few else [])
+
+
+def select_object_candidates(
+    task: TrainingTask, size: str, limits: list[str]
+) -> tuple[list[FamilySettings], list[str]]:
+    """The settings to try on small images of one object each; with `limits`, only the first of them."""
     ratio = mirrored_distance(task.train, task.seed)
     mirror = ratio <= MAX_MIRROR_RATIO and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
-    why = f"{size} are taken for one object each (up to {MAX_OBJECT_SIDE} px), by dictionary and transforms"
-    told = f"mirroring: mirrored pictures {'count' if mirror else 'do not count'} as normal"
     short = task.deadline - time.perf_counter() < SHORT_BUDGET
-    transforms = TransformsSettings.model_validate({"mirror": mirror, "strided": short, **robust})
-    candidates = [DictionarySettings(mirror=mirror), transforms]
+    values: dict[str, object] = {"mirror": mirror, "strided": short}
+    if task.robust:
+        neighbours = min(MAX_ROBUST_NEIGHBOURS, max(5, len(task.train) // 25))
+        values |= {"neighbours": neighbours, "surprise": ROBUST_SURPRISE}
+    rotation = RotationSettings.model_validate(values)
     if not is_rotation_symmetric(task.roi):
-        lone.append("transforms: left out, since the region of interest by itself tells how a picture was turned")
-    reasons = [why, f"{told}: they lie {ratio:.2f} times as far from the others", *lone]
-    if short and not lone:
-        reasons.append("transforms: strided, since the budget is short")
-    return candidates[:1] if lone else candidates, reasons
+        limits = [*limits, "rotation: left out, because the region of interest alone reveals how an image was rotated"]
+    reasons = [
+        f"{size} show one object each (up to {MAX_OBJECT_SIDE} px), by dictionary and rotation",
+        f"mirroring: mirrored images {'count' if mirror else 'do not count'} as normal: they lie {ratio:.2f} times as "
+        "far from the others",
+        *limits,
+    ]
+    if short and not limits:
+        reasons.append("rotation: strided, because the budget is short")
+    candidates: list[FamilySettings] = [DictionarySettings(mirror=mirror), rotation]
+    return candidates[:1] if limits else candidates, reasons
 
 
 def mirrored_distance(pixels: Pixels, seed: int) -> float:
-    """How far mirrored pictures lie from the other ones, in units of how far unmirrored pictures do.
+    """Distance of mirrored images from the other ones, relative to that of the images themselves.
 
-    From thumbnails of at most 1,000 pictures (N, H, W, C): medians of the largest correlation's distance from 1.
+    From thumbnails of at most 1,000 images (N, H, W, C): medians of the distance of the largest correlation from 1.
     """
-    some = pixels[np.random.default_rng(seed).permutation(len(pixels))[:1000]]
-    known, mirrored = thumbnails(some), thumbnails(np.ascontiguousarray(some[:, :, ::-1]))
-    if len(known) < 2:
+    sample = pixels[np.random.default_rng(seed).permutation(len(pixels))[:1000]]
+    plain, mirrored = thumbnails(sample), thumbnails(np.ascontiguousarray(sample[:, :, ::-1]))
+    if len(plain) < 2:
         return 1.0
-    plain, turned = known @ known.T, mirrored @ known.T
-    for similar in (plain, turned):
-        np.fill_diagonal(similar, -1)
-    usual = float(np.median(1 - plain.max(axis=1)))
-    return float(np.median(1 - turned.max(axis=1))) / max(usual, 1e-6)
+    plain_correlation, mirrored_correlation = plain @ plain.T, mirrored @ plain.T
+    for correlation in (plain_correlation, mirrored_correlation):
+        np.fill_diagonal(correlation, -1)
+    typical = float(np.median(1 - plain_correlation.max(axis=1)))
+    return float(np.median(1 - mirrored_correlation.max(axis=1))) / max(typical, 1e-6)
 
 
 def member_weight(model: Model, task: TrainingTask) -> tuple[float, str]:
-    """How much a member's standardised score should count (below `LITTLE` it is left out), and why."""
+    """Weight of a member's standardized score, and the reason; below `MIN_MEMBER_WEIGHT` the member is left out."""
     if not len(task.standardization):
         return 1.0, "weight 1"
-    if isinstance(model, Rotation):
-        with torch.inference_mode():
-            accuracy = model.accuracy(torch.from_numpy(task.standardization[:MAX_EXAM_IMAGES]).to(task.device))
-        weight = round(
-            max(
-                USELESS_WEIGHT,
-                MAX_ROTATION_WEIGHT * max(0.0, (accuracy - 1 / N_ROTATIONS) / (1 - 1 / N_ROTATIONS)) ** 2,
-            ),
-            3,
-        )
-        told = f"quarter turns of pictures that it did not learn are told with {accuracy:.0%} accuracy"
-        return weight, f"{told}; weight {weight:.2f}"
+    with torch.inference_mode():
+        pretext = model.pretext_accuracy(torch.from_numpy(task.standardization[:MAX_EXAM_IMAGES]).to(task.device))
+    if pretext is not None:
+        accuracy, chance = pretext
+        skill = max(0.0, (accuracy - chance) / (1 - chance))
+        weight = round(max(USELESS_WEIGHT, MAX_PRETEXT_WEIGHT * skill**2), 3)
+        return weight, f"rotations of held-out images are classified with {accuracy:.0%} accuracy; weight {weight:.2f}"
     if max(task.spec.height, task.spec.width) <= MAX_OBJECT_SIDE:
         return (ROBUST_DICTIONARY_WEIGHT, f"weight {ROBUST_DICTIONARY_WEIGHT}") if task.robust else (1.0, "weight 1")
-    found = synthetic_defect_auroc(model, task)
-    weight = round(max(USELESS_WEIGHT, max(0.0, 2 * found - 1) ** 2), 3)
-    told = f"synthetic defects in pictures that it did not learn are ranked with AUROC {found:.3f}"
-    return weight, f"{told}; weight {weight:.2f}"
+    auroc = synthetic_defect_auroc(model, task)
+    weight = round(max(USELESS_WEIGHT, max(0.0, 2 * auroc - 1) ** 2), 3)
+    return weight, f"synthetic defects in held-out images are ranked with AUROC {auroc:.3f}; weight {weight:.2f}"
 
 
 def synthetic_defect_auroc(model: Model, task: TrainingTask) -> float:
-    """AUROC of a member on held-out normal pictures and on the same with synthetic defects, drawn anew.
+    """AUROC of a member on held-out normal images against the same images with newly drawn synthetic defects.
 
-    The `defects` family has practised on such ones: the exam favours it.
+    It favours the `defects` family, which was trained on such defects.
     """
-    standard = task.standardization[:MAX_EXAM_IMAGES]
-    damaged, _ = synthetic_defects.add_defects(standard, task.seed, task.spec.value_max)
+    normal = task.standardization[:MAX_EXAM_IMAGES]
+    defective, _ = synthetic_defects.add_defects(normal, task.seed, task.spec.value_max)
     scores = [
         anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))
-        for pixels in (standard, damaged)
+        for pixels in (normal, defective)
     ]
-    return metrics.auroc(np.repeat([0, 1], len(damaged)), np.concatenate(scores))
+    return metrics.auroc(np.repeat([0, 1], len(defective)), np.concatenate(scores))

@@ -1,4 +1,4 @@
-"""Training history: one row an epoch, and progress while it lasts."""
+"""Training history: one row an epoch, and progress reports during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HistoryRow = dict[str, float]
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """How far training is: what a progress display needs."""
+    """A progress report: what a progress bar shows."""
 
     epoch: int  # 1-based
     epochs: int
@@ -28,5 +28,5 @@ Progress = Callable[[TrainingStep], None]
 
 
 def write_history(folder: Path, history: Sequence[HistoryRow]) -> None:
-    """The history as JSON lines, one an epoch."""
+    """Write the history as JSON lines, one an epoch."""
     write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())

@@ -1,4 +1,4 @@
-"""Fitting a model: one plain loop of gradient training, with a checkpoint after each epoch."""
+"""The training loop: plain gradient training with a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from oddlens.config.base import TrainingSettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import TrainingError
-from oddlens.io.allocator import keep_freed_memory
 from oddlens.models.base import GradientModel, Model
 from oddlens.models.layers import fast_bf16
 from oddlens.training.checkpoints import clear_checkpoints, load_checkpoint, run_digest, save_checkpoint
@@ -20,13 +19,13 @@ from oddlens.training.history import HistoryRow, Progress, TrainingStep, write_h
 from oddlens.training.optim import Adam, Muon
 from oddlens.training.schedule import current_progress, lr_multiplier, next_progress
 
-CHECK_EVERY = 50  # steps between two looks at the loss
-MAX_LOSS_RATIO, MAX_EARLY_LOSS_RATIO = 1.25, 10.0  # times the untrained loss
-MIN_SETTLED_STEPS = 50  # steps from which on a loss that is worse is no mere beginning
-MAX_SAMPLED_IMAGES = 256  # images at most on which the untrained loss is measured
+CHECK_EVERY = 50  # steps between two checks of the loss
+MAX_LOSS_RATIO = 1.25  # of the loss to that without training; above it, training has diverged
+MAX_EARLY_LOSS_RATIO = 10.0  # the same in the first steps
+MIN_SETTLED_STEPS = 50  # after which the first steps are over
+MAX_SAMPLED_IMAGES = 256  # on which the loss without training is measured
 
 
-@keep_freed_memory()
 def train(
     model: Model,
     pixels: Pixels,
@@ -38,16 +37,15 @@ def train(
     progress: Progress | None = None,
     deadline: float = math.inf,
 ) -> list[HistoryRow]:
-    """Fit `model` to normal pixels (N, H, W, C); gives one history row an epoch, none without gradients.
+    """Fit `model` to normal pixels (N, H, W, C). Returns one history row an epoch, none without gradient training.
 
-    With a `folder`, the history (`history.jsonl`) and the last two checkpoints are kept there, and
-    `resume` goes on after the newest one. Each epoch draws from its own generator, so that a resumed
-    run is bitwise the uninterrupted one. With a `deadline` (of `time.perf_counter`), fewer epochs than asked for
-    are made where time runs short, and the schedule ends with the last of them; the rows' `progress` is the pace
-    that repeats it.
+    With a `folder`, the history (`history.jsonl`) and the last two checkpoints are written there, and `resume`
+    continues from the newest one. Each epoch draws from its own generator, so that a resumed run is bitwise equal to
+    an uninterrupted one. With a `deadline` (of `time.perf_counter`), there are fewer epochs where time runs short,
+    and the schedule ends with the last of them; the rows' `progress` is the pace that repeats the run.
 
     Raises:
-        TrainingError: the loss is not a number or explodes; or a checkpoint belongs to another run.
+        TrainingError: the loss is not finite or explodes, or a checkpoint belongs to another run.
     """
     model.to(device).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -75,29 +73,28 @@ def run_epochs(
     progress: Progress | None,
     deadline: float,
 ) -> list[HistoryRow]:
-    """Train by gradients, epoch after epoch."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    made = Muon if settings.optimizer == "muon" else Adam
-    optimizer = made(learning, settings.learning_rate, settings.weight_decay)
-    untrained = untrained_loss(
-        model, images[:: -(-len(images) // MAX_SAMPLED_IMAGES)], settings.seed
-    )  # spread over all of them
+    """Train by gradients, one epoch after the other."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer_class = Muon if settings.optimizer == "muon" else Adam
+    optimizer = optimizer_class(parameters, settings.learning_rate, settings.weight_decay)
+    sample = images[:: -(-len(images) // MAX_SAMPLED_IMAGES)]  # evenly spaced
+    initial_loss = untrained_loss(model, sample, settings.seed)
     run = run_digest(model, pixels, settings)
     history: list[HistoryRow] = []
     if folder and resume:
         history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
-    while (share := next_progress(history, settings, deadline)) is not None:
+    while (epoch_end := next_progress(history, settings, deadline)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
-        span = (current_progress(history, settings, deadline), share)
+        span = (current_progress(history, settings, deadline), epoch_end)
         loss = train_epoch(model, images, optimizer, settings, epoch, span, progress)
         seconds = round(time.perf_counter() - started, 3)
-        history.append({"epoch": epoch, "loss": loss, "progress": share, "seconds": seconds})
+        history.append({"epoch": epoch, "loss": loss, "progress": epoch_end, "seconds": seconds})
         steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
-        settled = steps >= MIN_SETTLED_STEPS or (share == 1 and deadline == math.inf)
-        worst = (MAX_LOSS_RATIO if settled else MAX_EARLY_LOSS_RATIO) * untrained
-        if loss > worst:  # before the checkpoint: a resume goes on from a network that works
-            raise divergence_error(f"is worse than the {untrained:.3g} without any training", loss, epoch, settings)
+        settled = steps >= MIN_SETTLED_STEPS or (epoch_end == 1 and deadline == math.inf)
+        max_loss = (MAX_LOSS_RATIO if settled else MAX_EARLY_LOSS_RATIO) * initial_loss
+        if loss > max_loss:  # before the checkpoint, so that a run is resumed from a network that works
+            raise divergence_error(f"is worse than the {initial_loss:.3g} without any training", loss, epoch, settings)
         if folder:
             save_checkpoint(folder, model, optimizer, run, history)
             write_history(folder, history)
@@ -113,40 +110,40 @@ def train_epoch(
     span: tuple[float, float],
     progress: Progress | None,
 ) -> float:
-    """Go once through the images (N, H, W, C) in a fresh random order; gives the mean loss.
+    """Train on the images (N, H, W, C) once, in a new random order. Returns the mean loss.
 
-    `span` is the share of the whole training that is done before and after this epoch.
+    `span` is the progress of the whole training, from 0 to 1, before and after this epoch.
     """
     bf16 = use_bf16(settings.precision, images.device)
-    total, seen = torch.zeros((), device=images.device), 0
+    total, count = torch.zeros((), device=images.device), 0
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(settings.seed * 100_003 + epoch)
         order = torch.randperm(len(images), device=images.device)[: settings.epoch_images]
         batches = torch.split(order, settings.batch_size)
-        for step, chosen in enumerate(batches, 1):
-            done = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
-            optimizer.factor = lr_multiplier(settings.schedule, done)
-            batch = model.scale(images.index_select(0, chosen))
+        for step, index in enumerate(batches, 1):
+            position = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
+            optimizer.factor = lr_multiplier(settings.schedule, position)
+            batch = model.scale(images.index_select(0, index))
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            total += loss.detach() * len(chosen)
-            seen += len(chosen)
+            total += loss.detach() * len(index)
+            count += len(index)
             if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
-                mean = float(total) / seen
+                mean = float(total) / count
                 if not math.isfinite(mean):
                     raise divergence_error("is not a number", mean, epoch, settings)
                 if progress:
-                    expected = epoch + round((1 - span[1]) / (span[1] - span[0]))
+                    epochs = epoch + round((1 - span[1]) / (span[1] - span[0]))
                     family = model.settings.family
-                    progress(TrainingStep(epoch, expected, step, len(batches), mean, family))
-    return float(total) / seen
+                    progress(TrainingStep(epoch, epochs, step, len(batches), mean, family))
+    return float(total) / count
 
 
 def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:
-    """The loss on some images before any training: what a run that works falls below."""
+    """The mean loss on images (N, H, W, C) before any training, below which a working run falls."""
     model.eval()  # leaves the running means of normalisation alone
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
         torch.manual_seed(seed)
@@ -155,14 +152,14 @@ def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:
     return sum(losses) / len(images)
 
 
-def divergence_error(what: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
-    """The error of a run that broke down."""
+def divergence_error(problem: str, loss: float, epoch: int, settings: TrainingSettings) -> TrainingError:
+    """The error of a diverged run."""
     return TrainingError(
-        f"the training loss {what} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
+        f"the training loss {problem} in epoch {epoch} ({loss:.3g}); try a smaller learning rate "
         f"(now {settings.learning_rate:g}), precision 'fp32' (now '{settings.precision}') or a larger batch"
     )
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether training multiplies in bfloat16: when asked to, or where the hardware is made for it."""
+    """Whether training multiplies in bfloat16: as requested, or for "auto" where the hardware is fast at it."""
     return fast_bf16(device) if precision == "auto" else precision == "bf16"

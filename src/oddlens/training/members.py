@@ -1,4 +1,4 @@
-"""Members: single detectors that are trained, alone or for an ensemble or for folds, within the time that there is."""
+"""Members: models that are trained alone, for an ensemble or for folds, within the time that is left."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from oddlens.config.base import InputSpec, TrainingSettings
-from oddlens.config.detectors import CrossfitSettings, EnsembleSettings, Member, MemberModel, ModelSettings
+from oddlens.config.detectors import CrossfitSettings, EnsembleSettings, FamilySettings, Member
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
@@ -27,12 +28,15 @@ from oddlens.models.ensemble import Ensemble
 from oddlens.training import loop
 from oddlens.training.history import HistoryRow, Progress
 
-MAX_EXAM_IMAGES = 150  # pictures on which a member's worth is found out; each is turned four ways
+MAX_EXAM_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
+MAX_TIMED_IMAGES = 32  # of the batch by which the time of scoring is estimated
+
+M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is to be learned, and the means for it."""
+    """The images to train on, and how long, where and on what device."""
 
     train: Pixels  # (N, H, W, C) normal images to train on
     standardization: Pixels  # (M, H, W, C) others, which bring the members to one scale and weight them
@@ -50,30 +54,38 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that stands, its settings (an ensemble's are the plan that repeats it), and how it came about."""
+    """A trained model with its settings (for an ensemble, the plan that repeats it), history and remarks."""
 
     model: Model
-    settings: ModelSettings
+    settings: FamilySettings
     history: list[HistoryRow]
     remarks: tuple[str, ...]
-    peaks: npt.NDArray[np.float64] | None = None  # of crossfit: the training images' maps' largest values, out of fold
+    peaks: npt.NDArray[np.float64] | None = None  # folds: largest value of each training image's map, out of fold
 
 
 @dataclass(frozen=True)
 class TrainedMember:
-    """A member that stands, and how it came about."""
+    """A trained member of an ensemble or a cross-conformal detector."""
 
     member: Member
     model: Model
     history: list[HistoryRow]
 
 
-def build_untrained(settings: ModelSettings, seed: int, task: TrainingTask) -> Model:
+def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> Model:
     """A model before training, on its device and with its region of interest."""
     model = registry.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
     return model.to(task.device)
+
+
+def build_composite(model_class: type[M], settings: FamilySettings, task: TrainingTask) -> M:
+    """A model of several members, which are put into it once they are trained."""
+    model = build_untrained(settings, task.seed, task)
+    if not isinstance(model, model_class):
+        raise TypeError(f"the family {settings.family} is registered for {type(model)}, not for {model_class}")
+    return model.eval()
 
 
 def train_member(
@@ -97,98 +109,102 @@ def train_member(
 
 
 def train_single(
-    settings: MemberModel, training: TrainingSettings, task: TrainingTask, held_out: Pixels
+    settings: FamilySettings, training: TrainingSettings, task: TrainingTask, calibration: Pixels
 ) -> TrainedModel:
     """Train one detector by itself.
 
-    `held_out` are normal pixels (N, H, W, C) on which it may judge itself; they change nothing in it.
+    On `calibration`, normal pixels (N, H, W, C), it may judge itself for a remark; they change nothing in it.
     """
     model = build_untrained(settings, training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
-    one = train_member(model, Member(model=settings, training=training), task, None, deadline)
+    trained = train_member(model, Member(model=settings, training=training), task, None, deadline)
     with torch.inference_mode():
-        remark = model.remark(torch.from_numpy(held_out).to(task.device)) if len(held_out) else None
-    return TrainedModel(model, settings, one.history, (remark,) if remark else ())
+        remark = model.remark(torch.from_numpy(calibration).to(task.device)) if len(calibration) else None
+    return TrainedModel(model, settings, trained.history, (remark,) if remark else ())
 
 
 def train_planned(settings: EnsembleSettings, task: TrainingTask) -> TrainedModel:
-    """Train the members that a plan names, as it says."""
-    trained = [
+    """Train the members of a plan as it says."""
+    members = [
         train_member(build_untrained(member.model, member.training.seed, task), member, task, number, math.inf)
         for number, member in enumerate(settings.members)
     ]
-    return TrainedModel(
-        build_ensemble(settings, trained, task), settings, longest_history(trained), ("plan: fitted as a plan says",)
-    )
+    ensemble = build_ensemble(settings, members, task)
+    return TrainedModel(ensemble, settings, longest_history(members), ("plan: fitted as a plan says",))
 
 
 def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: TrainingTask) -> TrainedModel:
-    """Train a detector without each fold in turn; near-duplicates lie in one fold.
+    """Train a detector without each fold in turn, and score that fold with it; near-duplicates lie in one fold.
 
     Raises:
-        DataError: the images are near-duplicates of each other, too alike for so many folds.
+        DataError: the images are near-duplicates of each other, too similar for this many folds.
     """
-    count, folds = len(task.train), settings.folds
-    sizes = [(count + number) // folds for number in range(folds)]
-    parts = split_groups(near_duplicate_groups(thumbnails(task.train)), sizes, task.seed)
-    if min(len(part) for part in parts) == 0:
-        raise DataError(f"{count} images with their near-duplicates cannot be divided into {folds} folds; take fewer")
-    model = build_untrained(settings, task.seed, task).eval()
-    assert isinstance(model, CrossConformal)  # noqa: S101 - the family of these settings
-    trained, scores, peaks = [], [], []
-    for number, fold in enumerate(parts):
+    count, n_folds = len(task.train), settings.folds
+    sizes = [(count + number) // n_folds for number in range(n_folds)]
+    folds = split_groups(near_duplicate_groups(thumbnails(task.train)), sizes, task.seed)
+    if min(len(fold) for fold in folds) == 0:
+        raise DataError(f"{count} images with their near-duplicates cannot be split into {n_folds} folds; use fewer")
+    model = build_composite(CrossConformal, settings, task)
+    members, scores, peaks = [], [], []
+    for number, fold in enumerate(folds):
         now = time.perf_counter()
-        deadline = now + (task.deadline - now) / (folds - number)
-        others = np.delete(np.arange(count), fold)
-        part = replace(task, train=take_rows(task.train, others), to_score=len(fold), deadline=deadline)
-        one = build_untrained(settings.model, training.seed, part)
+        deadline = now + (task.deadline - now) / (n_folds - number)
+        rest = take_rows(task.train, np.delete(np.arange(count), fold))
+        fold_task = replace(task, train=rest, to_score=len(fold), deadline=deadline)
+        fold_model = build_untrained(settings.model, training.seed, fold_task)
         if deadline < math.inf:
-            deadline -= scoring_seconds([one], part)
-        trained.append(train_member(one, Member(model=settings.model, training=training), part, number, deadline))
-        model.members[number] = one
-        outputs = list(
-            score_batches(
-                TorchBackend(one, task.device), in_batches(take_rows(task.train, fold), batch_size(task.spec))
-            )
-        )
-        scores.append(np.concatenate([each.anomaly_score for each in outputs]))
-        maps = [each.anomaly_map.max(axis=(1, 2)) for each in outputs if each.anomaly_map is not None]
-        peaks.append(np.concatenate(maps).astype(np.float64) if maps else np.empty(0))
-    model.rank_among(scores, peaks)
-    scaled = [part / scale for part, scale in zip(peaks, model.peak.tolist(), strict=True)]
-    return TrainedModel(model, settings, longest_history(trained), (), np.concatenate(scaled))
+            deadline -= scoring_seconds([fold_model], fold_task)
+        member = Member(model=settings.model, training=training)
+        members.append(train_member(fold_model, member, fold_task, number, deadline))
+        model.members[number] = fold_model
+        fold_scores, fold_peaks = score_fold(fold_model, take_rows(task.train, fold), task)
+        scores.append(fold_scores)
+        peaks.append(fold_peaks)
+    model.set_held_out_scores(scores, peaks)
+    scaled = [fold_peaks / scale for fold_peaks, scale in zip(peaks, model.peak.tolist(), strict=True)]
+    return TrainedModel(model, settings, longest_history(members), (), np.concatenate(scaled))
 
 
-def longest_history(trained: list[TrainedMember]) -> list[HistoryRow]:
+def score_fold(
+    model: Model, pixels: Pixels, task: TrainingTask
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scores (n,) of a fold's pixels (n, H, W, C), and the largest values (n,) of their maps; none without maps."""
+    batches = in_batches(pixels, batch_size(task.spec))
+    predictions = list(score_batches(TorchBackend(model, task.device), batches))
+    maps = [batch.anomaly_map.max(axis=(1, 2)) for batch in predictions if batch.anomaly_map is not None]
+    peaks = np.concatenate(maps).astype(np.float64) if maps else np.empty(0)
+    return np.concatenate([batch.anomaly_score for batch in predictions]), peaks
+
+
+def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
     """The history of the member that trained for the most epochs; empty where none did."""
-    return max((one.history for one in trained), key=len)
+    return max((member.history for member in members), key=len)
 
 
-def scoring_seconds(members: list[Model], task: TrainingTask) -> float:
-    """How long all that is scored once the networks stand will take, judged by a first batch of pictures."""
-    pixels = torch.from_numpy(task.train[: min(32, batch_size(task.spec))]).to(task.device)
+def scoring_seconds(models: list[Model], task: TrainingTask) -> float:
+    """Estimated seconds of all scoring after training, from the time of one batch."""
+    pixels = torch.from_numpy(task.train[: min(MAX_TIMED_IMAGES, batch_size(task.spec))]).to(task.device)
+    n_standardization = len(task.standardization)
     total = 0.0
-    for model in members:
+    for model in models:
         model.eval()
         with torch.inference_mode():
             batch = model.scale(pixels)
             model(batch)
             started = time.perf_counter()
             model(batch)
-            once = (time.perf_counter() - started) / len(pixels)
-            judged = len(task.standardization) + 2 * min(MAX_EXAM_IMAGES, len(task.standardization))
-            total += once * (task.to_score + judged + model.n_closed_form_images(len(task.train)))
+            seconds_per_image = (time.perf_counter() - started) / len(pixels)
+        n_exam = n_standardization + 2 * min(MAX_EXAM_IMAGES, n_standardization)
+        total += seconds_per_image * (task.to_score + n_exam + model.n_closed_form_images(len(task.train)))
     return total
 
 
-def build_ensemble(settings: EnsembleSettings, trained: list[TrainedMember], task: TrainingTask) -> Ensemble:
-    """The ensemble of trained members, on one scale."""
-    model = build_untrained(settings, task.seed, task).eval()
-    assert isinstance(model, Ensemble)  # noqa: S101 - the family of these settings
-    for number, one in enumerate(trained):
-        model.members[number] = one.model
+def build_ensemble(settings: EnsembleSettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
+    """The ensemble of trained members, brought to one scale."""
+    ensemble = build_composite(Ensemble, settings, task)
+    for number, member in enumerate(members):
+        ensemble.members[number] = member.model
+    pixels = task.standardization if len(task.standardization) else task.train
     with torch.inference_mode():
-        model.standardise(
-            torch.from_numpy(task.standardization if len(task.standardization) else task.train).to(task.device)
-        )
-    return model
+        ensemble.fit_standardization(torch.from_numpy(pixels).to(task.device))
+    return ensemble

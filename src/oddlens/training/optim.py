@@ -1,6 +1,6 @@
-"""Steps from gradients: Adam; and Muon, whose step is made orthogonal, for convolutions.
+"""Optimizers: Adam, and Muon, which orthogonalizes the steps of convolutions.
 
-PyTorch's own optimisers bring its compiler along as soon as one is made, which takes two seconds.
+PyTorch's own optimizers import its compiler when the first one is made, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.6
-NEWTON_SCHULZ_STEPS = 3  # of the Newton-Schulz iteration; the step's direction needs no more
-CONVOLUTION_LR_FACTOR = 80.0  # times the learning rate that Adam gets
+NEWTON_SCHULZ_STEPS = 3  # the direction of a step needs no more
+CONVOLUTION_LR_FACTOR = 80.0  # times Adam's learning rate
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Adam:
     """Adam (Kingma and Ba, ICLR 2015) with decoupled weight decay, one fused step for all parameters.
 
-    `factor` multiplies the learning rate; a schedule sets it. `states` are each parameter's tensors by their names,
-    in the order of the parameters.
+    `factor` multiplies the learning rate; a schedule sets it. `states` holds the state tensors of each parameter by
+    name, in the order of the parameters.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
@@ -29,12 +29,12 @@ class Adam:
         self.states = [self.new_state(parameter) for parameter in self.parameters]
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """What is remembered of a parameter before the first step."""
+        """State of a parameter before the first step."""
         count = torch.zeros((), device=parameter.device)
         return {"step": count, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -43,14 +43,15 @@ class Adam:
         """Take one step from the gradients."""
         self.adam(range(len(self.parameters)))
 
-    def adam(self, places: Sequence[int]) -> None:
+    def adam(self, indices: Sequence[int]) -> None:
         """Adam's step for some of the parameters."""
-        learned = [i for i in places if self.parameters[i].grad is not None]
-        if not learned:
+        with_gradient = [i for i in indices if self.parameters[i].grad is not None]
+        if not with_gradient:
             return
-        parameters = [self.parameters[i] for i in learned]
+        parameters = [self.parameters[i] for i in with_gradient]
         gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
-        counts, means, squares = ([self.states[i][name] for i in learned] for name in ("step", "exp_avg", "exp_avg_sq"))
+        names = ("step", "exp_avg", "exp_avg_sq")
+        counts, means, squares = ([self.states[i][name] for i in with_gradient] for name in names)
         torch._foreach_add_(counts, 1)
         torch._fused_adamw_(
             in_memory_order(parameters, parameters), in_memory_order(gradients, parameters),
@@ -63,20 +64,20 @@ class Adam:
 
 
 def in_memory_order(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors, axes in the order in which their parameters lie in memory: the kernel would copy others first."""
-    orders = (sorted(range(each.ndim), key=each.stride, reverse=True) for each in parameters)
-    return [each.permute(order) for each, order in zip(tensors, orders, strict=True)]
+    """The tensors with axes in the memory order of their parameters; the fused kernel would copy them otherwise."""
+    orders = (sorted(range(parameter.ndim), key=parameter.stride, reverse=True) for parameter in parameters)
+    return [tensor.permute(order) for tensor, order in zip(tensors, orders, strict=True)]
 
 
 class Muon(Adam):
-    """Orthogonalised momentum (Jordan, 2024) on convolutions' weights, Adam on all other parameters.
+    """Orthogonalized momentum (Jordan, 2024) for the weights of convolutions, Adam for all other parameters.
 
-    Convolutions are kept at a fixed norm: normalisation follows them, so only their direction matters, and the
-    learning rate then is the angle of a step.
+    Convolutions are kept at a fixed norm: normalization follows them, so only their direction matters, and the
+    learning rate becomes the angle of a step.
     """
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """What is remembered of a parameter before the first step."""
+        """State of a parameter before the first step."""
         return {"momentum": torch.zeros_like(parameter)} if parameter.ndim == 4 else super().new_state(parameter)
 
     @torch.no_grad()
@@ -89,20 +90,18 @@ class Muon(Adam):
 
     def _orthogonal(self, weight: Tensor, gradient: Tensor, momentum: Tensor) -> None:
         momentum.mul_(MOMENTUM).add_(gradient)
-        ahead = gradient.add(momentum, alpha=MOMENTUM)
+        update = orthogonalize(gradient.add(momentum, alpha=MOMENTUM).flatten(1)).view_as(weight)
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
-        weight.add_(
-            orthogonalize(ahead.flatten(1)).view_as(weight), alpha=-self.lr * CONVOLUTION_LR_FACTOR * self.factor
-        )
+        weight.add_(update, alpha=-self.lr * CONVOLUTION_LR_FACTOR * self.factor)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to (R, C), roughly: singular values come out between 0.7 and 1.2."""
+    """A (semi-)orthogonal matrix near to (R, C), by Newton-Schulz iteration: singular values between 0.7 and 1.2."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    found = wide.bfloat16()
-    found = found / (found.norm() + 1e-7)
+    iterate = wide.bfloat16()
+    iterate = iterate / (iterate.norm() + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = found @ found.T
-        found = 3.4445 * found + (2.0315 * gram @ gram - 4.7750 * gram) @ found
-    step: Tensor = found if wide is matrix else found.T
-    return step.to(matrix.dtype)
+        gram = iterate @ iterate.T
+        iterate = 3.4445 * iterate + (2.0315 * gram @ gram - 4.7750 * gram) @ iterate
+    result: Tensor = iterate if wide is matrix else iterate.T
+    return result.to(matrix.dtype)

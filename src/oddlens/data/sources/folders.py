@@ -1,10 +1,10 @@
-"""Folders of images: plain ones, class folders, and the train/test layout with masks (MVTec's).
+"""Open folders of images: plain folders, class folders, and MVTec's train/test layout with masks.
 
-What a folder means is decided by the names of its subfolders:
+The names of the subfolders determine the layout:
 
-- `train/` or `test/`: classes below each of them, masks in `ground_truth/<class>/<name>_mask.*`;
-- `good/` beside other subfolders, or a class asked for as normal: one subfolder a class;
-- anything else: every image in it, however deep, is normal.
+- `train/` or `test/`: class folders below each of them, masks in `ground_truth/<class>/<name>_mask.*`;
+- `good/` and other subfolders, or any subfolders if a normal class is given: one subfolder per class;
+- anything else: all images in the folder, at any depth, are normal.
 """
 
 from __future__ import annotations
@@ -22,151 +22,153 @@ from oddlens.errors import DataError, DataNotFoundError
 
 GOOD = "good"
 MASKS = "ground_truth"
+MAX_NAMED_SOURCES = 10  # files and folders that are named one by one as the source of an image set
 
 _NUMBER = re.compile("[0-9]+")
 
 
 def open_images(sources: Sequence[str | Path]) -> ImageSet:
-    """The image files named and those in the folders named, in the order given; nothing is known of them.
+    """Open image files and the images in folders, in the order of `sources`, without classes or labels.
 
-    A folder is searched to any depth, in natural order ("2.png" before "10.png").
+    Folders are searched to any depth, in natural order ("2.png" before "10.png").
 
     Raises:
-        DataNotFoundError: a path is not there, or a folder holds no image.
+        DataNotFoundError: a path does not exist, or a folder contains no image.
     """
     names: list[str] = []
     for source in map(str, sources):
         with translate_read_errors(source):
-            names += _required_files(source) if Path(source).is_dir() else [_existing(source)]
+            names += _required_files(source) if Path(source).is_dir() else [_require_existing(source)]
     if not names:
-        raise DataNotFoundError("no image was named; give files or folders of images")
-    return ImageSet.from_files(names, kind="")
+        raise DataNotFoundError("there are no images to open; give files or folders of images")
+    source = ", ".join(map(str, sources)) if len(sources) <= MAX_NAMED_SOURCES else f"{len(sources)} files and folders"
+    return ImageSet.from_files(names, kind="", source=source)
 
 
 @contextlib.contextmanager
-def translate_read_errors(given: str) -> Iterator[None]:
-    """Make a DataError of what the file system says while `given` is looked through."""
+def translate_read_errors(source: str) -> Iterator[None]:
+    """Raise the errors of the file system in the with-block as a DataError that names `source`."""
     try:
         yield
     except OSError as error:
-        place = given if len(given) < 500 else f"{given[:100]}..."
-        raise DataError(f"{place}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        name = source if len(source) < 500 else f"{source[:100]}..."
+        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
-def open_folder(given: str, normal: str | None) -> DataSet:
-    """The data set in a folder; `given` is its path as the user wrote it, and begins every image's name.
+def open_folder(source: str, normal: str | None) -> DataSet:
+    """Open the data set in a folder; `source` is its path as the user wrote it, with which all image names start.
 
     Raises:
-        DataNotFoundError: it holds no image.
-        DataError: the class asked for is not there, or the folder can be understood in more than one way.
+        DataNotFoundError: the folder contains no image.
+        DataError: there is no such class, or the layout of the folder is ambiguous.
     """
-    name = Path(given).resolve().name or given
-    inside = _subfolders(given)
-    if "train" in inside or "test" in inside:
-        return _train_and_test(name, given, normal)
-    misplaced = [folder for folder in inside if folder.casefold() in ("train", "test", MASKS)]
-    if misplaced:  # taken for normal images, tests or masks would be learnt
+    name = Path(source).resolve().name or source
+    subfolders = _subfolders(source)
+    if "train" in subfolders or "test" in subfolders:
+        return _open_train_and_test(name, source, normal)
+    misplaced = [folder for folder in subfolders if folder.casefold() in ("train", "test", MASKS)]
+    if misplaced:  # as a plain folder, its test images or masks would be training images
         raise DataError(
-            f"{given}: has '{misplaced[0]}' but neither 'train' nor 'test'; name its folders "
+            f"{source}: has '{misplaced[0]}' but neither 'train' nor 'test'; name the folders "
             f"train/good, test/good, test/<defect> and {MASKS}/<defect>"
         )
-    sets = [folder for folder in inside if {"train", "test"} <= set(_subfolders(_join(given, folder)))]
+    sets = [folder for folder in subfolders if {"train", "test"} <= set(_subfolders(_join(source, folder)))]
     if sets:
-        raise DataError(f"{given}: is a folder of data sets; name one of them: {', '.join(sets)}")
-    if normal is None and (GOOD not in inside or len(inside) == 1):
-        return DataSet(name, ImageSet.from_files(_required_files(given)), ImageSet.from_files([]), GOOD)
+        raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
+    if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
+        return DataSet(name, ImageSet.from_files(_required_files(source)), ImageSet.from_files([]), GOOD)
     normal = normal or GOOD
-    require_class(normal, inside, given)
-    _refuse_loose_images(given)
-    train = ImageSet.from_files(_required_files(_join(given, normal)), kind=normal)
-    return DataSet(name, train, _labelled(given, inside, normal), normal)
+    require_class(normal, subfolders, source)
+    _refuse_loose_images(source)
+    train = ImageSet.from_files(_required_files(_join(source, normal)), kind=normal)
+    return DataSet(name, train, _labeled_images(source, subfolders, normal), normal)
 
 
-def _train_and_test(name: str, given: str, normal: str | None) -> DataSet:
-    train, test = _join(given, "train"), _join(given, "test")
-    learnt, tested = _subfolders(train), _subfolders(test)
-    normal = _normal_class(given, learnt, tested, normal)
-    for part, classes in ((train, learnt), (test, tested)):
+def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
+    train, test = _join(source, "train"), _join(source, "test")
+    train_classes, test_classes = _subfolders(train), _subfolders(test)
+    normal = _choose_normal_class(source, train_classes, test_classes, normal)
+    for part, classes in ((train, train_classes), (test, test_classes)):
         if classes or part == test:
             _refuse_loose_images(part)
-    if learnt:
+    if train_classes:
         normals = ImageSet.from_files(_required_files(_join(train, normal)), kind=normal)
     else:
         normals = ImageSet.from_files(_required_files(train) if Path(train).is_dir() else [], kind=normal)
-    labelled = _labelled(test, tested, normal, _join(given, MASKS))
-    if len(normals) + len(labelled) == 0:
-        raise _no_images(given)
-    used = {str(mask) for mask in labelled.masks}
-    masks = [_join(given, MASKS, file) for file in _image_files(_join(given, MASKS))]
-    return DataSet(name, normals, labelled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
+    labeled = _labeled_images(test, test_classes, normal, _join(source, MASKS))
+    if len(normals) + len(labeled) == 0:
+        raise _no_images_error(source)
+    used = {str(mask) for mask in labeled.masks}
+    masks = [_join(source, MASKS, file) for file in _image_files(_join(source, MASKS))]
+    return DataSet(name, normals, labeled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
 
 
-def _normal_class(given: str, learnt: list[str], tested: list[str], normal: str | None) -> str:
-    """The class that is normal: the one asked for, else "good", else the only one to learn from."""
-    classes = learnt or tested
+def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
+    """The normal class: `normal` if it is not None, else "good", else the only training class."""
+    classes = train_classes or test_classes
     if normal is not None:
-        require_class(normal, classes, given)
+        require_class(normal, classes, source)
         return normal
     if GOOD in classes or not classes:
         return GOOD
-    if len(learnt) == 1 and GOOD not in tested:
-        return learnt[0]
-    place = _join(given, "train" if learnt else "test")
-    raise DataError(f"{place}: has no class '{GOOD}'; say which one is normal, of: {', '.join(classes)}")
+    if len(train_classes) == 1 and GOOD not in test_classes:
+        return train_classes[0]
+    folder = _join(source, "train" if train_classes else "test")
+    raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}")
 
 
-def _labelled(given: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
-    """The images of all classes, labelled, each with its mask where `masks` has a folder of its class."""
+def _labeled_images(parent: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
+    """The labeled images of all classes, with their masks if `masks` is a folder that contains them by class."""
     sets = []
     for kind in classes:
-        files = list(_image_files(_join(given, kind)))
+        files = list(_image_files(_join(parent, kind)))
         folder = None if masks is None else _join(masks, kind)
-        found = {} if folder is None else {_stem(file): Path(folder, file) for file in _image_files(folder)}
-        paths = [_join(given, kind, file) for file in files]
-        of_each = [found.get(f"{_stem(file)}_mask") for file in files]
-        sets.append(ImageSet.from_files(paths, kind=kind, label=int(kind != normal), masks=of_each))
+        mask_files = {} if folder is None else {_stem(file): Path(folder, file) for file in _image_files(folder)}
+        paths = [_join(parent, kind, file) for file in files]
+        image_masks = [mask_files.get(f"{_stem(file)}_mask") for file in files]
+        sets.append(ImageSet.from_files(paths, kind=kind, label=int(kind != normal), masks=image_masks))
     return concatenate(sets)
 
 
-def _required_files(given: str) -> list[str]:
-    names = [_join(given, file) for file in _image_files(given)]
+def _required_files(folder: str) -> list[str]:
+    names = [_join(folder, file) for file in _image_files(folder)]
     if not names:
-        raise _no_images(given)
+        raise _no_images_error(folder)
     return names
 
 
 def _image_files(folder: str) -> list[str]:
-    """Paths of the images below a folder, relative to it, in natural order; hidden files are left out.
+    """Paths of the images below a folder, relative to it, in natural order; hidden files are skipped.
 
-    Links are followed, but no folder is read twice, so links that lead round in a circle end.
+    Symbolic links are followed, but no folder is read twice, so cycles of links end.
     """
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    real, linked = deque([""]), deque[str]()  # a folder is rather found under its own name than under a link's
-    while real or linked:
-        inside = real.popleft() if real else linked.popleft()
-        if not _is_new(Path(folder, inside), seen):
+    paths: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    pending, pending_links = deque([""]), deque[str]()  # links come last, so that paths without links are preferred
+    while pending or pending_links:
+        subfolder = pending.popleft() if pending else pending_links.popleft()
+        if not _visit(Path(folder, subfolder), visited):
             continue
-        files, folders, links = _listed(_join(folder, inside))
-        found += [_join(inside, name) for name in files]
-        real.extend(_join(inside, name) for name in folders)
-        linked.extend(_join(inside, name) for name in links)
-    return sorted(found, key=natural_key)
+        files, folders, links = _list_folder(_join(folder, subfolder))
+        paths += [_join(subfolder, name) for name in files]
+        pending.extend(_join(subfolder, name) for name in folders)
+        pending_links.extend(_join(subfolder, name) for name in links)
+    return sorted(paths, key=natural_key)
 
 
-def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder is there and was not seen before; it is from now on."""
+def _visit(folder: Path, visited: set[tuple[int, int]]) -> bool:
+    """Mark a folder as visited; False if it does not exist or was visited before."""
     if not folder.is_dir():
         return False
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
-    is_new = identity not in seen
-    seen.add(identity)
+    is_new = identity not in visited
+    visited.add(identity)
     return is_new
 
 
-def _listed(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Names in a folder, without the hidden: images (or links to them), folders, links to folders."""
+def _list_folder(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """List a folder without hidden entries: images (or links to them), folders, and links to folders."""
     files: list[str] = []
     folders: list[str] = []
     links: list[str] = []
@@ -186,44 +188,45 @@ def _listed(folder: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def _subfolders(folder: str) -> list[str]:
-    _, folders, links = _listed(folder)
+    _, folders, links = _list_folder(folder)
     return sorted(folders + links, key=natural_key)
 
 
 def _refuse_loose_images(folder: str) -> None:
-    """Images beside class folders belong to no class; leaving them out silently would lose data."""
-    loose = sorted(_listed(folder)[0], key=natural_key)
+    """Refuse images outside the class folders: they have no class, and skipping them silently would lose data."""
+    loose = sorted(_list_folder(folder)[0], key=natural_key)
     if loose:
         raise DataError(
-            f"{_join(folder, loose[0])}: lies outside the class folders, with {len(loose) - 1} more; "
-            f"move it into the folder of its class, such as {_join(folder, GOOD)}"
+            f"{_join(folder, loose[0])}: is outside the class folders, with {len(loose) - 1} more; "
+            f"move it to the folder of its class, such as {_join(folder, GOOD)}"
         )
 
 
 def natural_key(path: str) -> tuple[str, str]:
-    """Sorts paths as people do: folder by folder, numbers by their value, capitals beside small letters.
+    """Sort key for natural order: folder by folder, numbers by value, case ignored.
 
-    A number becomes a mark below any letter, how many digits it has, and its digits; a folder ends below that mark.
+    A number becomes a character below all letters, its number of digits, and its digits; the separator of folders sorts
+    below that character.
 
     >>> sorted(["b/1.png", "a10.png", "a9.png", "A2.png"], key=natural_key)
     ['A2.png', 'a9.png', 'a10.png', 'b/1.png']
     """
-    return _NUMBER.sub(_by_value, path.casefold().replace(os.sep, "\0")), path
+    return _NUMBER.sub(_number_key, path.casefold().replace(os.sep, "\0")), path
 
 
-def _by_value(number: re.Match[str]) -> str:
+def _number_key(number: re.Match[str]) -> str:
     digits = number[0].lstrip("0")
     return f"\1{len(digits):03}{digits}"
 
 
-def _existing(source: str) -> str:
-    if not Path(source).exists():
-        raise DataNotFoundError(f"{source}: is not there; check the path")
-    return source
+def _require_existing(path: str) -> str:
+    if not Path(path).exists():
+        raise DataNotFoundError(f"{path}: does not exist; check the path")
+    return path
 
 
-def _no_images(folder: str) -> DataNotFoundError:
-    return DataNotFoundError(f"{folder}: holds no images; put some there ({', '.join(sorted(IMAGE_SUFFIXES))})")
+def _no_images_error(folder: str) -> DataNotFoundError:
+    return DataNotFoundError(f"{folder}: contains no images; add some ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
 
 def _join(*parts: str) -> str:

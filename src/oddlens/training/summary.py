@@ -1,0 +1,134 @@
+"""Fifth step of fitting: the trained model as a backend, with its statistics and its manifest."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from oddlens.artifact.detector_file import Tensors
+from oddlens.config.manifest import DataSummary, Manifest
+from oddlens.data.near_duplicates import Index, fingerprints
+from oddlens.data.pixel_store import take_rows
+from oddlens.data.splitting import CalibrationSet, Split
+from oddlens.data.training_images import TrainingImages
+from oddlens.inference.golden import golden_scores
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.torch_backend import TorchBackend
+from oddlens.models.base import leave_one_out
+from oddlens.training.history import HistoryRow
+from oddlens.training.members import TrainedModel
+from oddlens.training.resolve import FitPlan
+
+MAX_SCORED_TRAINING_IMAGES = 500  # where scoring an image takes time: for ensembles
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A detector that is trained but, unless it was trained in folds, not calibrated yet."""
+
+    backend: TorchBackend
+    roi: npt.NDArray[np.bool_] | None  # (H, W)
+    statistics: Tensors
+    manifest: Manifest
+    history: list[HistoryRow]
+    calibration: CalibrationSet | None  # None where the calibration is complete: out of fold
+    seconds: float
+
+    @property
+    def folds(self) -> int:
+        """Number of folds in which it was trained; 1 without folds."""
+        return self.manifest.model.n_folds
+
+
+def summarize(plan: FitPlan, loaded: TrainingImages, split: Split, trained: TrainedModel, started: float) -> FitResult:
+    """Score the training images, and collect what is known about the model; `started` is of time.perf_counter."""
+    backend = TorchBackend(trained.model, plan.device)
+    calibration: CalibrationSet | None = None
+    prints = fingerprints(loaded.pixels)
+    if plan.strategy == "folds":
+        peaks = np.empty(0) if trained.peaks is None else np.sort(trained.peaks)
+        statistics = out_of_fold_statistics(prints, peaks)
+    else:
+        statistics = {"training.scores": training_scores(backend, loaded, scored_training_rows(plan, split))}
+        groups = loaded.images.subset(split.calibration).groups
+        calibration = CalibrationSet(take_rows(loaded.pixels, split.calibration), groups, loaded.images.grouped_by)
+    train_prints = np.sort(prints[np.concatenate([split.train, split.standardization])])
+    statistics["training.fingerprints"] = train_prints
+    data = DataSummary(
+        source=loaded.images.source,
+        normal=loaded.images.normal,
+        n_training=len(split.train),
+        n_standardising=len(split.standardization),
+        fingerprint=hashlib.blake2b(train_prints.tobytes(), digest_size=16).hexdigest(),
+    )
+    manifest = build_manifest(plan, loaded, trained, data, golden_scores(backend))
+    seconds = round(time.perf_counter() - started, 3)
+    return FitResult(backend, loaded.roi, statistics, manifest, trained.history, calibration, seconds)
+
+
+def scored_training_rows(plan: FitPlan, split: Split) -> Index:
+    """The training images whose scores are kept: all, or for ensembles some, evenly spaced."""
+    step = max(1, -(-len(split.train) // MAX_SCORED_TRAINING_IMAGES)) if plan.is_ensemble else 1
+    return split.train[::step]
+
+
+def training_scores(backend: TorchBackend, loaded: TrainingImages, rows: Index) -> npt.NDArray[np.float64]:
+    """Sorted scores (n,) of training images, none of which is compared with itself."""
+    pixels = take_rows(loaded.pixels, rows)
+    with leave_one_out(backend.model):
+        return np.sort(anomaly_scores(backend, in_batches(pixels, batch_size(loaded.spec))))
+
+
+def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> Tensors:
+    """The calibration of crossfit, whose scores are ranks: among n images, the one at rank r from the top has -r."""
+    return {
+        "training.scores": np.empty(0),
+        "calibration.scores": -np.arange(len(prints), 0, -1, dtype=np.float64),
+        "calibration.map_peaks": peaks,
+        "calibration.fingerprints": np.sort(prints),
+        "calibration.groups": np.empty(0, dtype=np.uint64),
+    }
+
+
+def build_manifest(
+    plan: FitPlan, loaded: TrainingImages, trained: TrainedModel, data: DataSummary, golden: tuple[float, ...]
+) -> Manifest:
+    """The manifest of a trained model."""
+    return Manifest(
+        model=trained.settings,
+        training=plan.training,
+        input=loaded.spec,
+        decision=plan.decision,
+        data=data,
+        history=summarize_history(trained.history),
+        remarks=trained.remarks,
+        versions=package_versions(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        golden=golden,
+    )
+
+
+def summarize_history(history: Sequence[HistoryRow]) -> dict[str, float]:
+    """The training history in four numbers; empty for models without gradient training."""
+    if not history:
+        return {}
+    return {
+        "epochs": float(len(history)),
+        "first_loss": history[0]["loss"],
+        "last_loss": history[-1]["loss"],
+        "seconds": round(sum(row["seconds"] for row in history), 3),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that made a detector."""
+    packages = {name: importlib.metadata.version(name) for name in ("oddlens", "numpy", "pillow", "torch")}
+    return {"python": platform.python_version(), **packages}
