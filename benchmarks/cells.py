@@ -1,8 +1,8 @@
-"""Cells of the benchmark tables: each is made by real command lines, once, and kept in a file.
+"""Cached cells of the benchmark tables: the JSON results of command lines that were run once.
 
-A cell is known by its command lines as written: one that other command lines made is never taken for it. One that older
-code made is taken, and marked in the tables. A cell is written in one step when its last command is done, so that a
-killed run loses the cell in progress and nothing else.
+A cell is identified by its exact command lines. Cells computed by older code are still used, and marked in the tables
+(see `code_digest.py`). A cell is written atomically after its last command, so an interrupted run loses only the cell
+in progress.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from code_digest import code_digest, is_current
 from pydantic import ValidationError
 
-import oddlens
 from oddlens.config.base import Settings
 from oddlens.errors import OddlensError
 from oddlens.io.atomic import write_bytes
@@ -36,15 +36,15 @@ from oddlens.io.atomic import write_bytes
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("oddlens", "torch", "numpy", "scikit-learn")
 PROGRAMS = {"oddlens": (sys.executable, "-m", "oddlens"), "python": (sys.executable,)}
-DETECTOR = "detector.safetensors"  # what a fit leaves in $OUT
-BUILT_IN = ("digits", "tiles")  # sets that need no files
+DETECTOR = "detector.safetensors"  # written to $OUT by `oddlens fit`
+BUILT_IN = ("digits", "tiles")  # data sets that need no files
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to make: a name for its file, and command lines that print JSON.
+    """The recipe of a cell: a name for its file, and command lines that print JSON.
 
-    In them `$DATA` is the folder of data sets and `$OUT` an empty one that is gone afterwards.
+    In the command lines, `$DATA` is the folder of data sets and `$OUT` an empty folder that is deleted afterwards.
     """
 
     name: str
@@ -52,65 +52,66 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The name and a digest of the command lines: `cifar10-airplane-auto-s0-1f0e5c27`."""
+        """File name without suffix: name and digest of the command lines (`cifar10-airplane-auto-s0-1f0e5c27`)."""
         digest = hashlib.blake2b(json.dumps(self.commands).encode(), digest_size=4).hexdigest()
         return f"{re.sub(r'[^A-Za-z0-9.-]', '_', self.name)}-{digest}"
 
 
 class Cell(Settings):
-    """What a job gave, and what it was made by and on."""
+    """The results of a job, with the code, machine and versions that produced them."""
 
     commands: tuple[str, ...]
-    results: tuple[dict[str, Any], ...]  # one a command
-    wall: tuple[float, ...]  # seconds of each whole process
+    results: tuple[dict[str, Any], ...]  # one per command
+    wall: tuple[float, ...]  # seconds per process, start-up included
     commit: str
-    code: str  # digest of the package's own files
+    code: str  # digest of the package, see code_digest.py
     machine: str
-    load: float  # processes that wanted to run in the minute before: 0 on a quiet machine
+    load: float  # load average over the minute before; 0 on an idle machine
     versions: dict[str, str]
-    made: str
+    made: str  # date and time, UTC
 
     @property
     def result(self) -> dict[str, Any]:
-        """What the last command said."""
+        """The JSON of the last command."""
         return self.results[-1]
 
     @property
     def fit_seconds(self) -> float:
-        """`seconds.fit`, as the first command gave it."""
+        """`seconds.fit` of the first command."""
         return float(self.results[0]["seconds"]["fit"])
 
     @property
     def detector(self) -> str | None:
-        """The family that the first command fitted; None for the baseline."""
-        found = re.search(r" --detector (\S+)", self.commands[0])
-        return found.group(1) if found else None
+        """The detector family of the first command; None for the baseline."""
+        match = re.search(r" --detector (\S+)", self.commands[0])
+        return match.group(1) if match else None
 
     @property
     def mark(self) -> str:
-        """What stands behind the numbers of a cell that other code than today's made."""
-        return "" if self.code == code_digest() else " †"
+        """The dagger printed after the numbers of a cell that other code computed; otherwise empty."""
+        return "" if is_current(self.code) else " †"
 
 
 @dataclass
 class Cells:
-    """The cells in a folder; `need` makes those that are missing."""
+    """The cells in a folder; `need` computes those that are missing."""
 
     folder: Path
     data: Path | None = None  # the folder of data sets
-    fresh: bool = False  # make every cell anew
-    printing: bool = False  # make none
+    fresh: bool = False  # recompute every cell
+    printing: bool = False  # print cached cells only; compute none
     keep: bool = False  # keep detector files
     used: dict[str, Cell] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
     def need(self, job: Job, *, detector: bool = False) -> Cell | None:
-        """The cell, made now where it is missing (or its detector file, where that is needed).
+        """Return the cell, and compute it first where it is missing (or its detector file, with `detector`).
 
-        None where nothing may be made, or making failed: `failed` then has its name, stderr the reason.
+        Returns None where nothing may be computed, or where a command failed; the job's name is then added to `failed`
+        and the reason printed to stderr.
         """
-        anew = self.fresh and job.key not in self.used and not self.printing
-        cell = None if anew else self.cached(job)
+        refresh = self.fresh and job.key not in self.used and not self.printing
+        cell = None if refresh else self.cached(job)
         missing = cell is None or (detector and not self.detector(job).exists())
         if missing and not self.printing:
             try:
@@ -124,14 +125,14 @@ class Cells:
         return cell
 
     def cached(self, job: Job) -> Cell | None:
-        """The cell as it lies in the folder; a damaged one is named and counts as missing."""
+        """Return the cell from its file; None where it is missing or damaged (with a warning on stderr)."""
         path = self.path(job)
         if not path.exists():
             return None
         try:
             cell = Cell.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            say(f"{path}: is damaged ({error.errors()[0]['msg']}) and does not count; without --print it is made anew")
+            say(f"{path}: is damaged ({error.errors()[0]['msg']}) and ignored; run without --print to recompute it")
             return None
         if cell.commands == job.commands:
             self.used[job.key] = cell
@@ -139,15 +140,15 @@ class Cells:
         return None
 
     def make(self, job: Job, *, keep: bool = False) -> Cell:
-        """Run the job's commands, then write the cell; with `keep`, the detector file stays beside it.
+        """Run the job's commands and write the cell; with `keep`, keep the detector file too.
 
         Raises:
-            OddlensError: a command failed, or gave no JSON.
+            OddlensError: a command failed or printed no JSON.
         """
         working, results, wall = self.folder / "in-progress", [], []
         working.mkdir(parents=True, exist_ok=True)
-        for left in working.glob(f"{job.key}-*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in working.glob(f"{job.key}-*"):  # of an interrupted run
+            shutil.rmtree(leftover, ignore_errors=True)
         work, load = Path(tempfile.mkdtemp(prefix=f"{job.key}-", dir=working)), round(os.getloadavg()[0], 2)
         try:
             for command in job.commands:
@@ -160,36 +161,36 @@ class Cells:
                 (work / DETECTOR).replace(self.detector(job))
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         cell = Cell(
             commands=job.commands, results=tuple(results), wall=tuple(wall), commit=commit(), code=code_digest(),
-            machine=machine(), load=load, versions=versions(), made=made,
+            machine=machine(), load=load, versions=versions(), made=now,
         )  # fmt: skip
         write_bytes(self.path(job), cell.model_dump_json(indent=1).encode())
         return cell
 
     def run(self, command: str, work: Path) -> dict[str, Any]:
-        """Run one command line and read the JSON on its stdout."""
+        """Run one command line and parse the JSON on its stdout."""
         if "$DATA" in command and self.data is None:
-            raise OddlensError(f"`{command}` needs the data sets; name their folder with --data, or set ODDLENS_DATA")
-        program, *words = shlex.split(command)
-        words = [word.replace("$DATA", str(self.data)).replace("$OUT", str(work)) for word in words]
-        done = subprocess.run([*PROGRAMS[program], *words], cwd=ROOT, capture_output=True, text=True)
+            raise OddlensError(f"`{command}` needs the data sets; pass their folder with --data or set ODDLENS_DATA")
+        program, *arguments = shlex.split(command)
+        arguments = [word.replace("$DATA", str(self.data)).replace("$OUT", str(work)) for word in arguments]
+        done = subprocess.run([*PROGRAMS[program], *arguments], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             print(done.stderr, file=sys.stderr, end="", flush=True)
-            raise OddlensError(f"`{command}` ended with exit code {done.returncode}; its own words are above this line")
+            raise OddlensError(f"`{command}` failed with exit code {done.returncode}; see its output above")
         try:
             result: dict[str, Any] = json.loads(done.stdout)
         except json.JSONDecodeError as error:
-            raise OddlensError(f"`{command}` gave no JSON but {done.stdout[:80]!r}; run it by itself") from error
+            raise OddlensError(f"`{command}` printed no JSON but {done.stdout[:80]!r}; run it by itself") from error
         return result
 
     def path(self, job: Job) -> Path:
-        """Where a job's cell lies."""
+        """Path of a job's cell."""
         return self.folder / f"{job.key}.json"
 
     def detector(self, job: Job) -> Path:
-        """Where a job's detector file lies, if it was kept."""
+        """Path of a job's detector file; it exists only if it was kept."""
         return self.folder / "detectors" / f"{job.key}.safetensors"
 
 
@@ -197,73 +198,64 @@ def fit_and_eval(
     source: str, normal: str | None, detector: str, seed: int, *,
     budget: str | None = None, threads: int | None = None, extra: Sequence[str] = (),
 ) -> Job:  # fmt: skip
-    """The job that fits a detector on a set's normal images and evaluates it on the set's test images.
+    """Return the job that fits a detector on a data set and evaluates it on the test images.
 
-    `source` is a set's name, or a folder below `$DATA`; `extra` are further options of `oddlens fit`.
+    `source` is the name of a data set or a folder below `$DATA`; `extra` are further options of `oddlens fit`.
     """
     data = [source]
     data += ["--normal", normal] if normal else []
     data += [] if source in BUILT_IN or source.startswith("$") else ["--data", "$DATA"]
-    every = ["--seed", str(seed), *(["--threads", str(threads)] if threads else []), "--json"]
-    chosen = ["--detector", detector, *(["--budget", budget] if budget else []), *extra]
+    common = ["--seed", str(seed), *(["--threads", str(threads)] if threads else []), "--json"]
+    settings = ["--detector", detector, *(["--budget", budget] if budget else []), *extra]
     name = "-".join([Path(source).name, *([normal] if normal else []), detector, f"s{seed}"])
-    fit = ["oddlens", "fit", *data, *chosen, *every, "-o", f"$OUT/{DETECTOR}"]
-    return Job(name, (written(fit), written(["oddlens", "eval", f"$OUT/{DETECTOR}", *data, *every])))
+    fit = ["oddlens", "fit", *data, *settings, *common, "-o", f"$OUT/{DETECTOR}"]
+    return Job(name, (format_command(fit), format_command(["oddlens", "eval", f"$OUT/{DETECTOR}", *data, *common])))
 
 
 def thumbnails(source: str, normal: str | None = None, recipe: str | None = None) -> Job:
-    """The job that scores the trivial baseline on the same images."""
-    words = ["python", "benchmarks/thumbnails.py", source, *(["--normal", normal] if normal else [])]
-    words += ["--recipe", recipe] if recipe else []
-    words += [] if source in BUILT_IN or source.startswith("$") else ["--data", "$DATA"]
-    return Job("-".join([Path(source).name, *([normal] if normal else []), "thumbnails"]), (written(words),))
+    """Return the job that scores the nearest-thumbnail baseline on the same images."""
+    arguments = ["python", "benchmarks/thumbnails.py", source, *(["--normal", normal] if normal else [])]
+    arguments += ["--recipe", recipe] if recipe else []
+    arguments += [] if source in BUILT_IN or source.startswith("$") else ["--data", "$DATA"]
+    return Job("-".join([Path(source).name, *([normal] if normal else []), "thumbnails"]), (format_command(arguments),))
 
 
-def written(words: Sequence[str]) -> str:
-    """A command line as one types it; `$DATA` and `$OUT` stay variables of the shell."""
-    return " ".join(word if word.startswith("$") else shlex.quote(word) for word in words)
+def format_command(arguments: Sequence[str]) -> str:
+    """Quote a command line for the shell; `$DATA` and `$OUT` stay variables."""
+    return " ".join(word if word.startswith("$") else shlex.quote(word) for word in arguments)
 
 
 def say(text: str) -> None:
-    """Progress and warnings go to stderr: stdout is for the tables."""
+    """Print progress or a warning to stderr; stdout is for the tables."""
     print(text, file=sys.stderr, flush=True)
 
 
 @functools.cache
-def code_digest() -> str:
-    """A digest of everything that the package consists of."""
-    root, digest = Path(oddlens.__file__).parent, hashlib.blake2b(digest_size=8)
-    for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".toml")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-@functools.cache
 def commit() -> str:
-    """The commit that is checked out, with a + where the package differs from it; "none" outside of git."""
-    head = said("git", "rev-parse", "--short", "HEAD")
-    return head + "+" * bool(said("git", "status", "--porcelain", "src")) if head else "none"
+    """The current commit, with a + where src/ has uncommitted changes; "none" outside a git repository."""
+    head = output_of("git", "rev-parse", "--short", "HEAD")
+    return head + "+" * bool(output_of("git", "status", "--porcelain", "src")) if head else "none"
 
 
 @functools.cache
 def machine() -> str:
-    """Processor, cores that may be used, system, and the first GPU if there is one."""
+    """Processor, number of usable cores, operating system, and the first GPU if any."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0]
+    gpu = output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0]
     processor = names[0].strip() if names else platform.processor() or platform.machine()
     return ", ".join([processor, f"{cores} cores", platform.system(), *([gpu] if gpu else [])])
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What ran."""
+    """Versions of Python and the packages that the results depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def said(*command: str) -> str:
-    """What a program printed; nothing where it is missing or fails."""
+def output_of(*command: str) -> str:
+    """Return the stdout of a program; empty where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,10 +1,10 @@
-"""Development sets, on which settings are chosen: made of training images alone, so that no test image is looked at.
+"""Development sets for choosing settings, built from training images only.
 
     python benchmarks/development.py cifar10 dog --data DIR -o dog.npz
-    oddlens compare dog.npz --normal 5 --detectors dictionary,transforms,auto
+    oddlens compare dog.npz --normal 5 --detectors dictionary,rotation,auto
 
-Of one class's training images most are for training; the others, with training images of the other classes as
-anomalies, are for testing. For magnetic tiles the set `magnetic-tile-dev` is such a test part:
+Most training images of the normal class are for training. The rest, with training images of the other classes as
+anomalies, is the test split. For magnetic tiles, `magnetic-tile-dev` is such a test split:
 
     oddlens fit DIR/magnetic-tile -o mt.safetensors && oddlens eval mt.safetensors DIR/magnetic-tile-dev
 """
@@ -24,28 +24,28 @@ from oddlens.data.open import open_dataset
 from oddlens.errors import OddlensError
 from oddlens.io.atomic import write_bytes
 
-LEARNT = 0.8  # share of the normal class's training images that are trained on
-OF_EACH = 150  # anomalies of each other class
+TRAINING_SHARE = 0.8  # share of the normal class that is for training
+PER_CLASS = 150  # anomalies per class
 
 
 def development(train: ImageSet, normal: str, seed: int) -> dict[str, npt.NDArray[np.generic]]:
-    """Split training images of all classes into the four arrays of a labelled set; classes become numbers."""
+    """Split training images into the arrays x_train, y_train, x_test, y_test; classes become numbers."""
     rng = np.random.default_rng(seed)
     kinds = np.array(train.kinds)
     classes = sorted(set(train.kinds))
     order = {kind: rng.permutation(np.flatnonzero(kinds == kind)) for kind in classes}
-    cut = int(LEARNT * len(order[normal]))
-    shown = [order[normal][cut:], *(order[kind][:OF_EACH] for kind in classes if kind != normal)]
+    cut = int(TRAINING_SHARE * len(order[normal]))
+    shown = [order[normal][cut:], *(order[kind][:PER_CLASS] for kind in classes if kind != normal)]
     parts = {"train": order[normal][:cut], "test": np.concatenate(shown)}
     pixels, numbers = train.load(train.choose_spec(None)), np.searchsorted(classes, kinds)
     arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for part, chosen in parts.items():
-        arrays |= {f"x_{part}": pixels[chosen], f"y_{part}": numbers[chosen]}
+    for part, index in parts.items():
+        arrays |= {f"x_{part}": pixels[index], f"y_{part}": numbers[index]}
     return arrays
 
 
 def main(words: list[str]) -> int:
-    """Write the set, and say what the normal class is called in it."""
+    """Write the set and print the number of the normal class in it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", help="name of a data set")
     parser.add_argument("normal", help="the class that is normal")
@@ -56,7 +56,8 @@ def main(words: list[str]) -> int:
     try:
         train = open_dataset(options.source, data_dir=options.data).train
         if options.normal not in train.kinds:
-            parser.error(f"{options.source} has no class {options.normal}: {', '.join(sorted(set(train.kinds)))}")
+            classes = ", ".join(sorted(set(train.kinds)))
+            parser.error(f"{options.source} has no class {options.normal}; choose one of {classes}")
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, **development(train, options.normal, options.seed))
         write_bytes(options.out, file.getvalue())

@@ -1,4 +1,4 @@
-"""The peers' environments: each has its own, made from `peers/requirements/` when it is not there."""
+"""Virtual environments of the peers, created from `peers/requirements/` when missing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from cells import ROOT, say
 from oddlens.errors import OddlensError
 
 REQUIREMENTS = Path(__file__).parent / "peers/requirements"
-VENVS = ROOT / "runs/peers"  # git ignores it
+VENVS = ROOT / "runs/peers"  # ignored by git
 
 
 def environment(venvs: Path, name: str) -> Path:
-    """Make an environment where it is missing, or was made from other requirements; gives its Python.
+    """Return the Python of an environment; create it if it is missing or its requirements have changed.
 
     Raises:
-        OddlensError: pip could not; its own words are on stderr.
+        OddlensError: pip failed; its output is on stderr.
     """
-    folder, asked = venvs.resolve() / name, REQUIREMENTS / f"{name}.txt"
-    python, made_from = folder / "bin/python", folder / "requirements.txt"
-    if made_from.exists() and made_from.read_bytes() == asked.read_bytes():
+    folder, requirements = venvs.resolve() / name, REQUIREMENTS / f"{name}.txt"
+    python, installed = folder / "bin/python", folder / "requirements.txt"
+    if installed.exists() and installed.read_bytes() == requirements.read_bytes():
         return python
-    say(f"{name}: installing {' '.join(asked.read_text(encoding='utf-8').split())}")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "-r", str(asked)]
+    say(f"{name}: installing {' '.join(requirements.read_text(encoding='utf-8').split())}")
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
     for command in ([sys.executable, "-m", "venv", str(folder)], pip):
         if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
-            raise OddlensError(f"the environment of {name} could not be made; pip's words are above this line")
-    shutil.copyfile(asked, made_from)  # last: what was cut off is made again
+            raise OddlensError(f"the environment {name} could not be created; see the output of pip above")
+    shutil.copyfile(requirements, installed)  # last, so that an interrupted installation is repeated
     return python

@@ -1,9 +1,9 @@
-"""Industrial tables: real magnetic tiles and the built-in woven ones; and anomaly maps of them in one picture.
+"""Industrial tables: photographs of magnetic tiles and the built-in woven tiles; and a figure of their anomaly maps.
 
     python benchmarks/industrial.py --set magnetic-tile tiles --data DIR
     python benchmarks/industrial.py --set magnetic-tile --data DIR --maps maps.png --detectors dictionary,defects
 
-Settings are chosen on `magnetic-tile-dev`; these are test images. See benchmarks/README.md.
+Settings were chosen on `magnetic-tile-dev`; the tables are of test images. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tables import (
     THUMBNAILS,
     Published,
     alarms,
-    beside,
     budget,
-    cells_of,
     heading,
     image_auroc,
     interval,
+    make_parser,
     markdown,
     number,
+    open_cells,
     pairs,
-    parser,
     percent,
+    ranking,
     rates,
     show,
     thumbnail_aurocs,
@@ -49,16 +49,16 @@ PUBLISHED = (
     Published("DifferNet", (97.7,), pretrained=True),
     Published("PatchCore", (97.9,), pretrained=True),
 )
-LEAK = (
+LEAK_NOTE = (
     "The published figures probably come from leaking random splits: each tile was photographed at about six "
-    "exposures, so that a random split has other pictures of the test tiles to learn from. On such a split the nearest "
-    "8 x 8 thumbnail alone reaches 98. Our split keeps all pictures of a tile together, so that the figures are not of "
-    "one problem."
+    "exposures, so a random split has other photographs of the test tiles among its training images. On such a split "
+    "the nearest 8 x 8 thumbnail alone reaches 98. Our split keeps all photographs of a tile together, so the figures "
+    "are not comparable."
 )
 
 
 def table(cells: Cells, name: str, options: argparse.Namespace) -> str:
-    """The table of a set: ours, the plain autoencoder's and the thumbnails'; then each kind of defect."""
+    """Return the tables of a data set: detectors and baselines, kinds of defects, and published numbers."""
     source = SOURCES[name]
     ours = cells.need(
         fit_and_eval(
@@ -69,24 +69,24 @@ def table(cells: Cells, name: str, options: argparse.Namespace) -> str:
     plain = cells.cached(fit_and_eval(source, None, "autoencoder", options.seed, threads=options.threads))
     baseline = cells.need(thumbnails(source))
     columns = (
-        "detector", "image AUROC", "95% interval", "pixel AUROC", "AUPRO", "false alarms (asked)", "caught",
+        "detector", "image AUROC", "95% interval", "pixel AUROC", "AUPRO", "false alarms (requested)", "caught",
         "`seconds.fit`",
     )  # fmt: skip
     rows = [row(f"**{options.detector}**", ours)]
     rows += [row("autoencoder", plain)] if options.detector != "autoencoder" else []
-    for name_of_it, value in zip(THUMBNAILS, thumbnail_aurocs(baseline), strict=True):
-        rows.append((f"nearest thumbnail, {name_of_it}", number(value, baseline), *[""] * (len(columns) - 2)))
+    for kind, value in zip(THUMBNAILS, thumbnail_aurocs(baseline), strict=True):
+        rows.append((f"nearest thumbnail, {kind}", number(value, baseline), *[""] * (len(columns) - 2)))
     parts = [heading(name, options, BUDGETS[name]), markdown(columns, rows)]
     if ours is not None:
         parts.append(kinds(ours, plain, baseline))
         if name == "magnetic-tile":
             titles = ("image AUROC",)
-            parts += [beside(f"oddlens, {options.detector}", [image_auroc(ours)], PUBLISHED, titles), LEAK]
+            parts += [ranking(f"oddlens, {options.detector}", [image_auroc(ours)], PUBLISHED, titles), LEAK_NOTE]
     return "\n\n".join(parts)
 
 
 def row(title: str, cell: Cell | None) -> tuple[str, ...]:
-    """One detector."""
+    """Return the row of one detector."""
     result = cell.result if cell else {}
     return (
         title, number(image_auroc(cell), cell), interval(cell), number(result.get("pixel_auroc"), cell),
@@ -96,22 +96,22 @@ def row(title: str, cell: Cell | None) -> tuple[str, ...]:
 
 
 def kinds(ours: Cell, plain: Cell | None, baseline: Cell | None) -> str:
-    """AUROC of each kind of defect."""
+    """Return the table of AUROCs by kind of defect."""
     theirs = plain.result["per_class"] if plain else {}
     rows = []
-    for kind, found in ours.result["per_class"].items():
-        if found["auroc"] is not None:
+    for kind, metrics in ours.result["per_class"].items():
+        if metrics["auroc"] is not None:
             other = theirs.get(kind, {}).get("auroc")
-            numbers = (number(found["auroc"], ours), percent(found["detection_rate"]), number(other, plain))
-            rows.append((kind, str(found["n"]), *numbers, *pairs(thumbnail_aurocs(baseline, kind), baseline)))
+            numbers = (number(metrics["auroc"], ours), percent(metrics["detection_rate"]), number(other, plain))
+            rows.append((kind, str(metrics["n"]), *numbers, *pairs(thumbnail_aurocs(baseline, kind), baseline)))
     return markdown(("defect", "images", "AUROC", "caught", "autoencoder", *PAIRS), rows)
 
 
-def picture(cells: Cells, name: str, options: argparse.Namespace) -> None:
-    """Fit the detectors asked for, keep their files, and draw their maps of ten defective and ten good test images.
+def draw_maps(cells: Cells, name: str, options: argparse.Namespace) -> None:
+    """Fit the requested detectors, keep their files, and draw their maps of ten defective and ten good test images.
 
     Raises:
-        OddlensError: a detector is not there or has no maps, or the picture cannot be written.
+        OddlensError: a detector file is missing or has no maps, or the figure cannot be written.
     """
     source, files = SOURCES[name], {}
     for family in options.detectors.split(","):
@@ -120,25 +120,25 @@ def picture(cells: Cells, name: str, options: argparse.Namespace) -> None:
         )
         cells.need(job, detector=True)
         if not cells.detector(job).exists():
-            raise OddlensError(f"{name}: there is no detector file of {family}; run the same without --print")
+            raise OddlensError(f"{name}: the detector file of {family} is missing; run this without --print")
         files[family] = cells.detector(job)
     save_figure(tile_maps.draw(files, source.replace("$DATA", str(cells.data))), options.maps)
     say(f"{options.maps}: maps of {', '.join(files)}")
 
 
 def main(words: Sequence[str]) -> int:
-    """Make what is missing, then print the tables, or draw the picture."""
-    known = parser(__doc__.partition("\n")[0], tuple(SOURCES))
-    known.add_argument("--seed", type=int, default=0)
-    known.add_argument("--maps", type=Path, metavar="OUT.png", help="draw maps of the set instead of making its table")
-    known.add_argument("--detectors", default="dictionary,defects", help="whose maps (dictionary,defects)")
-    options = known.parse_args(words)
+    """Compute what is missing, then print the tables or draw the figure."""
+    parser = make_parser(__doc__.partition("\n")[0], tuple(SOURCES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--maps", type=Path, metavar="OUT.png", help="draw maps instead of printing a table")
+    parser.add_argument("--detectors", default="dictionary,defects", help="detectors of --maps (dictionary,defects)")
+    options = parser.parse_args(words)
     if options.maps and len(options.set) > 1:
-        known.error(f"--maps draws one set, and --set names {len(options.set)}; give one")
+        parser.error(f"--maps draws one data set, but --set names {len(options.set)}; pass one")
     if not options.maps:
         return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
     try:
-        picture(cells_of(options), options.set[0], options)
+        draw_maps(open_cells(options), options.set[0], options)
     except OddlensError as error:
         say(f"error: {error}")
         return 1

@@ -1,11 +1,11 @@
-"""How long one image takes, from its file to its verdict, and what comes before the first.
+"""Latency of one image, from its file to its verdict, and time to the first verdict.
 
     python benchmarks/latency.py
     python benchmarks/latency.py --bare DIR/bin/python --threads 2
 
-`--bare` is the Python of an environment with the core install alone (`python -m venv DIR && DIR/bin/pip install .`);
-what runs there are subprocesses, which never see this environment. Runtimes that it lacks are timed in this one. The
-autoencoders are the seeds' and hardly trained: how long they take does not depend on their weights.
+`--bare` is the Python of an environment with the core install only (`python -m venv DIR && DIR/bin/pip install .`); it
+runs as a subprocess. Runtimes that it lacks are timed in the current environment. The autoencoders are those of the
+reference recipes, trained for one epoch: latency does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from cells import commit, machine, say
 from PIL import Image
-from tables import as_typed, markdown
+from tables import markdown, typed_command
 
 from oddlens.config.base import RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
@@ -40,14 +40,14 @@ WARM_UP = 20
 IMPORT = "import time; t = time.perf_counter(); import oddlens; print(1e3 * (time.perf_counter() - t))"
 WARM = """
 import json, sys, time
-from oddlens.detector import Detector
+from oddlens import Detector
 
-detector, took = Detector.load(sys.argv[1]), []
+detector, times = Detector.load(sys.argv[1]), []
 for _ in range(int(sys.argv[3])):
     started = time.perf_counter()
     detector.predict([sys.argv[2]]).verdict
-    took.append(1e3 * (time.perf_counter() - started))
-print(json.dumps(took))
+    times.append(1e3 * (time.perf_counter() - started))
+print(json.dumps(times))
 """
 SIZE = """
 import sysconfig
@@ -61,14 +61,14 @@ print(sum(path.stat().st_size for path in files if not path.relative_to(folder).
 
 
 class Limit(NamedTuple):
-    """What is asked for: the least, and the aim."""
+    """The required and the desired latency."""
 
     floor: str
     aim: str
 
 
 class Sized(NamedTuple):
-    """A size of pictures, the seed's network for it, and what is asked of one image."""
+    """An image size, the reference recipe's network for it, and the latency limits of one image."""
 
     side: int
     channels: int
@@ -83,8 +83,8 @@ SIZES = (
 
 
 def main() -> None:
-    """Time everything and print the table."""
-    options = parser().parse_args()
+    """Measure and print the table."""
+    options = make_parser().parse_args()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     bare = Path(options.bare)
@@ -93,65 +93,65 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
-            image, parts = made(size, Path(folder))
+            image, parts = make_files(size, Path(folder))
             if size.side == 28:
                 cold = [seconds(bare, parts["onnxruntime fp32"], image) for _ in range(options.repeats)]
                 rows.append(row("`oddlens score`, one image of 28 px, cold", cold, Limit("1200 ms", "700 ms")))
             for name, part in parts.items():
                 say(f"{name}, {size.side} px")
                 python = bare if "onnxruntime" in name else Path(sys.executable)
-                took = json.loads(run(python, WARM, part, image, WARM_UP + options.calls))[WARM_UP:]
-                rows.append(row(f"file to verdict, {size.side} px, {name}", took, size.limit))
+                times = json.loads(run(python, WARM, part, image, WARM_UP + options.calls))[WARM_UP:]
+                rows.append(row(f"file to verdict, {size.side} px, {name}", times, size.limit))
     megabytes = float(run(bare, SIZE)) / 1e6
     rows.append(("installed, without pip", f"{megabytes:.0f} MB", "", "220 MB", "180 MB"))
     print(markdown(("what", "median", "95th percentile", "floor", "aim"), rows))
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"\n`{as_typed(sys.argv)}`, {machine()}{load}, commit {commit()}")
+    print(f"\n`{typed_command(sys.argv)}`, {machine()}{load}, commit {commit()}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = argparse.ArgumentParser(description="Cold start, import, and one image's latency.")
-    made.add_argument("--bare", default=sys.executable, help="Python of an environment with the core install alone")
-    made.add_argument("--repeats", type=int, default=15, help="processes started for each cold figure (15)")
-    made.add_argument("--calls", type=int, default=200, help="calls for each warm figure (200)")
-    made.add_argument("--threads", type=int, help="processor threads")
-    return made
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(description="Cold start, import, and one image's latency.")
+    parser.add_argument("--bare", default=sys.executable, help="Python of an environment with the core install only")
+    parser.add_argument("--repeats", type=int, default=15, help="processes per cold start (15)")
+    parser.add_argument("--calls", type=int, default=200, help="calls per warm latency (200)")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    return parser
 
 
-def made(size: Sized, folder: Path) -> tuple[Path, dict[str, Path]]:
-    """An image file, and a detector file for each runtime, by its name."""
+def make_files(size: Sized, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Write an image file and a detector file per runtime; return the paths, the latter by runtime."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (60, size.side, size.side, size.channels), dtype=np.uint8)
     image = folder / f"{size.side}.png"
     Image.fromarray(pixels[0].squeeze()).save(image)
-    trained = Detector(size.model, size=size.side, training=TrainingSettings(epochs=1)).fit(pixels[:40])
+    detector = Detector(size.model, size=size.side, training=TrainingSettings(epochs=1)).fit(pixels[:40])
     parts = {}
     for name, runtime in RUNTIMES.items():
         parts[name] = folder / f"{size.side} {name}.onnx"
-        export(trained, parts[name])
+        export(detector, parts[name])
         Detector.load(parts[name]).calibrate(pixels[40:], runtime=runtime).save(parts[name])
     return image, parts
 
 
 def run(python: Path, program: str, *arguments: object) -> str:
-    """What a program prints in another process, which sees the packages of its own environment alone."""
+    """Return the stdout of a program run by another Python, without the current PYTHONPATH."""
     command = [str(python), "-c", program, *map(str, arguments)]
     hidden = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=hidden).stdout
 
 
 def seconds(python: Path, part: Path, image: Path) -> float:
-    """Milliseconds that the command takes for one image, from the start of its process to its end."""
+    """Return the milliseconds of a whole `oddlens score` process for one image."""
     started = time.perf_counter()
     run(python, "from oddlens.cli import main; main()", "score", part, image)
     return 1e3 * (time.perf_counter() - started)
 
 
-def row(what: str, took: list[float], limit: Limit) -> tuple[str, ...]:
-    """A line of the table from milliseconds."""
-    late = statistics.quantiles(took, n=20)[-1]
-    return (what, f"{statistics.median(took):.2f} ms", f"{late:.2f} ms", *limit)
+def row(what: str, times: list[float], limit: Limit) -> tuple[str, ...]:
+    """Return a row of the table from milliseconds."""
+    late = statistics.quantiles(times, n=20)[-1]
+    return (what, f"{statistics.median(times):.2f} ms", f"{late:.2f} ms", *limit)
 
 
 if __name__ == "__main__":

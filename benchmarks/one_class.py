@@ -1,10 +1,10 @@
-"""One-class tables: one class is normal, the others are anomalies; and all MNIST digits against distorted ones.
+"""One-class tables: one class is normal and the others are anomalies; and MNIST digits against distorted ones.
 
     python benchmarks/one_class.py --set cifar10 --data DIR
     python benchmarks/one_class.py --set mnist mnist-all --data DIR
     python benchmarks/one_class.py --set cifar10 --budget 60s --print
 
-A row is one command line, with the same settings for every class. See benchmarks/README.md.
+Each row is one command line, with the same settings for all classes. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cells import Cell, Cells, Job, fit_and_eval, say, thumbnails, written
+from cells import Cell, Cells, Job, fit_and_eval, format_command, say, thumbnails
 from tables import (
     DASH,
     PAIRS,
     Published,
     alarms,
-    beside,
     budget,
     heading,
     image_auroc,
     interval,
+    make_parser,
     markdown,
     mean,
     number,
     pairs,
-    parser,
     percent,
+    ranking,
     rates,
     show,
     thumbnail_aurocs,
@@ -43,8 +43,8 @@ from oddlens.errors import DataNotFoundError
 
 BUDGET = "5m"
 ALL_DIGITS = "mnist-all"
-REPEATED = {"cifar10": ("airplane", "automobile", "cat")}  # run with every seed; others with the first
-TURNED = ("quarter_turn", "upside_down")  # 0, 1 and 8 look alike turned
+REPEATED = {"cifar10": ("airplane", "automobile", "cat")}  # run with all seeds; other classes with the first
+ROTATIONS = ("quarter_turn", "upside_down")  # 0, 1 and 8 look alike when rotated
 
 PUBLISHED = {
     "cifar10": (
@@ -87,7 +87,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one class: our cells, one a seed; the plain autoencoder's and the baseline's."""
+    """Cells of one class: ours, one per seed, the plain autoencoder's and the baseline's."""
 
     kind: str
     ours: tuple[Cell | None, ...]
@@ -96,27 +96,27 @@ class Row:
 
     @property
     def numbers(self) -> tuple[float | None, ...]:
-        """What the last row averages: AUROC, false alarms, caught, autoencoder's and thumbnails' AUROC."""
+        """Numbers averaged in the last row: our AUROC and rates, and the AUROC of autoencoder and baselines."""
         first = self.ours[0]
         return image_auroc(first), *rates(first), image_auroc(self.plain), *thumbnail_aurocs(self.baseline)
 
     @property
     def seconds(self) -> float:
-        """The longest fit; 0 without any."""
+        """Longest fit in seconds; 0 without any."""
         return max((cell.fit_seconds for cell in self.ours if cell), default=0.0)
 
     @property
     def spread(self) -> str:
-        """Mean and standard deviation over the seeds."""
-        known = [cell for cell in self.ours if cell]
-        values = [float(cell.result["image_auroc"]) for cell in known]
+        """Mean and standard deviation over seeds."""
+        cells = [cell for cell in self.ours if cell]
+        values = [float(cell.result["image_auroc"]) for cell in cells]
         if len(values) < 2:
             return DASH
-        marks = max(cell.mark for cell in known)
+        marks = max(cell.mark for cell in cells)
         return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f} ({len(values)}){marks}"
 
     def shown(self) -> tuple[str, ...]:
-        """The row in words."""
+        """Return the formatted row."""
         auroc, _, caught, plain, *small = self.numbers
         first = self.ours[0]
         return (
@@ -126,7 +126,7 @@ class Row:
 
 
 def class_row(cells: Cells, name: str, kind: str, options: argparse.Namespace) -> Row:
-    """The cells of one class, made where they are missing; the autoencoder's is only looked up."""
+    """Return the cells of one class, computed where missing; the autoencoder's is only read from the cache."""
     ours = [
         cells.need(
             fit_and_eval(
@@ -141,92 +141,93 @@ def class_row(cells: Cells, name: str, kind: str, options: argparse.Namespace) -
 
 
 def one_class(cells: Cells, name: str, options: argparse.Namespace) -> str:
-    """The table of a set: a row a class, their mean, and the published numbers."""
+    """Return the table of a data set: a row per class, their mean, and the published numbers."""
     classes = NAMED[name].classes
     rows = [class_row(cells, name, kind, options) for kind in options.classes or classes]
     columns = (
-        "normal class", f"AUROC, seed {options.seeds[0]}", "95% interval", "mean ± sd (seeds)", "false alarms (asked)",
-        "caught", "`seconds.fit`", "autoencoder", *PAIRS,
+        "normal class", f"AUROC, seed {options.seeds[0]}", "95% interval", "mean ± sd (seeds)",
+        "false alarms (requested)", "caught", "`seconds.fit`", "autoencoder", *PAIRS,
     )  # fmt: skip
     parts = [heading(name, options, BUDGET), markdown(columns, [*(row.shown() for row in rows), last_row(rows)])]
-    found = {row.kind: row.numbers[0] for row in rows if row.numbers[0] is not None}
-    if set(found) == set(classes) and name in PUBLISHED:
+    aurocs = {row.kind: row.numbers[0] for row in rows if row.numbers[0] is not None}
+    if set(aurocs) == set(classes) and name in PUBLISHED:
         titles = ("mean", "airplane")[: len(PUBLISHED[name][0].numbers)]
-        ours = (mean(list(found.values())), found.get("airplane"))[: len(titles)]
-        parts.append(beside(f"oddlens, {options.detector}", ours, PUBLISHED[name], titles))
+        ours = (mean(list(aurocs.values())), aurocs.get("airplane"))[: len(titles)]
+        parts.append(ranking(f"oddlens, {options.detector}", ours, PUBLISHED[name], titles))
     return "\n\n".join(parts)
 
 
 def last_row(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The means over the classes that are there, each with their number where some are missing, and the longest fit."""
-    found = [
+    """Return the means over classes, with the number of classes where some are missing, and the longest fit."""
+    columns = [
         [value for value in column if value is not None] for column in zip(*(row.numbers for row in rows), strict=True)
     ]
-    few = [f" ({len(column)} of {len(rows)})" if 0 < len(column) < len(rows) else "" for column in found]
-    auroc, false_alarms, caught, plain, *small = (mean(column) for column in found)
+    counts = [f" ({len(column)} of {len(rows)})" if 0 < len(column) < len(rows) else "" for column in columns]
+    auroc, false_alarms, caught, plain, *small = (mean(column) for column in columns)
     return (
-        f"**mean** of {len(rows)}", f"**{number(auroc)}**{few[0]}", "", "", percent(false_alarms), percent(caught),
-        f"longest {seconds(max(row.seconds for row in rows))}", number(plain) + few[3], *pairs(small),
+        f"**mean** of {len(rows)}", f"**{number(auroc)}**{counts[0]}", "", "", percent(false_alarms), percent(caught),
+        f"longest {seconds(max(row.seconds for row in rows))}", number(plain) + counts[3], *pairs(small),
     )  # fmt: skip
 
 
 def seconds(value: float) -> str:
-    """A duration; a dash where there is none."""
+    """Format a duration; zero becomes a dash."""
     return f"{value:.1f}" if value else DASH
 
 
 def all_digits_job(detector: str, options: argparse.Namespace, extra: Sequence[str] = ()) -> Job:
-    """The recipe `mnist` with another detector."""
+    """Return the job of the recipe `mnist` with another detector."""
     seed = str(options.seeds[0])
     words = ["oddlens", "run", "mnist", "--detector", detector, *extra, "--data", "$DATA", "--seed", seed]
     words += ["--threads", str(options.threads)] if options.threads else []
-    return Job(f"{ALL_DIGITS}-{detector}-s{seed}", (written([*words, "--json", "--out", "$OUT"]),))
+    return Job(f"{ALL_DIGITS}-{detector}-s{seed}", (format_command([*words, "--json", "--out", "$OUT"]),))
 
 
 def all_digits(cells: Cells, options: argparse.Namespace) -> str:
-    """A row a kind of distortion or unseen pattern; the mean and the lowest of all that are not turned digits."""
+    """Return a table with a row per distortion or pattern, and mean and minimum of all but rotated digits."""
     ours = cells.need(all_digits_job(options.detector, options, options.extra))
     plain = cells.cached(all_digits_job("autoencoder", options))
     baseline = cells.need(thumbnails("mnist", recipe="mnist"))
-    found, theirs = (cell.result["per_class"] if cell else {} for cell in (ours, plain))
-    kinds = [kind for kind in found if found[kind]["auroc"] is not None]
+    metrics, theirs = (cell.result["per_class"] if cell else {} for cell in (ours, plain))
+    kinds = [kind for kind in metrics if metrics[kind]["auroc"] is not None]
 
     def row(title: str, shown: Sequence[str]) -> tuple[str, ...]:
         columns = [[table[kind][what] for kind in shown if kind in table] for table, what in
-                   ((found, "auroc"), (found, "detection_rate"), (theirs, "auroc"))]  # fmt: skip
+                   ((metrics, "auroc"), (metrics, "detection_rate"), (theirs, "auroc"))]  # fmt: skip
         auroc, caught, other = (mean(column) for column in columns)
         small = [mean(column) for column in zip(*(thumbnail_aurocs(baseline, kind) for kind in shown), strict=True)]
         return title, number(auroc, ours), percent(caught), number(other, plain), *pairs(small, baseline)
 
     rows = [row(kind, [kind]) for kind in kinds]
-    straight = [kind for kind in kinds if kind not in TURNED]
+    straight = [kind for kind in kinds if kind not in ROTATIONS]
     if straight:
-        lowest = min(straight, key=lambda kind: float(found[kind]["auroc"]))
-        rows += [row(f"**mean** without {' and '.join(TURNED)}", straight), row(f"lowest of them: {lowest}", [lowest])]
-    note = f"False alarms (asked): {alarms(ours)}; `seconds.fit` {seconds(ours.fit_seconds if ours else 0)}."
+        lowest = min(straight, key=lambda kind: float(metrics[kind]["auroc"]))
+        rows.append(row(f"**mean** without {' and '.join(ROTATIONS)}", straight))
+        rows.append(row(f"lowest of them: {lowest}", [lowest]))
+    note = f"False alarms (requested): {alarms(ours)}; `seconds.fit` {seconds(ours.fit_seconds if ours else 0)}."
     columns = ("every digit is normal; shown", "AUROC", "caught", "autoencoder", *PAIRS)
     return "\n\n".join([heading(ALL_DIGITS, options, ""), markdown(columns, rows), note])
 
 
 def main(words: Sequence[str]) -> int:
-    """Make what is missing, then print the tables."""
-    known = parser(__doc__.partition("\n")[0], ("cifar10", "mnist", ALL_DIGITS, "fashion-mnist"))
-    known.add_argument("--classes", nargs="+", help="only these normal classes")
-    known.add_argument("--seeds", type=seeds, default=(0, 1, 2), help="0,1,2; the first is the table's")
-    options = known.parse_args(words)
+    """Compute what is missing and print the tables."""
+    parser = make_parser(__doc__.partition("\n")[0], ("cifar10", "mnist", ALL_DIGITS, "fashion-mnist"))
+    parser.add_argument("--classes", nargs="+", help="only these normal classes")
+    parser.add_argument("--seeds", type=seeds, default=(0, 1, 2), help="0,1,2; the table shows the first")
+    options = parser.parse_args(words)
     if options.budget and ALL_DIGITS in options.set:
-        known.error(f"{ALL_DIGITS} runs the recipe mnist, which takes no --budget")
+        parser.error(f"{ALL_DIGITS} runs the recipe mnist, which takes no --budget; leave it out")
 
     def table(cells: Cells, name: str) -> str:
         if not cells.printing:
-            look_for_files(cells, "mnist" if name == ALL_DIGITS else name)
+            check_files(cells, "mnist" if name == ALL_DIGITS else name)
         return all_digits(cells, options) if name == ALL_DIGITS else one_class(cells, name, options)
 
     return show(options, table, [__file__, *words])
 
 
-def look_for_files(cells: Cells, name: str) -> None:
-    """Where a set's files are missing, show what is cached of it, and let no cell wait for a download."""
+def check_files(cells: Cells, name: str) -> None:
+    """If a data set's files are missing, only print its cached cells, so that no cell downloads them."""
     try:
         open_dataset(name, data_dir=cells.data, download=False)
     except DataNotFoundError as error:
@@ -236,7 +237,7 @@ def look_for_files(cells: Cells, name: str) -> None:
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Seeds, as "0,1,2"."""
+    """Parse random seeds such as "0,1,2"."""
     return tuple(int(part) for part in text.split(","))
 
 

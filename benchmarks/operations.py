@@ -1,7 +1,7 @@
-"""How many operations the autoencoders' layers take: counted from their settings, whatever form computes them.
+"""Number of operations of the autoencoders' layers, counted from their settings.
 
-A multiplication with its addition is two operations. Everything else (activations, pooling, the loss, the optimiser) is
-left out: it is memory that limits it.
+A multiply-add is two operations. Everything else (activations, pooling, the loss, the optimizer) is limited by memory
+and left out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from oddlens.config.detectors import AutoencoderSettings
 
 
 class Layer(NamedTuple):
-    """A convolution, a transposed one, or a linear layer (of one pixel); height and width are its input's."""
+    """A convolution, transposed convolution or linear layer; height and width are those of its input."""
 
     kind: Literal["convolution", "transposed", "linear"]
-    before: int  # channels
-    after: int
+    before: int  # input channels
+    after: int  # output channels
     height: int = 1
     width: int = 1
     kernel: int = 1
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
 
     @property
     def product(self) -> tuple[int, int, int]:
-        """The matrix product that computes the same of one image: (rows, inner) times (inner, columns)."""
+        """Return the equivalent matrix product for one image: (rows, inner) times (inner, columns)."""
         taps = self.kernel**2
         if self.kind == "transposed":  # each pixel spreads over a patch
             return self.height * self.width, self.before, self.after * taps
@@ -41,15 +41,15 @@ class Layer(NamedTuple):
 
     @property
     def operations(self) -> int:
-        """Of one image, forward."""
+        """Return the operations of the forward pass of one image."""
         rows, inner, columns = self.product
         return 2 * rows * inner * columns
 
 
 def layers(settings: AutoencoderSettings, spec: InputSpec) -> list[Layer]:
-    """The layers, from the picture to its reconstruction."""
+    """Return the layers, from the image to its reconstruction."""
     multiple = 2 ** len(settings.widths)
-    height, width = (-(-side // multiple) * multiple for side in (spec.height, spec.width))  # as it is padded
+    height, width = (-(-side // multiple) * multiple for side in (spec.height, spec.width))  # padded size
     widths = (spec.channels, *settings.widths)
     if settings.architecture == "pooling":
         return pooling_layers(widths, height, width)
@@ -57,19 +57,19 @@ def layers(settings: AutoencoderSettings, spec: InputSpec) -> list[Layer]:
 
 
 def pooling_layers(widths: Sequence[int], height: int, width: int) -> list[Layer]:
-    """The MNIST seed: after each convolution down the picture halves, before each one up it doubles."""
-    found = []
+    """MNIST recipe: the size halves after each encoder convolution and doubles before each decoder convolution."""
+    result = []
     for level, (before, after) in enumerate(pairwise(widths)):
-        found.append(Layer("convolution", before, after, height >> level, width >> level, 3))
+        result.append(Layer("convolution", before, after, height >> level, width >> level, 3))
     bottom = len(widths) - 1
-    found.append(Layer("convolution", widths[-1], widths[-1], height >> bottom, width >> bottom, 3))
+    result.append(Layer("convolution", widths[-1], widths[-1], height >> bottom, width >> bottom, 3))
     for level, (before, after) in enumerate(pairwise(reversed(widths)), 1):
-        found.append(Layer("convolution", before, after, height >> bottom - level, width >> bottom - level, 3))
-    return found
+        result.append(Layer("convolution", before, after, height >> bottom - level, width >> bottom - level, 3))
+    return result
 
 
 def strided_layers(widths: Sequence[int], latent: int, height: int, width: int) -> list[Layer]:
-    """The CIFAR-10 seed: strided convolutions, two linear layers, transposed convolutions."""
+    """CIFAR-10 recipe: strided convolutions, two linear layers, transposed convolutions."""
     down = [
         Layer("convolution", before, after, height >> level, width >> level, 3, 2)
         for level, (before, after) in enumerate(pairwise(widths))
@@ -83,16 +83,19 @@ def strided_layers(widths: Sequence[int], latent: int, height: int, width: int) 
     return [*down, Layer("linear", features, latent), Layer("linear", latent, features), *up]
 
 
-def scoring(of: Sequence[Layer]) -> list[tuple[Layer, int]]:
-    """Each layer with the operations that scoring one image takes."""
-    return [(layer, layer.operations) for layer in of]
+def scoring(network: Sequence[Layer]) -> list[tuple[Layer, int]]:
+    """Return each layer with the operations of scoring one image."""
+    return [(layer, layer.operations) for layer in network]
 
 
-def training(of: Sequence[Layer]) -> list[tuple[Layer, int]]:
-    """The same for training: forward, and backward to weights and to inputs; the picture needs no gradient."""
-    return [(layer, (2 if place == 0 else 3) * layer.operations) for place, layer in enumerate(of)]
+def training(network: Sequence[Layer]) -> list[tuple[Layer, int]]:
+    """Return each layer with the operations of training on one image: forward, and gradients of weights and inputs.
+
+    The first layer needs no gradient of its input.
+    """
+    return [(layer, (2 if index == 0 else 3) * layer.operations) for index, layer in enumerate(network)]
 
 
 def total(counted: Sequence[tuple[Layer, int]]) -> int:
-    """The operations of all layers."""
+    """Return the operations of all layers."""
     return sum(operations for _, operations in counted)

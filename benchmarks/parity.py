@@ -1,10 +1,10 @@
-"""By how much an exported detector's scores differ from the trained one's, for every family: a Markdown table.
+"""Differences between the scores of trained and exported detectors, by family: a Markdown table.
 
     python benchmarks/parity.py --data DIR
-    python benchmarks/parity.py --families autoencoder-strided transforms --data DIR
+    python benchmarks/parity.py --families autoencoder-strided rotation --data DIR
 
-Detectors learn 1,000 of CIFAR-10's airplanes in two epochs and score its 10,000 test images: once as they were trained,
-with PyTorch, once exported, with ONNX Runtime and, where it is installed, OpenVINO; all in float32.
+Detectors are trained on 1,000 of CIFAR-10's airplanes for two epochs and score its 10,000 test images: once with
+PyTorch, once exported with ONNX Runtime and, where installed, OpenVINO; all in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from cells import commit, machine, say
-from tables import as_typed, markdown
+from tables import markdown, typed_command
 
 from oddlens.config.base import RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import (
@@ -26,25 +26,25 @@ from oddlens.config.detectors import (
     CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
-    ModelSettings,
-    TransformsSettings,
+    FamilySettings,
+    RotationSettings,
 )
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
-from oddlens.errors import MissingExtraError
+from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 
-LEARNED, EPOCHS = 1000, 2
-FAMILIES: Mapping[str, ModelSettings | str] = {
+N_TRAINING, EPOCHS = 1000, 2
+FAMILIES: Mapping[str, FamilySettings | str] = {
     "autoencoder-strided": AutoencoderSettings(),
     "autoencoder-pooling": AutoencoderSettings(architecture="pooling", widths=(32, 64)),
     "autoencoder-nap": AutoencoderSettings(score="nap"),
     "dictionary": DictionarySettings(),
-    "transforms": TransformsSettings(),
+    "rotation": RotationSettings(),
     "defects": DefectsSettings(),
     "crossfit": CrossfitSettings(model=DictionarySettings()),
     "auto": "auto",
@@ -52,55 +52,56 @@ FAMILIES: Mapping[str, ModelSettings | str] = {
 ENGINES = ("onnxruntime", "openvino")
 
 
-def fitted(name: str, normal: ImageSet, seed: int) -> Detector:
-    """A detector that learned a little."""
+def fit_detector(name: str, normal: ImageSet, seed: int) -> Detector:
+    """Return a detector after a short training."""
     model = FAMILIES[name]
     if isinstance(model, str):
         return Detector(model, budget=60, training=TrainingSettings(seed=seed), device="cpu").fit(normal)
-    learned = model.model.family if isinstance(model, CrossfitSettings) else model.family
-    training = TrainingSettings(seed=seed) if learned == "dictionary" else TrainingSettings(seed=seed, epochs=EPOCHS)
+    family = model.model.family if isinstance(model, CrossfitSettings) else model.family
+    training = TrainingSettings(seed=seed) if family == "dictionary" else TrainingSettings(seed=seed, epochs=EPOCHS)
     return Detector(model, training=training, device="cpu").fit(normal)
 
 
 def differences(detector: Detector, pixels: Pixels) -> dict[str, float]:
-    """The largest relative difference between trained and exported scores, by engine."""
-    size, found = batch_size(detector.spec), {}
-    trained = anomaly_scores(detector.backend, in_batches(pixels, size))
+    """Return the largest relative difference between trained and exported scores, by engine."""
+    size, largest = batch_size(detector.spec), {}
+    expected = anomaly_scores(detector.backend, in_batches(pixels, size))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "part.onnx"
         export(detector, path)
         graph = Detector.load(path).graph
-        assert graph is not None
+        if graph is None:
+            raise OddlensError(f"{path}: the exported detector has no graph; export it again")
         for engine in ENGINES:
             try:
                 runtime = RuntimeSettings.model_validate({"engine": engine})
                 exported = anomaly_scores(open_graph(graph, detector.spec, runtime, path), in_batches(pixels, size))
             except MissingExtraError as error:
-                say(f"left out: {error}")
+                say(f"skipped: {error}")
                 continue
-            found[engine] = float(np.max(np.abs(exported - trained) / np.abs(trained)))
-    return found
+            largest[engine] = float(np.max(np.abs(exported - expected) / np.abs(expected)))
+    return largest
 
 
 def main(words: list[str]) -> int:
     """Fit, export, score and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="FAMILY")
-    parser.add_argument("--images", type=int, default=10_000, help="test images that are scored")
+    parser.add_argument("--images", type=int, default=10_000, help="number of test images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
     options = parser.parse_args(words)
     data = open_dataset("cifar10", normal="airplane", data_dir=options.data)
-    normal = data.train.subset(np.arange(LEARNED))
+    normal = data.train.subset(np.arange(N_TRAINING))
     rows = []
     for name in options.families:
         say(name)
-        detector = fitted(name, normal, options.seed)
+        detector = fit_detector(name, normal, options.seed)
         pixels = data.test.subset(np.arange(min(options.images, len(data.test)))).load(detector.spec)
-        found = differences(detector, pixels)
-        rows.append([name, *(f"{found[engine]:.1e}" if engine in found else "–" for engine in ENGINES)])
+        by_engine = differences(detector, pixels)
+        rows.append([name, *(f"{by_engine[engine]:.1e}" if engine in by_engine else "–" for engine in ENGINES)])
     print(markdown(["largest relative difference of float32 scores", *ENGINES], rows))
-    print(f"\nTable: `{as_typed([__file__, *words])}`; seed {options.seed}; {options.images} images;")
+    print(f"\nTable: `{typed_command([__file__, *words])}`; seed {options.seed}; {options.images} images;")
     print(f"{machine()}; commit {commit()}.")
     return 0
 

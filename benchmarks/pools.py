@@ -1,7 +1,7 @@
-"""Scores of many unseen normal images, made once for each set and detector, and kept: what decisions are tried on.
+"""Pools of scores of unseen normal images, on which decisions are evaluated; computed once per set and detector.
 
-A detector is fitted on half of a set's normal training images. Its pool is the other half with the normal test images,
-at most `MOST` of them; changed versions of the pool's images are scored too.
+A detector is fitted on half of a set's normal training images. Its pool consists of the other half and the normal test
+images, at most `MAX_IMAGES` of them. Changed versions of the pool's images are scored too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from cells import code_digest, say
+from cells import say
+from code_digest import code_digest
 from PIL import Image, ImageFilter
 
 from oddlens.config.base import InputSpec
@@ -28,115 +29,117 @@ from oddlens.evaluation import corruptions
 
 Scores = npt.NDArray[np.float64]
 
-FAMILIES = ("autoencoder", "dictionary", "transforms", "defects", "auto")
-MOST = 3000  # images in a pool
-SHIFT = 0.5  # standard deviations by which a change moves the pool's mean score
-TRIED = 200  # images on which its strength is found
-ROUNDS = 7  # of bisection
+FAMILIES = ("autoencoder", "dictionary", "rotation", "defects", "auto")
+MAX_IMAGES = 3000  # images in a pool
+SHIFT = 0.5  # shift of the mean score by a change, in standard deviations of the scores
+SEARCH_IMAGES = 200  # images used to search for the strength of a change
+BISECTIONS = 7  # steps of the bisection
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Scores of one detector."""
+    """Scores of one detector on unseen images."""
 
-    training: Scores  # of images that it was trained on
-    normal: Scores  # (N,) of normal images that it was not trained on
-    groups: npt.NDArray[np.intp]  # (N,) which of them are pictures of one part
-    tested: npt.NDArray[np.bool_]  # (N,) which of them come from the set's test part, the others from its training part
-    odd: Scores  # of distorted ones; empty where nothing was distorted
-    changed: Mapping[str, Scores]  # each (N,): the pool's images, changed until the mean score has moved by `SHIFT`
+    training: Scores  # of its training images
+    normal: Scores  # (N,) of normal images outside the training set
+    groups: npt.NDArray[np.intp]  # (N,) equal numbers for images of one part
+    tested: npt.NDArray[np.bool_]  # (N,) true for images of the test split
+    anomalous: Scores  # of distorted images; empty if none were distorted
+    changed: Mapping[str, Scores]  # (N,) per change that shifts the mean by `SHIFT`
 
 
-def pool(
-    cache: Path, data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str,
-    parts: Path | None = None, changes: bool = False,
+def load_pool(
+    cache: Path, data_dir: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str,
+    groups_file: Path | None = None, changes: bool = False,
 ) -> Pool:  # fmt: skip
-    """The pool of a set and a family, from the cache or made now; with changed images where `changes` asks for them.
+    """Return the pool of a data set and a family from the cache, computed first if missing; optionally with changes.
 
-    `parts` is a CSV file that says in its column `group` which files of a folder are pictures of one part; without it
-    every picture is one.
+    `groups_file` is a CSV file whose column `group` tells which files show one part. Without it, every image is a part
+    of its own.
     """
-    if data is None or not (data / name / "train").is_dir():
-        parts = None  # files in folders alone are known by their names
-    told = f"{name} {parts.read_text() if parts else ''}".encode()
+    if data_dir is None or not (data_dir / name / "train").is_dir():
+        groups_file = None  # only images from folders have file names
+    content = f"{name} {groups_file.read_text() if groups_file else ''}".encode()
     key = f"{Path(name).name}-{normal or 'all'}-{family}-{budget}-s{seed}"
-    digest = hashlib.blake2b(told, digest_size=4).hexdigest()
+    digest = hashlib.blake2b(content, digest_size=4).hexdigest()
     whole, plain = (cache / f"{kind}-{key}-{digest}-{code_digest()}.npz" for kind in ("pool-changed", "pool"))
     path = whole if changes or whole.exists() else plain
     if not path.exists():
         say(f"{path.stem}: fitting and scoring")
-        made = make(data, name, normal, family, seed, budget, parts, changes)
+        pool = compute_pool(data_dir, name, normal, family, seed, budget, groups_file, changes)
         path.parent.mkdir(parents=True, exist_ok=True)
-        changed = {f"changed-{kind}": scores for kind, scores in made.changed.items()}
+        changed = {f"changed-{kind}": scores for kind, scores in pool.changed.items()}
         np.savez(
-            path, allow_pickle=False, training=made.training, normal=made.normal, groups=made.groups,
-            tested=made.tested, odd=made.odd, **changed,
+            path, allow_pickle=False, training=pool.training, normal=pool.normal, groups=pool.groups,
+            tested=pool.tested, odd=pool.anomalous, **changed,
         )  # fmt: skip
-    with np.load(path, allow_pickle=False) as kept:
-        changed = {key.removeprefix("changed-"): kept[key] for key in kept if key.startswith("changed-")}
-        return Pool(kept["training"], kept["normal"], kept["groups"], kept["tested"], kept["odd"], changed)
+    with np.load(path, allow_pickle=False) as arrays:
+        changed = {key.removeprefix("changed-"): arrays[key] for key in arrays if key.startswith("changed-")}
+        return Pool(arrays["training"], arrays["normal"], arrays["groups"], arrays["tested"], arrays["odd"], changed)
 
 
-def make(
-    data: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str, parts: Path | None,
+def compute_pool(
+    data_dir: Path | None, name: str, normal: str | None, family: str, seed: int, budget: str, groups_file: Path | None,
     changes: bool,
 ) -> Pool:  # fmt: skip
-    """Fit on half of the normal training images, and score the others; pictures of one part stay together."""
-    folder = data is not None and (data / name / "train").is_dir()
-    source = str(data / name) if data is not None and folder else name
-    known_parts = None if parts is None else parts_of_files(parts)
-    known = open_dataset(source, normal=normal, data_dir=data)
-    spec = known.train.choose_spec(None)
-    train = known.train.load(spec)
-    learn, others = split_groups(
-        of_one_part(known.train, known_parts), [len(train) - len(train) // 2, len(train) // 2], seed
+    """Fit on half of the normal training images and score the others. Images of one part stay on one side."""
+    folder = data_dir is not None and (data_dir / name / "train").is_dir()
+    source = str(data_dir / name) if data_dir is not None and folder else name
+    part_of = None if groups_file is None else parts_of_files(groups_file)
+    data = open_dataset(source, normal=normal, data_dir=data_dir)
+    spec = data.train.choose_spec(None)
+    train = data.train.load(spec)
+    train_index, others = split_groups(
+        groups_of(data.train, part_of), [len(train) - len(train) // 2, len(train) // 2], seed
     )
     detector = Detector(family, budget=duration(budget), size=max(spec.height, spec.width))
-    detector.fit(train[learn], hold_out=False)
-    good = known.test.subset(known.test.labels == 0)
-    both = concatenate([known.train.subset(others), good])
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(both))[:MOST])
-    both = both.subset(chosen)
+    detector.fit(train[train_index], hold_out=False)
+    good = data.test.subset(data.test.labels == 0)
+    both = concatenate([data.train.subset(others), good])
+    index = np.sort(np.random.default_rng(seed).permutation(len(both))[:MAX_IMAGES])
+    both = both.subset(index)
     pixels = both.load(spec)
     scores = detector.score(pixels)
-    odd = np.empty(0)
+    anomalous = np.empty(0)
     if normal is None and spec.channels == 1:
-        odd = detector.score(np.concatenate([
+        anomalous = detector.score(np.concatenate([
             corruptions.distort(kind, pixels[i :: len(corruptions.DISTORTIONS)], spec.value_max, seed)
             for i, kind in enumerate(corruptions.DISTORTIONS)
         ]))  # fmt: skip
     changed = {}
     for kind in CHANGES if changes else ():
-        strength = found(detector, pixels[:TRIED], scores, kind, spec, seed)
+        strength = find_strength(detector, pixels[:SEARCH_IMAGES], scores, kind, spec, seed)
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))
-    parts_of_each = of_one_part(both, known_parts)
-    return Pool(detector.tensors["training.scores"], scores, parts_of_each, chosen >= len(others), odd, changed)
+    parts_of_each = groups_of(both, part_of)
+    return Pool(detector.tensors["training.scores"], scores, parts_of_each, index >= len(others), anomalous, changed)
 
 
 def parts_of_files(table: Path) -> dict[str, str]:
-    """Which part each file shows, by its bare name: here the files lie in other folders than in the table."""
+    """Map file names to parts. Folders are dropped, because here they differ from those in the CSV file."""
     return {Path(name).name: part for name, part in read_groups(table, "group").items()}
 
 
-def of_one_part(images: ImageSet, parts: Mapping[str, str] | None) -> npt.NDArray[np.intp]:
-    """(N,) numbers: equal for pictures of one part."""
-    if parts is None:
+def groups_of(images: ImageSet, part_of: Mapping[str, str] | None) -> npt.NDArray[np.intp]:
+    """Return (N,) group numbers, equal for images of one part."""
+    if part_of is None:
         return np.arange(len(images))
-    return np.unique([parts[Path(name).name] for name in images.names], return_inverse=True)[1]
+    return np.unique([part_of[Path(name).name] for name in images.names], return_inverse=True)[1]
 
 
-def found(detector: Detector, pixels: Pixels, scores: Scores, kind: str, spec: InputSpec, seed: int) -> float | None:
-    """The strength at which a change moves the mean score by `SHIFT`; None where even the strongest does not."""
-    before, wanted = scores[: len(pixels)].mean(), SHIFT * scores.std()
+def find_strength(
+    detector: Detector, pixels: Pixels, scores: Scores, kind: str, spec: InputSpec, seed: int
+) -> float | None:
+    """Return the strength at which a change shifts the mean score by `SHIFT`; None if none does."""
+    before, target = scores[: len(pixels)].mean(), SHIFT * scores.std()
 
     def moved(strength: float) -> bool:
-        return bool(detector.score(altered(kind, pixels, strength, spec, seed)).mean() - before >= wanted)
+        return bool(detector.score(altered(kind, pixels, strength, spec, seed)).mean() - before >= target)
 
     low, high = 0.0, 1.0
     if not moved(high):
         return None
-    for _ in range(ROUNDS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if moved(middle) else (middle, high)
     return high
@@ -146,7 +149,7 @@ CHANGES = ("brightness", "contrast", "blur", "noise")
 
 
 def altered(kind: str, pixels: Pixels, strength: float, spec: InputSpec, seed: int) -> Pixels:
-    """(N, H, W, C) -> the same, changed by a strength in 0..1."""
+    """Apply a change of a strength in 0..1 to images (N, H, W, C)."""
     values, full = pixels.astype(np.float32), float(spec.value_max)
     if kind == "brightness":
         values = values + strength * 0.5 * full

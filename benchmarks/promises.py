@@ -1,13 +1,13 @@
-"""Whether decisions keep their word on real images: false alarms, false discoveries, drift.
+"""Validity of the statistical guarantees on real images: false alarms, false discoveries, drift.
 
     python benchmarks/promises.py --show alarms --set mnist cifar10:automobile --data DIR
     python benchmarks/promises.py --show alarms --set magnetic-tile --parts magnetic-tile-split.csv --data DIR
     python benchmarks/promises.py --show discoveries --set mnist --data DIR
     python benchmarks/promises.py --show drift --set mnist cifar10:automobile --data DIR
 
-Each detector is fitted once; calibration and test images are then redrawn from images that it has not seen. Redrawing
-makes them exchangeable: what it shows is that ranks, ties and thresholds keep the promise. Whether a set's own test
-images are like its training images is another question, which the column of test images answers, once.
+Each detector is fitted once. Calibration and test images are then drawn repeatedly from images outside its training
+set, which makes them exchangeable: this validates ranks, ties and thresholds. Whether a set's own test images resemble
+its training images is another question; the column "test images, once" answers it for one calibration.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 from cells import ROOT, say
-from pools import FAMILIES, Pool, Scores, pool
+from pools import FAMILIES, Pool, Scores, load_pool
 from promise_plots import Spread, draw
-from tables import DASH, as_typed, markdown, percent
+from tables import DASH, markdown, percent, typed_command
 
 from oddlens import metrics
 from oddlens.config.base import DecisionSettings
@@ -36,13 +36,13 @@ REPEATS = 200
 CALIBRATION, STREAM = 499, 2000
 DELTA, WITHIN = 0.01, 300
 SHARES, RATES = (0.01, 0.05, 0.2), (0.01, 0.05)
-JUDGED = 1000  # images at once, for discoveries
+BATCH = 1000  # images per batch, for discoveries
 
 Rng = np.random.Generator
 
 
-class Realised(NamedTuple):
-    """A rate over repeats: its mean, and the 95% interval of that mean."""
+class MeanRate(NamedTuple):
+    """Mean of a rate over repeats, with its 95% interval."""
 
     mean: float
     low: float
@@ -52,99 +52,100 @@ class Realised(NamedTuple):
         return f"{self.mean:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
-def realised(values: list[float]) -> Realised:
-    """What repeats gave."""
+def mean_rate(values: list[float]) -> MeanRate:
+    """Return the mean of the repeats with its interval."""
     mean, error = float(np.mean(values)), 1.96 * float(np.std(values)) / len(values) ** 0.5
-    return Realised(mean, mean - error, mean + error)
+    return MeanRate(mean, mean - error, mean + error)
 
 
-def alarms(known: Pool, seed: int) -> list[list[str]]:
-    """A row an asked rate: what was really flagged, by image, by group, and the seeds' way."""
+def false_alarms(pool: Pool, seed: int) -> list[list[str]]:
+    """Return a row per requested rate: the realized rates by image, by group, on test images, and by percentile."""
     rows = []
     for rate in RATES:
-        by_image, by_group = (redrawn_rates(known, rate, seed, by_group=each) for each in (False, True))
-        grouped = len(np.unique(known.groups)) < len(known.groups)
-        percentile = seeds_rate(known, rate)
-        by_part = shown(by_group) if grouped else DASH
-        rows.append([percent(rate), shown(by_image), by_part, on_test_images(known, rate), percent(percentile)])
+        by_image, by_part = (redrawn_rates(pool, rate, seed, by_group=by_group) for by_group in (False, True))
+        grouped = len(np.unique(pool.groups)) < len(pool.groups)
+        percentile = train_percentile_rate(pool, rate)
+        grouped_rate = format_rates(by_part) if grouped else DASH
+        rates = format_rates(by_image), grouped_rate, on_test_images(pool, rate), percent(percentile)
+        rows.append([percent(rate), *rates])
     return rows
 
 
-def on_test_images(known: Pool, rate: float) -> str:
-    """What is flagged of the set's own test images by a calibration on training images: once, and not redrawn."""
+def on_test_images(pool: Pool, rate: float) -> str:
+    """Return the rate on the set's test images for one calibration on training images, without redrawing."""
     try:
-        threshold = decided(known.normal[~known.tested], rate).threshold
+        threshold = conformal_decision(pool.normal[~pool.tested], rate).threshold
     except CalibrationError:
         return "too few"
-    flagged, count = int((known.normal[known.tested] > threshold).sum()), int(known.tested.sum())
+    flagged, count = int((pool.normal[pool.tested] > threshold).sum()), int(pool.tested.sum())
     low, high = metrics.rate_interval(flagged, count)
     return f"{flagged / count:.2%} ({low:.2%} to {high:.2%})"
 
 
-def shown(values: list[float] | None) -> str:
-    """Realised rates in words."""
-    return "too few" if values is None else str(realised(values))
+def format_rates(values: list[float] | None) -> str:
+    """Format realized rates."""
+    return "too few" if values is None else str(mean_rate(values))
 
 
-def seeds_rate(known: Pool, rate: float) -> float:
-    """What the percentile of the training scores flags of all unseen normal images."""
-    percentile = float(np.percentile(known.training, 100 * (1 - rate)))
-    return float((known.normal > percentile).mean())
+def train_percentile_rate(pool: Pool, rate: float) -> float:
+    """Return the share of unseen normal images above the percentile of the training scores."""
+    percentile = float(np.percentile(pool.training, 100 * (1 - rate)))
+    return float((pool.normal > percentile).mean())
 
 
-def redrawn_rates(known: Pool, rate: float, seed: int, *, by_group: bool) -> list[float] | None:
-    """The realised rates over repeats; whole groups are drawn. By group, each counts once, by its highest score.
+def redrawn_rates(pool: Pool, rate: float, seed: int, *, by_group: bool) -> list[float] | None:
+    """Return the realized rate of each repeat. Whole groups are drawn; by group, each counts by its highest score.
 
-    None where the calibration sets are too small for the rate.
+    Returns None where the calibration sets are too small for the rate.
     """
-    rng, units = np.random.default_rng(seed), known.groups
+    rng, units = np.random.default_rng(seed), pool.groups
     names, unit = np.unique(units, return_inverse=True)
     highest = np.full(len(names), -np.inf)
-    np.maximum.at(highest, unit, known.normal)
-    found = []
+    np.maximum.at(highest, unit, pool.normal)
+    rates = []
     for _ in range(REPEATS):
-        chosen = np.zeros(len(names), dtype=bool)
-        chosen[rng.permutation(len(names))[: len(names) // 2]] = True
-        inside = chosen[unit]
-        calibration = highest[chosen] if by_group else known.normal[inside]
-        test = highest[~chosen] if by_group else known.normal[~inside]
+        calibrating = np.zeros(len(names), dtype=bool)
+        calibrating[rng.permutation(len(names))[: len(names) // 2]] = True
+        inside = calibrating[unit]
+        calibration = highest[calibrating] if by_group else pool.normal[inside]
+        test = highest[~calibrating] if by_group else pool.normal[~inside]
         try:
-            found.append(float((test > decided(calibration, rate).threshold).mean()))
+            rates.append(float((test > conformal_decision(calibration, rate).threshold).mean()))
         except CalibrationError:
             return None
-    return found
+    return rates
 
 
-def decided(calibration: Scores, rate: float) -> Decision:
-    """A conformal decision."""
+def conformal_decision(calibration: Scores, rate: float) -> Decision:
+    """Return a conformal decision."""
     return Decision(DecisionSettings(false_alarm_rate=rate), calibration, np.empty(0))
 
 
-def found_again(known: Pool, seed: int) -> list[list[str]]:
-    """A row a share of anomalies and an asked rate: false discoveries among the flagged, and anomalies found."""
+def discoveries(pool: Pool, seed: int) -> list[list[str]]:
+    """Return a row per share of anomalies and requested rate: the false discovery rate and the detection rate."""
     rows, rng = [], np.random.default_rng(seed)
     for share in SHARES:
         for rate in (0.05, 0.1):
             false, power = [], []
             for _ in range(REPEATS):
-                order = rng.permutation(len(known.normal))
-                odd = rng.permutation(known.odd)[: round(share * JUDGED)]
-                scores = np.concatenate([known.normal[order[: JUDGED - len(odd)]], odd])
-                decision = decided(known.normal[order[JUDGED:]], 0.05)
+                order = rng.permutation(len(pool.normal))
+                anomalous = rng.permutation(pool.anomalous)[: round(share * BATCH)]
+                scores = np.concatenate([pool.normal[order[: BATCH - len(anomalous)]], anomalous])
+                decision = conformal_decision(pool.normal[order[BATCH:]], 0.05)
                 flagged = scores > decision.discovery_threshold(scores, rate)
-                false.append(flagged[: JUDGED - len(odd)].sum() / max(1, flagged.sum()))
-                power.append(float(flagged[JUDGED - len(odd) :].mean()))
-            rows.append([percent(share), percent(rate), str(realised(false)), str(realised(power))])
+                false.append(flagged[: BATCH - len(anomalous)].sum() / max(1, flagged.sum()))
+                power.append(float(flagged[BATCH - len(anomalous) :].mean()))
+            rows.append([percent(share), percent(rate), str(mean_rate(false)), str(mean_rate(power))])
     return rows
 
 
-def watched(known: Pool, seed: int) -> list[list[str]]:
-    """Rows: alarms in unchanged streams, and within `WITHIN` images of a change, for each change."""
+def drift(pool: Pool, seed: int) -> list[list[str]]:
+    """Return the rate of alarms in unchanged streams, and per change the rate and delay of alarms after it."""
     rng = np.random.default_rng(seed)
-    quiet = [alarm(known.normal, None, rng, number) is not None for number in range(REPEATS)]
+    quiet = [alarm(pool.normal, None, rng, number) is not None for number in range(REPEATS)]
     rows = [["none", percent(float(np.mean(quiet))), DASH, DASH]]
-    for kind, scores in known.changed.items():
-        delays = [alarm(known.normal, scores, rng, number) for number in range(REPEATS)]
+    for kind, scores in pool.changed.items():
+        delays = [alarm(pool.normal, scores, rng, number) for number in range(REPEATS)]
         soon = [delay is not None and 0 <= delay < WITHIN for delay in delays]
         usual = [delay for delay in delays if delay is not None and delay >= 0]
         rows.append([kind, DASH, percent(float(np.mean(soon))), f"{np.median(usual):.0f}" if usual else DASH])
@@ -152,7 +153,7 @@ def watched(known: Pool, seed: int) -> list[list[str]]:
 
 
 def alarm(normal: Scores, changed: Scores | None, rng: Rng, number: int) -> int | None:
-    """Images after the change (negative: before it) until the alarm; without a change, until any alarm."""
+    """Return the number of images from the change, or without one from the start, to the alarm; None without alarm."""
     order = rng.permutation(len(normal))
     watch = DriftWatch(normal[order[:CALIBRATION]], DELTA, seed=number)
     stream = order[CALIBRATION : CALIBRATION + STREAM]
@@ -166,47 +167,47 @@ def alarm(normal: Scores, changed: Scores | None, rng: Rng, number: int) -> int 
 
 TABLES: dict[str, tuple[Callable[[Pool, int], list[list[str]]], tuple[str, ...]]] = {
     "alarms": (
-        alarms,
-        ("asked", "flagged, counted by image", "by group", "test images, once", "the seeds' percentile"),
+        false_alarms,
+        ("requested", "flagged, counted by image", "by group", "test images, once", "training percentile"),
     ),
-    "discoveries": (found_again, ("anomalies", "asked", "false among the flagged", "anomalies found")),
-    "drift": (watched, ("change", "alarms in unchanged streams", f"alarm within {WITHIN} images", "median delay")),
+    "discoveries": (discoveries, ("anomalies", "requested", "false among the flagged", "anomalies found")),
+    "drift": (drift, ("change", "alarms in unchanged streams", f"alarm within {WITHIN} images", "median delay")),
 }
 
 
 def main(words: list[str]) -> int:
-    """Make what is missing, and print the tables."""
+    """Compute what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--show", choices=sorted(TABLES), required=True)
     parser.add_argument("--set", nargs="+", required=True, metavar="SET[:NORMAL]")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--budget", default="2m", help="of fitting")
-    parser.add_argument("--parts", type=Path, help="CSV file that says which photographs are of one tile")
-    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the alarms too")
+    parser.add_argument("--budget", default="2m", help="time budget of a fit")
+    parser.add_argument("--parts", type=Path, help="CSV file that tells which photographs show one tile")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="also plot the false-alarm rates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"))
     parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
     options = parser.parse_args(words)
     data = None if options.data is None else Path(options.data).resolve()
-    make, columns = TABLES[options.show]
+    table, columns = TABLES[options.show]
     rows, spreads = [], []
-    for given in options.set:
-        name, _, normal = given.partition(":")
+    for source in options.set:
+        name, _, normal = source.partition(":")
         for family in options.families:
             try:
-                known = pool(
+                pool = load_pool(
                     options.cache, data, name, normal or None, family, options.seed, options.budget, options.parts,
                     changes=options.show == "drift",
                 )  # fmt: skip
             except OddlensError as error:
-                say(f"error: {given}, {family}: {error}")
+                say(f"error: {source}, {family}: {error}")
                 return 1
-            rows += [[given, family, *row] for row in make(known, options.seed)]
+            rows += [[source, family, *row] for row in table(pool, options.seed)]
             for rate in RATES if options.plot else ():
-                values = redrawn_rates(known, rate, options.seed, by_group=False)
-                spreads.append(Spread(f"{given}, {family}", rate, values or [], seeds_rate(known, rate)))
+                values = redrawn_rates(pool, rate, options.seed, by_group=False)
+                spreads.append(Spread(f"{source}, {family}", rate, values or [], train_percentile_rate(pool, rate)))
     print(markdown(["set", "detector", *columns], rows))
-    print(f"\nTable: `{as_typed([__file__, *words])}`; {REPEATS} repeats.")
+    print(f"\nTable: `{typed_command([__file__, *words])}`; {REPEATS} repeats.")
     if options.plot:
         say(f"{save_figure(draw(spreads), options.plot)}")
     return 0

@@ -1,11 +1,11 @@
-"""How close fitting and scoring come to what this machine can do.
+"""Throughput of fitting and scoring relative to the limits of the machine.
 
     python benchmarks/roofline.py --data DIR --threads 2
     python benchmarks/roofline.py --recipes cifar10-airplane --files airplane-ort.onnx airplane-openvino.onnx --data DIR
 
-The limit is measured, on the recipes' own layers: each as a convolution in every memory layout and batch size, and as
-the matrix product that computes the same. Operations are counted from the layers' shapes (`operations.py`). `--files`
-are detector files, each scored by the runtime that it records.
+The limit is measured on the recipes' layers: each as a convolution in several memory layouts and batch sizes, and as
+the equivalent matrix product. Operations are counted from the layers' shapes (`operations.py`). `--files` are detector
+files, each scored with its calibrated runtime.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from cells import commit, machine, say
 from operations import Layer, layers, scoring, total, training
-from tables import as_typed, markdown
+from tables import markdown, typed_command
 from torch.nn import functional as F
 
 from oddlens.config.base import InputSpec, TrainingSettings
@@ -40,22 +40,22 @@ from oddlens.recipes import run
 from oddlens.training.loop import train, use_bf16
 
 BATCHES = (64, 256, 1024)
-LARGEST = 2**27  # numbers in a tensor that is tried
+MAX_ELEMENTS = 2**27  # elements of the largest matrix
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TRIES, LEAST = 3, 0.1  # the best of so many; seconds of each
-IMAGES = 10_000  # scored
+TRIES, MIN_SECONDS = 3, 0.1  # number of timings; seconds per timing
+IMAGES = 10_000  # images per scoring pass
 PASSES = 5
 
 
 class Rate(NamedTuple):
-    """Operations a second, and in what form."""
+    """Operations per second, and the form that reached them."""
 
     value: float
     how: str
 
 
 class Step(NamedTuple):
-    """Something measured: its layers with their operations per image, the images, the seconds, the precision."""
+    """One measurement: layers with their operations per image, number of images, seconds, precision."""
 
     name: str
     what: str
@@ -66,38 +66,38 @@ class Step(NamedTuple):
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """What one call takes: the best of a few tries, each long enough to be measured."""
+    """Return the seconds of one call: the best of a few timings, each long enough to measure."""
     done: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     work()
     done()
-    found: list[float] = []
+    times: list[float] = []
     calls = 1
-    while len(found) < TRIES:
+    while len(times) < TRIES:
         started = time.perf_counter()
         for _ in range(calls):
             work()
         done()
         took = time.perf_counter() - started
-        if took < LEAST and not found:
-            calls = max(calls + 1, int(1.2 * calls * LEAST / max(took, 1e-6)))
+        if took < MIN_SECONDS and not times:
+            calls = max(calls + 1, int(1.2 * calls * MIN_SECONDS / max(took, 1e-6)))
             continue
-        found.append(took / calls)
-    return min(found)
+        times.append(took / calls)
+    return min(times)
 
 
 @functools.cache
 def best_rate(layer: Layer, precision: str, device: torch.device) -> Rate:
-    """The best over forms, layouts and batch sizes."""
-    found = [rate for batch in BATCHES for rate in rates(layer, PRECISIONS[precision], batch, device)]
-    return max(found, key=lambda rate: rate.value)
+    """Return the best rate over forms, layouts and batch sizes."""
+    candidates = [rate for batch in BATCHES for rate in rates(layer, PRECISIONS[precision], batch, device)]
+    return max(candidates, key=lambda rate: rate.value)
 
 
 def rates(layer: Layer, dtype: torch.dtype, batch: int, device: torch.device) -> list[Rate]:
-    """A layer as a matrix product, and as a convolution in both layouts."""
+    """Return the rates of a layer as a matrix product and as a convolution in both layouts."""
     make = functools.partial(torch.rand, dtype=dtype, device=device)
     rows, inner, columns = layer.product
     work: dict[str, Callable[[], object]] = {}
-    if batch * rows * max(inner, columns) <= LARGEST:
+    if batch * rows * max(inner, columns) <= MAX_ELEMENTS:
         left, right, out = make(batch * rows, inner), make(inner, columns), make(batch * rows, columns)
         work["product"] = functools.partial(torch.mm, left, right, out=out)
     if layer.kind != "linear":
@@ -112,56 +112,57 @@ def rates(layer: Layer, dtype: torch.dtype, batch: int, device: torch.device) ->
             work[f"convolution, {name}"] = functools.partial(call, images, weight, None, layer.stride, padding)
     with torch.inference_mode():
         operations = batch * layer.operations
-        return [Rate(operations / seconds(each, device), f"{how}, batch {batch}") for how, each in work.items()]
+        return [Rate(operations / seconds(call, device), f"{how}, batch {batch}") for how, call in work.items()]
 
 
 def bandwidth(device: torch.device) -> tuple[float, float]:
-    """Bytes a second of a copy (one read, one write) and of a triad a = b + 2 c (two reads, one write)."""
-    one, two, out = (torch.rand(2**26, device=device) for _ in range(3))
-    copied = 2 * one.nbytes / seconds(lambda: out.copy_(one), device)
-    return copied, 3 * one.nbytes / seconds(lambda: torch.add(one, two, alpha=2, out=out), device)
+    """Return bytes per second of a copy (one read, one write) and a triad a = b + 2 c (two reads, one write)."""
+    left, right, out = (torch.rand(2**26, device=device) for _ in range(3))
+    copied = 2 * left.nbytes / seconds(lambda: out.copy_(left), device)
+    return copied, 3 * left.nbytes / seconds(lambda: torch.add(left, right, alpha=2, out=out), device)
 
 
 def settings_of(recipe: Recipe) -> AutoencoderSettings:
-    """The recipe's model, which is an autoencoder in all that are built in.
+    """Return the settings of the recipe's autoencoder.
 
     Raises:
-        OddlensError: it is something else, whose operations nobody has counted.
+        OddlensError: the recipe has another model, for which operations are not counted.
     """
     if not isinstance(recipe.model, AutoencoderSettings):
-        raise OddlensError(f"{recipe.name}: only autoencoders' operations are counted, not {recipe.model.family}'s")
+        family = recipe.model.family
+        raise OddlensError(f"{recipe.name}: operations are counted for autoencoders only, not for {family}")
     return recipe.model
 
 
-def measured(recipe: Recipe, data: Path | None, epochs: int, device: torch.device) -> list[Step]:
-    """A recipe's fitting (an epoch, the median of a few) and scoring, as they are now."""
-    known, settings = open_dataset(recipe.data.source, normal=recipe.data.normal, data_dir=data), settings_of(recipe)
-    spec = known.train.choose_spec(recipe.data.size)
-    pixels = known.train.load(spec)
-    asked = recipe.training.model_copy(update={"epochs": epochs})
+def measure_recipe(recipe: Recipe, data_dir: Path | None, epochs: int, device: torch.device) -> list[Step]:
+    """Measure the fitting of a recipe (median seconds per epoch) and its scoring."""
+    data, settings = open_dataset(recipe.data.source, normal=recipe.data.normal, data_dir=data_dir), settings_of(recipe)
+    spec = data.train.choose_spec(recipe.data.size)
+    pixels = data.train.load(spec)
+    config = recipe.training.model_copy(update={"epochs": epochs})
     say(f"{recipe.name}: {epochs} epochs of {len(pixels)} images")
-    model = registry.build(settings, spec, asked.seed)
-    history = train(model, pixels, asked, device)
+    model = registry.build(settings, spec, config.seed)
+    history = train(model, pixels, config, device)
     took = statistics.median(row["seconds"] for row in history)
-    precision, counted = "bf16" if use_bf16(asked.precision, device) else "fp32", layers(settings, spec)
-    fitted = Step(recipe.name, "fit, an epoch", training(counted), len(pixels), took, precision)
-    quick = TrainingSettings(epochs=1, batch_size=asked.batch_size)
+    precision, counted = "bf16" if use_bf16(config.precision, device) else "fp32", layers(settings, spec)
+    fitting = Step(recipe.name, "fit, an epoch", training(counted), len(pixels), took, precision)
+    quick = TrainingSettings(epochs=1, batch_size=config.batch_size)
     detector = Detector(settings, training=quick, size=recipe.data.size, device=device.type)
     detector.fit(pixels[:512], hold_out=False)
-    return [fitted, scored(recipe.name, detector, settings)]
+    return [fitting, measure_scoring(recipe.name, detector, settings)]
 
 
 def from_file(path: Path, device: torch.device) -> Step:
-    """Scoring by a detector file, in the runtime that it records."""
+    """Measure the scoring of a detector file with its calibrated runtime."""
     detector = Detector.load(path, device=device.type)
     settings = detector.manifest.model
     if not isinstance(settings, AutoencoderSettings):
-        raise OddlensError(f"{path}: only autoencoders' operations are counted, not {settings.family}'s")
-    return scored(path.name, detector, settings)
+        raise OddlensError(f"{path}: operations are counted for autoencoders only, not for {settings.family}")
+    return measure_scoring(path.name, detector, settings)
 
 
-def scored(name: str, detector: Detector, settings: AutoencoderSettings) -> Step:
-    """Score and map of as many images as there is room for, the median of a few passes; what they show is no matter."""
+def measure_scoring(name: str, detector: Detector, settings: AutoencoderSettings) -> Step:
+    """Measure scores and maps of random images in memory: the median of a few passes."""
     spec = detector.spec
     pixels = noise(spec)
     say(f"{name}: scoring {len(pixels)} images with {detector.backend.name}")
@@ -177,17 +178,17 @@ def scored(name: str, detector: Detector, settings: AutoencoderSettings) -> Step
 
 
 def noise(spec: InputSpec) -> Pixels:
-    """Random pictures (N, H, W, C), at most `IMAGES` and 256 MB of them."""
+    """Return random images (N, H, W, C), at most `IMAGES` and 256 MB."""
     count = min(IMAGES, 2**28 // (spec.height * spec.width * spec.channels))
     shape = (count, spec.height, spec.width, spec.channels)
     return np.random.default_rng(0).integers(0, spec.value_max, shape, dtype=spec.dtype, endpoint=True)
 
 
 def row(step: Step, device: torch.device) -> list[str]:
-    """A step beside its two limits: its best layer's rate, and all layers one after the other, each at its best."""
-    found = {layer: best_rate(layer, step.precision, device).value for layer, _ in step.counted}
-    best = max(found.values())
-    together = total(step.counted) / sum(operations / found[layer] for layer, operations in step.counted)
+    """Return the row of a step with two limits: the rate of its best layer, and of all layers at their best rates."""
+    best_rates = {layer: best_rate(layer, step.precision, device).value for layer, _ in step.counted}
+    best = max(best_rates.values())
+    together = total(step.counted) / sum(operations / best_rates[layer] for layer, operations in step.counted)
     work = total(step.counted) * step.images
     achieved = work / step.seconds
     return [
@@ -204,22 +205,22 @@ STEPS = (
 
 
 def limits(steps: Sequence[Step], device: torch.device) -> str:
-    """The table of the layers' best rates, in both precisions where the machine is made for both."""
-    every = dict.fromkeys(layer for step in steps for layer, _ in step.counted)
+    """Return the table of the layers' best rates, in bf16 only where the hardware supports it."""
+    unique = dict.fromkeys(layer for step in steps for layer, _ in step.counted)
     names = [name for name in PRECISIONS if name == "fp32" or fast_bf16(device)]
     rows = []
-    for layer in every:
+    for layer in unique:
         shown = [best_rate(layer, name, device) for name in names]
         rows.append([str(layer), *(f"{rate.value / 1e12:.3f} ({rate.how})" for rate in shown)])
     return markdown(["layer", *(f"{name}, TFLOP/s" for name in names)], rows)
 
 
 def main(words: list[str]) -> int:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=run.recipe_names())
-    parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to score with")
-    parser.add_argument("--epochs", type=int, default=3, help="of each recipe; the median counts")
+    parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to measure")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per recipe, of which the median is used")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
@@ -230,17 +231,17 @@ def main(words: list[str]) -> int:
     try:
         steps = [
             step for name in options.recipes
-            for step in measured(run.find_recipe(name), options.data, options.epochs, device)
+            for step in measure_recipe(run.find_recipe(name), options.data, options.epochs, device)
         ]  # fmt: skip
         steps += [from_file(path, device) for path in options.files]
     except OddlensError as error:
         say(f"error: {error}")
         return 1
-    say("the machine's own rates")
+    say("measuring the limits of the machine")
     copied, added = bandwidth(device)
     print(markdown(STEPS, [row(step, device) for step in steps]), limits(steps, device), sep="\n\n", end="\n\n")
     print(f"Memory: {copied / 1e9:.1f} GB/s copying, {added / 1e9:.1f} GB/s adding (triad).")
-    typed = as_typed([__file__, *(Path(word).name for word in words)])  # without the places of this machine
+    typed = typed_command([__file__, *(Path(word).name for word in words)])  # without local paths
     print(f"Table: `{typed}`; {machine()}, {options.threads} threads, load {load:.1f} before;")
     print(f"torch {torch.__version__}, commit {commit()}.")
     return 0

@@ -1,14 +1,14 @@
-"""How many images a second are scored: ours, with each runtime that there is, beside peers, from runs that take turns.
+"""Scoring throughput in images per second: each installed runtime against peers, measured in alternating runs.
 
     python benchmarks/scoring_speed.py --show memory --data DIR
     python benchmarks/scoring_speed.py --show files --data DIR
     python benchmarks/scoring_speed.py --show memory --detectors airplane.onnx other.onnx --data DIR
 
-`memory`: the CIFAR-10 seed's autoencoder, score and map of the 10,000 test images, beside the plain PyTorch loop.
-`files`: the magnetic-tile test files at 256 x 256, from disk to verdicts with `oddlens score`, beside anomalib's
-OpenVINO inferencer with the GANomaly that `peers/run.py --peer ganomaly-tile` trained. A detector file is scored by the
-runtime and in the precision that it records; without `--detectors`, one is made for each, in `--folder`. Every
-measurement is a process of its own, so that no runtime's threads stand in the way of another's.
+`memory`: scores and maps of the 10,000 CIFAR-10 test images with the recipe's autoencoder, against a plain PyTorch
+loop. `files`: the magnetic-tile test files at 256 x 256, from disk to verdicts with `oddlens score`, against anomalib's
+OpenVINO inferencer with the GANomaly trained by `peers/run.py --peer ganomaly-tile`. A detector file is scored with its
+calibrated runtime and precision; without `--detectors`, a file for each is written to `--folder`. Each measurement runs
+in its own process, so that the threads of different runtimes do not interfere.
 """
 
 from __future__ import annotations
@@ -39,88 +39,89 @@ from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.recipes import run
 
-PASSES = 3  # over the images, after one that warms up
+PASSES = 3  # over the images, after a warm-up pass
 TILE_SIDE, TILE_EPOCHS = 256, 3
 PEERS = Path(__file__).parent / "peers"
 MODEL = ROOT / "runs/peers/models/ganomaly-magnetic-tile"
 
 
-def made(kind: str, folder: Path, data: Path) -> list[Path]:
-    """A detector file for each runtime and precision that is installed, of one and the same network."""
+def make_detectors(kind: str, folder: Path, data: Path) -> list[Path]:
+    """Write a detector file of the same network for each installed runtime and precision; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     first = folder / f"{kind}-torch-fp32.safetensors"
     normal = training_images(kind, data)
     if not first.exists():
         say(f"{first.name}: fitting")
-        fitted(kind, normal).save(first)
+        fit_detector(kind, normal).save(first)
     exported = folder / f"{kind}-onnxruntime-fp32.onnx"
     if not exported.exists():
         export(Detector.load(first), exported)
-    found = [first, exported]
+    paths = [first, exported]
     for engine, precision in (("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16")):
         source = first if engine == "torch" else exported
         path = folder / f"{kind}-{engine}-{precision}{source.suffix}"
         runtime = RuntimeSettings.model_validate({"engine": engine, "precision": precision})
         try:
             if not path.exists():
-                Detector.load(source).calibrate(held_out(kind, normal), runtime=runtime).save(path)
-            found.append(path)
+                Detector.load(source).calibrate(calibration_images(kind, normal), runtime=runtime).save(path)
+            paths.append(path)
         except MissingExtraError as error:
-            say(f"left out: {error}")
-    return found
+            say(f"skipped: {error}")
+    return paths
 
 
 def training_images(kind: str, data: Path) -> ImageSet:
-    """The normal training images."""
+    """Return the normal training images."""
     if kind == "airplane":
         return open_dataset("cifar10", normal="airplane", data_dir=data).train
     return open_dataset(str(data / "magnetic-tile")).train
 
 
-def held_out(kind: str, normal: ImageSet) -> ImageSet:
-    """A fifth of them, which nothing is trained on."""
-    return normal.subset([place for place in range(len(normal)) if place % 5 == 0])
+def calibration_images(kind: str, normal: ImageSet) -> ImageSet:
+    """Return the fifth of the images that is held out for calibration."""
+    return normal.subset([i for i in range(len(normal)) if i % 5 == 0])
 
 
-def fitted(kind: str, normal: ImageSet) -> Detector:
-    """The autoencoder, calibrated on what was held out; how well it learns is no matter here."""
+def fit_detector(kind: str, normal: ImageSet) -> Detector:
+    """Return a calibrated autoencoder; its quality does not matter for speed."""
     recipe = run.find_recipe("cifar10-airplane")
     training = recipe.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
     detector = Detector(recipe.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
-    detector.fit(normal.subset([place for place in range(len(normal)) if place % 5]), hold_out=False)
-    return detector.calibrate(held_out(kind, normal))
+    detector.fit(normal.subset([i for i in range(len(normal)) if i % 5]), hold_out=False)
+    return detector.calibrate(calibration_images(kind, normal))
 
 
-def one(path: Path, data: Path) -> dict[str, Any]:
-    """Score and map of all CIFAR-10 test images in this process, in memory; the median of a few passes."""
+def score_in_memory(path: Path, data: Path) -> dict[str, Any]:
+    """Measure scores and maps of all CIFAR-10 test images in memory, in this process: the median of a few passes."""
     detector, test = Detector.load(path), open_dataset("cifar10", normal="airplane", data_dir=data).test
-    pixels, took = test.load(detector.spec), []
+    pixels, times = test.load(detector.spec), []
     for _ in range(PASSES + 1):
         started = time.perf_counter()
         for outputs in detector.iter_predictions(pixels):
-            assert outputs.anomaly_map is not None
-        took.append(time.perf_counter() - started)
-    return {"images_per_second": len(pixels) / statistics.median(took[1:])}
+            if outputs.anomaly_map is None:
+                raise OddlensError(f"{path}: the detector has no anomaly maps; pass another one")
+        times.append(time.perf_counter() - started)
+    return {"images_per_second": len(pixels) / statistics.median(times[1:])}
 
 
-def asked(words: Sequence[str | Path], threads: int) -> dict[str, Any]:
-    """What a command says in JSON, with the seconds of its whole process.
+def run_json(words: Sequence[str | Path], threads: int) -> dict[str, Any]:
+    """Return the JSON that a command prints, with the wall-clock seconds of its process.
 
     Raises:
-        OddlensError: it failed; its own words are on stderr.
+        OddlensError: the command failed; its output is on stderr.
     """
     started = time.perf_counter()
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True, env=environ)
     if done.returncode:
         print(done.stderr, file=sys.stderr, end="", flush=True)
-        raise OddlensError(f"{Path(words[1]).name} ended with exit code {done.returncode}; see above")
+        raise OddlensError(f"{Path(words[1]).name} failed with exit code {done.returncode}; see its output above")
     result: dict[str, Any] = json.loads(done.stdout)
     return result | {"wall": time.perf_counter() - started}
 
 
 def in_memory(paths: Sequence[Path], options: argparse.Namespace) -> str:
-    """The table of images a second in memory."""
+    """Return the table of throughput in memory."""
     plain = [
         environment(options.venvs, "torch"), PEERS / "plain_pytorch_cifar.py", "--epochs", "0",
         "--data", options.data, "--threads", str(options.threads),
@@ -129,19 +130,19 @@ def in_memory(paths: Sequence[Path], options: argparse.Namespace) -> str:
     ours: dict[Path, list[float]] = {path: [] for path in paths}
     for number in range(options.repeats):
         say(f"round {number + 1} of {options.repeats}")
-        theirs.append(asked(plain, options.threads)["images_per_second"])
+        theirs.append(run_json(plain, options.threads)["images_per_second"])
         for path in paths:
             worker = [sys.executable, __file__, "--one", path.resolve(), "--data", options.data]
-            ours[path].append(asked(worker, options.threads)["images_per_second"])
+            ours[path].append(run_json(worker, options.threads)["images_per_second"])
     rows = [["plain PyTorch, batch 64", f"{statistics.median(theirs):,.0f}", "1"]]
     for path in paths:
-        ratios = [one / other for one, other in zip(ours[path], theirs, strict=True)]
+        ratios = [speed / reference for speed, reference in zip(ours[path], theirs, strict=True)]
         rows.append([Detector.load(path).backend.name, f"{statistics.median(ours[path]):,.0f}", spread(ratios)])
     return markdown(["score and map, in memory", "images/s", "times plain PyTorch: median (min to max)"], rows)
 
 
 def from_disk(paths: Sequence[Path], options: argparse.Namespace) -> str:
-    """The table of images a second from files to verdicts, and of whole commands."""
+    """Return the table of throughput from files to verdicts, and of whole commands."""
     folder = options.data / "magnetic-tile/test"
     inferring = [
         environment(options.venvs, "anomalib"), PEERS / "anomalib_peer.py", "infer", folder, "--out", options.model,
@@ -152,64 +153,65 @@ def from_disk(paths: Sequence[Path], options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(options.repeats):
             say(f"round {number + 1} of {options.repeats}")
-            theirs.append(asked([*inferring, "2"], options.threads))
-            whole.append(asked([*inferring, "1"], options.threads)["wall"])
+            theirs.append(run_json([*inferring, "2"], options.threads))
+            whole.append(run_json([*inferring, "1"], options.threads)["wall"])
             for path in paths:
-                scored = [sys.executable, "-m", "oddlens", "score", path.resolve(), folder, "--json"]
-                scored += ["-o", Path(scratch) / "verdicts.csv", "--threads", str(options.threads)]
-                ours[path].append(asked(scored, options.threads))
-    rates = [each["images_per_second"] for each in theirs]
+                command = [sys.executable, "-m", "oddlens", "score", path.resolve(), folder, "--json"]
+                command += ["-o", Path(scratch) / "verdicts.csv", "--threads", str(options.threads)]
+                ours[path].append(run_json(command, options.threads))
+    rates = [result["images_per_second"] for result in theirs]
     name = f"anomalib's inferencer, {theirs[0]['precision']}, AUROC {theirs[0]['auroc']:.3f}"
     rows = [[name, f"{theirs[0]['operations_per_image'] / 1e9:.2f}",
              f"{statistics.median(rates):.1f}", "1", f"{statistics.median(whole):.1f}", "1"]]  # fmt: skip
     for path in paths:
-        speeds = [each["n"] / each["seconds"]["score"] for each in ours[path]]
-        walls = [each["wall"] for each in ours[path]]
+        speeds = [result["n"] / result["seconds"]["score"] for result in ours[path]]
+        walls = [result["wall"] for result in ours[path]]
         detector = Detector.load(path)
         rows.append([
             f"oddlens score, {detector.backend.name}", f"{gflop(detector):.2f}", f"{statistics.median(speeds):.1f}",
-            spread([one / other for one, other in zip(speeds, rates, strict=True)]),
+            spread([speed / reference for speed, reference in zip(speeds, rates, strict=True)]),
             f"{statistics.median(walls):.1f}",
-            spread([other / one for one, other in zip(walls, whole, strict=True)]),
+            spread([reference / wall for wall, reference in zip(walls, whole, strict=True)]),
         ])  # fmt: skip
     columns = ["files to verdicts", "GFLOP an image", "images/s", "times", "whole command, s", "times"]
     return markdown(columns, rows)
 
 
 def gflop(detector: Detector) -> float:
-    """Operations of scoring one image."""
+    """Return the operations of scoring one image, in billions."""
     settings = detector.manifest.model
-    assert isinstance(settings, AutoencoderSettings)
+    if not isinstance(settings, AutoencoderSettings):
+        raise OddlensError(f"operations are counted for autoencoders only, not for {settings.family}")
     return total(scoring(layers(settings, detector.spec))) / 1e9
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """Ratios pair by pair."""
+    """Format the median and the range of ratios."""
     return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main(words: list[str]) -> int:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--show", choices=("memory", "files"), default="memory")
-    parser.add_argument("--detectors", nargs="+", type=Path, help="detector files; without, one is made a runtime")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs/benchmarks/scoring", help="where they are made")
-    parser.add_argument("--model", type=Path, default=MODEL, help="what anomalib exported")
+    parser.add_argument("--detectors", nargs="+", type=Path, help="detector files; without, one per runtime is written")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs/benchmarks/scoring", help="folder of these files")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model exported by anomalib")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--threads", type=int, default=2)
     data = os.environ.get("ODDLENS_DATA")
     parser.add_argument("--data", type=Path, default=data, required=data is None, help="folder of data sets")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
-    parser.add_argument("--one", type=Path, metavar="FILE", help="only this detector file, once, in JSON")
+    parser.add_argument("--one", type=Path, metavar="FILE", help="measure this detector file only, and print JSON")
     options = parser.parse_args(words)
     options.data = Path(options.data).resolve()
     if options.one:
-        print(json.dumps(one(options.one, options.data)))
+        print(json.dumps(score_in_memory(options.one, options.data)))
         return 0
     load = os.getloadavg()[0]
     try:
         kind, table = ("airplane", in_memory) if options.show == "memory" else ("tile", from_disk)
-        paths = options.detectors or made(kind, options.folder, options.data)
+        paths = options.detectors or make_detectors(kind, options.folder, options.data)
         print(table(paths, options))
     except OddlensError as error:
         say(f"error: {error}")

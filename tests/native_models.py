@@ -1,4 +1,4 @@
-"""Autoencoders small enough to compare, number by number, what the kernels in C and PyTorch's layers make of them."""
+"""Small autoencoders whose outputs from the C kernels and from the PyTorch layers can be compared number by number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import ModelOutput
 
-RUN = (
+KERNELS_RUN = (
     sys.platform == "linux"
     and shutil.which("cc") is not None
     and torch.cpu._is_avx512_bf16_supported()
@@ -39,26 +39,26 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two threads, and kernels wherever they run, with a matrix unit, too."""
-    if not RUN:
+    """Run with two threads, and with the kernels on every processor that can run them, AMX or not."""
+    if not KERNELS_RUN:
         pytest.skip("the kernels need Linux, a C compiler, and a processor with bfloat16 products")
     monkeypatch.setattr(kernels, "is_supported", lambda: True)
-    forget()
+    clear_caches()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-    forget()
+    clear_caches()
 
 
-def forget() -> None:
-    """Whether there are kernels is found out anew."""
+def clear_caches() -> None:
+    """Make the next call look for the kernels again."""
     kernels.library.cache_clear()
-    kernels.path.cache_clear()
+    kernels.library_path.cache_clear()
 
 
-def made(name: str, **changes: object) -> Autoencoder:
-    """A model of a case, with the memory layout that it has in training."""
+def build_model(name: str, **changes: object) -> Autoencoder:
+    """Model of a case, in the memory layout that it has in training."""
     settings, (height, width, channels) = CASES[name]
     spec = InputSpec.model_validate({"height": height, "width": width, "channels": channels})
     model = registry.build(settings.model_copy(update=changes), spec, seed=0)
@@ -67,55 +67,58 @@ def made(name: str, **changes: object) -> Autoencoder:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def with_whole_numbers(model: Autoencoder) -> Autoencoder:
-    """Few weights, of -1 and 1: what they make of few whole numbers is whole and small, and so exact in bfloat16."""
+def with_integer_weights(model: Autoencoder) -> Autoencoder:
+    """Set a few weights to -1 or 1 and the others to 0: outputs are then small integers, exact in bfloat16."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 else 4
-            chosen = torch.rand(parameter.shape, generator=generator) < 1.5 / fan
-            parameter.copy_(torch.randint(0, 2, parameter.shape, generator=generator).mul(2).sub(1) * chosen)
+            nonzero = torch.rand(parameter.shape, generator=generator) < 1.5 / fan
+            parameter.copy_(torch.randint(0, 2, parameter.shape, generator=generator).mul(2).sub(1) * nonzero)
     return model
 
 
-def pictures(model: Autoencoder, count: int) -> Tensor:
+def sample_images(model: Autoencoder, count: int) -> Tensor:
+    """A batch of zeros and ones."""
     generator = torch.Generator().manual_seed(2)
     shape = (count, model.spec.height, model.spec.width, model.spec.channels)
     return torch.randint(0, 2, shape, generator=generator).float().permute(0, 3, 1, 2)
 
 
-def learned(model: Autoencoder, batch: Tensor, slopes: Tensor, *, bf16: bool) -> tuple[Tensor, list[Tensor]]:
+def logits_and_gradients(
+    model: Autoencoder, batch: Tensor, logit_gradients: Tensor, *, bf16: bool
+) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the gradients of all parameters."""
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model.learned_logits(batch)
-    torch.autograd.backward(logits, slopes)
+        logits = model.training_logits(batch)
+    torch.autograd.backward(logits, logit_gradients)
     return logits.detach(), [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 
-def scores(model: Autoencoder, batch: Tensor, *, bf16: bool) -> list[Tensor]:
-    """By the kernels: score, map, reconstruction."""
+def kernel_outputs(model: Autoencoder, batch: Tensor, *, bf16: bool) -> list[Tensor]:
+    """Score, map and reconstruction, from the kernels."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return listed(model(batch))
+        return as_list(model(batch))
 
 
-def by_layers(model: Autoencoder, batch: Tensor) -> list[Tensor]:
-    """The same in float32 by PyTorch's layers, which work wherever more than scoring may go on."""
+def layer_outputs(model: Autoencoder, batch: Tensor) -> list[Tensor]:
+    """The same in float32 from the PyTorch layers, which run outside inference mode."""
     assert model.native is not None
     idle = list(model.native.idle)
     with torch.no_grad():
-        found = listed(model(batch))
-    assert model.native.idle == idle, "the kernels were asked"
-    return found
+        actual = as_list(model(batch))
+    assert model.native.idle == idle, "the kernels ran"
+    return actual
 
 
-def listed(scored: ModelOutput) -> list[Tensor]:
+def as_list(scored: ModelOutput) -> list[Tensor]:
     assert scored.anomaly_map is not None
     assert scored.reconstruction is not None
     return [scored.anomaly_score, scored.anomaly_map, scored.reconstruction]
 
 
-def assert_alike(found: list[Tensor], want: list[Tensor]) -> None:
-    """Logits are the same; sigmoids and means are rounded elsewhere."""
-    for one, other in zip(found, want, strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-7)
+def assert_outputs_close(actual: list[Tensor], expected: list[Tensor]) -> None:
+    """Compare outputs from equal logits, whose sigmoids and means are rounded differently."""
+    for first, second in zip(actual, expected, strict=True):
+        torch.testing.assert_close(first, second, rtol=2e-6, atol=2e-7)

@@ -105,7 +105,7 @@ def test_the_readme_names_the_two_commands() -> None:
 
 
 def test_the_notebook_is_valid_and_holds_no_results() -> None:
-    notebook = json.loads((ROOT / "docs/seeds.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((ROOT / "docs/reference-recipes.ipynb").read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert len(code) >= 6
     for cell in code:
@@ -115,7 +115,7 @@ def test_the_notebook_is_valid_and_holds_no_results() -> None:
 
 def test_the_notebook_runs(real_data: Path, tmp_path: Path) -> None:
     """In a real kernel, with few images and one epoch."""
-    notebook: Any = nbformat.reads((ROOT / "docs/seeds.ipynb").read_text(encoding="utf-8"), as_version=4)
+    notebook: Any = nbformat.reads((ROOT / "docs/reference-recipes.ipynb").read_text(encoding="utf-8"), as_version=4)
     for name, value in (
         ("DATA = None", f"DATA = {str(real_data)!r}"),
         ("EPOCHS = 10", "EPOCHS = 1"),

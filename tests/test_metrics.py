@@ -1,4 +1,4 @@
-"""Metrics against brute force, scikit-learn, textbook numbers and simulation."""
+"""Metrics compared with brute force, scikit-learn, published numbers and simulation."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Map = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
 
-# Images
+# Image metrics
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
 @settings(deadline=None)
-def test_auroc_is_the_share_of_pairs_ranked_rightly(images: list[tuple[bool, int]]) -> None:
+def test_auroc_is_the_share_of_pairs_ranked_correctly(images: list[tuple[bool, int]]) -> None:
     labels, scores = [int(label) for label, _ in images], [score for _, score in images]
     if len(set(labels)) < 2:
         with pytest.raises(DataError, match="images of both kinds"):
@@ -53,32 +53,32 @@ def test_infinite_scores_are_ranked_last_instead_of_refused() -> None:
     assert auroc_interval(labels, scores) == auroc_interval(labels, finite)
 
 
-def test_scores_that_differ_in_the_last_bit_are_still_told_apart() -> None:
-    # a reconstruction error of 1e-12 beside one a bit larger, below any tolerance that a metric may apply
+def test_scores_that_differ_in_the_last_bit_are_distinguished() -> None:
+    # a reconstruction error of 1e-12 and the next larger float, below any tolerance that a metric may apply
     low = 1e-12
     assert auroc([0, 1, 0, 1], [low, np.nextafter(low, 1), low, np.nextafter(low, 1)]) == 1.0
 
 
-def test_average_precision_of_useless_scores_is_the_base_rate() -> None:
+def test_average_precision_of_uninformative_scores_is_the_base_rate() -> None:
     assert average_precision([0] * 7 + [1] * 3, np.zeros(10)) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("metric", [auroc, average_precision, auroc_interval])
 @pytest.mark.parametrize(
-    ("labels", "scores", "said"),
+    ("labels", "scores", "message"),
     [
         ([0, 1, 1], [0.1, math.nan, 0.2], "1 of 3 scores are NaN"),
         ([1, 1], [0.1, 0.2], r"found labels \[1\]"),
         ([], [], r"found labels \[\]"),
         ([-1, 1], [0.1, 0.2], r"found labels \[-1, 1\]"),
-        ([0, 1], [0.1], "lists of one length"),
-        ([[0], [1]], [[0.1], [0.2]], "lists of one length"),
+        ([0, 1], [0.1], "lists of equal length"),
+        ([[0], [1]], [[0.1], [0.2]], "lists of equal length"),
     ],
 )
-def test_unusable_labels_and_scores_are_refused_in_one_line(
-    metric: Any, labels: list[Any], scores: list[Any], said: str
+def test_invalid_labels_and_scores_are_refused_in_one_line(
+    metric: Any, labels: list[Any], scores: list[Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         metric(labels, scores)
     assert "\n" not in str(caught.value)
 
@@ -106,7 +106,7 @@ def test_auroc_interval_is_delongs_on_the_logit_scale(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("shift", "normals", "anomalies"), [(0.5, 60, 60), (1.2, 200, 30), (1.8, 50, 50)])
-def test_auroc_interval_covers_the_truth_as_often_as_it_says(shift: float, normals: int, anomalies: int) -> None:
+def test_auroc_interval_covers_the_truth_with_its_confidence(shift: float, normals: int, anomalies: int) -> None:
     draw, sets = np.random.default_rng(7), 600
     truth = stats.norm.cdf(shift / math.sqrt(2))  # two normal distributions, `shift` apart
     labels = np.repeat([0, 1], [normals, anomalies])
@@ -118,17 +118,17 @@ def test_auroc_interval_covers_the_truth_as_often_as_it_says(shift: float, norma
     assert covered / sets == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / sets))
 
 
-def test_perfect_ranking_of_few_images_leaves_room_for_doubt() -> None:
+def test_auroc_interval_of_a_perfect_ranking_is_not_empty() -> None:
     labels = [0] * 100 + [1] * 30
     low, high = auroc_interval(labels, labels)
     assert high == 1.0
-    assert low == pytest.approx(0.025 ** (1 / 30))  # 30 disjoint pairs, all right
+    assert low == pytest.approx(0.025 ** (1 / 30))  # 30 disjoint pairs, all correct
     worst_low, worst_high = auroc_interval(labels, [-label for label in labels])
     assert worst_low == 0.0
     assert worst_high == pytest.approx(1 - low)
 
 
-def test_one_image_of_a_kind_gives_a_wide_interval_instead_of_nan() -> None:
+def test_one_image_of_a_label_gives_a_wide_interval_instead_of_nan() -> None:
     low, high = auroc_interval([1] + [0] * 20, [15.5, *range(20)])
     assert 0 < low < 0.5 < 0.8 < high < 1
 
@@ -145,11 +145,11 @@ def test_auroc_interval_lies_within_0_and_1_around_the_auroc(images: list[tuple[
 
 @given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.8, 0.95, 0.99]))
 @settings(deadline=None)
-def test_rate_interval_is_where_the_tails_reach_the_doubt(n: int, hits: int, confidence: float) -> None:
-    hits, doubt = min(hits, n), (1 - confidence) / 2
+def test_rate_interval_is_where_each_tail_has_half_the_error_probability(n: int, hits: int, confidence: float) -> None:
+    hits, tail = min(hits, n), (1 - confidence) / 2
     low, high = rate_interval(hits, n, confidence)
-    assert low == 0 if hits == 0 else stats.binom.sf(hits - 1, n, low) == pytest.approx(doubt)
-    assert high == 1 if hits == n else stats.binom.cdf(hits, n, high) == pytest.approx(doubt)
+    assert low == 0 if hits == 0 else stats.binom.sf(hits - 1, n, low) == pytest.approx(tail)
+    assert high == 1 if hits == n else stats.binom.cdf(hits, n, high) == pytest.approx(tail)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
@@ -158,16 +158,16 @@ def test_rate_interval_refuses_impossible_counts(hits: int, n: int) -> None:
         rate_interval(hits, n)
 
 
-# Pixels
+# Pixel metrics
 
 
 def brute_force_curve(maps: list[Map], masks: list[Mask], limit: float) -> float:
-    """Area under the mean overlap of all defects, one threshold a distinct score, straight lines between."""
+    """Area under the mean overlap of all defects, one threshold per distinct score, straight lines between."""
     values, defect = np.concatenate([part.ravel() for part in maps]), np.concatenate([part.ravel() for part in masks])
     regions = []
     for part, mask in zip(maps, masks, strict=True):
-        numbered, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [part[numbered == number] for number in range(1, count + 1)]
+        components, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions += [part[components == number] for number in range(1, count + 1)]
     rates, overlaps = [0.0], [0.0]
     for threshold in np.unique(values)[::-1]:
         rates.append(float((values[~defect] >= threshold).mean()))
@@ -183,7 +183,7 @@ def brute_force_curve(maps: list[Map], masks: list[Mask], limit: float) -> float
 
 
 def random_set(seed: int, levels: int | None) -> tuple[list[Map], list[Mask]]:
-    """Maps of several sizes with defects of several sizes; `levels` distinct scores, or none alike."""
+    """Maps of several sizes with defects of several sizes; `levels` distinct scores, or all different."""
     draw = np.random.default_rng(seed)
     maps: list[Map] = []
     masks: list[Mask] = []
@@ -228,9 +228,9 @@ def test_a_constant_map_is_worth_half_the_limit() -> None:
     assert aupro([flat], [mask]) == pytest.approx(0.15)
 
 
-def test_aupro_counts_each_defect_alike_however_large() -> None:
+def test_aupro_weights_all_defects_equally() -> None:
     mask = np.zeros((30, 30), dtype=bool)
-    mask[2:20, 2:20] = True  # found
+    mask[2:20, 2:20] = True  # detected
     mask[28, 28] = True  # missed: below every normal pixel
     values = np.where(mask, 2.0, 1.0).astype(np.float32)
     values[28, 28] = 0.0
@@ -238,9 +238,9 @@ def test_aupro_counts_each_defect_alike_however_large() -> None:
     assert pixel_auroc([values], [mask]) == pytest.approx(18 * 18 / (18 * 18 + 1))
 
 
-def test_pixels_that_touch_at_a_corner_are_one_defect_and_images_are_apart() -> None:
+def test_pixels_that_touch_at_a_corner_are_one_defect_within_an_image() -> None:
     values = np.array([[5, 0, 0, 0], [0, 5, 0, -1]], dtype=np.float32)
-    corner = np.array([[1, 0, 0, 0], [0, 1, 0, 1]], dtype=bool)  # two defects: one found, one missed
+    corner = np.array([[1, 0, 0, 0], [0, 1, 0, 1]], dtype=bool)  # two defects: one detected, one missed
     assert aupro([values], [corner]) == pytest.approx(1 / 2)
     assert aupro([values, values], [corner, corner]) == pytest.approx(2 / 4)
     clean = values[:, :3]  # a third defect, in another image
@@ -257,27 +257,27 @@ def test_normal_images_count_towards_the_false_positives() -> None:
     assert pixel_auroc([values, alarmed], [mask, nothing]) == pytest.approx(80 / 180)
 
 
-def test_infinite_map_values_are_ranked_like_others() -> None:
+def test_infinite_map_values_are_ranked_like_any_others() -> None:
     mask = np.array([[True, False, False, False]])
     assert pixel_auroc([np.array([[np.inf, 0.0, np.inf, -np.inf]])], [mask]) == pytest.approx(2.5 / 3)
 
 
 @pytest.mark.parametrize(
-    ("maps", "masks", "said"),
+    ("maps", "masks", "message"),
     [
         ([np.zeros((2, 2))], [], "1 maps and 0 masks"),
-        ([np.zeros((2, 2))], [np.zeros((2, 3), bool)], r"map 0 \(2, 2\) needs a mask"),
+        ([np.zeros((2, 2))], [np.zeros((2, 3), bool)], r"map 0 \(2, 2\) needs a boolean mask"),
         ([np.zeros((2, 2))], [np.full((2, 2), 60, np.uint8)], "got uint8"),
         ([np.zeros((2, 2, 1))], [np.zeros((2, 2, 1), bool)], "map 0"),
-        ([np.array([[0.0, np.nan]])], [np.array([[True, False]])], "map 0 of 1 has NaN"),
+        ([np.array([[0.0, np.nan]])], [np.array([[True, False]])], "map 0 of 1 contains NaN"),
         ([np.zeros((2, 2))], [np.zeros((2, 2), bool)], "got 0 defects in 1 maps"),
         ([np.zeros((2, 2))], [np.ones((2, 2), bool)], "got 1 defects in 1 maps"),
         ([], [], "got 0 defects in 0 maps"),
     ],
 )
 @pytest.mark.parametrize("metric", [pixel_auroc, aupro])
-def test_unusable_maps_and_masks_are_refused_in_one_line(metric: Any, maps: Any, masks: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_invalid_maps_and_masks_are_refused_in_one_line(metric: Any, maps: Any, masks: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         metric(maps, masks)
     assert "\n" not in str(caught.value)
 
@@ -291,7 +291,7 @@ def test_aupro_refuses_a_limit_outside_0_to_1(limit: float) -> None:
 
 def test_real_masks_of_magnetic_tiles_agree_with_brute_force() -> None:
     if "ODDLENS_DATA" not in os.environ:
-        pytest.skip("ODDLENS_DATA is not set: no real masks to measure with")
+        pytest.skip("ODDLENS_DATA is not set: real masks are not available")
     files = sorted(Path(os.environ["ODDLENS_DATA"]).glob("magnetic-tile/ground_truth/*/*_mask.png"))[::60]
     assert len(files) >= 5
     masks = [np.asarray(Image.open(file).convert("L")) > 127 for file in files]

@@ -1,8 +1,8 @@
-"""What an environment weighs: megabytes and packages without pip, and seconds until an import is done.
+"""Size of an environment: megabytes and packages without pip, and seconds of an import.
 
     PYTHON benchmarks/peers/installed.py "import torch"
 
-PYTHON is the environment's own; the import's seconds are the median of three fresh processes, after one that warms up.
+PYTHON is that of the environment. The seconds are the median of three new processes, after a warm-up process.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 IMPORTS = 3
-TOOLS = ("pip", "setuptools")  # what every environment starts with
+TOOLS = ("pip", "setuptools")  # part of every environment
 
 
 def megabytes(folder: Path) -> float:
-    """The files below a folder, without the tools'."""
+    """Return the size of the files below a folder, without pip and setuptools."""
     sizes = [
         (Path(root) / name).lstat().st_size
         for root, _, names in os.walk(folder)
@@ -33,20 +33,20 @@ def megabytes(folder: Path) -> float:
 
 
 def seconds(statement: str) -> float:
-    """A fresh process that only imports, less one that imports nothing."""
-    found = {}
+    """Return the time of a process that executes the import, minus that of one that does not."""
+    medians = {}
     for words in ("pass", statement):
         times = []
         for _ in range(IMPORTS + 1):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", words], check=True, capture_output=True)
             times.append(time.perf_counter() - started)
-        found[words] = statistics.median(times[1:])
-    return round(found[statement] - found["pass"], 3)
+        medians[words] = statistics.median(times[1:])
+    return round(medians[statement] - medians["pass"], 3)
 
 
 if __name__ == "__main__":
-    packages = {each.metadata["Name"].lower() for each in importlib.metadata.distributions()} - set(TOOLS)
+    packages = {package.metadata["Name"].lower() for package in importlib.metadata.distributions()} - set(TOOLS)
     print(
         json.dumps(
             {

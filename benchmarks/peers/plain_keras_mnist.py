@@ -1,8 +1,8 @@
-"""The MNIST seed as a plain Keras script: `compile` and `fit`, and the 99th percentile of the errors decides.
+"""The MNIST reference recipe as a plain Keras script, with the 99th percentile of the errors as threshold.
 
     python benchmarks/peers/plain_keras_mnist.py --data DIR
 
-The log level is set before TensorFlow is imported, which reads it then.
+The log level is set before the import of TensorFlow, which reads it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from raw import Clock, mnist, options, tell
+from raw import Clock, make_parser, mnist, print_json
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -40,7 +40,7 @@ def network() -> keras.Model:
 
 
 class Epochs(keras.callbacks.Callback):
-    """Takes the time of each epoch."""
+    """Measures the seconds of each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,20 +54,20 @@ class Epochs(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Load, fit, decide, and say how long each took."""
-    asked = options(__doc__.partition("\n")[0], epochs=10).parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(asked.threads)
-    keras.utils.set_random_seed(asked.seed)
+    """Load, fit, compute the threshold, and print the seconds of each step."""
+    options = make_parser(__doc__.partition("\n")[0], epochs=10).parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    keras.utils.set_random_seed(options.seed)
     clock = Clock()
-    digits = mnist(asked.data)[: asked.images, ..., None].astype("float32") / 255
+    digits = mnist(options.data)[: options.images, ..., None].astype("float32") / 255
     loading = clock.lap()
     model, epochs = network(), Epochs()
     model.compile(optimizer="adam", loss="binary_crossentropy")
-    history = model.fit(digits, digits, batch_size=BATCH, epochs=asked.epochs, verbose=0, callbacks=[epochs])
+    history = model.fit(digits, digits, batch_size=BATCH, epochs=options.epochs, verbose=0, callbacks=[epochs])
     fitting = clock.lap()
     rebuilt = model.predict(digits, batch_size=BATCH, verbose=0)
     threshold = np.percentile(np.square(digits - rebuilt).mean(axis=(1, 2, 3)), 99)
-    tell(
+    print_json(
         {
             "seconds_load": loading,
             "seconds_fit": fitting,

@@ -1,17 +1,17 @@
-"""The CIFAR-10 seed as a plain PyTorch script: airplanes are normal, the 99th percentile of their errors decides.
+"""The CIFAR-10 reference recipe as a plain PyTorch script, with the 99th percentile of the errors as threshold.
 
     python benchmarks/peers/plain_pytorch_cifar.py --data DIR
     python benchmarks/peers/plain_pytorch_cifar.py --data DIR --epochs 0
 
-Nothing is done for speed that a first script would not do. Without epochs it only says how fast it scores, with the
-weights that it began with.
+There are no optimizations beyond those of a straightforward script. With `--epochs 0`, it only measures the speed of
+scoring, with random weights.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from raw import Clock, auroc, cifar, options, tell
+from raw import Clock, auroc, cifar, make_parser, print_json
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -45,12 +45,12 @@ class Autoencoder(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (N, 3, 32, 32) in 0..1, rebuilt."""
+        """Reconstruct images (N, 3, 32, 32) in 0..1."""
         return self.decoder(self.encoder(images))
 
 
 def fit(model: nn.Module, images: torch.Tensor, epochs: int) -> tuple[float, list[float]]:
-    """Train; gives the last epoch's mean loss, and the seconds of each epoch."""
+    """Train; return the mean loss of the last epoch and the seconds of each epoch."""
     criterion, optimizer = nn.MSELoss(), torch.optim.Adam(model.parameters(), lr=0.001)
     loader = DataLoader(TensorDataset(images), batch_size=BATCH, shuffle=True)
     epoch, seconds, mean = Clock(), [], 0.0
@@ -69,7 +69,7 @@ def fit(model: nn.Module, images: torch.Tensor, epochs: int) -> tuple[float, lis
 
 
 def score(model: nn.Module, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Each picture's mean squared error, and its error at every pixel: scores (N,) and maps (N, 32, 32)."""
+    """Return the mean squared errors (N,) and the error maps (N, 32, 32)."""
     model.eval()
     scores, maps = [], []
     with torch.inference_mode():
@@ -81,35 +81,35 @@ def score(model: nn.Module, images: torch.Tensor) -> tuple[np.ndarray, np.ndarra
 
 
 def main() -> None:
-    """Load, fit, decide, score, and say how long each took."""
-    asked = options(__doc__.partition("\n")[0], epochs=10).parse_args()
-    torch.set_num_threads(asked.threads)
-    torch.manual_seed(asked.seed)
+    """Load, fit, compute the threshold, score, and print the seconds of each step."""
+    options = make_parser(__doc__.partition("\n")[0], epochs=10).parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
     clock = Clock()
-    pixels, test_pixels, odd = cifar(asked.data, asked.images)
+    pixels, test_pixels, anomalous = cifar(options.data, options.images)
     images, test = (torch.tensor(each).float() / 255 for each in (pixels, test_pixels))
     loading = clock.lap()
     model = Autoencoder()
-    loss, epochs = fit(model, images, asked.epochs)
+    loss, epochs = fit(model, images, options.epochs)
     fitting = clock.lap()
     threshold = np.percentile(score(model, images)[0], 99)
     deciding = clock.lap()
-    scores, _ = score(model, test)  # this pass warms up
+    scores, _ = score(model, test)  # warm-up
     clock.lap()
     seconds = []
     for _ in range(PASSES):
         score(model, test)
         seconds.append(clock.lap())
-    tell(
+    print_json(
         {
             "seconds_load": loading,
             "seconds_fit": fitting,
             "seconds_epochs": epochs,
             "seconds_threshold": deciding,
             "loss": loss,
-            "auroc": auroc(scores, odd),
-            "detection_rate": float((scores[odd] > threshold).mean()),
-            "false_alarm_rate": float((scores[~odd] > threshold).mean()),
+            "auroc": auroc(scores, anomalous),
+            "detection_rate": float((scores[anomalous] > threshold).mean()),
+            "false_alarm_rate": float((scores[~anomalous] > threshold).mean()),
             "images_per_second": len(test) / float(np.median(seconds)),
             "versions": {"torch": torch.__version__},
         }

@@ -1,15 +1,15 @@
-"""The MNIST seed as a plain PyTorch script: a DataLoader, Adam, the usual loop in float32; a percentile decides.
+"""The MNIST reference recipe as a plain PyTorch script: DataLoader, Adam, float32, and a percentile as threshold.
 
     python benchmarks/peers/plain_pytorch_mnist.py --data DIR
 
-Nothing is done for speed that a first script would not do.
+There are no optimizations beyond those of a straightforward script.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from raw import Clock, mnist, options, tell
+from raw import Clock, make_parser, mnist, print_json
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -37,29 +37,29 @@ def network() -> nn.Module:
 
 
 def errors(model: nn.Module, digits: torch.Tensor) -> np.ndarray:
-    """Each picture's mean squared error (N,)."""
+    """Return the mean squared errors (N,)."""
     model.eval()
     with torch.inference_mode():
-        found = [
+        scores = [
             (batch - model(batch)).square().mean(dim=(1, 2, 3))
             for (batch,) in DataLoader(TensorDataset(digits), batch_size=BATCH)
         ]
-    return torch.cat(found).numpy()
+    return torch.cat(scores).numpy()
 
 
 def main() -> None:
-    """Load, fit, decide, and say how long each took."""
-    asked = options(__doc__.partition("\n")[0], epochs=10).parse_args()
-    torch.set_num_threads(asked.threads)
-    torch.manual_seed(asked.seed)
+    """Load, fit, compute the threshold, and print the seconds of each step."""
+    options = make_parser(__doc__.partition("\n")[0], epochs=10).parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
     clock = Clock()
-    digits = torch.tensor(mnist(asked.data)[: asked.images, None]).float() / 255
+    digits = torch.tensor(mnist(options.data)[: options.images, None]).float() / 255
     loading = clock.lap()
     model, criterion = network(), nn.BCELoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
     loader = DataLoader(TensorDataset(digits), batch_size=BATCH, shuffle=True)
     epoch, seconds, mean = Clock(), [], 0.0
-    for _ in range(asked.epochs):
+    for _ in range(options.epochs):
         total = 0.0
         for (batch,) in loader:
             optimizer.zero_grad()
@@ -71,7 +71,7 @@ def main() -> None:
         seconds.append(epoch.lap())
     fitting = clock.lap()
     threshold = np.percentile(errors(model, digits), 99)
-    tell(
+    print_json(
         {
             "seconds_load": loading,
             "seconds_fit": fitting,

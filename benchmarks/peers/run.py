@@ -1,13 +1,13 @@
-"""Peers side by side with oddlens: one table, from runs that take turns (ours, theirs, ours, theirs, ...).
+"""Comparison with peers: a table from alternating runs (ours, theirs, ours, theirs, ...).
 
     python benchmarks/peers/run.py --peer keras-mnist torch-mnist torch-cifar --repeats 5 --data DIR
     python benchmarks/peers/run.py --peer pyod-autoencoder pyod-deepsvdd --repeats 3 --data DIR
     python benchmarks/peers/run.py --peer ganomaly-tile ganomaly-airplane --repeats 1 --data DIR
 
-Each peer has an environment of its own, made from `requirements/` when it is not there, and is run as its documentation
-says. A pair of runs is kept as a cell (see `cells.py`), so that a killed run goes on where it was; pair number n has
-seed n on both sides. What follows `--` goes to the peers' scripts: `--epochs 1 -- --images 200` tries whether all runs.
-Where a machine's speed changes within minutes, many short pairs tell more than few long ones: `--epochs 2 --as-if 10`.
+Each peer has its own environment, created from `requirements/` when missing, and runs as documented by its authors. A
+pair of runs is a cell (see `cells.py`), so an interrupted run can be resumed; pair n uses random seed n on both sides.
+What follows `--` goes to the peers' scripts: `--epochs 1 -- --images 200` is a smoke test. Where a machine's speed
+varies within minutes, many short pairs are more reliable than few long ones: `--epochs 2 --as-if 10`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cells import PROGRAMS, ROOT, Cell, Cells, Job, say
 from environments import VENVS, environment
-from tables import DASH, commits, markdown
+from tables import DASH, commits_of, markdown
 
 from oddlens.errors import OddlensError
 
-INSTALLED = {  # environment -> what is imported before one can begin
+INSTALLED = {  # environment -> the import needed to get started
     "oddlens-core": "from oddlens import Detector",
     "oddlens-train": "import oddlens.training.loop",
     "keras": "import tensorflow, keras",
@@ -40,7 +40,7 @@ INSTALLED = {  # environment -> what is imported before one can begin
 
 @dataclass(frozen=True)
 class Peer:
-    """What others wrote, or would write, and the commands of ours that do the same."""
+    """A script by or for another library, and our commands for the same task."""
 
     what: str
     venv: str
@@ -50,7 +50,7 @@ class Peer:
 
 
 def recipe(name: str) -> tuple[str, ...]:
-    """A recipe, and what its detector file says of the training."""
+    """Return the commands that run a recipe and show its training history."""
     return (
         f"oddlens run {name} --device cpu --data $DATA --out $OUT/ours",
         "oddlens show $OUT/ours/detector.safetensors",
@@ -58,13 +58,13 @@ def recipe(name: str) -> tuple[str, ...]:
 
 
 def auto(data: str, budget: str) -> tuple[str, ...]:
-    """What a user would do: fit, and evaluate on the test images."""
+    """Return the commands that fit `auto` and evaluate it on the test images."""
     part = "$OUT/part.safetensors"
     return f"oddlens fit {data} --detector auto --budget {budget} --device cpu -o {part}", f"oddlens eval {part} {data}"
 
 
 def anomalib(model: str, source: str) -> str:
-    """Train and export, into a folder that `scoring_speed.py` finds."""
+    """Return the command that trains and exports a model to the folder read by `scoring_speed.py`."""
     out = f"runs/peers/models/{model}-{source}"
     return f"anomalib benchmarks/peers/anomalib_peer.py fit {source} --model {model} --out {out}"
 
@@ -72,13 +72,13 @@ def anomalib(model: str, source: str) -> str:
 AIRPLANE, TILE = "cifar10 --normal airplane --data $DATA", "$DATA/magnetic-tile"
 PEERS = {
     "keras-mnist": Peer(
-        "MNIST seed, plain Keras", "keras", "keras benchmarks/peers/plain_keras_mnist.py", recipe("mnist"), "loss"
+        "MNIST recipe, plain Keras", "keras", "keras benchmarks/peers/plain_keras_mnist.py", recipe("mnist"), "loss"
     ),
     "torch-mnist": Peer(
-        "MNIST seed, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_mnist.py", recipe("mnist"), "loss"
+        "MNIST recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_mnist.py", recipe("mnist"), "loss"
     ),
     "torch-cifar": Peer(
-        "CIFAR-10 seed, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_cifar.py",
+        "CIFAR-10 recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_cifar.py",
         recipe("cifar10-airplane"),
     ),
     "pyod-autoencoder": Peer(
@@ -102,21 +102,21 @@ PEERS = {
 
 
 def pair(name: str, number: int, options: argparse.Namespace) -> Job:
-    """One run of ours and then one of theirs."""
+    """Return the job of one pair: our run, then theirs."""
     peer, epochs = PEERS[name], f" --epochs {options.epochs}" if options.epochs else ""
-    every = f" --seed {number} --threads {options.threads}"
-    ours = [line + (epochs if line.startswith("oddlens run") else "") + every + " --json" for line in peer.ours]
-    theirs = f"{peer.theirs} --data $DATA{epochs}{every} {' '.join(options.extra)}".rstrip()
+    common = f" --seed {number} --threads {options.threads}"
+    ours = [line + (epochs if line.startswith("oddlens run") else "") + common + " --json" for line in peer.ours]
+    theirs = f"{peer.theirs} --data $DATA{epochs}{common} {' '.join(options.extra)}".rstrip()
     return Job(f"peer-{name}-{number}", (*ours, theirs))
 
 
 def installed(name: str) -> Job:
-    """What an environment weighs."""
+    """Return the job that measures the size and import time of an environment."""
     return Job(f"installed-{name}", (f"{name} benchmarks/peers/installed.py '{INSTALLED[name]}'",))
 
 
 def quality(result: dict[str, Any], which: str) -> float | None:
-    """Loss or AUROC as any of the commands gives it."""
+    """Return the loss or AUROC in the JSON of any of the commands; None without it."""
     if which == "loss":
         value = result.get("loss", result.get("history", {}).get("last_loss"))
     else:
@@ -124,56 +124,60 @@ def quality(result: dict[str, Any], which: str) -> float | None:
     return None if value is None else float(value)
 
 
-def qualities(made: list[Cell], which: str, *, ours: bool) -> str:
-    """The mean over pairs, and the standard deviation where there are several."""
-    found = []
-    for cell in made:
+def qualities(cells: list[Cell], which: str, *, ours: bool) -> str:
+    """Format the mean over pairs, with the standard deviation if there are several."""
+    values = []
+    for cell in cells:
         results = cell.results[:-1] if ours else cell.results[-1:]
-        found += [value for result in results if (value := quality(result, which)) is not None]
-    if not found:
+        values += [value for result in results if (value := quality(result, which)) is not None]
+    if not values:
         return DASH
     digits = 4 if which == "loss" else 3
-    spread = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
-    return f"{statistics.fmean(found):.{digits}f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def seconds(cell: Cell, *, ours: bool, as_if: int | None) -> float:
-    """Seconds of fitting and, where a script decides by a threshold, of that: `seconds.fit` of ours has both.
+    """Return the seconds of fitting and of the threshold, if the script has one; our `seconds.fit` includes both.
 
-    As if so many epochs had been made, each as long as those of the cell on average.
+    With `as_if`, extrapolate to this number of epochs by the mean seconds per epoch.
+
+    Raises:
+        OddlensError: `as_if` is set, but a side does not report seconds per epoch.
     """
     if ours:
         total, history = cell.fit_seconds, cell.results[-2].get("history", {})
         count, epochs = history.get("epochs"), history.get("seconds")
     else:
-        result, each = cell.result, cell.result.get("seconds_epochs", [])
-        total, count, epochs = result["seconds_fit"] + result.get("seconds_threshold", 0.0), len(each), sum(each)
+        result, per_epoch = cell.result, cell.result.get("seconds_epochs", [])
+        total = result["seconds_fit"] + result.get("seconds_threshold", 0.0)
+        count, epochs = len(per_epoch), sum(per_epoch)
     if as_if is None:
         return float(total)
     if not count:
-        raise OddlensError("without --as-if: not both sides say how long their epochs took")
+        raise OddlensError("--as-if needs the seconds per epoch, which one side does not report; run without it")
     return float(total + (as_if - count) * epochs / count)
 
 
 def weight(cell: Cell | None) -> list[str]:
-    """Megabytes, packages, seconds to import."""
+    """Format megabytes, packages and seconds of the import."""
     if cell is None:
         return [DASH] * 3
     result = cell.result
     return [f"{result['megabytes']:,.0f}", str(result["packages"]), f"{result['seconds_import']:.2f}"]
 
 
-def row(peer: Peer, made: list[Cell], install: Cell | None, as_if: int | None) -> list[str]:
-    """A peer beside ours."""
-    if not made:
+def row(peer: Peer, cells: list[Cell], install: Cell | None, as_if: int | None) -> list[str]:
+    """Return the row of a peer."""
+    if not cells:
         return [peer.what, *[DASH] * 6, *weight(install)]
-    theirs, ours = ([seconds(cell, ours=who, as_if=as_if) for cell in made] for who in (False, True))
-    ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
-    mark = "".join(dict.fromkeys(cell.mark for cell in made))
+    theirs, ours = ([seconds(cell, ours=is_ours, as_if=as_if) for cell in cells] for is_ours in (False, True))
+    ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
+    mark = "".join(dict.fromkeys(cell.mark for cell in cells))
     return [
-        peer.what, str(len(made)), f"{statistics.median(theirs):.1f}", f"{statistics.median(ours):.1f}{mark}",
+        peer.what, str(len(cells)), f"{statistics.median(theirs):.1f}", f"{statistics.median(ours):.1f}{mark}",
         f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
-        f"{peer.quality} {qualities(made, peer.quality, ours=False)}", qualities(made, peer.quality, ours=True),
+        f"{peer.quality} {qualities(cells, peer.quality, ours=False)}", qualities(cells, peer.quality, ours=True),
         *weight(install),
     ]  # fmt: skip
 
@@ -182,7 +186,7 @@ COLUMNS = (
     "fit", "pairs", "theirs, s", "ours, s", "theirs / ours: median (min to max)", "theirs", "ours", "MB installed",
     "packages", "import, s",
 )  # fmt: skip
-TOLD = (
+SHOWN_KEYS = (
     "seconds_load",
     "seconds_threshold",
     "epochs",
@@ -194,52 +198,52 @@ TOLD = (
 )
 
 
-def notes(name: str, made: list[Cell]) -> list[str]:
-    """The commands of a row, and what else the peer's script said."""
-    if not made:
+def notes(name: str, cells: list[Cell]) -> list[str]:
+    """Return the commands of a row and further results of the peer's script."""
+    if not cells:
         return []
-    said = {key: made[0].result[key] for key in TOLD if key in made[0].result}
-    return [f"**{PEERS[name].what}**: {said}".replace("'", ""), "", "```sh", *made[0].commands, "```", ""]
+    details = {key: cells[0].result[key] for key in SHOWN_KEYS if key in cells[0].result}
+    return [f"**{PEERS[name].what}**: {details}".replace("'", ""), "", "```sh", *cells[0].commands, "```", ""]
 
 
 def table(cells: Cells, options: argparse.Namespace) -> str:
-    """The table, and below it what made it. The pairs of different peers take turns too."""
-    made: dict[str, list[Cell]] = {name: [] for name in options.peer}
+    """Return the table and its provenance. The pairs of different peers alternate."""
+    pairs: dict[str, list[Cell]] = {name: [] for name in options.peer}
     for number in range(options.repeats):
         for name in options.peer:
             cell = cells.need(pair(name, number, options))
-            made[name] += [cell] if cell else []
+            pairs[name] += [cell] if cell else []
     venvs = {name: cells.need(installed(name)) for name in environments(options)}
-    rows = [row(PEERS[name], made[name], venvs[PEERS[name].venv], options.as_if) for name in options.peer]
+    rows = [row(PEERS[name], pairs[name], venvs[PEERS[name].venv], options.as_if) for name in options.peer]
     rows += [[name, *[DASH] * 6, *weight(venvs[name])] for name in ("oddlens-core", "oddlens-train")]
     used = list(cells.used.values())
-    lines = [markdown(COLUMNS, rows), "", *(line for name in options.peer for line in notes(name, made[name]))]
+    lines = [markdown(COLUMNS, rows), "", *(line for name in options.peer for line in notes(name, pairs[name]))]
     for machine in dict.fromkeys(cell.machine for cell in used):
         loads = [cell.load for cell in used if cell.machine == machine]
         lines.append(f"Machine: {machine}; load before the pairs {min(loads):.1f} to {max(loads):.1f}.")
     if used:
-        lines.append(f"Commits {commits(used)}; † marks what older code made, and --fresh makes it anew.")
+        lines.append(f"Commits {commits_of(used)}; † marks results of other code, which --fresh recomputes.")
     return "\n".join(lines)
 
 
 def environments(options: argparse.Namespace) -> list[str]:
-    """Those that the table speaks of."""
+    """Return the names of the environments in the table."""
     return list(dict.fromkeys([*(PEERS[name].venv for name in options.peer), "oddlens-core", "oddlens-train"]))
 
 
 def main(words: list[str]) -> int:
-    """Make what is missing, and print the table."""
+    """Compute what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
-    parser.add_argument("--epochs", type=int, help="of both, instead of the recipe's: shorter turns, or to try only")
-    parser.add_argument("--as-if", type=int, help="with --epochs: give the seconds as if so many epochs were made")
+    parser.add_argument("--epochs", type=int, help="epochs of both sides, instead of the recipe's")
+    parser.add_argument("--as-if", type=int, help="with --epochs: extrapolate seconds to this number of epochs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks", help="folder of the cells")
-    parser.add_argument("--fresh", action="store_true", help="make the pairs anew")
-    parser.add_argument("--print", action="store_true", dest="printing", help="the table of what is there; run nothing")
+    parser.add_argument("--fresh", action="store_true", help="recompute the pairs")
+    parser.add_argument("--print", action="store_true", dest="printing", help="table of cached pairs only")
     parser.add_argument("extra", nargs="*", help="after --: further options of the peers' scripts")
     options = parser.parse_args(words)
     data = None if options.data is None else Path(options.data).resolve()
@@ -250,16 +254,17 @@ def main(words: list[str]) -> int:
         say(f"error: {error}")
         return 1
     cells = Cells(options.cache, data, fresh=options.fresh, printing=options.printing)
-    asked = f"--peer {' '.join(options.peer)} --repeats {options.repeats} --threads {options.threads} --data $DATA"
-    asked += f" --epochs {options.epochs}" * bool(options.epochs) + f" --as-if {options.as_if}" * bool(options.as_if)
-    asked += f" -- {' '.join(options.extra)}" * bool(options.extra)
+    arguments = f"--peer {' '.join(options.peer)} --repeats {options.repeats} --threads {options.threads} --data $DATA"
+    arguments += f" --epochs {options.epochs}" * bool(options.epochs)
+    arguments += f" --as-if {options.as_if}" * bool(options.as_if)
+    arguments += f" -- {' '.join(options.extra)}" * bool(options.extra)
     try:
-        print(table(cells, options), f"\n\nTable: `python benchmarks/peers/run.py {asked}`.")
+        print(table(cells, options), f"\n\nTable: `python benchmarks/peers/run.py {arguments}`.")
     except OddlensError as error:
         say(f"error: {error}")
         return 1
     if cells.failed:
-        say(f"error: {len(cells.failed)} pairs failed: {', '.join(cells.failed)}; the same command tries them again")
+        say(f"error: {len(cells.failed)} pairs failed: {', '.join(cells.failed)}; run the same command to retry them")
     return int(bool(cells.failed))
 
 

@@ -1,15 +1,15 @@
-"""Every error that oddlens raises on purpose.
+"""The exceptions that oddlens raises on purpose.
 
 OddlensError
-├── DataError               the user's images are not usable as they are
-│   ├── ImageError          one image file or array; carries its `name`
-│   │   └── UnreadableImageError    its file cannot be decoded; it can be left out
-│   └── DataNotFoundError   a path or a named data set is not there
-├── SettingsError           a setting, recipe or option is wrong
-├── StateError              a step was asked for before the step that it needs
-├── CalibrationError        the calibration images cannot promise what was asked
-├── TrainingError           training broke down: NaN, explosion, a checkpoint of another run
-├── ArtifactError           a file that oddlens wrote is damaged or foreign, or a detector scores no more as it did
+├── DataError               the user's images cannot be used as they are
+│   ├── ImageError          one image file or array cannot be used; has its `name`
+│   │   └── UnreadableImageError    an image file cannot be decoded; it can be left out
+│   └── DataNotFoundError   a path or a named data set does not exist
+├── SettingsError           a setting, recipe or option is invalid
+├── StateError              a method is called before the step it depends on
+├── CalibrationError        the calibration images cannot guarantee the requested rate
+├── TrainingError           training fails: NaN, divergence, a checkpoint of a different run
+├── ArtifactError           a file written by oddlens is damaged or foreign, or a detector's scores have changed
 └── MissingExtraError       a feature needs packages that are not installed
 
 Every message says what was wrong, what was found, and what to do.
@@ -17,15 +17,15 @@ Every message says what was wrong, what was found, and what to do.
 
 
 class OddlensError(Exception):
-    """Root of all errors that oddlens raises on purpose."""
+    """Base class of all exceptions that oddlens raises on purpose."""
 
 
 class DataError(OddlensError):
-    """The user's images are not usable as they are."""
+    """Raised when the user's images cannot be used as they are."""
 
 
 class ImageError(DataError):
-    """One image cannot be read or used; `name` is its file or its place in an array."""
+    """Raised when one image cannot be read or used; `name` is its file or its position in an array."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -37,35 +37,35 @@ class ImageError(DataError):
 
 
 class UnreadableImageError(ImageError):
-    """An image file cannot be decoded; it can be left out."""
+    """Raised when an image file cannot be decoded; it can be left out."""
 
 
 class DataNotFoundError(DataError):
-    """A path or a named data set is not there."""
+    """Raised when a path or a named data set does not exist."""
 
 
 class SettingsError(OddlensError):
-    """A setting, recipe or option is wrong."""
+    """Raised when a setting, recipe or option is invalid."""
 
 
 class StateError(OddlensError):
-    """A step was asked for before the step that it needs."""
+    """Raised when a method is called before the step it depends on."""
 
 
 class CalibrationError(OddlensError):
-    """The calibration images cannot promise what was asked."""
+    """Raised when the calibration images cannot guarantee the requested false-alarm rate."""
 
 
 class TrainingError(OddlensError):
-    """Training broke down."""
+    """Raised when training fails: NaN, divergence, or a checkpoint of a different run."""
 
 
 class ArtifactError(OddlensError):
-    """A file that oddlens wrote is damaged or foreign, or a detector does not reproduce its own scores."""
+    """Raised when a file written by oddlens is damaged or foreign, or a detector does not reproduce its scores."""
 
 
 class MissingExtraError(OddlensError):
-    """A feature needs packages that are not installed."""
+    """Raised when a feature needs packages that are not installed; `extra` is the extra that installs them."""
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs packages that are not installed: pip install 'oddlens[{extra}]'")

@@ -22,7 +22,7 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
     Member,
-    TransformsSettings,
+    RotationSettings,
 )
 from oddlens.config.manifest import Manifest
 from oddlens.config.parse import parse
@@ -167,7 +167,7 @@ def test_a_bank_with_no_row_or_too_many_is_refused(with_bank: Path, tmp_path: Pa
 
 
 def test_a_bank_may_have_as_many_rows_as_its_settings_allow_and_no_more() -> None:
-    settings = TransformsSettings(widths=(4, 4, 8), bank=30)
+    settings = RotationSettings(widths=(4, 4, 8), bank=30)
     plan = EnsembleSettings(members=(Member(model=AutoencoderSettings()), Member(model=settings)))
     spec = InputSpec(height=16, width=16, channels=1)
     for shape in (registry.tensor_shapes(settings, spec)["bank"], registry.tensor_shapes(plan, spec)["members.1.bank"]):

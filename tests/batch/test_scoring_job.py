@@ -1,4 +1,4 @@
-"""A run of `score` that is killed goes on where it was, and ends with the same bytes."""
+"""Scoring jobs: a run that was killed can be resumed, and its output is the same to the byte."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from oddlens.inference import scoring
 from oddlens.inference.torch_backend import TorchBackend
 
 COUNT, BATCH = 300, 128
-TORN = b'{"scores": [0.1, 0.'
+TRUNCATED_ENTRY = b'{"scores": [0.1, 0.'
 
 
 @pytest.fixture(autouse=True)
-def small_batches_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_concurrent_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "MAX_BATCH", BATCH)
     monkeypatch.setattr(TorchBackend, "streams", 2)
 
 
 def score(*arguments: object) -> dict[str, Any]:
-    """The command in this process; what it refuses is raised."""
+    """Run the command in this process and return its JSON; its errors are raised."""
     done = CliRunner().invoke(app, ["score", *map(str, arguments), "--json"], catch_exceptions=True)
     if done.exception is not None:
         raise done.exception
     result: dict[str, Any] = json.loads(done.stdout)
-    return result | {"told": done.stderr}
+    return result | {"stderr": done.stderr}
 
 
 def partial(output: Path) -> Path:
@@ -58,9 +58,9 @@ def part(fitted: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 digits, two full batches and a part of one; the last fifty are negatives of digits."""
-    folder = tmp_path_factory.mktemp("pictures")
+def image_folder(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 digits, two full batches and a part of a third; the last fifty are inverted."""
+    folder = tmp_path_factory.mktemp("images")
     test = digits.test.load(digits.test.choose_spec(None))[:COUNT]
     for i, pixels in enumerate(np.concatenate([test[:250], 255 - test[250:]])):
         Image.fromarray(pixels[..., 0]).save(folder / f"{i:03}.png")
@@ -68,8 +68,8 @@ def pictures(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the command and stops it dead after some batches: no handler runs, as after a kill."""
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the command and stop it after some batches without any error handler, as a kill does."""
 
     def run(batches: int, output: Path, *arguments: object) -> None:
         from oddlens.io.journal import Journal
@@ -95,13 +95,13 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_a_killed_run_goes_on_to_the_same_bytes(part: Path, pictures: Path, tmp_path: Path, suffix: str) -> None:
+def test_a_resumed_run_writes_the_same_bytes(part: Path, image_folder: Path, tmp_path: Path, suffix: str) -> None:
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"v.{suffix}"
-    score(part, pictures, "-o", whole)
-    killed_in_the_middle(part, pictures, output)
+    score(part, image_folder, "-o", whole)
+    kill_after_two_batches(part, image_folder, output)
     assert not output.exists()
     assert [len(entry["scores"]) for entry in journal_of(output)[1:]] == [BATCH] * 2
-    result = score(part, pictures, "-o", output, "--resume")
+    result = score(part, image_folder, "-o", output, "--resume")
     assert result["n"] == COUNT
     assert result["resumed"] == 2 * BATCH
     assert output.read_bytes() == whole.read_bytes()
@@ -109,34 +109,36 @@ def test_a_killed_run_goes_on_to_the_same_bytes(part: Path, pictures: Path, tmp_
 
 
 @pytest.mark.parametrize("resume", [["--resume"], []])
-def test_a_run_keeps_others_from_its_verdict_file(
-    part: Path, pictures: Path, tmp_path: Path, resume: list[str]
+def test_two_runs_cannot_write_the_same_verdict_file(
+    part: Path, image_folder: Path, tmp_path: Path, resume: list[str]
 ) -> None:
     output = tmp_path / "v.csv"
-    with waiting_in_the_middle(part, pictures, output):
-        kept = partial(output).read_bytes()
-        with pytest.raises(OddlensError, match="another run is writing it; wait until that ends, or give another -o"):
-            score(part, pictures, "-o", output, *resume)
-        assert partial(output).read_bytes() == kept
-    assert score(part, pictures, "-o", output, *resume)["resumed"] == (2 * BATCH if resume else 0)
+    with paused_after_two_batches(part, image_folder, output):
+        content = partial(output).read_bytes()
+        with pytest.raises(OddlensError, match="another run is writing this file; wait for it to finish"):
+            score(part, image_folder, "-o", output, *resume)
+        assert partial(output).read_bytes() == content
+    assert score(part, image_folder, "-o", output, *resume)["resumed"] == (2 * BATCH if resume else 0)
 
 
-def killed_in_the_middle(part: Path, pictures: Path, output: Path) -> None:
-    """SIGKILL for a real process that has scored two batches."""
-    with waiting_in_the_middle(part, pictures, output):
+def kill_after_two_batches(part: Path, image_folder: Path, output: Path) -> None:
+    """Kill a real process (SIGKILL) that has scored two batches."""
+    with paused_after_two_batches(part, image_folder, output):
         pass
 
 
 @contextlib.contextmanager
-def waiting_in_the_middle(part: Path, pictures: Path, output: Path) -> Iterator[None]:
-    """A real process that waits for ever before it scores its third batch; killed (SIGKILL) at the end of the block."""
-    waiting = (
+def paused_after_two_batches(part: Path, image_folder: Path, output: Path) -> Iterator[None]:
+    """Run a real process that stops before its third batch, and kill it (SIGKILL) at the end of the block."""
+    program = (
         "import sys, time\nfrom oddlens.io.journal import Journal\nreal = Journal.add\n"
         "def add(self, entry):\n    real(self, entry)\n    while self.entries == 2: time.sleep(1)\n"
         f"Journal.add = add\nfrom oddlens import cli\nfrom oddlens.inference import scoring\n"
         f"scoring.MAX_BATCH = {BATCH}\ncli.main()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", waiting, "score", str(part), str(pictures), "-o", str(output)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "score", str(part), str(image_folder), "-o", str(output)]
+    )
     try:
         while not (partial(output).exists() and partial(output).read_bytes().count(b"\n") == 3):
             assert process.poll() is None
@@ -147,79 +149,83 @@ def waiting_in_the_middle(part: Path, pictures: Path, output: Path) -> Iterator[
     assert process.wait() < 0
 
 
-def test_a_torn_last_line_is_scored_again(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_a_truncated_last_entry_is_scored_again(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
-    score(part, pictures, "-o", tmp_path / "whole.csv")
-    for torn in (TORN, TORN + b"\n", b"\0" * 4096, b'{"scores": [], "left_out": {}}'):
-        cut_off(1, tmp_path / "v.csv", part, pictures)
+    score(part, image_folder, "-o", tmp_path / "whole.csv")
+    for tail in (TRUNCATED_ENTRY, TRUNCATED_ENTRY + b"\n", b"\0" * 4096, b'{"scores": [], "left_out": {}}'):
+        interrupt(1, tmp_path / "v.csv", part, image_folder)
         with partial(tmp_path / "v.csv").open("ab") as file:
-            file.write(torn)
-        assert score(part, pictures, "-o", tmp_path / "v.csv", "--resume")["resumed"] == BATCH
+            file.write(tail)
+        assert score(part, image_folder, "-o", tmp_path / "v.csv", "--resume")["resumed"] == BATCH
         assert (tmp_path / "v.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
         (tmp_path / "v.csv").unlink()
 
 
-def test_another_run_is_refused_by_what_differs(
-    part: Path, fitted: Detector, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_resuming_a_different_run_is_an_error_that_names_the_difference(
+    part: Path, fitted: Detector, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
     output, other = tmp_path / "v.csv", tmp_path / "other.safetensors"
-    cut_off(2, output, part, pictures)
-    kept = partial(output).read_bytes()
+    interrupt(2, output, part, image_folder)
+    content = partial(output).read_bytes()
     strict = Detector.load(part).set_decision(DecisionSettings(false_alarm_rate=0.05))
     strict.save(other)
-    fewer = sorted(pictures.iterdir())[:-1]
+    fewer = sorted(image_folder.iterdir())[:-1]
     for arguments, differs in (
-        ((other, pictures), "another detector or threshold"),
-        ((part, *fewer), "another list of images"),
-        ((part, pictures, "--maps", tmp_path / "maps"), "another --maps"),
-        ((part, pictures, "--watch-drift", tmp_path / "s.json"), "another state of --watch-drift"),
+        ((other, image_folder), "a different detector or threshold"),
+        ((part, *fewer), "a different list of images"),
+        ((part, image_folder, "--maps", tmp_path / "maps"), "a different --maps"),
+        ((part, image_folder, "--watch-drift", tmp_path / "s.json"), "a different state of --watch-drift"),
     ):
-        with pytest.raises(OddlensError, match=f"is of a run with {differs}.*leave --resume out to begin anew"):
+        with pytest.raises(OddlensError, match=f"belongs to a run with {differs}.*omit --resume to start over"):
             score(*arguments, "-o", output, "--resume")
-        assert partial(output).read_bytes() == kept
+        assert partial(output).read_bytes() == content
     partial(output).write_text("mine\n")
-    with pytest.raises(OddlensError, match="is no journal of such a run; move it away"):
-        score(part, pictures, "-o", output, "--resume")
+    with pytest.raises(OddlensError, match="is not a journal for this run; move it away"):
+        score(part, image_folder, "-o", output, "--resume")
     assert partial(output).read_text() == "mine\n"
 
 
-def test_images_of_the_same_names_elsewhere_are_other_images(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_images_of_the_same_names_in_another_folder_are_different_images(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for day in ("monday", "tuesday"):
-        shutil.copytree(pictures, tmp_path / day / "images")
+        shutil.copytree(image_folder, tmp_path / day / "images")
     monkeypatch.chdir(tmp_path / "monday")
-    cut_off(1, tmp_path / "v.csv", part, "images")
+    interrupt(1, tmp_path / "v.csv", part, "images")
     monkeypatch.chdir(tmp_path / "tuesday")
-    with pytest.raises(OddlensError, match="another list of images"):
+    with pytest.raises(OddlensError, match="a different list of images"):
         score(part, "images", "-o", tmp_path / "v.csv", "--resume")
 
 
-def test_nothing_to_resume_is_said_and_all_is_scored(part: Path, pictures: Path, tmp_path: Path) -> None:
-    result = score(part, pictures, "-o", tmp_path / "v.csv", "--resume")
-    assert "nothing to go on with" in result["told"]
+def test_with_nothing_to_resume_all_images_are_scored_with_a_message(
+    part: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    result = score(part, image_folder, "-o", tmp_path / "v.csv", "--resume")
+    assert "nothing to resume; scoring from the first image" in result["stderr"]
     assert (result["n"], result["resumed"]) == (COUNT, 0)
     with pytest.raises(OddlensError, match="name it with -o"):
-        score(part, pictures, "--resume")
+        score(part, image_folder, "--resume")
 
 
-def test_without_resume_a_run_begins_anew_and_says_so(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_without_resume_a_run_starts_over_with_a_message(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
-    cut_off(2, tmp_path / "v.csv", part, pictures)
-    result = score(part, pictures, "-o", tmp_path / "v.csv")
-    assert "of a run that was cut off; begun anew (--resume goes on)" in result["told"]
+    interrupt(2, tmp_path / "v.csv", part, image_folder)
+    result = score(part, image_folder, "-o", tmp_path / "v.csv")
+    assert "left by an interrupted run; starting over (--resume continues it)" in result["stderr"]
     assert (result["n"], result["resumed"]) == (COUNT, 0)
     assert not partial(tmp_path / "v.csv").exists()
 
 
-def test_with_maps_each_is_drawn_once(part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]) -> None:
-    score(part, pictures, "-o", tmp_path / "whole.csv", "--maps", tmp_path / "whole")
-    cut_off(2, tmp_path / "v.csv", part, pictures, "--maps", tmp_path / "maps")
+def test_each_map_is_written_once(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
+) -> None:
+    score(part, image_folder, "-o", tmp_path / "whole.csv", "--maps", tmp_path / "whole")
+    interrupt(2, tmp_path / "v.csv", part, image_folder, "--maps", tmp_path / "maps")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
     assert len(before) == 2 * BATCH
-    score(part, pictures, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps", "--resume")
+    score(part, image_folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps", "--resume")
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "maps" / path.name).read_bytes() == path.read_bytes()
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
@@ -227,57 +233,59 @@ def test_with_maps_each_is_drawn_once(part: Path, pictures: Path, tmp_path: Path
     assert {name: after[name] for name in before} == before
 
 
-def test_verdicts_that_depend_on_all_scores_take_the_old_ones_too(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_fdr_verdicts_use_scores_from_before_the_interruption(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
-    whole = score(part, pictures, "-o", tmp_path / "whole.csv", "--fdr", 0.1)
-    cut_off(2, tmp_path / "v.csv", part, pictures, "--fdr", 0.1)
-    result = score(part, pictures, "-o", tmp_path / "v.csv", "--fdr", 0.1, "--resume")
+    whole = score(part, image_folder, "-o", tmp_path / "whole.csv", "--fdr", 0.1)
+    interrupt(2, tmp_path / "v.csv", part, image_folder, "--fdr", 0.1)
+    result = score(part, image_folder, "-o", tmp_path / "v.csv", "--fdr", 0.1, "--resume")
     assert (tmp_path / "v.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert result["threshold"] == whole["threshold"]
     assert result["n_anomalous"] == whole["n_anomalous"] >= 50
 
 
-def test_a_watched_stream_sees_each_image_once(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_a_drift_stream_is_updated_once_per_image(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
-    whole = score(part, pictures, "-o", tmp_path / "whole.csv", "--watch-drift", tmp_path / "whole.json")
-    cut_off(2, tmp_path / "v.csv", part, pictures, "--watch-drift", tmp_path / "s.json")
+    whole = score(part, image_folder, "-o", tmp_path / "whole.csv", "--watch-drift", tmp_path / "whole.json")
+    interrupt(2, tmp_path / "v.csv", part, image_folder, "--watch-drift", tmp_path / "s.json")
     assert not (tmp_path / "s.json").exists()
-    kept = partial(tmp_path / "v.csv").read_bytes()
-    result = score(part, pictures, "-o", tmp_path / "v.csv", "--watch-drift", tmp_path / "s.json", "--resume")
+    content = partial(tmp_path / "v.csv").read_bytes()
+    result = score(part, image_folder, "-o", tmp_path / "v.csv", "--watch-drift", tmp_path / "s.json", "--resume")
     assert (tmp_path / "s.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert result["drift"]["evidence"] == whole["drift"]["evidence"]
-    partial(tmp_path / "v.csv").write_bytes(kept)  # as after a kill between the state's writing and the end
-    with pytest.raises(OddlensError, match="another state of --watch-drift"):
-        score(part, pictures, "-o", tmp_path / "v.csv", "--watch-drift", tmp_path / "s.json", "--resume")
+    partial(tmp_path / "v.csv").write_bytes(content)  # as after a kill between writing the state and the end
+    with pytest.raises(OddlensError, match="a different state of --watch-drift"):
+        score(part, image_folder, "-o", tmp_path / "v.csv", "--watch-drift", tmp_path / "s.json", "--resume")
 
 
-def test_images_left_out_before_the_kill_are_still_named(
-    part: Path, pictures: Path, tmp_path: Path, cut_off: Callable[..., None]
+def test_images_left_out_before_the_interruption_are_reported(
+    part: Path, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
     folder = tmp_path / "images"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(image_folder, folder)
     broken = [folder / f"{i:03}.png" for i in (3, *range(BATCH, 2 * BATCH), 290)]
     for path in broken:
         path.write_bytes(path.read_bytes()[:50])
     arguments = (part, folder, "--skip-unreadable")
     whole = score(*arguments, "-o", tmp_path / "whole.csv")
-    cut_off(2, tmp_path / "v.csv", *arguments)
+    interrupt(2, tmp_path / "v.csv", *arguments)
     result = score(*arguments, "-o", tmp_path / "v.csv", "--resume")
     assert (tmp_path / "v.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert result["skipped"] == whole["skipped"] == [str(path) for path in broken]
     assert result["n"] == whole["n"] == COUNT - len(broken)
-    assert result["told"].count("left out: ") == len(broken)
-    named = {line.split(",")[0] for line in (tmp_path / "v.csv").read_text().splitlines()[1:]}
-    assert named == {str(path) for path in folder.iterdir()} - set(result["skipped"])
+    assert result["stderr"].count("left out: ") == len(broken)
+    listed = {line.split(",")[0] for line in (tmp_path / "v.csv").read_text().splitlines()[1:]}
+    assert listed == {str(path) for path in folder.iterdir()} - set(result["skipped"])
 
 
-def test_a_run_that_met_a_bad_image_goes_on_without_it(part: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_without_an_unreadable_image(part: Path, image_folder: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "images", tmp_path / "v.csv"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(image_folder, folder)
     (folder / "200.png").write_bytes(b"broken")
-    with pytest.raises(OddlensError, match=r"200\.png: .*; then go on with --resume; or leave it out with --skip-unr"):
+    with pytest.raises(
+        OddlensError, match=r"200\.png: .*; then continue with --resume; or leave it out with --skip-unr"
+    ):
         score(part, folder, "-o", output)
     assert len(journal_of(output)) == 2
     with pytest.raises(OddlensError, match=r"200\.png: "):
@@ -286,9 +294,9 @@ def test_a_run_that_met_a_bad_image_goes_on_without_it(part: Path, pictures: Pat
     assert (result["n"], result["resumed"]) == (COUNT - 1, BATCH)
 
 
-def test_a_run_that_scored_nothing_leaves_nothing(part: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_without_scores_leaves_no_files(part: Path, image_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "images"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(image_folder, folder)
     (folder / "000.png").write_bytes(b"broken")
     with pytest.raises(OddlensError, match=r"000\.png"):
         score(part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")

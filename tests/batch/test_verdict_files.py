@@ -1,9 +1,10 @@
-"""Verdict files and map pictures."""
+"""Verdict files and map files."""
 
 from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from PIL import Image
 from oddlens.batch import verdict_files
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
-from oddlens.errors import SettingsError
+from oddlens.detector.verdicts import Verdicts
+from oddlens.errors import MissingExtraError, SettingsError
 
 
-def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
+def test_all_formats_have_the_same_rows(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
     rows = verdict_files.verdict_rows(fitted.predict(digits.test))
     for suffix in ("csv", "jsonl", "parquet"):
         with verdict_files.open_verdict_file(tmp_path / f"v.{suffix}") as write:
@@ -32,44 +34,70 @@ def test_all_three_formats_hold_the_same_rows(fitted: Detector, digits: DataSet,
     assert pq.read_table(tmp_path / "v.parquet").to_pylist() == rows
 
 
-def test_a_failure_half_way_leaves_no_verdict_file(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
+def test_an_error_leaves_no_verdict_file(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
     rows = verdict_files.verdict_rows(fitted.predict(digits.test))
     with pytest.raises(ZeroDivisionError), verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
         write(rows[: len(rows) // 0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_with_commas_quotes_and_newlines_survive_csv(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
+def test_csv_preserves_names_with_commas_quotes_and_newlines(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
     names = ("a,b.png", 'c"d.png', "e\nf.png", "ü.png")
-    judged = fitted.predict_from_scores(names, fitted.score(digits.test.subset(np.arange(4))))
+    verdicts = fitted.predict_from_scores(names, fitted.score(digits.test.subset(np.arange(4))))
     with verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
-        write(verdict_files.verdict_rows(judged))
+        write(verdict_files.verdict_rows(verdicts))
     with (tmp_path / "v.csv").open(newline="") as file:
         assert tuple(row["file"] for row in csv.DictReader(file)) == names
 
 
-def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_rejected(tmp_path: Path) -> None:
     with (
-        pytest.raises(SettingsError, match=r"end in \.csv, \.jsonl, \.parquet"),
+        pytest.raises(
+            SettingsError, match=r"v\.xls: a verdict file must end in \.csv, \.jsonl, \.parquet, not '\.xls'$"
+        ),
         verdict_files.open_verdict_file(tmp_path / "v.xls"),
     ):
         pass
 
 
-def test_maps_keep_the_folders_and_never_share_a_name(tmp_path: Path) -> None:
+def test_without_pyarrow_parquet_is_rejected_before_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'oddlens\[parquet\]'"):
+        verdict_files.find_writer(Path("v.parquet"))
+    assert verdict_files.find_writer(Path("v.csv")) is verdict_files.csv_writer
+
+
+def test_infinite_thresholds_and_unknown_p_values_are_null() -> None:
+    scores = np.array([0.5, 0.7])
+    verdicts = Verdicts(
+        files=("a.png", "b.png"),
+        anomaly_score=scores,
+        p_value=np.array([np.nan, 0.2]),
+        threshold=np.array([np.inf, -np.inf]),
+        label=np.array([0, 1], dtype=np.int8),
+    )
+    first, second = verdict_files.verdict_rows(verdicts)
+    assert first == {
+        "file": "a.png", "anomaly_score": 0.5, "p_value": None, "threshold": None, "label": 0, "verdict": "normal"
+    }  # fmt: skip
+    assert (second["p_value"], second["threshold"], second["verdict"]) == (0.2, None, "anomaly")
+    assert verdict_files.verdict_rows(verdicts, slice(1, 2)) == [second]
+
+
+def test_map_paths_keep_the_subfolders_and_are_unique(tmp_path: Path) -> None:
     names = ["d/good/a.png", "d/good/a.jpg", "d/crack/a.png", "d/crack/b.png"]
     paths = [str(path.relative_to(tmp_path)) for path in map(verdict_files.MapPaths(tmp_path, names), names)]
     assert paths == ["good/a.png_map.png", "good/a.jpg_map.png", "crack/a_map.png", "crack/b_map.png"]
 
 
-def test_a_map_picture_is_grey_where_all_is_normal_and_red_where_it_is_not(tmp_path: Path) -> None:
+def test_a_map_file_is_grey_in_normal_regions_and_red_in_anomalous_ones(tmp_path: Path) -> None:
     image = np.full((20, 30, 1), 100, dtype=np.uint8)
     values = np.zeros((20, 30), dtype=np.float32)
     values[:, 15:] = 3.0
     verdict_files.write_map(tmp_path / "deep" / "m.png", image, values, 1.0, 255)
     with Image.open(tmp_path / "deep" / "m.png") as file:
-        picture = np.asarray(file)
-    assert picture.shape == (20, 30, 3)
-    assert (picture[:, :14] == 100).all()
-    assert (picture[:, 16:, 0] > 180).all()
-    assert (picture[:, 16:, 1] < 60).all()
+        pixels = np.asarray(file)
+    assert pixels.shape == (20, 30, 3)
+    assert (pixels[:, :14] == 100).all()
+    assert (pixels[:, 16:, 0] > 180).all()
+    assert (pixels[:, 16:, 1] < 60).all()

@@ -348,7 +348,7 @@ def test_a_text_file_called_png_is_refused(part: Path, tmp_path: Path) -> None:
 
 def test_a_rate_that_cannot_be_promised_is_refused(parts: Path, tmp_path: Path) -> None:
     message = refused("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--false-alarm-rate", 0.01)
-    assert "65 held-out normal images can promise 1.6% at best, and 1% needs 99" in message
+    assert "65 held-out normal images can guarantee a false-alarm rate of 1.6% at best; 1% needs 99" in message
     assert list(tmp_path.iterdir()) == []
 
 

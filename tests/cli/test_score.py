@@ -91,5 +91,5 @@ def test_a_state_that_is_none_is_refused_before_anything_is_scored(part: Path, p
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "is not the state of a stream" in done.stderr
+    assert "is not a drift state" in done.stderr
     assert not (tmp_path / "v.csv").exists()

@@ -78,7 +78,7 @@ def test_a_rate_that_cannot_be_promised_leaves_everything_as_it_was(fitted: Dete
     n = fitted.manifest.data.n_calibration
     done = oddlens("threshold", path, "--false-alarm-rate", 0.0001)
     assert done.returncode == 1
-    assert f"{n} held-out normal images can promise" in done.stderr
+    assert f"{n} held-out normal images can guarantee" in done.stderr
     assert "0.01% needs 9999" in done.stderr
     assert path.read_bytes() == content
     loaded = Detector.load(path)
@@ -101,7 +101,7 @@ def test_the_command_changes_the_file_in_place_and_says_what_it_promises(fitted:
     assert Detector.load(path).manifest.decision == DecisionSettings(false_alarm_rate=0.05)
     assert oddlens("threshold", path).returncode == 2
     shown = oddlens("show", path)
-    assert "on average over calibrations" in shown.stdout.replace("\n", " ")
+    assert "on average over calibration sets" in shown.stdout.replace("\n", " ")
     assert "at best on average" in shown.stdout.replace("\n", " ")
 
 
@@ -112,14 +112,15 @@ def test_a_percentile_can_be_chosen_where_nothing_was_calibrated(
     path = bare.fit(digit_pixels[:300], hold_out=False).save(tmp_path / "part.safetensors")
     done = oddlens("threshold", path, "--train-percentile", 90)
     assert done.returncode == 0, done.stderr
-    assert "which promises nothing" in done.stdout.replace("\n", " ")
+    assert "(no guarantee)" in done.stdout.replace("\n", " ")
     assert Detector.load(path).manifest.decision.train_percentile == 90
 
 
 def test_fifty_images_can_promise_two_percent_at_best(digit_pixels: Pixels, fitted: Detector, digits: DataSet) -> None:
     loaded = Detector(fitted.model, training=fitted.training).fit(digit_pixels, hold_out=False)
     test = digits.test.load(digits.test.choose_spec(None))[:50]
-    with pytest.raises(CalibrationError, match=r"50 held-out normal images can promise 2\.0% at best, and 1% needs 99"):
+    message = r"50 held-out normal images can guarantee a false-alarm rate of 2\.0% at best; 1% needs 99"
+    with pytest.raises(CalibrationError, match=message):
         loaded.calibrate(test, decision=DecisionSettings(false_alarm_rate=0.01))
     assert loaded.manifest.data.n_calibration == 0
 
@@ -191,13 +192,13 @@ def test_the_rate_that_catches_a_missed_image_catches_it(fitted: Detector, digit
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
-        ("", DataError, "lacks the column file"),
-        ("file,judgement\n", DataError, "judges no image"),
-        ("file,verdict\na.png,missed\n", DataError, "lacks the column judgement"),
-        ("file,judgement\n000.png,perhaps\n", DataError, "line 2: 'perhaps' is no judgement"),
-        ("file,judgement\nnowhere.png,missed\n", DataNotFoundError, "line 2: nowhere.png is not there"),
-        ("file,judgement\n,missed\n", DataNotFoundError, "line 2: nothing is not there"),
-        ("file,judgement\n000.png\n", DataError, "line 2: '' is no judgement"),
+        ("", DataError, r"has no column 'file' \(its columns: none\); it needs file, judgement"),
+        ("file,judgement\n", DataError, "contains no judgement; add rows"),
+        ("file,verdict\na.png,missed\n", DataError, "has no column 'judgement'"),
+        ("file,judgement\n000.png,perhaps\n", DataError, "line 2: 'perhaps' is not a judgement"),
+        ("file,judgement\nnowhere.png,missed\n", DataNotFoundError, "line 2: nowhere.png does not exist"),
+        ("file,judgement\n,missed\n", DataNotFoundError, "line 2: names no file"),
+        ("file,judgement\n000.png\n", DataError, "line 2: '' is not a judgement"),
     ],
 )
 def test_a_table_of_judgements_that_is_wrong_says_where(

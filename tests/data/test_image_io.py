@@ -1,4 +1,4 @@
-"""Bytes become pixels: real files of every kind, with the values that must come out of them."""
+"""Image files of all formats are decoded to exact values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oddlens.errors import ImageError
 
 Array = npt.NDArray[Any]
 
-# 48 high, 100 wide, 4,800 different levels spread over all 16 bits: an 8-bit detour or a swapped byte shows.
+# 48 high, 100 wide, 4,800 different levels spread over all 16 bits: an 8-bit conversion or a swapped byte is visible.
 LEVELS = (np.arange(4800, dtype=np.uint16) * 13 + 7).reshape(48, 100)
 GREY = np.arange(48 * 100, dtype=np.uint16).reshape(48, 100).astype(np.uint8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (48, 100, 3), dtype=np.uint8)
@@ -29,7 +29,7 @@ def save(path: Path, array: Array, **options: Any) -> Path:
 
 
 def check(path: Path, expected: Array) -> None:
-    """The file decodes to exactly these pixels, as its header announced."""
+    """The file decodes to exactly these pixels, and `probe` reports their shape and type."""
     pixels = decode(path)
     expected = expected[..., None] if expected.ndim == 2 else expected
     np.testing.assert_array_equal(pixels, expected)
@@ -41,12 +41,12 @@ def check(path: Path, expected: Array) -> None:
 
 
 def refused(path: Path) -> str:
-    """Both `probe` and `decode` refuse the file in the same single line; gives the reason."""
-    with pytest.raises(ImageError) as announced:
+    """Both `probe` and `decode` refuse the file with the same one-line error; returns the reason."""
+    with pytest.raises(ImageError) as probed:
         probe(path)
     with pytest.raises(ImageError) as raised:
         decode(path)
-    assert str(announced.value) == str(raised.value)
+    assert str(probed.value) == str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.name == str(path)
     return raised.value.reason
@@ -69,7 +69,7 @@ def png(path: Path, depth: int, kind: int, rows: list[bytes], width: int, **chun
 
 
 def tiff(path: Path, data: bytes, order: str = "<", **tags: Any) -> Path:
-    """A TIFF of one strip (or, with planar=2, one a channel) made tag by tag; deflated if compression=8."""
+    """A TIFF of one strip (or, with planar=2, one per channel) written tag by tag; deflated if compression=8."""
     codes = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "orientation": 274}
     codes |= {"samples": 277, "planar": 284, "extra": 338, "format": 339, "tile_width": 322, "tile_height": 323}
     if tags.get("compression") == 8:
@@ -125,7 +125,7 @@ def test_16_bit_tiff_keeps_all_levels_in_both_byte_orders(tmp_path: Path, order:
     check(tiff(tmp_path / "a.tif", data, order, **tags), LEVELS)
 
 
-def test_big_tiff_is_read_where_pillow_can(tmp_path: Path) -> None:
+def test_little_endian_big_tiff_is_read_and_big_endian_refused(tmp_path: Path) -> None:
     check(save(tmp_path / "a.tif", LEVELS, big_tiff=True), LEVELS)
     image = Image.frombytes("I;16B", (100, 48), LEVELS.astype(">u2").tobytes())
     image.save(tmp_path / "b.tif", big_tiff=True)
@@ -138,13 +138,13 @@ def test_12_bit_data_in_a_16_bit_file_is_not_rescaled(tmp_path: Path) -> None:
 
 def test_packed_12_bit_tiff_keeps_all_levels(tmp_path: Path) -> None:
     levels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    even, odd = levels[:, ::2], levels[:, 1::2]
-    packed = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], axis=-1).astype(np.uint8).tobytes()
+    first, second = levels[:, ::2], levels[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1).astype(np.uint8).tobytes()
     check(tiff(tmp_path / "a.tif", packed, width=64, height=64, bits=12, photometric=1), levels)
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-def test_tiff_in_which_zero_is_white_is_inverted_at_both_depths(tmp_path: Path, compression: int) -> None:
+def test_tiff_with_white_as_zero_is_inverted_at_both_depths(tmp_path: Path, compression: int) -> None:
     tags: dict[str, Any] = {"width": 100, "height": 48, "compression": compression, "photometric": 0}
     check(tiff(tmp_path / "16.tif", LEVELS.astype("<u2").tobytes(), bits=16, **tags), 65535 - LEVELS)
     check(tiff(tmp_path / "8.tif", GREY.tobytes(), bits=8, **tags), 255 - GREY)
@@ -175,7 +175,7 @@ def test_a_palette_gives_its_colours_and_a_grey_one_gives_grey(tmp_path: Path, s
     check(tmp_path / f"grey{suffix}", palette[GREY][..., 0])
 
 
-def test_cmyk_jpeg_is_not_shown_as_a_negative(tmp_path: Path) -> None:
+def test_cmyk_jpeg_is_not_decoded_as_a_negative(tmp_path: Path) -> None:
     inks = np.zeros((16, 48, 4), np.uint8)
     inks[:, 16:32], inks[:, 32:] = (0, 255, 255, 0), (0, 0, 0, 200)
     Image.fromarray(inks, mode="CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
@@ -185,7 +185,7 @@ def test_cmyk_jpeg_is_not_shown_as_a_negative(tmp_path: Path) -> None:
     assert probe(tmp_path / "a.jpg") == ImageInfo(16, 48, 3, 8)
 
 
-def test_cmyk_jpeg_without_adobes_mark_is_refused_rather_than_guessed(tmp_path: Path) -> None:
+def test_cmyk_jpeg_without_the_adobe_marker_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path)
     data = path.read_bytes()
@@ -208,7 +208,7 @@ def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
 # Transparency
 
 
-def test_transparent_pixels_show_white_and_never_their_hidden_colour(tmp_path: Path) -> None:
+def test_transparent_pixels_are_white_and_never_their_hidden_colour(tmp_path: Path) -> None:
     layers = np.array([[(10, 20, 30, 0), (10, 20, 30, 255), (10, 20, 30, 51), (255, 255, 255, 0)]], np.uint8)
     # 51 of 255 is a fifth: 10/5 + 255*4/5 = 206, 20/5 + 204 = 208, 30/5 + 204 = 210
     expected = np.array([[(255, 255, 255), (10, 20, 30), (206, 208, 210), (255, 255, 255)]], np.uint8)
@@ -226,11 +226,11 @@ def test_transparent_grey_stays_grey(tmp_path: Path) -> None:
 def test_premultiplied_grey_is_divided_by_its_alpha_first(tmp_path: Path) -> None:
     tags: dict[str, Any] = {"bits": [8, 8], "samples": 2, "extra": 1, "photometric": 1}
     path = tiff(tmp_path / "a.tif", bytes([50, 100, 0, 0]), width=2, height=1, **tags)
-    check(path, np.array([[205, 255]], np.uint8))  # 50/100 is half grey, over white at 100/255
+    check(path, np.array([[205, 255]], np.uint8))  # grey level 50/100 with opacity 100/255, over white
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_palette_transparency_is_laid_over_white(tmp_path: Path, grey: bool) -> None:
+def test_palette_transparency_is_composited_over_white(tmp_path: Path, grey: bool) -> None:
     colours = [(9, 9, 9), (100, 100, 100), (3, 3, 3)] if grey else [(9, 8, 7), (100, 50, 0), (1, 2, 3)]
     palette = bytes(value for colour in colours for value in colour)
     path = png(tmp_path / "a.png", 8, 3, [b"\0\1\2"], width=3, PLTE=palette, tRNS=b"\x00\x33")
@@ -245,14 +245,14 @@ def test_a_colour_key_is_transparent(tmp_path: Path) -> None:
     check(png(tmp_path / "c.png", 1, 0, [b"\x40"], width=2, tRNS=b"\0\0"), np.array([[255, 255]], np.uint8))
 
 
-def test_transparency_that_pillow_gets_wrong_is_refused(tmp_path: Path) -> None:
+def test_transparency_that_pillow_decodes_incorrectly_is_refused(tmp_path: Path) -> None:
     assert "2 or 4 bits" in refused(png(tmp_path / "a.png", 4, 0, [b"\x01\x2f"], width=4, tRNS=b"\0\2"))
     assert "16 bits" in refused(png(tmp_path / "b.png", 16, 0, [b"\0\1\0\2"], width=2, tRNS=b"\0\1"))
 
 
-def test_an_image_without_one_visible_pixel_is_refused(tmp_path: Path) -> None:
+def test_a_fully_transparent_image_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(ImageError, match="transparent everywhere"):
+    with pytest.raises(ImageError, match="fully transparent"):
         decode(path)
 
 
@@ -272,7 +272,7 @@ SIDES = {
 
 
 def stored(upright: Array, orientation: int) -> Array:
-    """What a camera held that way writes: EXIF names the sides on which row 0 and column 0 of the file belong."""
+    """The pixels as a camera stores them: EXIF names the sides of the image at which row 0 and column 0 are."""
     rows, columns = SIDES[orientation]
     image = upright if rows in ("top", "bottom") else upright.swapaxes(0, 1)
     return image[:: -1 if rows in ("bottom", "right") else 1, :: -1 if columns in ("bottom", "right") else 1]
@@ -280,7 +280,7 @@ def stored(upright: Array, orientation: int) -> Array:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_images_are_rotated_by_their_exif_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
     upright = COLOUR[:4, :6].repeat(16, axis=0).repeat(16, axis=1)
     if suffix == ".jpg":
         upright = upright[..., 0]
@@ -295,12 +295,12 @@ def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int
         check(path, upright)
 
 
-def test_16_bit_tiff_is_turned_too(tmp_path: Path) -> None:
+def test_16_bit_tiff_is_rotated_by_its_orientation(tmp_path: Path) -> None:
     data = np.ascontiguousarray(stored(LEVELS, 6)).astype("<u2").tobytes()
     check(tiff(tmp_path / "a.tif", data, width=48, height=100, bits=16, photometric=1, orientation=6), LEVELS)
 
 
-def test_exif_that_says_nothing_readable_counts_as_upright(tmp_path: Path) -> None:
+def test_unreadable_exif_orientation_counts_as_upright(tmp_path: Path) -> None:
     check(save(tmp_path / "a.png", COLOUR, exif=b"Exif\0\0no such header"), COLOUR)
     exif = Image.Exif()
     for orientation in (0, 9):
@@ -312,14 +312,14 @@ def test_an_orientation_after_the_pixels_is_refused(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     late = png(tmp_path / "a.png", 8, 0, [b"\1\2", b"\3\4"], width=2, LATE=exif.tobytes()[6:])
-    with pytest.raises(ImageError, match="after its pixels"):
+    with pytest.raises(ImageError, match="orientation after the pixel data"):
         decode(late)
     exif[274] = 1
     harmless = png(tmp_path / "b.png", 8, 0, [b"\1\2", b"\3\4"], width=2, LATE=exif.tobytes()[6:])
     check(harmless, np.array([[1, 2], [3, 4]], np.uint8))
 
 
-# What would lose something is refused
+# Files that cannot be decoded without loss are refused
 
 
 def test_16_bit_colour_is_refused_because_only_8_bits_can_be_read(tmp_path: Path) -> None:
@@ -351,11 +351,11 @@ def test_tiff_samples_that_would_be_misread_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
 def test_several_pages_or_frames_are_refused(tmp_path: Path, suffix: str) -> None:
-    more = [Image.fromarray(255 - COLOUR)]
-    assert "several" in refused(save(tmp_path / f"a{suffix}", COLOUR, save_all=True, append_images=more))
+    pages = [Image.fromarray(255 - COLOUR)]
+    assert "several" in refused(save(tmp_path / f"a{suffix}", COLOUR, save_all=True, append_images=pages))
 
 
-def test_of_a_multi_picture_jpeg_the_main_picture_counts(tmp_path: Path) -> None:
+def test_the_main_image_of_a_multi_image_jpeg_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("L", (32, 24), 200).save(path, "MPO", save_all=True, append_images=[Image.new("L", (32, 24), 20)])
     check(path, np.full((24, 32), 200, np.uint8))

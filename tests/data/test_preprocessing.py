@@ -1,4 +1,4 @@
-"""Arrays become pixels, and pixels the form that a detector takes."""
+"""Images are converted to the form that a detector takes."""
 
 from __future__ import annotations
 
@@ -11,98 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo, as_pixels
+from oddlens.data.image_io import ImageInfo
 from oddlens.data.preprocessing import choose_spec, fit_to, value_max
 from oddlens.errors import DataError, ImageError, SettingsError
 
 Array = npt.NDArray[Any]
 
+
 # 48 high, 100 wide, 4,800 different levels spread over all 16 bits.
 LEVELS = (np.arange(4800, dtype=np.uint16) * 13 + 7).reshape(48, 100)
+
+
 GREY = np.arange(48 * 100, dtype=np.uint16).reshape(48, 100).astype(np.uint8)
+
+
 COLOUR = np.random.default_rng(0).integers(0, 256, (48, 100, 3), dtype=np.uint8)
 
 
-# Arrays
+# The input specification
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2"])
-def test_arrays_of_small_whole_numbers_are_taken_as_they_are(dtype: Any) -> None:
-    grey, colour = np.arange(2 * 5 * 6).reshape(2, 5, 6), np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3) % 256
-    for array, expected in ((grey, grey[..., None]), (grey[..., None], grey[..., None]), (colour, colour)):
-        pixels = as_pixels(array.astype(dtype))
-        np.testing.assert_array_equal(pixels, expected)
-        assert pixels.dtype == np.dtype(dtype).newbyteorder("=")
-        assert pixels.dtype.isnative
-
-
-def test_bool_becomes_black_and_white() -> None:
-    pixels = as_pixels(np.eye(5, dtype=bool)[None])
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels[0, ..., 0], np.eye(5) * 255)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_from_0_to_1_fill_16_bits(dtype: Any) -> None:
-    pixels = as_pixels(np.array([0.0, 0.25, 0.5, 1.0], dtype).reshape(1, 2, 2))
-    assert pixels.dtype == np.uint16
-    assert pixels.ravel().tolist() == [0, 16384, 32768, 65535]
-
-
-def test_a_dark_float_image_is_not_stretched() -> None:
-    assert as_pixels(np.full((1, 4, 4), 1 / 255)).max() == 257
-
-
-@pytest.mark.parametrize("levels", [255, 4095, 65535])
-def test_floats_made_from_whole_levels_stay_apart(levels: int) -> None:
-    floats = (np.arange(levels + 1, dtype=np.float64) / levels).reshape(1, 1, -1, 1)
-    whole = as_pixels(floats).ravel().astype(np.int64)
-    np.testing.assert_array_equal(np.rint(whole * levels / 65535), np.arange(levels + 1))
-
-
-@pytest.mark.parametrize("worst", [np.nan, np.inf, -0.001, 1.001, 255.0])
-def test_floats_outside_0_to_1_are_refused_not_guessed(worst: float) -> None:
-    array = np.full((1, 4, 4), 0.5)
-    array[0, 2, 1] = worst
-    with pytest.raises(ImageError, match=r"mine: holds floats .* must be in 0\.\.1; divide by"):
-        as_pixels(array, "mine")
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint32, np.int8, np.complex64, object])
-def test_other_types_are_refused_with_the_conversion(dtype: Any) -> None:
-    with pytest.raises(ImageError, match=r"astype\(np\.uint8\)"):
-        as_pixels(np.zeros((1, 4, 4), dtype))
-
-
-@pytest.mark.parametrize(
-    ("shape", "fix"),
-    [
-        ((28, 28), r"array\[None\]"),
-        ((28, 28, 3), r"array\[None\]"),
-        ((28, 28, 1), r"array\[None\]"),
-        ((5, 3, 32, 32), r"np\.moveaxis\(array, 1, -1\)"),
-        ((5, 1, 28, 28), r"np\.moveaxis\(array, 1, -1\)"),
-        ((5, 32, 32, 4), r"array\[\.\.\., :3\]"),
-        ((0, 28, 28), "at least one"),
-        ((5, 0, 28, 3), "at least one"),
-        ((28,), r"\(N, H, W, C\)"),
-        ((1, 1, 28, 28, 3), r"\(N, H, W, C\)"),
-    ],
-)
-def test_other_shapes_are_refused_with_the_fix(shape: tuple[int, ...], fix: str) -> None:
-    with pytest.raises(ImageError, match=fix):
-        as_pixels(np.zeros(shape, np.uint8))
-
-
-def test_a_list_is_refused_with_the_conversion() -> None:
-    with pytest.raises(ImageError, match=r"np\.asarray"):
-        as_pixels([[[0, 1]]])  # type: ignore[arg-type]
-
-
-# The form that a detector takes
-
-
-def test_the_full_scale_follows_depth_and_peak() -> None:
+def test_the_full_scale_is_derived_from_depth_and_peak() -> None:
     assert [value_max(*case) for case in ((3, 8), (255, 8), (0, 16), (4095, 16), (4096, 16))] == [
         255,
         255,
@@ -132,17 +61,19 @@ def infos(*sizes: tuple[int, int]) -> list[ImageInfo]:
         ([(50, 100)] * 2, None, (48, 96)),  # never enlarged, and 50 is nearer to 48 than to 56
         ([(1, 5000)], None, (8, 128)),
         ([(2, 2)], None, (8, 8)),
-        ([(100, 200), (200, 100)], None, (128, 128)),  # lying and standing cancel out
+        ([(100, 200), (200, 100)], None, (128, 128)),  # landscape and portrait cancel out
         ([(300, 100), (100, 200), (110, 220)], None, (64, 128)),
         ([(1000, 3000)], 4, (4, 4)),
     ],
 )
-def test_the_size_follows_the_images(sizes: list[tuple[int, int]], size: int | None, expected: tuple[int, int]) -> None:
+def test_the_input_size_is_derived_from_the_images(
+    sizes: list[tuple[int, int]], size: int | None, expected: tuple[int, int]
+) -> None:
     spec = choose_spec(infos(*sizes), 255, size)
     assert (spec.height, spec.width) == expected
 
 
-def test_one_colour_image_makes_the_detector_see_colour() -> None:
+def test_the_input_has_colour_if_any_image_has() -> None:
     assert choose_spec(infos((28, 28)), 255, None) == InputSpec(height=28, width=28, channels=1)
     mixed = [*infos((28, 28)), ImageInfo(28, 28, 3, 8)]
     assert choose_spec(mixed, 255, None) == InputSpec(height=28, width=28, channels=3)
@@ -164,14 +95,14 @@ def test_sizes_out_of_range_are_refused(size: int) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1, max_size=9))
-def test_the_chosen_size_is_small_and_never_enlarges(sizes: list[tuple[int, int]]) -> None:
+def test_the_default_size_is_small_and_never_enlarges(sizes: list[tuple[int, int]]) -> None:
     spec = choose_spec(infos(*sizes), 255, None)
     longer = max(spec.height, spec.width)
     assert longer <= 128
     assert longer <= max(8, max(max(size) for size in sizes))
 
 
-# Fitting images to it
+# Converting images
 
 
 def spec_of(height: int, width: int, channels: int = 1, peak: int = 255) -> InputSpec:
@@ -203,7 +134,7 @@ def test_shrinking_averages_instead_of_dropping_pixels(dtype: Any) -> None:
     stripes[:, ::2] = peak
     small = fit_to(stripes, spec_of(8, 8, 1, peak), "a")
     assert small.shape == (8, 8, 1)
-    assert np.abs(small.astype(float) / peak - 0.5).max() < 0.02  # taking single pixels would give 0.5
+    assert np.abs(small.astype(float) / peak - 0.5).max() < 0.02  # selecting single pixels would give 0.5
 
 
 def test_shrinking_by_two_follows_the_triangle_filter() -> None:
@@ -217,26 +148,26 @@ def test_shrinking_by_two_follows_the_triangle_filter() -> None:
 def test_sixteen_bits_are_resized_at_full_precision() -> None:
     image = (LEVELS // 16 + 30000)[..., None]
     small = fit_to(image, spec_of(24, 52, 1, 65535), "a")
-    assert len(np.unique(small)) > 500  # an 8-bit detour would leave fewer than 20
+    assert len(np.unique(small)) > 500  # an 8-bit conversion would leave fewer than 20
     assert abs(small.mean() - image.mean()) < 10
 
 
-def test_channels_are_resized_apart() -> None:
+def test_channels_are_resized_independently() -> None:
     small = fit_to(COLOUR, spec_of(24, 40, 3), "a")
     for channel in range(3):
         alone = fit_to(np.ascontiguousarray(COLOUR[..., channel : channel + 1]), spec_of(24, 40), "a")
         np.testing.assert_array_equal(small[..., channel : channel + 1], alone)
 
 
-def test_values_above_the_full_scale_are_kept() -> None:
+def test_values_above_the_full_scale_are_not_clipped() -> None:
     image = np.full((16, 16, 1), 5000, np.uint16)
     assert fit_to(image, spec_of(8, 8, 1, 4095), "a").min() == 5000
 
 
-def test_another_bit_depth_is_refused_with_the_fix() -> None:
-    with pytest.raises(ImageError, match="a: has 8 bits a channel, but this detector learned from 16-bit"):
+def test_a_different_bit_depth_is_refused_with_the_fix() -> None:
+    with pytest.raises(ImageError, match="a: has 8 bits per channel, but the detector expects 16-bit"):
         fit_to(GREY[..., None], spec_of(48, 100, 1, 4095), "a")
-    with pytest.raises(ImageError, match="has 16 bits a channel, but this detector learned from 8-bit"):
+    with pytest.raises(ImageError, match="has 16 bits per channel, but the detector expects 8-bit"):
         fit_to(LEVELS[..., None], spec_of(48, 100), "a")
 
 
@@ -245,24 +176,24 @@ sides = st.integers(4, 40)
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.tuples(sides, sides), st.tuples(sides, sides), st.sampled_from([1, 3]), st.booleans())
-def test_fitting_stays_within_the_images_range(
+def test_resized_values_stay_within_the_range_of_the_image(
     seed: int, old: tuple[int, int], new: tuple[int, int], channels: int, wide: bool
 ) -> None:
     peak = 65535 if wide else 255
     generator = np.random.default_rng(seed)
     low, high = np.sort(generator.integers(0, peak, 2, endpoint=True))
     image: Any = generator.integers(low, high, (*old, channels), endpoint=True).astype(np.uint16 if wide else np.uint8)
-    for wanted in (1, 3):
-        fitted = fit_to(image, spec_of(*new, wanted, peak), "a")
-        assert fitted.shape == (*new, wanted)
-        assert fitted.dtype == image.dtype
-        assert low <= fitted.min() <= fitted.max() <= high
+    for channels_out in (1, 3):
+        resized = fit_to(image, spec_of(*new, channels_out, peak), "a")
+        assert resized.shape == (*new, channels_out)
+        assert resized.dtype == image.dtype
+        assert low <= resized.min() <= resized.max() <= high
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 65535), st.tuples(sides, sides), st.tuples(sides, sides), st.sampled_from([1, 3]))
 def test_a_constant_image_stays_constant(level: int, old: tuple[int, int], new: tuple[int, int], channels: int) -> None:
     wide, narrow = np.full((*old, channels), level, np.uint16), np.full((*old, channels), level % 256, np.uint8)
-    for wanted in (1, 3):
-        assert (fit_to(wide, spec_of(*new, wanted, 65535), "a") == level).all()
-        assert (fit_to(narrow, spec_of(*new, wanted), "a") == level % 256).all()
+    for channels_out in (1, 3):
+        assert (fit_to(wide, spec_of(*new, channels_out, 65535), "a") == level).all()
+        assert (fit_to(narrow, spec_of(*new, channels_out), "a") == level % 256).all()

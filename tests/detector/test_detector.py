@@ -79,7 +79,7 @@ def test_calibrating_on_training_images_is_refused(fitted: Detector, digit_pixel
 
 def test_a_rate_that_cannot_be_promised_is_refused_before_training(digit_pixels: Pixels, tmp_path: Path) -> None:
     asked = Detector("autoencoder", training=FAST, decision=DecisionSettings(false_alarm_rate=0.01))
-    message = r"50 held-out normal images can promise 2\.0% at best, and 1% needs 99"
+    message = r"50 held-out normal images can guarantee a false-alarm rate of 2\.0% at best; 1% needs 99"
     with pytest.raises(CalibrationError, match=message):
         asked.fit(digit_pixels[:100], folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_without_a_rate_few_images_take_the_smallest_that_they_can_promise(digit
     n = detector.manifest.data.n_calibration
     assert n == 30
     assert detector.decision_.false_alarm_rate == pytest.approx(1 / 31)
-    assert "smallest that can be promised" in detector.decision_.promise()
+    assert "lowest rate that can be guaranteed" in detector.decision_.promise()
 
 
 def test_near_duplicates_stay_on_one_side_of_the_split(digit_pixels: Pixels) -> None:

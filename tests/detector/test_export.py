@@ -143,7 +143,7 @@ def test_an_older_file_without_a_runtime_is_still_read(exported: Path, tmp_path:
     text = manifest.model_copy(update={"digest": ""}).model_dump_json()
     older = text.replace('"runtime":{"engine":"onnxruntime","precision":"fp32"},', "")
     assert older != text
-    found = detector_file.digest(older, tensors | onnx_file.graph_as_tensor(graph))
+    found = detector_file.content_digest(older, tensors | onnx_file.graph_as_tensor(graph))
     sealed = older.replace('"digest":""', f'"digest":"{found}"')
     _, metadata = onnx_proto.split_metadata(exported.read_bytes(), exported)
     (tmp_path / "part.onnx").write_bytes(onnx_proto.join_metadata(graph, metadata | {"oddlens": sealed}))
@@ -218,7 +218,7 @@ def load_without_runtime(
 def test_external_data_is_refused_before_any_runtime_sees_the_graph(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
 ) -> None:
-    with pytest.raises(ArtifactError, match="keeps tensors in other files"):
+    with pytest.raises(ArtifactError, match="stores tensors in other files"):
         load_without_runtime(exported, tmp_path, monkeypatch, change)
 
 

@@ -1,3 +1,5 @@
+"""Corruptions: pinned outputs, invariants, and the effect of each."""
+
 from __future__ import annotations
 
 import gzip
@@ -11,7 +13,7 @@ import pytest
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
-from oddlens.evaluation.corruptions import DISTORTIONS, PATTERNS, describe, distort, foreign, pattern
+from oddlens.evaluation.corruptions import DISTORTIONS, PATTERNS, describe, distort, draw_pattern, fit_foreign
 
 GREY = InputSpec(height=28, width=28, channels=1)
 COLOUR = InputSpec(height=32, width=32, channels=3)
@@ -27,7 +29,7 @@ def rings(count: int = 4) -> Pixels:
 
 
 def scenes(count: int = 4) -> Pixels:
-    """Coloured slopes and steps that fill the whole picture, (count, 32, 32, 3)."""
+    """Coloured slopes and steps that fill the whole image, (count, 32, 32, 3)."""
     i, y, x, c = np.ogrid[:count, :32, :32, :3]
     return np.asarray((3 * y + 5 * x * (c + 1) + 60 * (y > 10 + i) + 40 * c) % 251, np.uint8)
 
@@ -41,7 +43,7 @@ def digest(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]
 
 
-PINNED = {  # of rings() and scenes(); of 4 grey and 4 coloured pictures
+PINNED = {  # digests of rings() and scenes(): 4 grey and 4 colour images
     "noise": ("7dc62475c011239c", "0b794ce073c1d623"),
     "blur": ("affeacad0fc89e2f", "2077404d0d28a56d"),
     "hole": ("e90f97486acacc1f", "d55490437410dd7e"),
@@ -57,16 +59,16 @@ PINNED = {  # of rings() and scenes(); of 4 grey and 4 coloured pictures
 
 
 @pytest.mark.parametrize("kind", DISTORTIONS)
-def test_distortions_are_fixed_for_good(kind: str) -> None:
+def test_distortions_never_change(kind: str) -> None:
     assert (digest(distort(kind, rings(), 255, 0)), digest(distort(kind, scenes(), 255, 0))) == PINNED[kind]
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
-def test_patterns_are_fixed_for_good(kind: str) -> None:
-    assert (digest(pattern(kind, 4, GREY, 0)), digest(pattern(kind, 4, COLOUR, 0))) == PINNED[kind]
+def test_patterns_never_change(kind: str) -> None:
+    assert (digest(draw_pattern(kind, 4, GREY, 0)), digest(draw_pattern(kind, 4, COLOUR, 0))) == PINNED[kind]
 
 
-def test_the_names_and_their_order_are_a_contract() -> None:
+def test_names_and_their_order_never_change() -> None:
     assert list(DISTORTIONS) == [
         "noise",
         "blur",
@@ -84,7 +86,7 @@ def test_the_names_and_their_order_are_a_contract() -> None:
 @pytest.mark.parametrize("value_max", [255, 4095, 65535])
 @pytest.mark.parametrize(("height", "width", "channels"), [(4, 4, 1), (5, 9, 3), (33, 20, 1)])
 @pytest.mark.parametrize("kind", DISTORTIONS)
-def test_a_distortion_keeps_shape_type_range_and_its_input(
+def test_a_distortion_keeps_shape_type_and_range_and_does_not_change_its_input(
     kind: str, height: int, width: int, channels: int, value_max: int
 ) -> None:
     pixels = grid(height, width, channels, value_max)
@@ -97,38 +99,38 @@ def test_a_distortion_keeps_shape_type_range_and_its_input(
 
 
 @pytest.mark.parametrize("kind", [*DISTORTIONS, *PATTERNS])
-def test_fewer_pictures_are_the_first_of_more(kind: str) -> None:
+def test_a_shorter_set_is_the_start_of_a_longer_one(kind: str) -> None:
     if kind in PATTERNS:
-        few, many = pattern(kind, 2, COLOUR, 5), pattern(kind, 4, COLOUR, 5)
+        few, many = draw_pattern(kind, 2, COLOUR, 5), draw_pattern(kind, 4, COLOUR, 5)
     else:
         few, many = distort(kind, scenes()[:2], 255, 5), distort(kind, scenes(), 255, 5)
     np.testing.assert_array_equal(few, many[:2])
 
 
 @pytest.mark.parametrize("kind", [*DISTORTIONS, *PATTERNS])
-def test_no_pictures_give_no_pictures(kind: str) -> None:
-    none = pattern(kind, 0, COLOUR, 0) if kind in PATTERNS else distort(kind, scenes(0), 255, 0)
+def test_an_empty_set_stays_empty(kind: str) -> None:
+    none = draw_pattern(kind, 0, COLOUR, 0) if kind in PATTERNS else distort(kind, scenes(0), 255, 0)
     assert none.shape == (0, 32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", DISTORTIONS)
-def test_the_seed_matters_to_what_is_drawn_and_to_nothing_else(kind: str) -> None:
+def test_the_seed_changes_only_distortions_that_draw_random_numbers(kind: str) -> None:
     alike = (distort(kind, scenes(), 255, 0) == distort(kind, scenes(), 255, 1)).all()
     assert alike == (kind not in DRAWING)
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
-def test_patterns_differ_between_pictures_and_seeds(kind: str) -> None:
-    first, second = pattern(kind, 40, GREY, 0), pattern(kind, 40, GREY, 1)
+def test_patterns_differ_between_images_and_seeds(kind: str) -> None:
+    first, second = draw_pattern(kind, 40, GREY, 0), draw_pattern(kind, 40, GREY, 1)
     assert len({image.tobytes() for image in (*first, *second)}) == 80
 
 
 @pytest.mark.parametrize("value_max", [255, 4095, 65535])
-def test_noise_has_a_sigma_of_a_fifth_of_the_range(value_max: int) -> None:
+def test_noise_has_a_standard_deviation_of_a_fifth_of_the_range(value_max: int) -> None:
     grey = np.full((20, 64, 64, 1), value_max // 2, np.uint8 if value_max == 255 else np.uint16)
     change = distort("noise", grey, value_max, 0).astype(float) - value_max // 2
     assert change.mean() / value_max == pytest.approx(0, abs=0.005)
-    # Medians of the distance are not touched by clipping at 2.5 sigma: 0.6745 sigma for a Gaussian.
+    # Clipping at 2.5 sigma does not change the median distance: 0.6745 sigma for a Gaussian.
     assert np.median(np.abs(change)) / value_max == pytest.approx(0.6745 * 0.2, rel=0.02)
     assert (np.abs(change) > 0.4 * value_max).mean() == pytest.approx(0.0455, abs=0.004)
 
@@ -145,16 +147,16 @@ def test_blur_is_the_mean_of_5_by_5_with_the_edge_repeated(pixels: Pixels) -> No
     np.testing.assert_allclose(distort("blur", pixels, 255, 0)[0], expected, atol=0.5001)
 
 
-def test_blur_grows_with_the_picture() -> None:
+def test_blur_scales_with_each_side() -> None:
     points = np.zeros((1, 112, 56, 1), np.uint16)
     points[0, 50, 25] = 65535
     spread = distort("blur", points, 65535, 0)[0, :, :, 0] > 0
-    # Four and two times two pixels to each side, and the middle.
+    # The reach is 8 and 4 pixels to each side, plus the centre.
     assert (spread.any(axis=1).sum(), spread.any(axis=0).sum()) == (17, 9)
 
 
 @pytest.mark.parametrize("background", [0, 40, 255])
-def test_a_hole_is_8_by_8_of_background_over_the_ink(background: int) -> None:
+def test_a_hole_is_8_by_8_pixels_of_background_over_the_foreground(background: int) -> None:
     pixels = np.full((50, 28, 28, 1), background, np.uint8)
     pixels[:, 8:20, 8:20] = 128
     changed = distort("hole", pixels, 255, 0) != pixels
@@ -162,51 +164,51 @@ def test_a_hole_is_8_by_8_of_background_over_the_ink(background: int) -> None:
     assert (distort("hole", pixels, 255, 0)[changed] == background).all()
     assert max(rows.max(), columns.max()) == 8
     assert changed.sum(axis=(1, 2, 3)).min() >= 0.05 * 28 * 28
-    assert len({image.tobytes() for image in changed}) > 10  # the place is drawn
+    assert len({image.tobytes() for image in changed}) > 10  # at random positions
 
 
-def test_a_hole_hits_as_much_ink_as_it_can_where_there_is_little() -> None:
+def test_a_hole_covers_as_many_foreground_pixels_as_possible() -> None:
     pixels = np.zeros((10, 28, 28, 1), np.uint8)
-    pixels[:, 5:23, 14] = 200  # a stroke one pixel wide: at most 8 of it
+    pixels[:, 5:23, 14] = 200  # a line one pixel wide, of which a hole covers 8 pixels
     changed = distort("hole", pixels, 255, 3) != pixels
     assert (changed.sum(axis=(1, 2, 3)) == 8).all()
 
 
-def test_a_hole_grows_with_each_side() -> None:
+def test_a_hole_scales_with_each_side() -> None:
     pixels = scenes(1).repeat(2, axis=1)  # 64 x 32
     changed = (distort("hole", pixels, 255, 0) != pixels).any(axis=-1)[0]
     assert [int(np.ptp(np.flatnonzero(changed.any(axis)))) + 1 for axis in (1, 0)] == [18, 9]
 
 
-def test_a_quarter_turn_goes_left_and_four_bring_the_picture_back() -> None:
+def test_a_quarter_turn_is_counterclockwise_and_four_are_the_identity() -> None:
     pixels = scenes(2)
-    turned = distort("quarter_turn", pixels, 255, 0)
-    np.testing.assert_array_equal(turned[:, 31, 0], pixels[:, 0, 0])  # the upper left corner comes to the lower left
+    rotated = distort("quarter_turn", pixels, 255, 0)
+    np.testing.assert_array_equal(rotated[:, 31, 0], pixels[:, 0, 0])  # the upper left corner moves to the lower left
     for _ in range(3):
-        turned = distort("quarter_turn", turned, 255, 0)
-    np.testing.assert_array_equal(turned, pixels)
+        rotated = distort("quarter_turn", rotated, 255, 0)
+    np.testing.assert_array_equal(rotated, pixels)
 
 
-def test_a_quarter_turn_stretches_what_is_not_square() -> None:
+def test_a_quarter_turn_stretches_an_image_that_is_not_square() -> None:
     pixels = np.zeros((1, 8, 32, 1), np.uint8)
     pixels[:, :, 24:] = 200  # the right quarter
-    turned = distort("quarter_turn", pixels, 255, 0)[0, :, :, 0]
-    assert (turned[0] == 200).all()  # is on top now
-    assert (turned[4:] == 0).all()
+    rotated = distort("quarter_turn", pixels, 255, 0)[0, :, :, 0]
+    assert (rotated[0] == 200).all()  # is at the top now
+    assert (rotated[4:] == 0).all()
 
 
-def test_upside_down_mirrors_from_top_to_bottom() -> None:
+def test_upside_down_flips_top_to_bottom() -> None:
     np.testing.assert_array_equal(distort("upside_down", scenes(), 255, 0), scenes()[:, ::-1])
 
 
-def test_inversion_stays_in_the_range_even_above_the_full_scale() -> None:
+def test_inversion_clips_values_above_the_full_scale() -> None:
     pixels = np.array([0, 1, 4094, 4095, 4096, 65535], np.uint16).repeat(16).reshape(6, 4, 4, 1)
     inverted = distort("inversion", pixels, 4095, 0)
     assert inverted[:, 0, 0, 0].tolist() == [4095, 4094, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("side", [8, 9])
-def test_no_quarter_keeps_its_place_and_every_other_deal_occurs(side: int) -> None:
+def test_no_quadrant_keeps_its_place_and_every_other_permutation_occurs(side: int) -> None:
     pixels = np.full((300, side, side, 1), 9, np.uint8)
     half = side // 2
     pixels[:, :half, :half], pixels[:, :half, -half:] = 1, 2
@@ -215,13 +217,13 @@ def test_no_quarter_keeps_its_place_and_every_other_deal_occurs(side: int) -> No
     corners = shuffled[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (np.sort(corners, axis=1) == [1, 2, 3, 4]).all()
     assert (corners != [1, 2, 3, 4]).all()
-    assert len({deal.tobytes() for deal in corners}) == 9
+    assert len({permutation.tobytes() for permutation in corners}) == 9
     assert (shuffled[:, :half, :half] == corners[:, :1, None]).all()
     if side == 9:
-        assert (shuffled[:, 4] == 9).all()  # the middle line of an odd side
+        assert (shuffled[:, 4] == 9).all()  # the middle line of a side of uneven length
 
 
-def test_dimming_halves_rounding_down_and_blank_is_zero() -> None:
+def test_dimmed_halves_values_rounding_down_and_blank_is_zero() -> None:
     pixels = np.array([0, 1, 2, 255], np.uint8).repeat(16).reshape(4, 4, 4, 1)
     assert distort("dimmed", pixels, 255, 0)[:, 0, 0, 0].tolist() == [0, 0, 1, 127]
     assert not distort("blank", pixels, 255, 0).any()
@@ -233,7 +235,7 @@ def test_dimming_halves_rounding_down_and_blank_is_zero() -> None:
     ids=["grey", "colour", "12 bits"],
 )
 def test_glyphs_are_bold_and_bright_on_black(spec: InputSpec) -> None:
-    drawn = pattern("glyphs", 100, spec, 0)
+    drawn = draw_pattern("glyphs", 100, spec, 0)
     assert (drawn.shape, drawn.dtype.name) == ((100, spec.height, spec.width, spec.channels), spec.dtype)
     assert (drawn.max(axis=(1, 2, 3)) == spec.value_max).all()
     assert (drawn == drawn[..., :1]).all()
@@ -243,26 +245,26 @@ def test_glyphs_are_bold_and_bright_on_black(spec: InputSpec) -> None:
     assert not drawn[:, :, [0, -1]].any()
 
 
-def test_uniform_noise_takes_every_value_equally_often() -> None:
-    counts = np.bincount(pattern("uniform_noise", 100, COLOUR, 0).ravel(), minlength=256)
+def test_uniform_noise_has_every_value_equally_often() -> None:
+    counts = np.bincount(draw_pattern("uniform_noise", 100, COLOUR, 0).ravel(), minlength=256)
     assert len(counts) == 256
     assert counts.min() > 0.85 * counts.mean()
     assert counts.max() < 1.15 * counts.mean()
-    deep = pattern("uniform_noise", 20, InputSpec(height=28, width=28, channels=1, value_max=4095), 0)
+    deep = draw_pattern("uniform_noise", 20, InputSpec(height=28, width=28, channels=1, value_max=4095), 0)
     assert (deep.dtype.name, int(deep.min()) < 20, 4075 < int(deep.max()) <= 4095) == ("uint16", True, True)
 
 
-def test_foreign_pictures_are_seen_in_grey_and_in_the_detectors_size() -> None:
+def test_foreign_images_are_converted_to_the_channels_and_size_of_the_spec() -> None:
     blue_and_red = np.zeros((2, 32, 40, 3), np.uint8)
     blue_and_red[0, ..., 2], blue_and_red[1, ..., 0] = 255, 255
-    seen = foreign(blue_and_red, GREY)
-    assert (seen.shape, seen.dtype.name) == ((2, 28, 28, 1), "uint8")
-    assert [np.unique(image).tolist() for image in seen] == [[29], [76]]  # the luma of pure blue and red
-    assert foreign(rings(), COLOUR).shape == (4, 32, 32, 3)
+    converted = fit_foreign(blue_and_red, GREY)
+    assert (converted.shape, converted.dtype.name) == ((2, 28, 28, 1), "uint8")
+    assert [np.unique(image).tolist() for image in converted] == [[29], [76]]  # the luma of pure blue and red
+    assert fit_foreign(rings(), COLOUR).shape == (4, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
-    ("given", "bits", "value_max", "expected"),
+    ("value", "bits", "value_max", "expected"),
     [
         (255, 8, 65535, 65535),
         (100, 8, 4095, 1606),
@@ -271,17 +273,17 @@ def test_foreign_pictures_are_seen_in_grey_and_in_the_detectors_size() -> None:
         (4095, 16, 4095, 4095),
     ],
 )
-def test_foreign_values_are_brought_to_the_detectors_scale(
-    given: int, bits: int, value_max: int, expected: int
+def test_foreign_values_are_converted_to_the_value_range_of_the_spec(
+    value: int, bits: int, value_max: int, expected: int
 ) -> None:
     spec = InputSpec.model_validate({"height": 4, "width": 4, "channels": 1, "value_max": value_max})
     shape = (2, 4, 4, 1)
-    seen = foreign(np.full(shape, given, np.uint8) if bits == 8 else np.full(shape, given, np.uint16), spec)
-    assert (seen.dtype.name, np.unique(seen).tolist()) == (spec.dtype, [expected])
+    converted = fit_foreign(np.full(shape, value, np.uint8) if bits == 8 else np.full(shape, value, np.uint16), spec)
+    assert (converted.dtype.name, np.unique(converted).tolist()) == (spec.dtype, [expected])
 
 
-def test_foreign_takes_no_pictures_for_an_answer() -> None:
-    assert foreign(scenes(0), GREY).shape == (0, 28, 28, 1)
+def test_an_empty_set_of_foreign_images_stays_empty() -> None:
+    assert fit_foreign(scenes(0), GREY).shape == (0, 28, 28, 1)
 
 
 def test_every_kind_is_described_in_one_sentence() -> None:
@@ -290,16 +292,16 @@ def test_every_kind_is_described_in_one_sentence() -> None:
     assert all(sentence.endswith(".") and sentence.count(".") == 1 and sentence[0].isupper() for sentence in sentences)
 
 
-def test_an_unknown_kind_is_refused_with_the_known_ones_named() -> None:
+def test_an_unknown_kind_is_rejected_with_the_valid_kinds() -> None:
     with pytest.raises(SettingsError, match=r"'rotate' is not a distortion; choose one of noise, .*, blank$"):
         distort("rotate", rings(), 255, 0)
     with pytest.raises(SettingsError, match=r"'noise' is not a pattern; choose one of glyphs, uniform_noise$"):
-        pattern("noise", 1, GREY, 0)
+        draw_pattern("noise", 1, GREY, 0)
     with pytest.raises(SettingsError, match=r"'rotate' is not an evaluation corruption; choose .*, foreign$"):
         describe("rotate")
 
 
-def test_on_real_digits_every_distortion_shows() -> None:
+def test_every_distortion_changes_real_digits() -> None:
     folder = os.environ.get("ODDLENS_DATA")
     if not folder:
         pytest.skip("ODDLENS_DATA does not name a folder with MNIST/raw")
@@ -309,5 +311,5 @@ def test_on_real_digits_every_distortion_shows() -> None:
     with gzip.open(file) as images:
         digits = np.frombuffer(images.read(), np.uint8, 1000 * 28 * 28, offset=16).reshape(-1, 28, 28, 1)
     share = {kind: (distort(kind, digits, 255, 0) != digits).mean(axis=(1, 2, 3)) for kind in DISTORTIONS}
-    assert min(found.min() for found in share.values()) > 0.02
-    assert (share["hole"] >= 0.05).mean() > 0.85  # thin ones have no 8 x 8 with so much ink
+    assert min(shares.min() for shares in share.values()) > 0.02
+    assert (share["hole"] >= 0.05).mean() > 0.85  # thin digits have no 8 x 8 block with 5% of the pixels

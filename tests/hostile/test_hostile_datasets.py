@@ -1,6 +1,7 @@
-"""Data files that are damaged, cut short or made to hurt end in one clear DataError, and nothing in them is run.
+"""Damaged, truncated and malicious data files raise one clear DataError, and nothing in them is run.
 
-Pickled CIFAR batches are the only pickles that oddlens reads; what they may contain is in `datasets.cifar`.
+Pickled CIFAR batches are the only pickles that oddlens reads; `oddlens.data.sources.cifar` defines what they may
+contain.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ IDX = struct.pack(">HBB3I", 0, 8, 3, 5, 6, 7) + bytes(range(210))
 
 
 def cifar_folder(folder: Path, content: bytes) -> Path:
-    """Five good batches and this one as the third."""
+    """Write five valid batches, and this one as the third."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in BATCHES:
         (folder / name).write_bytes(GOOD[4])
@@ -44,7 +45,7 @@ def cifar_folder(folder: Path, content: bytes) -> Path:
 
 
 def refused(folder: Path, content: bytes) -> str:
-    """The batch is refused in one line of bearable length that names it; gives the line."""
+    """The batch is refused with a short one-line error that names it; returns the line."""
     with pytest.raises(DataError) as raised:
         read_cifar(cifar_folder(folder, content))
     message = str(raised.value)
@@ -54,8 +55,8 @@ def refused(folder: Path, content: bytes) -> str:
     return message
 
 
-class Runs:
-    """Pickles as a call of any function."""
+class CallOnUnpickling:
+    """Its pickle is a call of the given function."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self.call = (function, arguments)
@@ -68,15 +69,18 @@ class Runs:
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_a_pickle_that_calls_the_system_leaves_no_trace(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_that_calls_the_system_is_not_run(tmp_path: Path, protocol: int) -> None:
     trace = tmp_path / "trace"
     command = f"touch {trace}"
-    for attack in (Runs(os.system, command), {"data": DATA, "labels": LABELS, "extra": Runs(os.system, command)}):
+    for attack in (
+        CallOnUnpickling(os.system, command),
+        {"data": DATA, "labels": LABELS, "extra": CallOnUnpickling(os.system, command)},
+    ):
         content = pickle.dumps(attack, protocol)
         message = refused(tmp_path / "cifar", content)
         assert "delete it and download it again" in message
         assert not trace.exists()
-    pickle.loads(content)  # the attack is a real one
+    pickle.loads(content)  # the attack works if it is run
     assert trace.exists()
 
 
@@ -95,7 +99,7 @@ def test_a_pickle_that_calls_the_system_leaves_no_trace(tmp_path: Path, protocol
         ("numpy", "dtype.__reduce__"),
         ("numpy._core.multiarray", "scalar"),
         ("numpy._core.multiarray", "_reconstruct.__globals__"),
-        ("oddlens.data.sources.cifar", "_Array"),
+        ("oddlens.data.sources.cifar", "_ArrayStub"),
     ],
 )
 def test_every_other_name_is_refused(tmp_path: Path, module: str, name: str) -> None:
@@ -104,17 +108,17 @@ def test_every_other_name_is_refused(tmp_path: Path, module: str, name: str) -> 
         b"\x80\x04" + b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)) + b"\x93."
     )
     for content in (by_line, by_stack):
-        assert f"it asks for {module}.{name}" in refused(tmp_path, content)
+        assert f"it refers to {module}.{name}" in refused(tmp_path, content)
 
 
-def test_arrays_of_objects_and_of_other_numbers_are_refused(tmp_path: Path) -> None:
+def test_arrays_of_objects_and_of_other_types_are_refused(tmp_path: Path) -> None:
     for data in (np.array([[None] * 3072]), DATA.astype(np.float32), DATA.astype("V4"), DATA.view("S3")):
-        assert "another type than bytes" in refused(tmp_path, pickle.dumps({"data": data, "labels": [1]}, 4))
+        assert "a type other than bytes" in refused(tmp_path, pickle.dumps({"data": data, "labels": [1]}, 4))
 
 
-def test_what_a_pickle_does_to_the_stand_ins_does_not_last(tmp_path: Path) -> None:
+def test_changes_of_a_pickle_to_the_stubs_do_not_last(tmp_path: Path) -> None:
     for name in ("numpy\ndtype", "numpy._core.multiarray\n_reconstruct", "numpy._core.numeric\n_frombuffer"):
-        # BUILD with (None, {"__defaults__": (...), "__doc__": ...}) sets attributes on whatever it is given.
+        # BUILD with (None, {"__defaults__": (...), "__doc__": ...}) sets attributes of any object.
         state = b"N}(X\x0c\x00\x00\x00__defaults__K\x01K\x02\x86X\x07\x00\x00\x00__doc__K\x01u\x86b"
         refused(tmp_path, f"c{name}\n".encode() + state + b".")
     (images, labels), _ = read_cifar(cifar_folder(tmp_path, GOOD[5]))
@@ -125,13 +129,13 @@ def test_what_a_pickle_does_to_the_stand_ins_does_not_last(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("what", "content"),
     [
-        ("bytes that are not there", b"B\xff\xff\xff\xff."),
-        ("a text that is not there", b"X\xff\xff\xff\xff."),
+        ("missing bytes", b"B\xff\xff\xff\xff."),
+        ("missing text", b"X\xff\xff\xff\xff."),
         ("a bytearray of an exabyte", b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b"."),
         ("a frame of an exabyte", b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N."),
         ("the two billionth memo", b"Nr\xff\xff\xff\x7f."),
         ("a long of 2 GB", b"\x8b\xff\xff\xff\x7f."),
-        ("an instruction that does not exist", b"\xff."),
+        ("an opcode that does not exist", b"\xff."),
         ("another process's memory", b"\x80\x05\x97."),
         ("a persistent object", b"Pname\n."),
         ("an extension", b"\x82\x01."),
@@ -141,28 +145,28 @@ def test_what_a_pickle_does_to_the_stand_ins_does_not_last(tmp_path: Path) -> No
         ("nothing", b""),
     ],
 )
-def test_pickles_that_announce_or_ask_for_too_much_are_refused(tmp_path: Path, what: str, content: bytes) -> None:
+def test_pickles_that_declare_or_need_too_much_are_refused(tmp_path: Path, what: str, content: bytes) -> None:
     refused(tmp_path, content)
 
 
-def test_keys_that_would_take_for_ever_to_hash_are_refused(tmp_path: Path) -> None:
+def test_keys_that_take_forever_to_hash_are_refused(tmp_path: Path) -> None:
     doubled = b"Nq\x00" + b"h\x00\x86q\x00" * 80  # a pair of a pair of a pair...: 2**80 leaves
-    assert "a key that is no text" in refused(tmp_path, b"}(" + doubled + b"Nu.")
+    assert "a key that is not text" in refused(tmp_path, b"}(" + doubled + b"Nu.")
 
 
-def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_arrays_of_inconsistent_shapes_are_refused(tmp_path: Path) -> None:
     cases: dict[str, object] = {
         "not (N, 3072)": {"data": DATA[:, :100], "labels": LABELS},
         "and 3 labels": {"data": DATA, "labels": LABELS[:3]},
-        "from -1 to 9": {"data": DATA, "labels": [-1, 0, 9, 1]},
-        "from 0 to 10": {"data": DATA, "labels": [0, 0, 10, 1]},
+        "range from -1 to 9": {"data": DATA, "labels": [-1, 0, 9, 1]},
+        "range from 0 to 10": {"data": DATA, "labels": [0, 0, 10, 1]},
         "KeyError: 'labels'": {"data": DATA, "fine_labels": LABELS},
-        "not a pickle of arrays alone": [DATA, LABELS],
+        "not a pickle of arrays only": [DATA, LABELS],
         "no attribute": {"data": "none", "labels": LABELS},
         "cannot be interpreted as an integer": {"data": DATA, "labels": "3091"},
     }
-    for found, batch in cases.items():
-        assert found in refused(tmp_path, pickle.dumps(batch, 4))
+    for message, batch in cases.items():
+        assert message in refused(tmp_path, pickle.dumps(batch, 4))
     one_short = (
         GOOD[3]
         .replace(bytes(DATA.tobytes()), DATA.tobytes()[:-1])
@@ -172,12 +176,12 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(cifar, "MAX_BATCH_BYTES", 20_000)
     assert "it has over 20,000 bytes" in refused(tmp_path, GOOD[4] + bytes(20_000))
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_a_pickle_cut_off_anywhere_is_refused(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_truncated_anywhere_is_refused(tmp_path: Path, protocol: int) -> None:
     content = GOOD[protocol]
     ends = [*range(150), *range(150, len(content) - 60, 1999), *range(len(content) - 60, len(content))]
     for end in ends:
@@ -188,9 +192,9 @@ def test_a_pickle_cut_off_anywhere_is_refused(tmp_path: Path, protocol: int) -> 
     st.sampled_from([3, 4, 5]), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6)
 )
 @settings(max_examples=300, deadline=None)
-def test_flipped_bytes_end_in_pixels_or_in_a_data_error(protocol: int, flips: list[tuple[int, int]]) -> None:
+def test_flipped_bytes_give_pixels_or_a_data_error(protocol: int, flips: list[tuple[int, int]]) -> None:
     content = bytearray(GOOD[protocol])
-    for place, value in flips:  # the instructions before the pixels, and those behind them
+    for place, value in flips:  # the opcodes before and after the pixels
         content[place - 80] = value
     try:
         images, labels = cifar._read_pickle(bytes(content), "batch")
@@ -217,7 +221,7 @@ def archive_of(path: Path, members: dict[str, bytes | str]) -> Path:
     return path
 
 
-def test_an_archive_writes_nothing_wherever_its_names_point(tmp_path: Path) -> None:
+def test_an_archive_never_writes_to_disk(tmp_path: Path) -> None:
     names = [f"../../{name}" for name in BATCHES[:3]] + [f"{tmp_path}/{name}" for name in BATCHES[3:]]
     path = archive_of(tmp_path / "a.tar.gz", dict.fromkeys(names, GOOD[4]))
     (images, _), _ = read_cifar(path)
@@ -230,11 +234,11 @@ def test_links_in_an_archive_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(GOOD[4])
     members: dict[str, bytes | str] = dict.fromkeys(BATCHES, GOOD[4])
     members["data_batch_2"] = str(tmp_path / "secret")
-    with pytest.raises(DataError, match="lacks data_batch_2; delete it"):
+    with pytest.raises(DataError, match="does not contain data_batch_2; delete it"):
         read_cifar(archive_of(tmp_path / "a.tar.gz", members))
 
 
-def test_an_archive_cut_off_or_damaged_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_or_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "a.tar.gz", dict.fromkeys(BATCHES, GOOD[4]))
     whole = path.read_bytes()
     for end in (0, 1, 10, 100, len(whole) // 2, len(whole) - 20):
@@ -250,69 +254,69 @@ def test_an_archive_cut_off_or_damaged_is_refused(tmp_path: Path) -> None:
         read_cifar(path)
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "MAX_ARCHIVE", 2**20)
+def test_an_archive_that_decompresses_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "MAX_ARCHIVE_BYTES", 2**20)
     path = archive_of(tmp_path / "a.tar.gz", {"zeros": bytes(2**21), **dict.fromkeys(BATCHES, GOOD[4])})
-    with pytest.raises(DataError, match="it unpacks to over 1,048,576 bytes"):
+    with pytest.raises(DataError, match="it decompresses to over 1,048,576 bytes"):
         read_cifar(path)
 
 
-def test_binary_batches_of_another_length_or_with_other_labels_are_refused(tmp_path: Path) -> None:
+def test_binary_batches_of_wrong_length_or_with_wrong_labels_are_refused(tmp_path: Path) -> None:
     records = np.hstack([np.array(LABELS, dtype=np.uint8)[:, None], DATA]).tobytes()
     for name in BATCHES:
         (tmp_path / f"{name}.bin").write_bytes(records)
     assert len(read_cifar(tmp_path)[0][0]) == 20
-    for content, found in (
-        (records[:-1], "not whole records"),
-        (b"", "not whole records"),
+    for content, message in (
+        (records[:-1], "not a multiple of 3,073"),
+        (b"", "not a multiple of 3,073"),
         (b"\x0a" + records[1:], "to 10"),
     ):
         (tmp_path / "data_batch_4.bin").write_bytes(content)
-        with pytest.raises(DataError, match=found):
+        with pytest.raises(DataError, match=message):
             read_cifar(tmp_path)
 
 
 # IDX
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_idx_cut_off_anywhere_or_too_long_is_refused(tmp_path: Path, packed: bool) -> None:
-    whole = gzip.compress(IDX) if packed else IDX
-    path = tmp_path / ("images.gz" if packed else "images")
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_idx_truncated_anywhere_or_too_long_is_refused(tmp_path: Path, gzipped: bool) -> None:
+    whole = gzip.compress(IDX) if gzipped else IDX
+    path = tmp_path / ("images.gz" if gzipped else "images")
     path.write_bytes(whole)
     assert read_idx(path, 3).shape == (5, 6, 7)
     assert read_idx(path, 3)[4, 5, 6] == 209
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
-        with pytest.raises(DataError, match=r"is not a whole IDX file \(.+\); delete it and download it again"):
+        with pytest.raises(DataError, match=r"is not a valid IDX file \(.+\); delete it and download it again"):
             read_idx(path, 3)
-    path.write_bytes(gzip.compress(IDX + b"x") if packed else IDX + b"x")
-    with pytest.raises(DataError, match="announces 210 bytes and has more"):
+    path.write_bytes(gzip.compress(IDX + b"x") if gzipped else IDX + b"x")
+    with pytest.raises(DataError, match="declares 210 bytes, but it has more"):
         read_idx(path, 3)
 
 
-def test_idx_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_idx_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "images"
     for content in (
         b"<html><body>404</body></html>" * 20,
-        gzip.compress(IDX),  # without its suffix
+        gzip.compress(IDX),  # without the suffix .gz
         struct.pack(">HBB3I", 0, 13, 3, 5, 6, 7) + bytes(840),  # floats
         struct.pack(">HBBI", 0, 8, 1, 210) + bytes(210),  # labels
         struct.pack("<HBB3I", 0, 3, 8, 5, 6, 7) + bytes(210),
     ):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="does not begin as one of 3 dimensions of bytes"):
+        with pytest.raises(DataError, match="header is not that of an array of bytes with 3 dimensions"):
             read_idx(path, 3)
 
 
-def test_idx_that_announces_more_than_memory_holds_is_refused(tmp_path: Path) -> None:
+def test_idx_that_declares_more_than_fits_in_memory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "images"
     path.write_bytes(struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1))
-    with pytest.raises(DataError, match=r"announces [\d,]+ bytes, over the limit of 1,073,741,824"):
+    with pytest.raises(DataError, match=r"declares [\d,]+ bytes, over the limit of 1,073,741,824"):
         read_idx(path, 3)
 
 
-def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_announces(
+def test_a_gzip_bomb_is_not_decompressed_beyond_its_declared_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "images.gz"
@@ -325,22 +329,22 @@ def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_announces(
         return original(file, size)
 
     monkeypatch.setattr(gzip.GzipFile, "read", counted)
-    with pytest.raises(DataError, match="announces 210 bytes and has more"):
+    with pytest.raises(DataError, match="declares 210 bytes, but it has more"):
         read_idx(path, 3)
     assert sum(read) == 4 + 12 + 211
     assert min(read) > 0
 
 
-def test_flipped_bits_in_gzip_are_noticed(tmp_path: Path) -> None:
+def test_flipped_bits_in_gzip_are_detected(tmp_path: Path) -> None:
     whole = gzip.compress(IDX)
     path = tmp_path / "images.gz"
     for place in range(10, len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :])
-        with pytest.raises(DataError, match="is not a whole IDX file"):
+        with pytest.raises(DataError, match="is not a valid IDX file"):
             read_idx(path, 3)
 
 
-def test_labels_that_do_not_belong_to_the_images_are_refused(tmp_path: Path) -> None:
+def test_labels_that_do_not_match_the_images_are_refused(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST/raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -356,20 +360,20 @@ def test_labels_that_do_not_belong_to_the_images_are_refused(tmp_path: Path) -> 
 
 
 def test_arrays_of_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
-    attack = np.array([Runs(os.system, f"touch {tmp_path / 'trace'}")], dtype=object)
+    attack = np.array([CallOnUnpickling(os.system, f"touch {tmp_path / 'trace'}")], dtype=object)
     np.save(tmp_path / "a.npy", attack, allow_pickle=True)
     np.savez(tmp_path / "b.npz", allow_pickle=True, images=attack)
     images = np.zeros((1, 8, 8), np.uint8)
     np.savez(tmp_path / "c.npz", allow_pickle=True, x_train=images, y_train=attack, x_test=images, y_test=attack)
-    (tmp_path / "d.npy").write_bytes(pickle.dumps(Runs(os.system, f"touch {tmp_path / 'trace'}")))
+    (tmp_path / "d.npy").write_bytes(pickle.dumps(CallOnUnpickling(os.system, f"touch {tmp_path / 'trace'}")))
     for name in "a.npy", "b.npz", "c.npz", "d.npy":
-        with pytest.raises(DataError, match=rf"{name}: is no readable \.np. file \(.+\); save it again"):
+        with pytest.raises(DataError, match=rf"{name}: is not a valid \.np. file \(.+\); save it again"):
             open_dataset(tmp_path / name)
     assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
-def test_array_files_cut_off_or_of_something_else_are_refused(tmp_path: Path, name: str) -> None:
+def test_truncated_and_other_array_files_are_refused(tmp_path: Path, name: str) -> None:
     path, array = tmp_path / name, np.arange(640, dtype=np.uint8).reshape(10, 8, 8)
     if name == "a.npy":
         np.save(path, array)
@@ -383,18 +387,18 @@ def test_array_files_cut_off_or_of_something_else_are_refused(tmp_path: Path, na
         assert "\n" not in str(raised.value)
 
 
-def test_array_files_that_announce_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_array_files_that_declare_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 1000, 1000), }\n"
-    lying = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(100)
-    (tmp_path / "a.npy").write_bytes(lying)
+    forged = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(100)
+    (tmp_path / "a.npy").write_bytes(forged)
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as file:
-        file.writestr("images.npy", lying)
+        file.writestr("images.npy", forged)
     for name in ("a.npy", "b.npz"):
-        with pytest.raises(DataError, match="is no readable"):
+        with pytest.raises(DataError, match="is not a valid"):
             open_dataset(tmp_path / name)
     np.savez_compressed(tmp_path / "c.npz", np.zeros((100, 100, 100), dtype=np.uint8))
     monkeypatch.setattr(arrays, "MAX_BYTES", 10**6)
-    with pytest.raises(DataError, match=r"would unpack to 1,000,\d+ bytes, over the limit of 1,000,000"):
+    with pytest.raises(DataError, match=r"decompresses to 1,000,\d+ bytes, over the limit of 1,000,000"):
         open_dataset(tmp_path / "c.npz")
 
 
@@ -403,7 +407,7 @@ def test_array_files_that_announce_too_much_are_refused(tmp_path: Path, monkeypa
 
 def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataNotFoundError, match="holds no images"):
+    with pytest.raises(DataNotFoundError, match="contains no images"):
         open_images([tmp_path])
     _, problems = open_images([tmp_path / "a.png"]).readable()
     assert [problem.name for problem in problems] == [str(tmp_path / "a.png")]
@@ -422,14 +426,14 @@ def test_a_thousand_links_between_folders_are_walked_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["", "\0", "a\0b", "~", "/dev/null", "/dev/zero", "http://example.com/a.zip", "-", "mnist "]
 )
-def test_any_odd_source_ends_in_an_error_of_ours(name: str) -> None:
+def test_any_invalid_source_raises_an_oddlens_error(name: str) -> None:
     with pytest.raises(OddlensError):
         open_dataset(name)
     with pytest.raises(OddlensError):
         open_images([name]).image(0)
 
 
-def test_limits_leave_room_for_what_is_published() -> None:
-    assert cifar.MAX_BYTES > 31_036_193
-    assert cifar.MAX_ARCHIVE > 6 * 31_036_193 + 20_000
+def test_limits_admit_the_published_files() -> None:
+    assert cifar.MAX_BATCH_BYTES > 31_036_193
+    assert cifar.MAX_ARCHIVE_BYTES > 6 * 31_036_193 + 20_000
     assert idx.MAX_BYTES > 47_040_016

@@ -1,6 +1,6 @@
-"""Files that are damaged, mislabelled or made to hurt: each ends in one clear ImageError, fast and in little memory.
+"""Damaged, mislabeled and malicious image files raise one clear ImageError, fast and with little memory.
 
-The threat model is in README.md beside this file.
+The threat model is in README.md in this folder.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def encoded(name: str, **options: Any) -> bytes:
 
 
 def refused(path: Path) -> str:
-    """Whatever reads the file says the same in one line; gives the reason."""
+    """All readers refuse the file with the same one-line error; returns the reason."""
     reasons = set()
     for read in (decode, read_mask):
         with pytest.raises(ImageError) as raised:
@@ -65,7 +65,7 @@ def refused(path: Path) -> str:
 @pytest.mark.parametrize(
     "content", [b"hello, I am a text", b"GIF89a" + bytes(30), b"%PDF-1.7", b"\x00" * 64, b"\x89PNG"]
 )
-def test_other_files_under_an_images_name_are_named_by_how_they_begin(tmp_path: Path, content: bytes) -> None:
+def test_errors_for_other_files_show_how_they_start(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     reason = refused(path)
@@ -74,44 +74,44 @@ def test_other_files_under_an_images_name_are_named_by_how_they_begin(tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"BMW series 3 owner's manual", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(30)])
-def test_files_that_begin_like_an_image_are_refused_as_well(tmp_path: Path, content: bytes) -> None:
+def test_files_that_only_start_like_an_image_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.bmp"
     path.write_bytes(content)
-    assert "damaged or of an unknown kind" in refused(path)
+    assert "damaged or has an unsupported format" in refused(path)
 
 
-def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
+def test_the_format_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded("a.png"))
     np.testing.assert_array_equal(decode(path), COLOUR)
 
 
-def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported_as_empty(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     assert refused(tmp_path / "a.png") == "is empty; copy it again"
 
 
-def test_a_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
+def test_folders_and_missing_files_have_their_own_errors(tmp_path: Path) -> None:
     assert "is a folder" in refused(tmp_path)
-    assert "is not there" in refused(tmp_path / "none.png")
+    assert "does not exist" in refused(tmp_path / "none.png")
     (tmp_path / "file").touch()
     assert "cannot be read (Not a directory)" in refused(tmp_path / "file" / "a.png")
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     assert "pipe" in refused(tmp_path / "a.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_forbidden_file_is_refused_by_its_permission(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded("a.png"))
     path.chmod(0)
     assert "Permission denied" in refused(path)
 
 
-def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_file_name_is_refused(tmp_path: Path) -> None:
     assert "File name too long" in refused(tmp_path / ("a" * 300 + ".png"))
     assert "null" in refused(tmp_path / "a\0.png")
 
@@ -121,11 +121,11 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("filters", ["error", "ignore"])
-def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, name: str, filters: Literal["error", "ignore"]) -> None:
+def test_a_file_truncated_anywhere_is_refused(tmp_path: Path, name: str, filters: Literal["error", "ignore"]) -> None:
     """Pillow warns about some cuts before it fails; the outcome must not depend on the warning filter."""
     whole = encoded(name)
     path = tmp_path / name
-    # A BMP row ends in padding and a PNG in an empty chunk: without those few bytes all pixels are still there.
+    # A BMP row ends in padding and a PNG in an empty chunk: without those few bytes all pixels are still present.
     ends = [*range(1, 160, 3), *range(160, len(whole) - 20, 61)]
     with warnings.catch_warnings():
         warnings.simplefilter(filters)
@@ -142,15 +142,15 @@ def test_probing_reads_no_pixel(tmp_path: Path, name: str) -> None:
     assert "truncated" in refused(path)
 
 
-def test_a_cut_off_jpeg_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_truncated_jpeg_names_cause_and_fix(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded("a.jpg")[:700])
     assert re.fullmatch(
-        r"is damaged or of an unknown kind \(.*truncated.*\); copy it again, or save it as PNG", refused(path)
+        r"is damaged or has an unsupported format \(.*truncated.*\); copy it again or save it as PNG", refused(path)
     )
 
 
-def test_damaged_png_data_is_noticed(tmp_path: Path) -> None:
+def test_damaged_png_data_is_refused(tmp_path: Path) -> None:
     data = bytearray(encoded("a.png"))
     data[len(data) // 2] ^= 0x10
     (tmp_path / "a.png").write_bytes(data)
@@ -180,7 +180,7 @@ def test_flipped_bytes_give_pixels_or_an_image_error(
         assert pixels.shape == (info.height, info.width, info.channels)
 
 
-# Bombs: little on disk, huge in memory
+# Bombs: small on disk, huge in memory
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -264,7 +264,7 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
     assert int(run.stdout) * unit < 32 * 2**20
 
 
-def test_the_limit_holds_whatever_pillows_global_one_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_does_not_depend_on_pillows_global_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bomb").write_bytes(BOMBS["png"])
     (tmp_path / "fine").write_bytes(encoded("a.png"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -273,7 +273,7 @@ def test_the_limit_holds_whatever_pillows_global_one_says(tmp_path: Path, monkey
     np.testing.assert_array_equal(decode(tmp_path / "fine"), COLOUR)
 
 
-def test_a_picture_just_within_the_limit_is_no_bomb(tmp_path: Path) -> None:
+def test_an_image_just_within_the_limit_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_bomb(10_000, MAX_PIXELS // 10_000))
     assert probe(tmp_path / "a.png").height == MAX_PIXELS // 10_000
 

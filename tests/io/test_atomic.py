@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oddlens.errors import OddlensError
 from oddlens.io.atomic import atomic_write, write_bytes
 
 
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"old")
     with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         assert file.write(b"half of the new") / 0
@@ -18,7 +18,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
+def test_a_successful_block_replaces_the_file(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"old")
     with atomic_write(path) as file:
         file.write(b"new")
@@ -26,15 +26,15 @@ def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_missing_folders_are_made_and_the_usual_permissions_given(tmp_path: Path) -> None:
+def test_missing_folders_are_created_and_permissions_are_the_default_ones(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "deep" / "er" / "a.txt", b"x")
     ordinary = tmp_path / "ordinary.txt"
     ordinary.write_bytes(b"x")
     assert path.stat().st_mode == ordinary.stat().st_mode
 
 
-def test_a_place_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_raises_an_oddlens_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OddlensError, match=r"folder: cannot be written .*free some space or choose another place"):
+    with pytest.raises(OddlensError, match=r"folder: cannot be written .*free some space or choose another location"):
         write_bytes(tmp_path / "folder", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -1,7 +1,9 @@
-"""Convolutions in another form: the same numbers, and the same gradients."""
+"""Convolution variants have the outputs and gradients of the plain convolutions."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, UpsampledConv2d, in_phases, windows
+from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, UpsampledConv2d, im2col, transposed_conv_by_phases
 
-Plain = Callable[[Tensor, nn.Module], Tensor]
+Reference = Callable[[Tensor, nn.Module], Tensor]
 
 
 def convolution(batch: Tensor, layer: nn.Module) -> Tensor:
@@ -28,7 +30,7 @@ def upsampled(batch: Tensor, layer: nn.Module) -> Tensor:
     return convolution(batch.repeat_interleave(2, 2).repeat_interleave(2, 3), layer)
 
 
-CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
+CASES: dict[str, tuple[Callable[[], nn.Module], Reference]] = {
     "strided": (lambda: Conv2d(8, 7, 3, stride=2, padding=1), convolution),
     "of colours": (lambda: Conv2d(3, 7, 3, stride=2, padding=1), convolution),
     "unstrided": (lambda: Conv2d(8, 7, 3, padding=1), convolution),
@@ -39,68 +41,81 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Plain]] = {
 }
 
 
-def made(name: str) -> tuple[nn.Module, Plain, Tensor]:
+def build_case(name: str) -> tuple[nn.Module, Reference, Tensor]:
     torch.manual_seed(0)
-    layer, plain = CASES[name][0]().train(), CASES[name][1]
+    layer, reference = CASES[name][0]().train(), CASES[name][1]
     weight, _ = layer.parameters()
     channels = weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else weight.shape[1]
-    return layer, plain, torch.randn(3, channels, 9, 6, requires_grad=True)
+    return layer, reference, torch.randn(3, channels, 9, 6, requires_grad=True)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_numbers_are_those_of_the_plain_form(name: str) -> None:
-    layer, plain, batch = made(name)
-    torch.testing.assert_close(layer(batch), plain(batch, layer), rtol=1e-5, atol=1e-6)
+def test_outputs_equal_those_of_the_reference(name: str) -> None:
+    layer, reference, batch = build_case(name)
+    torch.testing.assert_close(layer(batch), reference(batch, layer), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CASES)
-def test_the_numbers_in_bfloat16_are_those_of_the_plain_form(name: str, training: bool) -> None:
-    layer, plain, batch = made(name)
+def test_outputs_in_bfloat16_are_close_to_the_reference(name: str, training: bool) -> None:
+    layer, reference, batch = build_case(name)
     layer.train(training)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        found = layer(batch)
-    right = plain(batch, layer).detach()
-    assert found.dtype == torch.bfloat16
-    assert found.shape == right.shape
-    assert float((right - found).abs().max()) < 0.02 * float(right.abs().max())
+        actual = layer(batch)
+    expected = reference(batch, layer).detach()
+    assert actual.dtype == torch.bfloat16
+    assert actual.shape == expected.shape
+    assert float((expected - actual).abs().max()) < 0.02 * float(expected.abs().max())
 
 
-def test_even_and_odd_pixels_apart_are_a_transposed_convolution() -> None:
-    layer, plain, batch = made("transposed to colours")
-    torch.testing.assert_close(in_phases(batch, *layer.parameters()), plain(batch, layer), rtol=1e-5, atol=1e-6)
+def test_the_phases_are_a_transposed_convolution() -> None:
+    layer, reference, batch = build_case("transposed to colours")
+    torch.testing.assert_close(
+        transposed_conv_by_phases(batch, *layer.parameters()), reference(batch, layer), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_in_bfloat16_are_those_of_the_plain_form(name: str) -> None:
-    layer, plain, batch = made(name)
+def test_gradients_in_bfloat16_are_close_to_the_reference(name: str) -> None:
+    layer, reference, batch = build_case(name)
     inputs = (batch, *layer.parameters())
-    right = plain(batch, layer)
-    gradient = torch.randn_like(right)
+    output = reference(batch, layer)
+    gradient = torch.randn_like(output)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = layer(batch)
-    assert found.dtype == torch.bfloat16
-    for expected, mine in zip(
-        torch.autograd.grad(right, inputs, gradient),
-        torch.autograd.grad(found, inputs, gradient.bfloat16()),
+        actual = layer(batch)
+    assert actual.dtype == torch.bfloat16
+    for expected, computed in zip(
+        torch.autograd.grad(output, inputs, gradient),
+        torch.autograd.grad(actual, inputs, gradient.bfloat16()),
         strict=True,
     ):
-        assert float((expected - mine).abs().max()) < 0.01 * float(expected.abs().max())
+        assert float((expected - computed).abs().max()) < 0.01 * float(expected.abs().max())
 
 
-def test_a_batch_that_needs_no_gradient_gets_none() -> None:
-    layer, plain, batch = made("strided")
-    still = batch.detach()
+def test_batches_without_gradients_are_supported() -> None:
+    layer, reference, batch = build_case("strided")
+    inputs = batch.detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        layer(still).sum().backward()
+        layer(inputs).sum().backward()
     weight, _ = layer.parameters()
-    (expected,) = torch.autograd.grad(plain(still, layer).sum(), (weight,))
+    (expected,) = torch.autograd.grad(reference(inputs, layer).sum(), (weight,))
     assert weight.grad is not None
     assert float((expected - weight.grad).abs().max()) < 0.01 * float(expected.abs().max())
 
 
-def test_windows_are_what_an_output_place_looks_at() -> None:
+def test_constants_have_data_even_if_the_module_is_first_imported_on_the_meta_device() -> None:
+    code = """
+import torch
+with torch.device("meta"):
+    from oddlens.models import conv_variants
+assert conv_variants.UPSAMPLING_TAPS_2D.sum() == 36
+assert conv_variants.PHASE_TAPS.sum() == 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_im2col_equals_unfold() -> None:
     batch = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
-    found = windows(batch, 3, 2, 1)
+    actual = im2col(batch, 3, 2, 1)
     expected = F.unfold(batch, 3, padding=1, stride=2).view(2, 3, 9, 4).permute(0, 3, 2, 1).reshape(8, 27)
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)

@@ -1,4 +1,4 @@
-"""ensemble: members on one scale, weighted, one level deep."""
+"""Ensembles: standardized scores, weights, and no nesting."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ import pytest
 import torch
 
 from oddlens.config.base import InputSpec
-from oddlens.config.detectors import AutoencoderSettings, DictionarySettings, EnsembleSettings, Member, MemberModel
+from oddlens.config.detectors import AutoencoderSettings, DictionarySettings, EnsembleSettings, FamilySettings, Member
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError
 from oddlens.models import registry
 from oddlens.models.ensemble import Ensemble
-from oddlens.models.layers import positive
 from oddlens.training import loop
 
 SPEC = InputSpec(height=12, width=12, channels=1)
 
 
-def pictures(count: int, seed: int) -> Pixels:
+def sample_images(count: int, seed: int) -> Pixels:
     rng = np.random.default_rng(seed)
     rows = np.arange(12)[:, None] * rng.uniform(0.5, 1.5, (count, 1, 1)) * 10 + rng.normal(0, 8, (count, 12, 12))
     return rows.clip(0, 255).astype(np.uint8)[..., None]
 
 
 def ensemble(*weights: float) -> Ensemble:
-    """A dictionary and an autoencoder, fitted and brought to one scale."""
-    members: tuple[MemberModel, ...] = (
+    """Ensemble of a dictionary and an autoencoder, fitted and standardized."""
+    members: tuple[FamilySettings, ...] = (
         DictionarySettings(atoms=8),
         AutoencoderSettings(widths=(4,), latent_dim=4),
     )
@@ -36,53 +35,44 @@ def ensemble(*weights: float) -> Ensemble:
     model = registry.build(settings, SPEC, 0)
     assert isinstance(model, Ensemble)
     for part, member in zip(model.parts, settings.members, strict=True):
-        loop.train(part, pictures(60, 0), member.training.model_copy(update={"epochs": 1}), torch.device("cpu"))
+        loop.train(part, sample_images(60, 0), member.training.model_copy(update={"epochs": 1}), torch.device("cpu"))
     with torch.inference_mode():
-        model.standardise(torch.from_numpy(pictures(40, 1)))
+        model.fit_standardization(torch.from_numpy(sample_images(40, 1)))
     return model.eval()
 
 
-def test_members_are_standardised_on_the_given_images() -> None:
+def test_scores_are_standardized_on_the_held_out_images() -> None:
     model = ensemble(1.0, 1.0)
     with torch.inference_mode():
-        batch = model.scale(torch.from_numpy(pictures(40, 1)))
+        batch = model.scale(torch.from_numpy(sample_images(40, 1)))
         raw = torch.stack([part(batch).anomaly_score for part in model.parts], dim=1)
-    standard = (raw - model.centre) / model.spread
-    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(standard.std(dim=0, correction=0), torch.ones(2), atol=1e-4, rtol=0)
+    standardized = (raw - model.centre) / model.spread
+    torch.testing.assert_close(standardized.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardized.std(dim=0, correction=0), torch.ones(2), atol=1e-4, rtol=0)
 
 
 def test_the_score_orders_by_the_weighted_sum_and_is_positive() -> None:
     model = ensemble(1.0, 3.0)
     with torch.inference_mode():
-        batch = model.scale(torch.from_numpy(pictures(30, 2)))
+        batch = model.scale(torch.from_numpy(sample_images(30, 2)))
         raw = torch.stack([part(batch).anomaly_score for part in model.parts], dim=1)
-        found = model(batch).anomaly_score
+        score = model(batch).anomaly_score
     expected = ((raw - model.centre) / model.spread) @ torch.tensor([0.25, 0.75])
-    torch.testing.assert_close(found, (expected + (expected.square() + 4).sqrt()) / 2)
-    assert (found > 0).all()
+    torch.testing.assert_close(score, (expected + (expected.square() + 4).sqrt()) / 2)
+    assert (score > 0).all()
 
 
-def test_any_number_becomes_a_positive_one_in_the_same_order() -> None:
-    values = torch.cat([torch.linspace(-1000, 1000, 4001), torch.tensor([-1e9, -1e6, 1e6, 1e9])]).sort().values
-    found = positive(values)
-    assert (found > 0).all()
-    assert (found.diff() > 0).all()
-    torch.testing.assert_close(positive(values.double()).float(), found, rtol=1e-6, atol=0)  # nothing cancels
-    torch.testing.assert_close(found[values > 100], values[values > 100], rtol=1e-4, atol=0)
-
-
-def test_one_is_what_the_largest_value_of_a_normal_map_is() -> None:
+def test_maps_of_normal_images_have_an_average_maximum_of_one() -> None:
     model = ensemble(1.0, 1.0)
     with torch.inference_mode():
-        batch = model.scale(torch.from_numpy(pictures(40, 1)))
+        batch = model.scale(torch.from_numpy(sample_images(40, 1)))
         for i, part in enumerate(model.parts):
             values = part(batch).anomaly_map
             assert values is not None
             assert values.amax(dim=(1, 2)).mean().item() == pytest.approx(model.peak[i].item(), rel=1e-4)
 
 
-def test_a_region_of_interest_reaches_the_members() -> None:
+def test_members_get_the_region_of_interest() -> None:
     model = ensemble(1.0, 1.0)
     roi = np.zeros((12, 12), dtype=bool)
     roi[:6] = True
@@ -90,7 +80,7 @@ def test_a_region_of_interest_reaches_the_members() -> None:
     assert all((part.roi.numpy() == roi).all() for part in model.parts)
 
 
-def test_members_banks_are_known_by_their_prefix() -> None:
+def test_banks_of_members_have_their_prefix() -> None:
     model = ensemble(1.0, 1.0)
     assert {name for name in model.banks if name.startswith("members.0.")} == set(model.banks)
     assert all(name in model.state_dict() for name in model.banks)

@@ -1,37 +1,42 @@
-"""Laws that every family of detectors obeys, run over the whole registry."""
+"""Laws that every family of detectors obeys, run over the whole registry and over a family from outside."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from toy_family import toy_family
 
 from oddlens.artifact import detector_file
 from oddlens.config.base import InputSpec, RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import (
+    FAMILIES,
     AutoencoderSettings,
     CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
+    FamilySettings,
     Member,
-    ModelSettings,
-    TransformsSettings,
+    RotationSettings,
 )
+from oddlens.config.parse import parse_model
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
-from oddlens.errors import StateError
+from oddlens.errors import SettingsError, StateError
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
 from oddlens.models import registry
+from oddlens.models.base import GradientModel
 
 TURNING = TrainingSettings(epochs=2, batch_size=32, optimizer="muon", schedule="linear")
 # Every family, in each of the forms that its settings give it.
-FORMS: dict[str, ModelSettings] = {
+FORMS: dict[str, FamilySettings] = {
     "autoencoder-strided": AutoencoderSettings(widths=(8, 16), latent_dim=8),
     "autoencoder-pooling": AutoencoderSettings(architecture="pooling", widths=(8, 16), loss="bce"),
     "autoencoder-ssim-top": AutoencoderSettings(widths=(8,), latent_dim=8, loss="ssim", error="ssim", top_percent=10),
@@ -46,12 +51,12 @@ FORMS: dict[str, ModelSettings] = {
     "dictionary": DictionarySettings(atoms=20),
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),
-    "transforms": TransformsSettings(side=16, widths=(8, 8, 16), bank=50),
-    "transforms-unmirrored": TransformsSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
+    "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),
+    "transforms-unmirrored": RotationSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
     "ensemble": EnsembleSettings(
         members=(
             Member(model=AutoencoderSettings(widths=(8,), latent_dim=8), training=TrainingSettings(epochs=2)),
-            Member(model=TransformsSettings(side=16, widths=(8, 8, 16), bank=50), training=TURNING, weight=0.5),
+            Member(model=RotationSettings(side=16, widths=(8, 8, 16), bank=50), training=TURNING, weight=0.5),
         )
     ),
     "crossfit": CrossfitSettings(model=AutoencoderSettings(widths=(8,), latent_dim=8), folds=3),
@@ -63,9 +68,9 @@ if find_spec("openvino") is not None:  # an extra
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
 
 
-def training(form: ModelSettings, seed: int = 3) -> TrainingSettings:
+def training(form: FamilySettings, seed: int = 3) -> TrainingSettings:
     """A short training; an ensemble's members have their own, and the dictionary needs none."""
-    if form.family in ("dictionary", "ensemble") or isinstance(getattr(form, "model", None), DictionarySettings):
+    if not issubclass(registry.family_of(form.base).model, GradientModel):
         return TrainingSettings(seed=seed)
     return TrainingSettings(epochs=2, batch_size=32, seed=seed)
 
@@ -82,9 +87,13 @@ def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixe
     return pixels
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def form(request: pytest.FixtureRequest) -> ModelSettings:
-    return FORMS[request.param]
+@pytest.fixture(scope="module", params=[*FORMS, "toy"])
+def form(request: pytest.FixtureRequest) -> Iterator[FamilySettings]:
+    if request.param == "toy":
+        with toy_family() as settings:
+            yield settings
+    else:
+        yield FORMS[request.param]
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -93,21 +102,31 @@ def size(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
 
 
 @pytest.fixture(scope="module")
-def detector(form: ModelSettings, size: tuple[int, int, int, int]) -> Detector:
+def detector(form: FamilySettings, size: tuple[int, int, int, int]) -> Detector:
     return Detector(form, training=training(form)).fit(pictures(size, 120))
 
 
 def test_every_family_of_the_registry_is_under_the_laws() -> None:
-    assert {settings.family for settings in FORMS.values()} == set(registry.FAMILIES)
+    assert {type(settings) for settings in FORMS.values()} == set(FAMILIES.values())
 
 
-def test_an_unfitted_detector_refuses_to_score(form: ModelSettings, size: tuple[int, int, int, int]) -> None:
+def test_a_family_from_outside_is_known_by_its_name_while_it_is_registered() -> None:
+    with toy_family() as settings:
+        assert parse_model({"family": "toy", "share": 0.25}, "test") == settings.model_copy(update={"share": 0.25})
+        with pytest.raises(SettingsError, match="did you mean 'share'"):
+            parse_model({"family": "toy", "shar": 0.25}, "test")
+        assert Detector("toy").fit(pictures((8, 8, 1, 255), 120)).manifest.model == settings
+    with pytest.raises(SettingsError, match="'toy' is not a detector"):
+        parse_model({"family": "toy"}, "test")
+
+
+def test_an_unfitted_detector_refuses_to_score(form: FamilySettings, size: tuple[int, int, int, int]) -> None:
     with pytest.raises(StateError, match="not fitted"):
         Detector(form).score(pictures(size, 2))
 
 
 def test_the_same_seed_gives_the_same_weights(
-    detector: Detector, form: ModelSettings, size: tuple[int, int, int, int]
+    detector: Detector, form: FamilySettings, size: tuple[int, int, int, int]
 ) -> None:
     again = Detector(form, training=training(form)).fit(pictures(size, 120))
     for name, tensor in detector.tensors.items():
@@ -115,7 +134,7 @@ def test_the_same_seed_gives_the_same_weights(
 
 
 def test_another_seed_gives_other_weights(
-    detector: Detector, form: ModelSettings, size: tuple[int, int, int, int]
+    detector: Detector, form: FamilySettings, size: tuple[int, int, int, int]
 ) -> None:
     other = Detector(form, training=training(form, seed=4)).fit(pictures(size, 120))
     weights = [name for name in detector.tensors if name.startswith("model.")]
@@ -156,7 +175,7 @@ def test_maps_and_reconstructions_have_the_images_shape(detector: Detector, size
     assert outputs.reconstruction is None or outputs.reconstruction.shape == (5, height, width, channels)
 
 
-def test_nothing_outside_the_region_of_interest_counts(form: ModelSettings) -> None:
+def test_nothing_outside_the_region_of_interest_counts(form: FamilySettings) -> None:
     size = (16, 16, 1, 255)
     detector = Detector(form, training=training(form), roi="0,0,0.5,1").fit(pictures(size, 120))
     new = pictures(size, 10, seed=1)
@@ -195,7 +214,7 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
                 np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_shapes_are_known_without_allocating(form: ModelSettings) -> None:
+def test_shapes_are_known_without_allocating(form: FamilySettings) -> None:
     spec = InputSpec(height=20, width=24, channels=3)
     built = registry.build(form, spec, seed=0)
     known, found = registry.tensor_shapes(form, spec), built.state_dict()
@@ -210,7 +229,7 @@ def test_every_tensor_of_a_fitted_detector_has_a_shape_that_its_file_may_have(de
         assert detector_file.shape_fits(detector.tensors[f"model.{name}"].shape, shape)
 
 
-def test_building_a_model_leaves_the_users_randomness_alone(form: ModelSettings) -> None:
+def test_building_a_model_leaves_the_users_randomness_alone(form: FamilySettings) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)

@@ -1,12 +1,20 @@
-"""What is said of a result: in words, in tables, and never more than was measured."""
+"""Sentences and tables about an evaluation."""
 
 from __future__ import annotations
 
+import html
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from oddlens.data.image_set import DataSet
+from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
+from oddlens.evaluation.evaluate import Evaluation, evaluate
+from oddlens.evaluation.test_sets import build_test_set
 from oddlens.reporting import evaluation_report
 
 
@@ -22,37 +30,92 @@ def table(**kinds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_words_name_what_is_missed_and_what_is_below_chance() -> None:
-    words = evaluation_report.describe_metrics(table(noise=0.99, blank=0.1, quarter_turn=0.6), "autoencoder")
-    assert "flagged 2.0% of 5,000 normal test images (asked: 1.0%) and caught 40.0% of 1,200 anomalous ones" in words
-    assert "blank (0.10), quarter turn (0.60)" in words
-    assert "Below chance, that is, taken for more normal than normal images: blank." in words
-    assert "noise" not in words
-    assert "Reconstruction error measures how complicated" in words
+def test_the_description_names_weak_kinds_and_those_below_chance() -> None:
+    text = evaluation_report.describe_metrics(table(noise=0.99, blank=0.1, quarter_turn=0.6), True)
+    assert (
+        "flagged 2.0% of 5,000 normal test images (requested: 1.0%) and caught 40.0% of 1,200 anomalous images" in text
+    )
+    assert "blank (0.10), quarter turn (0.60)" in text
+    assert "These kinds score lower than normal images (AUROC below 0.5): blank." in text
+    assert "noise" not in text
+    assert text.endswith(evaluation_report.RECONSTRUCTION_NOTE)
 
 
-def test_a_detector_that_misses_nothing_is_not_blamed() -> None:
-    assert evaluation_report.describe_metrics(table(noise=0.99), "autoencoder").endswith("well (AUROC 0.9 or more).")
+def test_only_reconstruction_error_is_explained() -> None:
+    assert evaluation_report.RECONSTRUCTION_NOTE not in evaluation_report.describe_metrics(table(blank=0.1), False)
 
 
-def test_reasons_are_given_only_for_kinds_that_are_missed() -> None:
-    reasons = evaluation_report.reasons(table(noise=0.5, blank=0.1, hole=0.95))
+def test_a_detector_that_misses_nothing_has_no_weak_kinds() -> None:
+    assert evaluation_report.describe_metrics(table(noise=0.99), True).endswith("normal images (AUROC of 0.9 or more).")
+
+
+def test_an_unknown_false_alarm_rate_is_reported_as_not_measured() -> None:
+    metrics = table(noise=0.99) | {"false_alarm_rate_measured": None, "n_normal_rates": 0}
+    assert "cannot be measured here" in evaluation_report.describe_metrics(metrics, False)
+    assert dict(evaluation_report.key_figures(metrics))["normal images flagged"] == "not measured (requested: 1.0%)"
+
+
+def test_reasons_are_listed_only_for_kinds_that_are_missed() -> None:
+    reasons = evaluation_report.missed_kinds_table(table(noise=0.5, blank=0.1, hole=0.95))
     assert reasons is not None
-    assert [row[0] for row in reasons.rows] == ["blank"], "noise has no reason on record, hole is seen"
-    assert evaluation_report.reasons(table(noise=0.99)) is None
+    assert [row[0] for row in reasons.rows] == ["blank"], "there is no reason for noise, and hole is detected"
+    assert evaluation_report.missed_kinds_table(table(noise=0.99)) is None
 
 
-def test_every_reason_belongs_to_a_distortion_that_exists() -> None:
-    assert set(evaluation_report.REASONS) <= {*corruptions.DISTORTIONS, *corruptions.PATTERNS}
+def test_every_reason_belongs_to_a_corruption() -> None:
+    assert set(evaluation_report.MISS_REASONS) <= {*corruptions.DISTORTIONS, *corruptions.PATTERNS}
 
 
-def test_decisions_that_could_not_be_made_are_shown_as_unknown() -> None:
+def test_decisions_without_a_threshold_have_no_operating_point() -> None:
     rows = evaluation_report.decisions_table(table()).rows
-    assert rows[0][0] == "conformal (gives the verdicts)"
+    assert rows[0][0] == "conformal (used for verdicts)"
     assert rows[1][1] is None
-    assert evaluation_report.working_points(table()) == {"conformal": (0.02, 0.4)}
+    assert evaluation_report.operating_points(table()) == {"conformal": (0.02, 0.4)}
 
 
-@pytest.mark.parametrize(("rate", "shown"), [(None, None), (0.0, "0.0%"), (0.0123, "1.2%")])
-def test_rates_are_shown_in_percent(rate: float | None, shown: str | None) -> None:
-    assert evaluation_report.percent(rate) == shown
+@pytest.mark.parametrize(("rate", "text"), [(None, None), (0.0, "0.0%"), (0.0123, "1.2%")])
+def test_rates_are_formatted_as_percentages(rate: float | None, text: str | None) -> None:
+    assert evaluation_report.format_percent(rate) == text
+
+
+@pytest.fixture(scope="module")
+def evaluation(fitted: Detector, digits: DataSet) -> Evaluation:
+    return evaluate(fitted, build_test_set(digits, fitted.spec, seed=0, distort=True))
+
+
+def test_the_report_embeds_all_figures_with_the_description_and_provenance(
+    fitted: Detector, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
+    figure_paths = evaluation_report.draw_figures(fitted, evaluation, tmp_path / "figures", history)
+    assert {"verdicts", "histogram", "roc", "training", "reconstructions-normal"} <= set(figure_paths)
+    assert all(path == tmp_path / "figures" / f"{name}.png" and path.exists() for name, path in figure_paths.items())
+    path = tmp_path / "report.html"
+    evaluation_report.write_evaluation_report(path, "Digits", fitted, evaluation, figure_paths, "oddlens eval <digits>")
+    page = html.unescape(path.read_text())
+    assert page.count("data:image/png;base64,") == len(figure_paths)
+    assert evaluation_report.describe_metrics(evaluation.metrics, True) in page
+    assert "oddlens eval <digits>" in page
+    assert "Reconstructions: quarter turn" in page
+    assert "Why some kinds are missed" in page
+
+
+def test_examples_are_the_first_images_of_each_kind(fitted: Detector, evaluation: Evaluation) -> None:
+    groups = evaluation_report.example_groups(fitted, evaluation, 3)
+    assert [group.kind for group in groups] == evaluation.kinds
+    assert [len(group.index) for group in groups] == [3] * len(groups)
+    examples = evaluation_report.build_examples(groups, evaluation, 2)
+    assert len(examples) == 2 * len(groups)
+    assert [example.name for example in examples[:2]] == list(evaluation.images.names[:2])
+    assert [example.truth for example in examples] == [0, 0] + [1] * (len(examples) - 2)
+    for group in groups:
+        np.testing.assert_allclose(group.outputs.anomaly_score, evaluation.scores[group.index], rtol=1e-6)
+
+
+def test_the_histogram_shows_normal_images_that_no_threshold_was_computed_from(
+    evaluation: Evaluation,
+) -> None:
+    masked = replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) % 2 == 0)
+    count = int((masked.rate_mask & (masked.labels == 0)).sum())
+    texts = [text.get_text() for text in evaluation_report.draw_histogram(masked).texts]
+    assert f"{count:,} images" in texts

@@ -1,4 +1,4 @@
-"""Anomaly maps on the calibrated scale."""
+"""Heatmaps on the calibrated scale."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from oddlens.reporting import heatmaps
 GREY = np.full((40, 60, 1), 120, dtype=np.uint8)
 
 
-def test_a_normal_picture_stays_as_it_is() -> None:
+def test_an_image_far_below_the_threshold_is_unchanged() -> None:
     calm = np.full((40, 60), 0.49, dtype=np.float32)
     assert (heatmaps.overlay(GREY, calm, 1.0, 255) == 120).all()
 
 
-def test_the_same_evidence_has_the_same_colour_whatever_else_is_in_the_picture() -> None:
+def test_a_color_depends_only_on_the_evidence_at_its_pixel() -> None:
     values = np.zeros((40, 60), dtype=np.float32)
     values[:, :10] = 0.8
     alone = heatmaps.overlay(GREY, values, 1.0, 255, outlined=False)
@@ -30,7 +30,7 @@ def test_the_same_evidence_has_the_same_colour_whatever_else_is_in_the_picture()
     assert np.array_equal(heatmaps.overlay(GREY, 7 * values, 7.0, 255), heatmaps.overlay(GREY, values, 1.0, 255))
 
 
-def test_what_lies_above_the_level_is_outlined_and_nothing_else() -> None:
+def test_only_regions_above_the_threshold_are_outlined() -> None:
     values = np.full((40, 60), 0.9, dtype=np.float32)
     values[10:20, 10:30] = 1.5
     plain, drawn = (heatmaps.overlay(GREY, values, 1.0, 255, outlined=outlined) for outlined in (False, True))
@@ -43,12 +43,23 @@ def test_what_lies_above_the_level_is_outlined_and_nothing_else() -> None:
     assert not changed[:, 33:].any()
 
 
-def test_the_level_is_what_normal_images_keep_to(digit_pixels: Pixels) -> None:
+def test_normal_images_exceed_the_map_threshold_at_the_false_alarm_rate(digit_pixels: Pixels) -> None:
     small = AutoencoderSettings(architecture="pooling", widths=(4,))
     detector = Detector(small, training=TrainingSettings(epochs=1)).fit(digit_pixels[:700])
     peaks = np.sort(detector.tensors["calibration.map_peaks"])
     rate = detector.decision_.false_alarm_rate
     assert detector.map_threshold == peaks[conformal_rank(len(peaks), rate) - 1]
     maps = [outputs.anomaly_map for outputs in detector.iter_predictions(digit_pixels[700:])]
-    new = np.concatenate([each.max(axis=(1, 2)) for each in maps if each is not None])
+    new = np.concatenate([anomaly_map.max(axis=(1, 2)) for anomaly_map in maps if anomaly_map is not None])
     assert (new > detector.map_threshold).mean() == pytest.approx(rate, abs=0.02)
+
+
+def test_the_color_scale_goes_from_grey_to_red() -> None:
+    scale = heatmaps.color_scale(201, 5)
+    assert scale.shape == (5, 201, 3)
+    assert (scale[:, :50] == 128).all(), "no colour below half of the threshold"
+    assert (scale[0, 100, 0] > scale[0, 100, 2] + 50) & (scale[0, 100, 1] > scale[0, 100, 2] + 50), (
+        "yellow at the threshold"
+    )
+    assert scale[0, -1, 0] > 180
+    assert scale[0, -1, 1:].max() < 60

@@ -1,3 +1,5 @@
+"""HTML reports: self-contained, escaped, and well-formed."""
+
 import base64
 import re
 import sys
@@ -15,7 +17,7 @@ HOSTILE = "<script>alert(1)</script>.png\"><img src=x onerror=alert(1)> {{ 7 * 7
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags, attributes, text by tag."""
+    """The tags, attributes and text by tag of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -45,8 +47,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "pictures" / "score & threshold.png"
+def figure_path(tmp_path: Path) -> Path:
+    path = tmp_path / "figures" / "score & threshold.png"
     path.parent.mkdir()
     Image.linear_gradient("L").resize((600, 400)).save(path)
     return path
@@ -56,8 +58,8 @@ def report(*sections: Section, text: str = "plain") -> Report:
     return Report(text, text, ((text, text),), sections, ((text, text),))
 
 
-def test_one_file_holds_everything_and_fetches_nothing(tmp_path: Path, picture: Path) -> None:
-    sections = (Section("Scores", "Two\n\nparagraphs", picture, "All images"), Section("Again", figure=picture))
+def test_a_report_is_one_file_without_external_resources(tmp_path: Path, figure_path: Path) -> None:
+    sections = (Section("Scores", "Two\n\nparagraphs", figure_path, "All images"), Section("Again", figure=figure_path))
     path = write_report(tmp_path / "out" / "report.html", report(*sections))
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     page = Page(path)
@@ -68,17 +70,17 @@ def test_one_file_holds_everything_and_fetches_nothing(tmp_path: Path, picture: 
     addresses = page.values("src") + page.values("href")
     assert len(addresses) == 3
     assert all(address.startswith("data:") for address in addresses)
-    shown = [address.removeprefix("data:image/png;base64,") for address in page.values("src")]
-    assert [base64.b64decode(content, validate=True) for content in shown] == [picture.read_bytes()] * 2
-    assert set(page.values("width")) == {"300"}, "a picture has two pixels for each nominal one"
+    embedded = [address.removeprefix("data:image/png;base64,") for address in page.values("src")]
+    assert [base64.b64decode(content, validate=True) for content in embedded] == [figure_path.read_bytes()] * 2
+    assert set(page.values("width")) == {"300"}, "a figure has two pixels for each nominal one"
     assert set(page.values("height")) == {"200"}
     assert page.values("alt") == ["All images", "Again"]
     assert {"Two", "paragraphs", "plain"} <= set(page.text["p"])
 
 
-def test_hostile_text_is_shown_as_text_wherever_it_stands(tmp_path: Path, picture: Path) -> None:
+def test_hostile_text_is_escaped_everywhere(tmp_path: Path, figure_path: Path) -> None:
     table = Table((HOSTILE, HOSTILE), ((HOSTILE, HOSTILE),))
-    section = Section(HOSTILE, HOSTILE, picture, HOSTILE, table)
+    section = Section(HOSTILE, HOSTILE, figure_path, HOSTILE, table)
     page = Page(write_report(tmp_path / "report.html", report(section, text=HOSTILE)))
     assert "script" not in page.tags
     assert page.tags.count("img") == 1
@@ -88,12 +90,12 @@ def test_hostile_text_is_shown_as_text_wherever_it_stands(tmp_path: Path, pictur
         assert HOSTILE in "".join(page.text[tag]), tag
 
 
-def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_valid_text_is_replaced(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "report.html", report(text="bad\udcffname 写真.png")))
     assert page.text["h1"] == ["bad?name 写真.png"]
 
 
-def test_tables_show_three_decimals_thousands_and_a_dash_for_nothing(tmp_path: Path) -> None:
+def test_table_cells_have_three_decimals_thousands_separators_and_dashes(tmp_path: Path) -> None:
     rows = (("crack", 1234, 0.98765, "1.5%"), ("fray", 7, None, "–"), ("3", -2, float("nan"), "12.0%"))
     table = Table(("kind", "images", "AUROC", "caught"), rows)
     page = Page(write_report(tmp_path / "report.html", report(Section("By kind", table=table))))
@@ -102,7 +104,7 @@ def test_tables_show_three_decimals_thousands_and_a_dash_for_nothing(tmp_path: P
     assert page.tags.count("tr") == 1 + len(rows)
 
 
-def test_columns_of_numbers_are_flush_right_and_columns_of_words_are_not(tmp_path: Path) -> None:
+def test_columns_of_numbers_are_right_aligned_and_columns_of_words_are_not(tmp_path: Path) -> None:
     rows = (("0", 0.5, "≤ 1%", "a word", None), ("1", None, "0.97 (0.95–0.99)", "7 words", 3))
     table = Table(("kind", "score", "rate", "note", "count"), rows)
     page = Page(write_report(tmp_path / "report.html", report(Section("x", table=table))))
@@ -115,30 +117,30 @@ def test_columns_of_numbers_are_flush_right_and_columns_of_words_are_not(tmp_pat
     ]
 
 
-def test_what_follows_a_key_figure_in_parentheses_is_set_smaller(tmp_path: Path) -> None:
+def test_parentheses_after_a_key_figure_are_set_smaller(tmp_path: Path) -> None:
     facts = (("AUROC", "0.983 (0.971 to 0.990)"), ("caught", "93.1%"))
     page = Page(write_report(tmp_path / "report.html", Report("Tiles", "", facts, (), ())))
     assert [text.strip() for text in page.text["dd"]] == ["0.983", "93.1%"]
     assert page.text["small"] == ["(0.971 to 0.990)"]
 
 
-def test_empty_parts_leave_no_empty_frames(tmp_path: Path) -> None:
+def test_empty_parts_have_no_elements(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "report.html", Report("Nothing yet", "", (), (Section("Soon"),), ())))
     assert not {"dl", "table", "figure", "img", "footer", "p"} & set(page.tags)
     assert page.text["h2"] == ["Soon"]
 
 
-def test_a_missing_picture_is_one_clear_line_and_leaves_the_old_report(tmp_path: Path, picture: Path) -> None:
+def test_a_missing_figure_is_an_error_and_the_old_report_stays(tmp_path: Path, figure_path: Path) -> None:
     path = write_report(tmp_path / "report.html", report())
     before = path.read_bytes()
-    picture.unlink()
+    figure_path.unlink()
     with pytest.raises(DataError, match=r"^\S.*score & threshold\.png: cannot be read \(.+\); save the figure"):
-        write_report(path, report(Section("Scores", figure=picture)))
+        write_report(path, report(Section("Scores", figure=figure_path)))
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<svg onload='alert(1)'></svg>" * 3])
-def test_a_picture_that_is_no_png_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_figure_that_is_not_a_png_is_rejected(tmp_path: Path, content: bytes) -> None:
     fake = tmp_path / "fake.png"
     fake.write_bytes(content)
     with pytest.raises(DataError, match="is not a PNG file"):
@@ -146,8 +148,8 @@ def test_a_picture_that_is_no_png_is_refused(tmp_path: Path, content: bytes) -> 
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder is needed")
     with pytest.raises(OddlensError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", report())
 

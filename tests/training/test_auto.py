@@ -17,7 +17,7 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
     Member,
-    TransformsSettings,
+    RotationSettings,
 )
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
@@ -62,7 +62,7 @@ def plan() -> EnsembleSettings:
     return EnsembleSettings(
         members=(
             Member(model=DictionarySettings(atoms=10), training=TrainingSettings(seed=4)),
-            Member(model=TransformsSettings(side=16, widths=(8, 8, 16), bank=50), training=turning, weight=0.5),
+            Member(model=RotationSettings(side=16, widths=(8, 8, 16), bank=50), training=turning, weight=0.5),
         )
     )
 
@@ -181,7 +181,7 @@ def test_the_weight_follows_from_how_well_turns_are_told() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (200, 16, 16, 1), dtype=np.uint8)
     for name, pictures in (("noise", noise), ("arrows", arrows(200))):
         work = task(pictures)
-        model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
+        model = registry.build(RotationSettings(side=16, widths=(8, 8, 16), mirror=False), work.spec, 0)
         loop.train(model, work.train, training, work.device)
         weights[name], why = auto.member_weight(model, work)
         assert "accuracy" in why
@@ -196,7 +196,7 @@ def test_a_region_that_tells_the_turn_by_itself_leaves_transforms_out() -> None:
     families, why = auto.select_candidates(task(pictures, roi=roi))
     assert [settings.family for settings in families] == ["dictionary"]
     assert "region of interest" in why[-1]
-    model = registry.build(TransformsSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)
+    model = registry.build(RotationSettings(side=16, widths=(8, 8, 16)), task(pictures).spec, 0)
     model.set_roi(roi)
     assert "region of interest" in str(model.remark(torch.from_numpy(pictures)))
 

@@ -1,1 +1,1 @@
-"""Scoring many images: jobs that can be resumed, and verdict files."""
+"""Scoring of many images: resumable jobs, verdict files and map files."""

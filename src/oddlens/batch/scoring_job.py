@@ -1,7 +1,7 @@
-"""Scoring more images than memory holds, by a run that may be killed: decode, score, journal, then decide and write.
+"""Scoring of more images than fit in memory, in a job that can be resumed after it was killed.
 
-Scores go to a journal, a batch at a time; verdicts are made from it at the end, so that they are the same to the last
-bit however often the run was killed, in every format, also where a verdict depends on all the scores.
+Each batch of scores is appended to a journal, and verdicts are computed from the journal at the end. So they are
+bitwise the same however often the job was killed, even where a verdict depends on all scores.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 from oddlens.io.journal import Journal, RunIdentity
 
-ROWS_PER_BATCH = 4096  # verdicts made at once: enough for a row group of Parquet, few enough for constant memory
-SCORED = np.dtype([("place", np.intp), ("score", np.float64)])
+ROWS_PER_BATCH = 4096  # enough for a row group of Parquet, and few enough for constant memory
+INDEXED_SCORE = np.dtype([("index", np.intp), ("score", np.float64)])
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringJob:
-    """Images on their way through a detector; with `maps`, each one's map is written below that folder.
+    """A detector and the images to score with it; with `maps`, their anomaly maps are written below that folder.
 
-    Images that cannot be read are left out where that is asked for, and end the run otherwise.
+    With `skip_unreadable`, images that cannot be read are left out; without it, the first one is an error.
     """
 
     detector: Detector
@@ -42,7 +42,7 @@ class ScoringJob:
     skip_unreadable: bool = False
 
     def run(self) -> RunIdentity:
-        """What has to be the same for one run to go on after another, by the names that an error calls it."""
+        """The identity of a run: a run can be resumed only by one with equal values; errors use the keys as names."""
         names = hashlib.blake2b(digest_size=16)
         for name in self.images.names:
             names.update(os.fsencode(os.path.abspath(name)) + b"\0")  # noqa: PTH100 - of a million strings
@@ -55,73 +55,70 @@ class ScoringJob:
         }
 
     def score(self, journal: Journal) -> Iterator[tuple[int, list[UnreadableImageError]]]:
-        """Score the images that the journal lacks, batch by batch, in the batches of a run that was not killed.
+        """Score the images that the journal lacks, in the same batches as a run without interruption.
 
-        After each batch, and first after what the journal holds, gives how many images are done and the errors of
-        those left out since.
+        Yields, first for the journal and then after each batch, the number of images done so far and the errors of
+        the images left out since the last time.
 
         Raises:
-            UnreadableImageError: an image cannot be read, and is not to be left out.
+            UnreadableImageError: an image cannot be read, and `skip_unreadable` is not set.
             ImageError: an image does not fit the detector.
         """
-        done, left_out = 0, dict[int, UnreadableImageError]()
+        done, unreadable = 0, dict[int, UnreadableImageError]()
         for entry in journal:
             done += len(entry["scores"]) + len(entry["left_out"])
-            for place, reason in entry["left_out"].items():
-                left_out[int(place)] = UnreadableImageError(self.images.names[int(place)], reason)
-        if left_out and not self.skip_unreadable:
-            raise min(left_out.items())[1]
-        yield done, list(left_out.values())
-        missing = deque[dict[int, UnreadableImageError]]()  # batch by batch: scoring takes some ahead
-        map_places = self._map_places()
-        for outputs in score_batches(self.detector.backend, self._batches(done, missing)):
-            problems = missing.popleft()
+            for index, reason in entry["left_out"].items():
+                unreadable[int(index)] = UnreadableImageError(self.images.names[int(index)], reason)
+        if unreadable and not self.skip_unreadable:
+            raise min(unreadable.items())[1]
+        yield done, list(unreadable.values())
+        pending = deque[dict[int, UnreadableImageError]]()  # per batch, since scoring decodes some batches ahead
+        map_paths = None if self.maps is None else verdict_files.MapPaths(self.maps, self.images.names)
+        for outputs in score_batches(self.detector.backend, self._batches(done, pending)):
+            problems = pending.popleft()
             start, done = done, done + len(outputs.anomaly_score) + len(problems)
-            if map_places is not None:
-                self._write_maps(outputs, [i for i in range(start, done) if i not in problems], map_places)
-            reasons = {str(place): error.reason for place, error in problems.items()}
+            if map_paths is not None:
+                self._write_maps(outputs, [i for i in range(start, done) if i not in problems], map_paths)
+            reasons = {str(index): error.reason for index, error in problems.items()}
             journal.add({"scores": outputs.anomaly_score.tolist(), "left_out": reasons})
             yield done, list(problems.values())
 
-    def _batches(self, start: int, missing: deque[dict[int, UnreadableImageError]]) -> Iterator[Pixels]:
-        """The batches from an image on; `missing` is told what each of them lacks."""
+    def _batches(self, start: int, pending: deque[dict[int, UnreadableImageError]]) -> Iterator[Pixels]:
+        """Yield the batches from image `start` on, and append to `pending` the unreadable images of each."""
         problems, spec = dict[int, UnreadableImageError](), self.detector.spec
         for pixels in self.images.batches(spec, batch_size(spec), start, problems if self.skip_unreadable else None):
-            missing.append(problems.copy())
+            pending.append(problems.copy())
             problems.clear()
             yield pixels
 
     def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdict_files.VerdictRow]]:
-        """The rows of all images that the journal has scores of, some at a time.
+        """Yield the rows of all images with a score in the journal, some at a time.
 
-        With a false discovery rate `fdr`, a verdict depends on all the scores, and they are judged at once.
+        With a false discovery rate `fdr`, verdicts depend on all scores, and are computed all at once.
         """
         names, groups = self.images.names, self.images.groups
-        scored = _scored(journal)
-        at_once = ROWS_PER_BATCH if fdr is None else len(self.images)
-        while len(part := np.fromiter(islice(scored, at_once), SCORED)):
-            places = part["place"].tolist()
-            of_each = [groups[i] for i in places] if groups else ()
-            judged = self.detector.predict_from_scores([names[i] for i in places], part["score"], fdr, of_each)
-            for start in range(0, len(judged), ROWS_PER_BATCH):
-                yield verdict_files.verdict_rows(judged, slice(start, start + ROWS_PER_BATCH))
+        scores = _indexed_scores(journal)
+        count = ROWS_PER_BATCH if fdr is None else len(self.images)
+        while len(part := np.fromiter(islice(scores, count), INDEXED_SCORE)):
+            index = part["index"].tolist()
+            part_groups = [groups[i] for i in index] if groups else ()
+            verdicts = self.detector.predict_from_scores([names[i] for i in index], part["score"], fdr, part_groups)
+            for start in range(0, len(verdicts), ROWS_PER_BATCH):
+                yield verdict_files.verdict_rows(verdicts, slice(start, start + ROWS_PER_BATCH))
 
-    def _map_places(self) -> verdict_files.MapPaths | None:
-        return None if self.maps is None else verdict_files.MapPaths(self.maps, self.images.names)
-
-    def _write_maps(self, outputs: Predictions, places: list[int], map_places: verdict_files.MapPaths) -> None:
-        level, value_max = self.detector.map_threshold, self.detector.spec.value_max
-        if outputs.anomaly_map is None or level is None:
+    def _write_maps(self, outputs: Predictions, index: list[int], map_paths: verdict_files.MapPaths) -> None:
+        threshold, value_max = self.detector.map_threshold, self.detector.spec.value_max
+        if outputs.anomaly_map is None or threshold is None:
             return
-        for i, anomaly_map in zip(places, outputs.anomaly_map, strict=True):
-            path = map_places(self.images.names[i])
-            verdict_files.write_map(path, self.images.image(i), anomaly_map, level, value_max)
+        for i, anomaly_map in zip(index, outputs.anomaly_map, strict=True):
+            path = map_paths(self.images.names[i])
+            verdict_files.write_map(path, self.images.image(i), anomaly_map, threshold, value_max)
 
 
-def _scored(journal: Journal) -> Iterator[tuple[int, float]]:
-    """The place and the score of each image that was not left out."""
+def _indexed_scores(journal: Journal) -> Iterator[tuple[int, float]]:
+    """Yield the index and the score of each image that was not left out."""
     done = 0
     for entry in journal:
         start, done = done, done + len(entry["scores"]) + len(entry["left_out"])
-        places = (i for i in range(start, done) if str(i) not in entry["left_out"])
-        yield from zip(places, entry["scores"], strict=True)
+        indices = (i for i in range(start, done) if str(i) not in entry["left_out"])
+        yield from zip(indices, entry["scores"], strict=True)

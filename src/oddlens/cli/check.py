@@ -12,7 +12,7 @@ from oddlens.cli.session import command, command_line
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
-    from oddlens.evaluation.data_checks import Diagnosis
+    from oddlens.evaluation.diagnosis import Diagnosis
 
 CheckedRateOption = Annotated[
     float, typer.Option("--false-alarm-rate", help="The rate for which there should be enough images.")

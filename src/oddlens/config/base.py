@@ -1,7 +1,7 @@
-"""Frozen, strict settings: what a recipe says and what a detector's manifest keeps.
+"""Frozen, strict settings, as recipes and the manifests of detectors contain them.
 
-Every class refuses unknown keys and wrong types, and survives a round trip through JSON. Nothing
-here touches an image or a tensor, so a deployed detector can read its own manifest without torch.
+Each class refuses unknown keys and wrong types, and survives a round trip through JSON. Nothing here touches an image
+or a tensor, so a deployed detector can read its manifest without torch.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_SIDE = 4096
-VALUE_MAXIMA = (255, 4095, 65535)
+MAX_SIDE = 4096  # pixels
 
 
 class Settings(BaseModel):
@@ -27,9 +26,9 @@ S = TypeVar("S", bound=Settings)
 class InputSpec(Settings):
     """The pixels that a detector takes: (N, height, width, channels), integers in 0..value_max.
 
-    `value_max` is fixed from the training images: 255 (8 bits, uint8), 4095 (12 bits, uint16) or
-    65535 (16 bits, uint16). Images of another size are stretched to height x width, so that nothing
-    is cut off and every pixel of a map belongs to a place in the image.
+    `value_max` follows from the training images: 255 (8 bits, uint8), 4095 (12 bits, uint16) or 65535 (16 bits,
+    uint16). Images of another size are stretched to height x width, so that nothing is cropped and each pixel of a map
+    corresponds to a position in the image.
     """
 
     height: int = Field(ge=4, le=MAX_SIDE)
@@ -44,14 +43,14 @@ class InputSpec(Settings):
 
 
 class TrainingSettings(Settings):
-    """How gradient training runs; the defaults are the CIFAR-10 seed's.
+    """How gradient training runs; the defaults are those of the CIFAR-10 reference recipe.
 
-    An epoch goes through all images, or through `epoch_images` of them drawn anew. `muon` steps
-    convolutions along their orthogonalised momentum. `linear` lowers the learning rate to nothing over the whole
-    training; `one_cycle` raises it over the first fifth before that. `pace` is the share of
-    the whole training that was done after each epoch, where a budget made it other than even; it replaces
-    `epochs`. `precision` "auto" trains in bfloat16 where the processor has instructions for it; weights,
-    optimiser state and all scoring stay in float32.
+    An epoch goes through all images, or through `epoch_images` of them, newly drawn each time. `muon` steps
+    convolutions along their orthogonalized momentum. `linear` lowers the learning rate to zero over the whole training;
+    `one_cycle` raises it over the first fifth before that. `pace` is the progress of the whole training after each
+    epoch, for trainings whose budget made it uneven; it replaces `epochs`. With the `precision` "auto", training
+    multiplies in bfloat16 where the processor has instructions for it; weights, optimizer state and all scoring stay in
+    float32.
     """
 
     epochs: int = Field(10, ge=1, le=100_000)
@@ -77,10 +76,10 @@ class TrainingSettings(Settings):
 class DecisionSettings(Settings):
     """How a score becomes a verdict.
 
-    `conformal` promises `false_alarm_rate` from held-out normals; None takes 1% where the
-    calibration set can promise it, else the smallest rate that it can. With `confidence`, the promise
-    holds with that confidence over calibration sets (PAC) instead of on average. `train_percentile`
-    is the seeds' way: that percentile of the training scores, which promises nothing.
+    `conformal` guarantees `false_alarm_rate` by held-out normal images; None means 1% where the calibration set can
+    guarantee it, else the smallest rate that it can guarantee. With `confidence`, the guarantee holds with that
+    confidence over calibration sets (PAC) instead of on average. `train_percentile` is the method of the reference
+    recipes: a percentile of the training scores, with no guarantee.
     """
 
     method: Literal["conformal", "train_percentile"] = "conformal"
@@ -90,10 +89,10 @@ class DecisionSettings(Settings):
 
 
 class RuntimeSettings(Settings):
-    """What computes a detector's scores, and how precisely. Scores, and so thresholds, are of one runtime.
+    """The runtime and precision of a detector's scores. Scores, and so thresholds, are valid for one runtime only.
 
     `torch` runs `.safetensors` files; `onnxruntime` and `openvino` run exported ones. "bf16" multiplies in bfloat16,
-    which moves scores by parts in a thousand; ONNX Runtime's CPU provider has no such arithmetic.
+    which changes scores by parts in a thousand; ONNX Runtime's CPU provider does not support it.
     """
 
     engine: Literal["torch", "onnxruntime", "openvino"] = "torch"
@@ -102,5 +101,5 @@ class RuntimeSettings(Settings):
     @model_validator(mode="after")
     def _goes_together(self) -> RuntimeSettings:
         if self.engine == "onnxruntime" and self.precision == "bf16":
-            raise ValueError("onnxruntime computes in fp32 alone: take openvino for bf16, or the precision fp32")
+            raise ValueError("onnxruntime computes in fp32 only: use openvino for bf16, or the precision fp32")
         return self

@@ -90,12 +90,12 @@ class AutoencoderSettings(FamilySettings):
 class DictionarySettings(FamilySettings):
     """The dictionary family: whitened patches, pooled features, nearest neighbours. Closed form; no gradients.
 
-    `score` is made from descriptions of the whole picture ("pooled": small pictures of objects), or from the most
-    unusual places ("local": textures, large pictures), of which `top_percent` of the pixels count. `patch_sizes` are
-    the sides of the patches, each with its own `atoms`; the first one makes the map. `cells` is the number of parts
-    each way over which a picture is described. `neighbours` is the number of nearest normal ones. `mirror` adds the
-    training images' mirror images. `place` is how much it matters where in the picture something is; 0 for textures.
-    `bank_megabytes` caps what is kept of the training images.
+    `score` compares features of the whole image ("pooled": small images of objects), or of the most unusual positions
+    ("local": textures, large images), of which `top_percent` of the pixels count. `patch_sizes` are the sides of the
+    patches, each with its own `atoms`; the map is computed from the first size. Features are pooled over `cells` parts
+    each way. `neighbours` is the number of nearest normal features. `mirror` adds the training images' mirror images.
+    `place` is the weight of the position in the image; 0 for textures. `bank_megabytes` limits the size of the memory
+    bank of training features.
     """
 
     implementation = "oddlens.models.patch_dictionary"
@@ -113,13 +113,13 @@ class DictionarySettings(FamilySettings):
 
 
 class RotationSettings(FamilySettings):
-    """The transforms family: a small network that tells by how many quarter turns a picture was rotated.
+    """The rotation family, also called transforms: a small network that classifies rotations by multiples of 90 degrees.
 
-    Pictures are brought to `side` x `side` at most. `mirror` says that a mirrored normal picture is normal too.
-    `widths` are the channels of its three blocks; `strided` blocks halve the picture by a stride, which trains faster
-    and ends a little worse than pooling. `neighbours` is the number of nearest training features whose distance is
-    the density part of the score, and `bank` the number of training images whose features are kept. `surprise` is the
-    weight of the log-probabilities of the right turns beside the log-distances.
+    Images are downscaled to `side` x `side` at most. With `mirror`, mirrored normal images count as normal. `widths` are
+    the channels of the three blocks; `strided` blocks halve the image by a stride, which trains faster and is a little
+    less accurate than pooling. `neighbours` is the number of nearest training features whose distance is the density
+    part of the score, and `bank` the number of training images in the memory bank. `surprise` is the weight of the
+    log-probabilities of the true rotations relative to the log-distances.
     """
 
     implementation = "oddlens.models.rotation"
@@ -137,9 +137,9 @@ class RotationSettings(FamilySettings):
 class DefectsSettings(FamilySettings):
     """The defects family: a network that segments synthetic defects pasted into normal images.
 
-    `shrink` is the number of pixels each way whose mean it sees as one: more finds large defects, 1 small ones.
-    `widths` are the channels of its levels, from half the picture's (shrunk) size on, each level half the one before;
-    small pictures use the first few. `top_percent` is the share of the map whose mean is the anomaly score.
+    `shrink` is the factor by which images are downscaled: larger values suit large defects, 1 small ones. `widths` are
+    the channels of the levels, from half the (downscaled) image's size on, each level half the one before; small images
+    use the first few. `top_percent` is the percentage of the map whose mean is the anomaly score.
     """
 
     implementation = "oddlens.models.defect_segmentation"
@@ -225,11 +225,11 @@ class CrossfitSettings(FamilySettings):
 
 
 class AutoSettings(Settings):
-    """Not a family: `auto` chooses, trains and weights an ensemble for the pictures that it is given.
+    """Not a family: `auto` selects, trains and weights the members of an ensemble for the training images.
 
-    `robust` is for images of which some may be anomalies, to find those: others of their kind that were learned must
-    not make them look normal. So more is compared with many neighbours, and what a network predicts counts for more
-    than what it remembers.
+    `robust` is for finding anomalies among the training images themselves: other anomalies of the same kind must not
+    make them look normal. It compares with many neighbours, and weights the predictions of a network more than
+    distances to training images.
     """
 
     scores_reconstruction: ClassVar[bool] = False

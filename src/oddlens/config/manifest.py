@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 
 class DataSummary(Settings):
-    """The images that a detector was made from."""
+    """The images that a detector was trained and calibrated on."""
 
     source: str
     normal: str

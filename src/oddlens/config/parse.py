@@ -1,4 +1,4 @@
-"""Check plain values (from TOML, JSON or the command line) against settings, reporting all errors at once."""
+"""Parse plain values (from TOML, JSON or the command line) as settings; all errors are reported at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oddlens.errors import SettingsError
 
 
 def lists_to_tuples(value: Any) -> Any:
-    """Plain values with every list, at any depth, as a tuple: JSON and TOML have lists, strict settings want tuples."""
+    """Replace each list by a tuple, at any depth: JSON and TOML have lists, strict settings require tuples."""
     if isinstance(value, dict):
         return {key: lists_to_tuples(item) for key, item in value.items()}
     return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list) else value
@@ -25,7 +25,7 @@ def duration(text: str) -> float:
     """Seconds from "90s", "5m", "1h" or plain seconds.
 
     Raises:
-        SettingsError: it is written another way, or is no time at all.
+        SettingsError: the text has another form, or the time is not above 0.
 
     Example:
         >>> [duration(text) for text in ("90s", "5m", "1h", "2.5")]
@@ -76,7 +76,7 @@ def _describe_problem(settings_class: type[Settings], values: object, detail: An
         *parents, name = detail["loc"]
         names = _setting_names(settings_class, values, parents)
         near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
         return f"'{where}' is not a setting ({hint})"
     if detail["type"] == "unknown_family":
         return str(detail["msg"])

@@ -1,4 +1,4 @@
-"""Recipes: a whole run as TOML."""
+"""Recipes: data, model, training and decision of a whole run, read from TOML."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from oddlens.errors import SettingsError
 
 
 class DataSettings(Settings):
-    """Which images a recipe learns from and is tested on.
+    """The training, calibration and test images of a recipe.
 
-    `calibration` says where the conformal calibration images come from: `split` holds out a part of
-    the training normals; `test_half` trains on all of them, as the seeds do, and takes a seeded half
-    of the test normals, which are then left out of every rate. `distort` adds the evaluation
-    corruptions and unseen patterns as anomalies, for data sets in which every class is normal;
-    `foreign` names a data set whose pictures are shown too, where it is on this machine.
+    `calibration` selects the conformal calibration images: `split` holds out a part of the normal training images;
+    `test_half` trains on all of them, as the reference recipes do, and calibrates on a random half of the normal test
+    images, which are then left out of all rates. `distort` adds the evaluation corruptions and unseen patterns as
+    anomalies, for data sets in which every class is normal; `foreign` names a data set whose images are added as
+    anomalies too, where it is on this machine.
     """
 
     source: str
@@ -45,7 +45,7 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _arrays_become_tuples(cls, values: Any) -> Any:
-        """TOML and JSON have arrays only; strict settings ask for tuples."""
+        """TOML and JSON have arrays only; strict settings require tuples."""
         return lists_to_tuples(values)
 
 
@@ -53,8 +53,8 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe from a TOML file.
 
     Raises:
-        SettingsError: the file is missing, is not TOML, or has wrong or unknown settings; all of
-            them are named, with the nearest known name beside each unknown one.
+        SettingsError: the file is missing, is not TOML, or has wrong or unknown settings; all of them are listed, each
+            unknown one with the nearest valid name.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""From scores of held-out normal images to p-values, thresholds, guarantees and drift alarms; NumPy alone."""
+"""Conformal prediction: p-values, thresholds with guarantees, and drift alarms from calibration scores; NumPy only."""

@@ -1,4 +1,4 @@
-"""What turns anomaly scores into verdicts, made from one set of calibration images; NumPy alone."""
+"""The decision that converts anomaly scores into verdicts, from one set of calibration images; NumPy only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from oddlens.conformal.ranks import (
     benjamini_hochberg_rank,
     check_scores,
     fold_p_values,
+    format_image_count,
     format_percent,
     min_calibration_size,
     min_false_alarm_rate,
     min_rejections,
-    n_images,
     p_values,
-    ranks_among,
+    ranks_from_top,
     realized_rate_interval,
     threshold_rank,
 )
@@ -33,15 +33,16 @@ from oddlens.errors import CalibrationError, SettingsError, StateError
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """Everything that turns an anomaly score into a verdict.
+    """Convert anomaly scores into p-values, labels and thresholds.
 
-    `calibration_scores` (n,) come from held-out normal images and are kept sorted; `training_scores`
-    (m,) come from the images trained on. Either may be empty; both become read-only copies in float64. With `folds`
-    above 1, every score tells by itself how many of the n images are at or above it, each scored out of its fold
-    (`models.crossfit`), and the promise is that of cross-conformal prediction.
+    `calibration_scores` (n,) come from held-out normal images and are stored sorted; `training_scores` (m,) come from
+    the training images. Either may be empty; both become read-only float64 copies. With `folds` > 1 the calibration is
+    cross-conformal: the n images were scored out of fold (`models.cross_conformal`), a score encodes how many of them
+    are at or above it, and the guarantee is that of cross-conformal prediction.
 
     Raises:
-        CalibrationError: a score is NaN (infinite ones are allowed and sort last).
+        CalibrationError: a score is NaN (infinite scores are allowed and sort last).
+        SettingsError: `folds` > 1 is combined with a confidence or with the training percentile.
     """
 
     settings: DecisionSettings
@@ -52,11 +53,14 @@ class Decision:
     def __post_init__(self) -> None:
         if self.folds > 1 and self.settings.confidence is not None:
             raise SettingsError(
-                "a calibration in folds promises a rate on average only; leave the confidence out (--on-average), or "
-                "run `oddlens calibrate` with new normal images"
+                "a calibration in folds (cross-conformal) guarantees a rate on average only, not with a confidence; "
+                "omit the confidence (--on-average) or run `oddlens calibrate` with new normal images"
             )
         if self.folds > 1 and self.settings.method == "train_percentile":
-            raise SettingsError("a detector in folds scores no image that it learned: there is no percentile of those")
+            raise SettingsError(
+                "a detector calibrated in folds (cross-conformal) has no training scores, so no training percentile; "
+                "use the method conformal"
+            )
         for name, scores in (
             ("calibration_scores", np.sort(check_scores(self.calibration_scores, "calibration score"))),
             ("training_scores", check_scores(self.training_scores, "training score").copy()),
@@ -66,12 +70,12 @@ class Decision:
 
     @property
     def false_alarm_rate(self) -> float:
-        """The rate asked for; without one, 1% where it can be promised, else the smallest that can.
+        """The rate in the settings; without one, 1% or the lowest rate above it that can be guaranteed.
 
-        For `train_percentile` it is the share of scores above the percentile, asked for or not.
+        For `train_percentile` without a rate, it is the share of training scores above the percentile.
 
         Raises:
-            StateError: none was asked for, and conformal has no calibration images to choose by.
+            StateError: the settings have no rate, and conformal has no calibration images to determine one.
         """
         if self.settings.false_alarm_rate is not None:
             return self.settings.false_alarm_rate
@@ -81,21 +85,21 @@ class Decision:
 
     @property
     def threshold(self) -> float:
-        """The threshold of the method in the settings; a score above it is an anomaly, an equal one normal.
+        """The threshold of the method in the settings; a score above it is an anomaly, an equal score is normal.
 
         Raises:
-            StateError: the scores that the method needs are not there.
-            CalibrationError: the calibration images cannot promise the rate asked for.
+            StateError: the scores that the method needs are missing.
+            CalibrationError: the calibration images cannot guarantee the requested rate.
         """
         if self.settings.method == "conformal":
             return float(self.calibration_scores[self._conformal_rank() - 1])
         if self.percentile_threshold is None:
-            raise StateError("the training percentile needs training scores and there are none: fit the detector again")
+            raise StateError("a training percentile needs training scores, and there are none: fit the detector again")
         return self.percentile_threshold
 
     @property
     def conformal_threshold(self) -> float | None:
-        """The threshold that keeps the false-alarm rate; None where the calibration images allow none."""
+        """The conformal threshold for the false-alarm rate; None if the calibration images allow none."""
         try:
             return float(self.calibration_scores[self._conformal_rank() - 1])
         except (StateError, CalibrationError):
@@ -103,16 +107,16 @@ class Decision:
 
     @property
     def percentile_threshold(self) -> float | None:
-        """The seeds' threshold, a percentile of the training scores; None without training scores."""
+        """The reference recipes' threshold, a percentile of the training scores; None without training scores."""
         scores = self.training_scores
         if not scores.size:
             return None
-        # between a number and infinity there is nothing to interpolate, only NaN
+        # interpolation between a number and infinity would give NaN
         method: Literal["linear", "higher"] = "linear" if np.isfinite(scores).all() else "higher"
         return float(np.percentile(scores, self.settings.train_percentile, method=method))
 
     def p_values(self, scores: npt.ArrayLike) -> Scores:
-        """Conformal p-values (N,) of the scores (N,); NaN where there are no calibration images."""
+        """Conformal p-values (N,) of the scores (N,); NaN without calibration images."""
         if not self.calibration_scores.size:
             return np.full(check_scores(scores, "score").shape, np.nan)
         if self.folds > 1:
@@ -120,18 +124,19 @@ class Decision:
         return p_values(self.calibration_scores, scores)
 
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """(N,) whole numbers: 1 + how many of the n calibration scores are at or above each score.
+        """Ranks (N,): 1 + the number of the n calibration scores at or above each score (N,).
 
         Raises:
             StateError: there are no calibration images.
         """
-        self._n_calibration()  # or there is nothing to rank among
-        return ranks_among(self.calibration_scores, scores)
+        self._n_calibration()  # raises if there are none
+        return ranks_from_top(self.calibration_scores, scores)
 
     def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
-        """The threshold above which, among these images' scores (N,), at most `rate` are normal on average.
+        """Threshold that controls the false discovery rate among the images with these scores (N,).
 
-        It depends on all the scores: the more of them lie far out, the lower it is. Infinite where none is flagged.
+        On average, at most `rate` of the images flagged above it are normal. It depends on all the scores: the more of
+        them are extreme, the lower it is. It is infinite if no image is flagged.
 
         Raises:
             StateError: there are no calibration images.
@@ -139,58 +144,66 @@ class Decision:
         return self.threshold_at_rank(benjamini_hochberg_rank(self.ranks(scores), self._n_calibration(), rate))
 
     def threshold_at_rank(self, rank: int) -> float:
-        """The threshold above which the scores of this rank (see `ranks`) and of smaller ones lie; infinite for 0."""
+        """Threshold that flags the scores whose rank (see `ranks`) is at most `rank`; infinite for rank 0."""
         n = self._n_calibration()
         if rank == 0:
             return math.inf
         return float(self.calibration_scores[n - rank]) if rank <= n else -math.inf
 
-    def too_few_for(self, count: int, rate: float) -> str | None:
-        """What limits `discovery_threshold` among `count` images; None where a single one can be flagged."""
+    def fdr_warning(self, count: int, rate: float) -> str | None:
+        """Describe what limits `discovery_threshold` for `count` images; None if a single image can be flagged."""
         n = int(self.calibration_scores.size)
-        fewest = min_rejections(count, n, rate)
-        if fewest <= 1:
+        required = min_rejections(count, n, rate)
+        if required <= 1:
             return None
-        if fewest > count:
+        if required > count:
             return (
                 f"{n} calibration images are too few for a false discovery rate of {rate:g}: no image can be flagged, "
-                f"however odd; it takes at least {min_rejections(1, 0, rate) - 1} (oddlens calibrate)"
+                f"however anomalous; calibrate with at least {min_rejections(1, 0, rate) - 1} (oddlens calibrate)"
             )
-        alone = min_rejections(count, 0, rate) - 1
+        n_for_one = min_rejections(count, 0, rate) - 1
         return (
-            f"with {n} calibration images and {count} to judge, a false discovery rate of {rate:g} flags none unless "
-            f"{fewest} of them lie beyond all calibration scores; a single one can be flagged from {alone} calibration "
-            "images on"
+            f"with {n} calibration images, a false discovery rate of {rate:g} flags none of the {count} images unless "
+            f"at least {required} of them score above all calibration images; to flag single images, calibrate with at "
+            f"least {n_for_one} images"
         )
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
-        """Scores (N,) -> labels (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
+        """Labels (N,) for the scores (N,): 1 (anomaly) above the threshold, else 0 (normal)."""
         return (check_scores(scores, "score") > self.threshold).astype(np.int8)
 
     def promise(self) -> str:
-        """One sentence: what the threshold promises about new normal images, and on what grounds.
+        """One sentence: what the threshold guarantees for new normal images, and under which condition.
 
         Raises:
             StateError, CalibrationError: as `threshold`.
         """
         if self.settings.method == "train_percentile":
-            return self._no_promise()
+            return self._percentile_sentence()
         rank, n, confidence = self._conformal_rank(), self._n_calibration(), self.settings.confidence
+        calibration_images = format_image_count(n, self.folds)
         if self.threshold == math.inf:
-            return f"No image can be flagged: the threshold, the score at rank {rank} of {n_images(n)}, is infinite."
+            threshold = f"the score at rank {rank} of {calibration_images}"
+            return f"No image can be flagged: the threshold, {threshold}, is infinite."
         rate = format_percent(self.false_alarm_rate)
         if self.settings.false_alarm_rate is None and self.false_alarm_rate > DEFAULT_RATE:
-            rate = f"{format_percent(self.false_alarm_rate, 2, ROUND_CEILING)} (the smallest that can be promised)"
-        sure = "on average over calibrations" if confidence is None else f"with {format_percent(confidence)} confidence"
-        calibration_images = n_images(n, self.folds)
-        told = f"At most {rate} of normal images are flagged, {sure}, as long as they are like the {calibration_images}"
+            lowest = format_percent(self.false_alarm_rate, 2, ROUND_CEILING)
+            rate = f"{lowest} (the lowest rate that can be guaranteed)"
+        scope = (
+            "on average over calibration sets"
+            if confidence is None
+            else f"with {format_percent(confidence)} confidence"
+        )
+        guarantee = (
+            f"At most {rate} of normal images are flagged, {scope}, provided they resemble the {calibration_images}"
+        )
         if self.folds > 1:
-            return f"{told} (a bound that is seldom reached: cross-conformal)."
-        low, high = (format_percent(end, 3) for end in realized_rate_interval(n, rank))
-        return f"{told}; the realised rate lies between {low} and {high} in 95% of such calibrations."
+            return f"{guarantee} (a conservative cross-conformal bound, seldom reached)."
+        low, high = (format_percent(bound, 3) for bound in realized_rate_interval(n, rank))
+        return f"{guarantee}; the realized rate is between {low} and {high} for 95% of calibration sets."
 
     def summary_lines(self) -> list[str]:
-        """What the decision promises and, where there are calibration images, the best that they can: sentences.
+        """Sentences: the guarantee and, with calibration images, the strictest guarantee that they support.
 
         Raises:
             StateError, CalibrationError: as `threshold`.
@@ -198,56 +211,55 @@ class Decision:
         return [self.promise(), *([self.calibration_capacity()] if self.calibration_scores.size else [])]
 
     def calibration_capacity(self) -> str:
-        """One sentence: the best that these calibration images can promise, and what a stricter promise takes.
+        """One sentence: the lowest rate that the calibration images can guarantee, and what a stricter rate needs.
 
         Raises:
-            StateError: there are no calibration images, or no rate was asked for and none can be chosen.
+            StateError: there are no calibration images.
         """
-        n, stricter = self._n_calibration(), self.stricter_rate
-        best = format_percent(min_false_alarm_rate(n, folds=self.folds), 2, ROUND_CEILING)
-        confident_rate = format_percent(min_false_alarm_rate(n, DEFAULT_CONFIDENCE), 2, ROUND_CEILING)
-        sure = f", {confident_rate} with {format_percent(DEFAULT_CONFIDENCE)} confidence"
-        needed = min_calibration_size(stricter, self.settings.confidence, self.folds)
-        more = f"takes {needed}, {needed - n} more" if needed > n else f"takes {needed}: change it without training"
-        asked = (
-            "" if self.settings.confidence is None else f" with {format_percent(self.settings.confidence)} confidence"
-        )
-        return (
-            f"{n_images(n, self.folds)} can promise {best} at best on average{sure if self.folds == 1 else ''}; "
-            f"{format_percent(stricter)}{asked} {more}."
-        )
+        n, stricter, confidence = self._n_calibration(), self.stricter_rate, self.settings.confidence
+        on_average = format_percent(min_false_alarm_rate(n, folds=self.folds), 2, ROUND_CEILING)
+        capacity = f"{format_image_count(n, self.folds)} can guarantee {on_average} at best on average"
+        if self.folds == 1:
+            confident = format_percent(min_false_alarm_rate(n, DEFAULT_CONFIDENCE), 2, ROUND_CEILING)
+            capacity += f", or {confident} with {format_percent(DEFAULT_CONFIDENCE)} confidence"
+        with_confidence = "" if confidence is None else f" with {format_percent(confidence)} confidence"
+        needed = min_calibration_size(stricter, confidence, self.folds)
+        gap = f", {needed - n} more" if needed > n else " and can be set without retraining"
+        return f"{capacity}; {format_percent(stricter)}{with_confidence} needs {needed} images{gap}."
 
     @property
     def stricter_rate(self) -> float:
-        """Half of the present false-alarm rate: the next one to think of."""
+        """Half of the current false-alarm rate: the next rate to consider."""
         return float(Decimal(str(self.false_alarm_rate)) / 2)
 
     def guarantee(self) -> dict[str, object]:
-        """What `promise` and `calibration_capacity` say, in numbers: for JSON.
+        """The facts of `promise` and `calibration_capacity` as numbers, for JSON.
 
         Raises:
             StateError, CalibrationError: as `threshold`.
         """
         n, confidence = int(self.calibration_scores.size), self.settings.confidence
-        promised = self.settings.method == "conformal"
+        is_guaranteed = self.settings.method == "conformal"
         return {
-            "kind": "none" if not promised else "on average" if confidence is None else "with confidence",
+            "kind": "none" if not is_guaranteed else "on average" if confidence is None else "with confidence",
             "confidence": confidence,
             "false_alarm_rate": self.false_alarm_rate,
             "realised_range": list(realized_rate_interval(n, self._conformal_rank()))
-            if promised and self.folds == 1
+            if is_guaranteed and self.folds == 1
             else None,
             "smallest_rate": min_false_alarm_rate(n, confidence, self.folds) if n else None,
             "stricter_rate": self.stricter_rate,
             "more_images_for_it": max(0, min_calibration_size(self.stricter_rate, confidence, self.folds) - n),
         }
 
-    def _no_promise(self) -> str:
-        about = f"The threshold is percentile {self.settings.train_percentile:g} of the training scores"
+    def _percentile_sentence(self) -> str:
+        sentence = (
+            f"The threshold is percentile {self.settings.train_percentile:g} of the training scores (no guarantee)"
+        )
         if not self.calibration_scores.size:
-            return f"{about}, which promises nothing."
+            return f"{sentence}."
         flagged = format_percent(float(np.mean(self.calibration_scores > self.threshold)), 3)
-        return f"{about}, which promises nothing; it flags {flagged} of {n_images(self._n_calibration())}."
+        return f"{sentence}; it flags {flagged} of {format_image_count(self._n_calibration())}."
 
     def _conformal_rank(self) -> int:
         return threshold_rank(self._n_calibration(), self.false_alarm_rate, self.settings.confidence, self.folds)
@@ -255,7 +267,7 @@ class Decision:
     def _n_calibration(self) -> int:
         if not self.calibration_scores.size:
             raise StateError(
-                "a conformal threshold needs held-out normal images and there are none: "
-                "run calibrate with normal images that were not trained on"
+                "a conformal threshold needs held-out normal images, and there are none: "
+                "run calibrate with normal images that were not used for training"
             )
         return int(self.calibration_scores.size)

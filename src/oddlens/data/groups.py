@@ -1,82 +1,78 @@
-"""Which group an image belongs to: the folder that it lies in, or what a CSV file says of it."""
+"""Assign images to groups: by the folder of each file, or by a column of a CSV file."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from oddlens.data.csv_files import read_rows
 from oddlens.data.image_set import ImageSet
-from oddlens.errors import DataError, DataNotFoundError, SettingsError
+from oddlens.errors import DataError, SettingsError
 
 FOLDER = "folder"
-FILE = "file"  # the column that names an image
+FILE_COLUMN = "file"  # the column that names an image
 
 
 def assign_groups(images: ImageSet, by: str) -> ImageSet:
-    """The same images, each with its group.
+    """Return the same images with their groups.
 
-    `by` is "folder", the name of the folder that a file lies in, or "FILE.csv:COLUMN", what that column says of the
-    image that the column `file` names: by its path from here or from the CSV file, or, where a line has a bare name, by
-    that name if only one of the images has it.
+    `by` is "folder", which groups files by the name of their folder, or "FILE.csv:COLUMN", which groups images by a
+    column of a CSV file. Its column `file` names the images, by their path relative to the working directory or to the
+    CSV file. A bare file name is enough if only one of the images has it.
 
     Raises:
-        SettingsError: `by` is neither.
-        DataNotFoundError: there is no such CSV file.
-        DataError: it says nothing of an image; or images of no file are to be grouped by folder.
+        SettingsError: `by` is neither of the two.
+        DataNotFoundError: the CSV file does not exist.
+        DataError: the CSV file has no group for an image, or images that are not files are to be grouped by folder.
     """
     if by == FOLDER:
-        loose = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, str)]
-        if loose:
-            raise DataError(f"{loose[0]}: lies in no folder; group images of arrays by FILE.csv:COLUMN")
-        groups = tuple(Path(os.path.abspath(name)).parent.name or "/" for name in images.names)  # noqa: PTH100 - resolves ".."
-        return replace(images, groups=groups, grouped_by=FOLDER)
+        return _group_by_folder(images)
     table, _, column = by.rpartition(":")
     if not table.endswith(".csv") or not column:
-        raise SettingsError(f"--group-by {by}: is neither 'folder' nor FILE.csv:COLUMN")
+        raise SettingsError(f"--group-by {by}: must be 'folder' or FILE.csv:COLUMN")
     path = Path(table)
-    known = read_groups(path, column)
-    placed = {os.path.abspath(path.parent / name): group for name, group in known.items()}  # noqa: PTH100 - as above
-    placed |= {os.path.abspath(name): group for name, group in known.items()}  # noqa: PTH100 - as above
-    bare = {name: group for name, group in known.items() if os.sep not in name}
-    alike = Counter(Path(name).name for name in images.names)
+    groups = read_groups(path, column)
+    by_path = {_absolute(path.parent / name): group for name, group in groups.items()}
+    by_path |= {_absolute(name): group for name, group in groups.items()}
+    by_name = {name: group for name, group in groups.items() if os.sep not in name}
+    name_counts = Counter(Path(name).name for name in images.names)
 
-    def group_of(name: str) -> str:
-        last = Path(name).name
-        found = placed.get(os.path.abspath(name)) or (bare.get(last) if alike[last] == 1 else None)  # noqa: PTH100 - as above
-        if found is None:
-            raise DataError(f"{path}: says nothing of {name} in column {column}; add a line with its path")
-        return found
+    def group_of(image: str) -> str:
+        name = Path(image).name
+        group = by_path.get(_absolute(image)) or (by_name.get(name) if name_counts[name] == 1 else None)
+        if group is None:
+            raise DataError(f"{path}: has no row for {image} in column {column}; add a row with its path")
+        return group
 
     return replace(images, groups=tuple(map(group_of, images.names)), grouped_by=f"column {column}")
 
 
+def _group_by_folder(images: ImageSet) -> ImageSet:
+    arrays = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, str)]
+    if arrays:
+        raise DataError(f"{arrays[0]}: is not a file, so it has no folder; group images of arrays by FILE.csv:COLUMN")
+    groups = tuple(Path(_absolute(name)).parent.name or "/" for name in images.names)
+    return replace(images, groups=groups, grouped_by=FOLDER)
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolves ".."
+
+
 def read_groups(path: Path, column: str) -> dict[str, str]:
-    """What the column `column` of a CSV file says of each file that the column `file` names.
+    """Read the group of each file from a CSV file: file names in the column `file`, groups in `column`.
 
     Raises:
-        DataNotFoundError: there is no such file.
-        DataError: it is no such CSV file, or a line lacks one of the two.
+        DataNotFoundError: the CSV file does not exist.
+        DataError: it is not such a CSV file, a row lacks a value, or a file has two groups.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            lines = list(reader)
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{path}: no such file; give a CSV file with the columns {FILE},{column}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error}); save it as UTF-8") from error
-    for needed in (FILE, column):
-        if needed not in columns:
-            raise DataError(f"{path}: has no column '{needed}'; it has: {', '.join(columns) or '(none)'}")
     groups: dict[str, str] = {}
-    for number, line in enumerate(lines, 2):
-        name, group = (str(line[key] or "").strip() for key in (FILE, column))
+    for line, row in read_rows(path, (FILE_COLUMN, column)):
+        name, group = row[FILE_COLUMN].strip(), row[column].strip()
         if not name or not group:
-            raise DataError(f"{path}, line {number}: lacks {FILE} or {column}; fill it in")
+            raise DataError(f"{path}, line {line}: has no value for {FILE_COLUMN} or {column}; fill it in")
         if groups.setdefault(name, group) != group:
-            raise DataError(f"{path}, line {number}: puts {name} into a second group, {group}; leave one line an image")
+            raise DataError(f"{path}, line {line}: puts {name} into a second group, {group}; keep one row per image")
     return groups

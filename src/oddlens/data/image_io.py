@@ -1,8 +1,8 @@
-"""The only place where bytes become pixels: decode, check, orient, resize, regions of interest.
+"""Read image files and arrays: the only module that decodes bytes to pixels.
 
-Pixels are what the file says, as a viewer would show them: turned by EXIF, laid over white where transparent,
-palettes looked up, CMYK and YCbCr made RGB; ICC profiles and gamma are ignored. Whatever would lose levels, pages or
-channels on the way is refused, so a detector never sees less than the camera wrote.
+Images are decoded as a viewer shows them: EXIF orientation is applied, transparent pixels are composited over white,
+palettes are looked up, CMYK and YCbCr are converted to RGB; ICC profiles and gamma are ignored. Files that cannot be
+decoded without losing levels, pages or channels are rejected, so a detector gets everything that the camera recorded.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from oddlens.errors import ImageError
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-# Just below the 89.5 million at which Pillow's own, process-wide guard begins to warn: it never speaks.
+# Just below the 89.5 million pixels at which Pillow's process-wide guard starts to warn, so it never does.
 MAX_PIXELS = 89_000_000
 
-# The readers are used directly, not through Image.open: its size guard is a global setting and a warning.
+# The readers are called directly, not through Image.open, whose size guard is a global setting and only warns.
 _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
     ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
     ((b"\xff\xd8\xff",), JpegImageFile),
@@ -40,8 +40,8 @@ _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
     ((b"BM",), BmpImageFile),
     ((b"RIFF",), WebPImageFile),
 )
-_WIDE = ("I;16", "I;16B")
-_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", *_WIDE)
+_DEEP_MODES = ("I;16", "I;16B")
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", *_DEEP_MODES)
 
 
 @dataclass(frozen=True)
@@ -55,37 +55,46 @@ class ImageInfo:
 
 
 def probe(path: Path) -> ImageInfo:
-    """Read an image file's header; no pixel is decoded.
+    """Read the header of an image file without decoding any pixel.
 
     Raises:
-        ImageError: the file cannot be read, is no supported image, or is of a kind that `decode` refuses.
+        ImageError: the file cannot be read, is not a supported image, or is of a kind that `decode` rejects.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         return _info(image)
 
 
-def decode(path: Path) -> Pixels:
-    """Decode an image file to (H, W, C), uint8 or uint16, as `probe` announces it.
+def decode(path: Path, background: int = 255) -> Pixels:
+    """Decode an image file to (H, W, C), uint8 or uint16, with the shape and type that `probe` reports.
 
-    A palette of greys alone and 1-bit images become grey; of a JPEG with further pictures in it (MPO) the main one.
+    1-bit images and palettes that contain only greys become grey. Of a multi-picture JPEG (MPO) the main image is
+    decoded. Transparent pixels are composited over the grey level `background` (0..255).
 
     Raises:
         ImageError: as for `probe`, or the pixels are damaged or truncated.
     """
-    return _decode(path, background=255)
+    with _open_image(path) as image:
+        info, orientation = _info(image), _orientation(image)
+        image.load()
+        pixels = _load(image, info, background, str(path))
+        if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
+            if _orientation(image) != orientation:
+                raise ImageError(str(path), "stores its EXIF orientation after the pixel data; save it again")
+            pixels = _undo_orientation(pixels, orientation)
+    return pixels if pixels.flags.c_contiguous else pixels.copy()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile]:
-    """Open one image; whatever goes wrong here or in the with-block leaves as an ImageError."""
+def _open_image(path: Path) -> Iterator[ImageFile]:
+    """Open one image; every error here or in the with-block is raised as an ImageError."""
     name = str(path)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError(name, "is a folder, not an image file; name the files in it")
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise ImageError(name, "is a folder, not an image file; pass the files in it")
+        if not stat.S_ISREG(mode):  # opening a pipe would block forever
             raise ImageError(name, "is a pipe, socket or device, not an image file; save the image to a file first")
-        with path.open("rb") as file, _reader(file, name)(file) as image:
+        with path.open("rb") as file, _detect_reader(file, name)(file) as image:
             problem = _problem(image)
             if problem:
                 raise ImageError(name, problem)
@@ -93,71 +102,71 @@ def _opened(path: Path) -> Iterator[ImageFile]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(name, "is not there; check the path") from error
+        raise ImageError(name, "does not exist; check the path") from error
     except Image.DecompressionBombError as error:
         raise ImageError(name, _too_large("more pixels")) from error
-    except Exception as error:  # on damaged bytes the readers raise whatever their parsing stumbles over
+    except Exception as error:  # on damaged bytes the readers raise many kinds of errors
         if isinstance(error, OSError) and error.errno:
-            raise ImageError(name, f"cannot be read ({error.strerror}); check its permissions and its disk") from error
+            raise ImageError(name, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
         cause = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            name, f"is damaged or of an unknown kind ({cause}); copy it again, or save it as PNG"
+            name, f"is damaged or has an unsupported format ({cause}); copy it again or save it as PNG"
         ) from error
 
 
-def _reader(file: BinaryIO, name: str) -> type[ImageFile]:
+def _detect_reader(file: BinaryIO, name: str) -> type[ImageFile]:
     start = file.read(16)
     file.seek(0)
-    for beginnings, reader in _READERS:
-        if start.startswith(beginnings):
+    for signatures, reader in _READERS:
+        if start.startswith(signatures):
             return reader
     if not start:
         raise ImageError(name, "is empty; copy it again")
-    raise ImageError(name, f"is not a PNG, JPEG, TIFF, BMP or WebP image (it begins with {start!r}); convert it to PNG")
+    raise ImageError(name, f"is not a PNG, JPEG, TIFF, BMP or WebP image (it starts with {start!r}); convert it to PNG")
 
 
-def _too_large(found: str) -> str:
-    return f"has {found} than the limit of {MAX_PIXELS:,}; reduce or crop it"
+def _too_large(size: str) -> str:
+    return f"has {size} than the limit of {MAX_PIXELS:,}; reduce or crop it"
 
 
 def _problem(image: ImageFile) -> str | None:
-    """Why an opened image is refused by its header, or None."""
+    """The reason why an image is rejected by its header, or None."""
     width, height = image.size
-    wide = image.mode in _WIDE
+    is_16_bit = image.mode in _DEEP_MODES
     if width * height > MAX_PIXELS:
         return _too_large(f"{width} x {height} pixels, more")
     if getattr(image, "is_animated", False):
-        return "holds several pages or frames; save the one to look at as a file of its own"
+        return "contains several pages or frames; save the one to inspect as a separate file"
     if image.mode in ("I", "F"):
-        return "holds 32-bit, signed or floating-point values; convert it to 8 or 16 bits by its known range"
+        return "contains 32-bit, signed or floating-point values; rescale it from its known range to 8 or 16 bits"
     if image.mode not in _MODES:
         return f"is in the {image.mode} colour space; convert it to RGB or grey"
     if isinstance(image, TiffImageFile):
         problem = _tiff_problem(image.tag_v2, image.mode)
         if problem:
             return problem
-    if _file_bits(image) > 8 and not wide:
+    if _file_bits(image) > 8 and not is_16_bit:
         return (
-            "is in colour or transparent at 16 bits, of which only 8 can be read; save it as 16-bit grey or at 8 bits"
+            "has 16-bit colour or transparency, of which only 8 bits can be read; save it as 16-bit grey or at 8 bits"
         )
-    if wide and image.has_transparency_data:
+    if is_16_bit and image.has_transparency_data:
         return "has a transparent grey level at 16 bits; save it without transparency"
     if isinstance(image, PngImageFile) and image.tile[0].args in ("L;2", "L;4") and image.has_transparency_data:
         return "has a transparent grey level at 2 or 4 bits; save it at 8 bits"
     if isinstance(image, JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info:
-        return "is a CMYK JPEG that does not say whether its inks are inverted; convert it to RGB"
+        return "is a CMYK JPEG without the Adobe marker that tells whether its inks are inverted; convert it to RGB"
     return None
 
 
 def _tiff_problem(tags: Any, mode: str) -> str | None:
-    if int(tags.get(322, 0)) * int(tags.get(323, 0)) > MAX_PIXELS:  # decoded whole, however small the image
+    if int(tags.get(322, 0)) * int(tags.get(323, 0)) > MAX_PIXELS:  # a tile is decoded whole, however small the image
         return _too_large("tiles of more pixels")
     if any(kind != 1 for kind in tags.get(339, (1,))):
-        return "holds signed or floating-point samples; convert it to unsigned 8 or 16 bits by its known range"
+        return "contains signed or floating-point samples; rescale it from its known range to unsigned 8 or 16 bits"
     if 0 in tags.get(338, ()):
-        return "holds an extra channel of unknown meaning; save it as grey or RGB"
+        return "contains an extra channel of unspecified meaning; save it as grey or RGB"
     if mode == "YCbCr" and tuple(tags.get(530, (2, 2))) != (1, 1):
-        return "holds uncompressed YCbCr with reduced colour, which cannot be read; save it as RGB"
+        return "contains uncompressed YCbCr with chroma subsampling, which cannot be read; save it as RGB"
     return None
 
 
@@ -170,12 +179,12 @@ def _file_bits(image: ImageFile) -> int:
 
 def _info(image: ImageFile) -> ImageInfo:
     width, height = image.size
-    if isinstance(image, TiffImageFile):  # its `size` is already turned by one of the two places for an orientation
+    if isinstance(image, TiffImageFile):  # `size` already accounts for one of the two places that store an orientation
         width, height = image.tag_v2[256], image.tag_v2[257]
     if _orientation(image) >= 5:
         width, height = height, width
-    grey = image.mode in ("1", "L", "LA", "La", *_WIDE) or (image.mode in ("P", "PA") and _palette_is_grey(image))
-    return ImageInfo(height, width, 1 if grey else 3, 16 if image.mode in _WIDE else 8)
+    grey = image.mode in ("1", "L", "LA", "La", *_DEEP_MODES) or (image.mode in ("P", "PA") and _palette_is_grey(image))
+    return ImageInfo(height, width, 1 if grey else 3, 16 if image.mode in _DEEP_MODES else 8)
 
 
 def _palette_is_grey(image: ImageFile) -> bool:
@@ -188,10 +197,10 @@ def _palette_is_grey(image: ImageFile) -> bool:
 
 
 def _orientation(image: ImageFile) -> int:
-    """EXIF orientation, 1 to 8 (1 = upright); what cannot be read counts as none, as in viewers."""
+    """EXIF orientation, 1 to 8 (1 = upright); an unreadable one counts as 1, as in viewers."""
     if not image.info and not isinstance(image, TiffImageFile):
         return 1
-    bare = Image.Image()  # asking a PNG itself would decode its pixels
+    bare = Image.Image()  # getexif of the PNG itself would decode its pixels
     bare.info = image.info
     try:
         value: Any = image.tag_v2.get(274) if isinstance(image, TiffImageFile) else None
@@ -201,19 +210,6 @@ def _orientation(image: ImageFile) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _decode(path: Path, background: int) -> Pixels:
-    """Decode with transparent pixels laid over a grey level of `background`."""
-    with _opened(path) as image:
-        info, orientation = _info(image), _orientation(image)
-        image.load()
-        pixels = _load(image, info, background, str(path))
-        if not isinstance(image, TiffImageFile):  # Pillow turns TIFF by itself
-            if _orientation(image) != orientation:
-                raise ImageError(str(path), "says only after its pixels how to turn them; save it again")
-            pixels = _undo_orientation(pixels, orientation)
-    return pixels if pixels.flags.c_contiguous else pixels.copy()
-
-
 def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixels:
     if info.bits == 16:
         levels = np.array(image, dtype=np.uint16)[..., None]
@@ -221,10 +217,10 @@ def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixe
         return 65535 - levels if white_is_zero else levels  # Pillow inverts such files at 8 bits only
     plain: Image.Image = image
     if image.has_transparency_data:
-        layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La goes nowhere else
+        layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La converts to nothing else
         alpha = layers.getchannel("A")
         if not alpha.getbbox():
-            raise ImageError(name, "is transparent everywhere; save it without transparency")
+            raise ImageError(name, "is fully transparent; save it without transparency")
         plain = Image.new("RGB", image.size, (background,) * 3)
         plain.paste(layers, mask=alpha)
     mode = "L" if info.channels == 1 else "RGB"
@@ -233,7 +229,7 @@ def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixe
 
 
 def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation: 5 to 8 swap the axes, then each is mirrored where the table says."""
+    """Undo an EXIF orientation: 5 to 8 swap the axes, then some are mirrored along one or both axes."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -244,13 +240,13 @@ def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
-    """Check a user's array and bring it to (N, H, W, C), uint8 or uint16; nothing is guessed from its values.
+    """Validate an array of images and convert it to (N, H, W, C), uint8 or uint16; no scale is guessed from values.
 
-    Takes (N, H, W), (N, H, W, 1) or (N, H, W, 3): uint8 and uint16 as they are, bool as 0 and 255, floats in 0..1
-    times 65535 as uint16.
+    Accepts (N, H, W), (N, H, W, 1) or (N, H, W, 3). uint8 and uint16 are kept, bool becomes 0 and 255, floats in
+    0..1 are multiplied by 65535 and rounded to uint16.
 
     Raises:
-        ImageError: another shape, type or range; the message names the expression that mends it.
+        ImageError: the shape, type or range is different; the message gives the expression that fixes it.
     """
     if not isinstance(array, np.ndarray):
         raise ImageError(name, f"is a {type(array).__name__}, not a NumPy array; convert it with np.asarray")
@@ -263,12 +259,12 @@ def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         return cast(Pixels, array.astype(array.dtype.newbyteorder("="), copy=False))
     if array.dtype.kind != "f":
-        fix = "convert it with astype(np.uint8) if it holds 0..255, with astype(np.uint16) if 0..65535"
-        raise ImageError(name, f"holds {array.dtype}; {fix}")
+        fix = "convert it with astype(np.uint8) if its range is 0..255, with astype(np.uint16) if 0..65535"
+        raise ImageError(name, f"has type {array.dtype}; {fix}")
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # NaN fails this, too
-        fix = "divide by the largest value that the camera can give, such as 255 or 4095"
-        raise ImageError(name, f"holds floats in {low:g}..{high:g}, but they must be in 0..1; {fix}")
+    if not (low >= 0 and high <= 1):  # also rejects NaN
+        fix = "divide by the largest value that the camera can record, such as 255 or 4095"
+        raise ImageError(name, f"contains floats in {low:g}..{high:g}, but they must be in 0..1; {fix}")
     levels = array.astype(np.float32)
     levels *= 65535
     return np.rint(levels).astype(np.uint16)
@@ -276,13 +272,13 @@ def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
 
 def _shape_problem(shape: tuple[int, ...]) -> str | None:
     if len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3)):
-        return "this looks like one image; a set of images has a first axis: array[None]"
+        return "this looks like a single image; add an axis for the images: array[None]"
     if len(shape) not in (3, 4):
-        return "images come as (N, H, W) or (N, H, W, C)"
+        return "pass images as (N, H, W) or (N, H, W, C)"
     if 0 in shape:
-        return "there is no pixel in it; give at least one image"
+        return "it has no pixels; pass at least one image"
     if len(shape) == 3 or shape[3] in (1, 3):
         return None
     if shape[1] in (1, 3):
-        return "channels come last: np.moveaxis(array, 1, -1)"
-    return f"{shape[3]} channels cannot be used, only 1 (grey) or 3 (RGB): array[..., :3] keeps the first three"
+        return "channels must be last: np.moveaxis(array, 1, -1)"
+    return f"{shape[3]} channels are not supported, only 1 (grey) or 3 (RGB): array[..., :3] selects the first three"

@@ -1,7 +1,7 @@
-"""Room for decoded pixels: in memory, or in a temporary file where there are more of them than memory should hold.
+"""Storage for decoded pixels: in memory, or in a temporary file if they exceed `MAX_IN_MEMORY`.
 
-Images are decoded once and kept as integers. Many of them lie in a file without a name that is gone with the array;
-the system keeps of it in memory what there is room for.
+Decoded pixels are stored as integers. The temporary file has no name and is freed with the array; the operating system
+caches as much of it in memory as it can.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import Index
 from oddlens.errors import DataError
 
-MAX_IN_MEMORY = 2**30  # bytes; more lie in a file
-BLOCK = 64  # images that are copied at a time
+MAX_IN_MEMORY = 2**30  # bytes; larger arrays are stored in a file
+BLOCK_SIZE = 64  # images copied at a time
 
 
 def allocate_pixels(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
-    """An array for pixels (N, H, W, C), whose values are anything.
+    """Allocate an uninitialized array for pixels (N, H, W, C).
 
     Raises:
-        DataError: the temporary folder's disk has no room for it.
+        DataError: the disk of the temporary folder has too little free space.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= MAX_IN_MEMORY:
@@ -34,19 +35,19 @@ def allocate_pixels(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{shape[0]} decoded images take {size / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB free; "
-            "make room there, name another folder with the environment variable TMPDIR, or choose a smaller --size"
+            f"{shape[0]} decoded images need {size / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB free; "
+            "free some space, set the environment variable TMPDIR to another folder, or use a smaller --size"
         )
     with tempfile.TemporaryFile(dir=folder) as file:
-        kept: Pixels = np.asarray(np.memmap(file, dtype, "w+", shape=shape))
-    return kept
+        pixels: Pixels = np.asarray(np.memmap(file, dtype, "w+", shape=shape))
+    return pixels
 
 
-def take_rows(pixels: Pixels, rows: npt.NDArray[np.intp]) -> Pixels:
-    """Some of the pixels (N, H, W, C), in the order of `rows`; all of them in their own order are not copied."""
+def take_rows(pixels: Pixels, rows: Index) -> Pixels:
+    """Select rows of pixels (N, H, W, C) in the order of `rows`; all rows in their original order are not copied."""
     if len(rows) == len(pixels) and np.array_equal(rows, np.arange(len(pixels))):
         return pixels
-    found = allocate_pixels((len(rows), *pixels.shape[1:]), pixels.dtype)
-    for start in range(0, len(rows), BLOCK):
-        found[start : start + BLOCK] = pixels[rows[start : start + BLOCK]]
-    return found
+    selected = allocate_pixels((len(rows), *pixels.shape[1:]), pixels.dtype)
+    for start in range(0, len(rows), BLOCK_SIZE):
+        selected[start : start + BLOCK_SIZE] = pixels[rows[start : start + BLOCK_SIZE]]
+    return selected

@@ -1,4 +1,4 @@
-"""Pixels brought to the one form that a detector takes: size, channels, value range, masks, regions of interest."""
+"""Convert images to the size, channels and value range of a detector's input; read masks and regions of interest."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ import numpy.typing as npt
 from PIL import Image
 
 from oddlens.config.base import MAX_SIDE, InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels, _decode
+from oddlens.data.image_io import ImageInfo, Pixels, decode
 from oddlens.errors import DataError, ImageError, SettingsError
 
 
 def value_max(peak: int, bits: int) -> Literal[255, 4095, 65535]:
-    """The full scale of images with `bits` a channel whose largest value is `peak`: 12-bit cameras write 16 bits."""
+    """The full scale of images with `bits` per channel and largest value `peak`: 12-bit cameras write 16-bit files."""
     if bits == 8:
         return 255
     return 4095 if peak <= 4095 else 65535
 
 
 def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) -> InputSpec:
-    """The one form that all images of a training set are brought to.
+    """Choose the input specification for a training set.
 
-    Images of one size up to 64 x 64 keep it. Others get their median aspect ratio and a longer side of 128, or of
-    the largest image where that is less, in multiples of 8. With `size`, the longer side is exactly that and only
-    the shorter one is rounded. Colour if any image is.
+    Images that share one size of at most 64 x 64 pixels keep it. Otherwise the input has the median aspect ratio and
+    a longer side of 128, or that of the largest image if it is smaller, in multiples of 8. With `size`, the longer
+    side is exactly `size` and only the shorter side is rounded. The input has colour if any image has.
 
     Raises:
-        DataError: no image, or 8-bit beside 16-bit ones.
+        DataError: there are no images, or both 8-bit and 16-bit images.
         SettingsError: `size` is out of range.
     """
     if not infos:
-        raise DataError("there are no images to choose a size from; give at least one")
+        raise DataError("there are no images to choose an input size from; pass at least one")
     if size is not None and not 4 <= size <= MAX_SIDE:
         raise SettingsError(f"size: must be from 4 to {MAX_SIDE} pixels, got {size}")
     depths = Counter(info.bits for info in infos)
     if len(depths) > 1:
-        raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them all to one depth")
+        raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them to one bit depth")
     height, width = _choose_size(infos, size)
     channels = max(info.channels for info in infos)
     return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": value_max})
@@ -50,32 +50,32 @@ def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) ->
 
 def _choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
     first = infos[0]
-    alike = all((info.height, info.width) == (first.height, first.width) for info in infos)
-    if size is None and alike and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
+    same_size = all((info.height, info.width) == (first.height, first.width) for info in infos)
+    if size is None and same_size and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
         return first.height, first.width
     largest = max(max(info.height, info.width) for info in infos)
     longer = size or max(8, min(128, largest) // 8 * 8)
-    # The logarithm makes the median of an even number of ratios the same for pictures lying and standing.
-    tilt = statistics.median(math.log(info.width / info.height) for info in infos)
-    shorter = longer if tilt == 0 else min(longer, max(8, round(longer / math.exp(abs(tilt)) / 8) * 8))
-    return (shorter, longer) if tilt > 0 else (longer, shorter)
+    # With the logarithm, the median of an even number of ratios is the same for landscape and portrait images.
+    log_ratio = statistics.median(math.log(info.width / info.height) for info in infos)
+    shorter = longer if log_ratio == 0 else min(longer, max(8, round(longer / math.exp(abs(log_ratio)) / 8) * 8))
+    return (shorter, longer) if log_ratio > 0 else (longer, shorter)
 
 
 def fit_to(image: Pixels, spec: InputSpec, name: str) -> Pixels:
-    """Bring one (H, W, C) image to the spec's size and channels; the image itself where nothing is to do.
+    """Convert one (H, W, C) image to the size and channels of `spec`; an image that already has them is not copied.
 
-    It is stretched to the size, so that nothing is cut off and every map pixel belongs to a place in the image;
-    bilinear, antialiased when it shrinks, so no value leaves the image's range. Colour becomes grey by ITU-R BT.601
+    The image is stretched, so that nothing is cut off and every map pixel has a position in the image. The resampling
+    is bilinear, antialiased when shrinking, so no value leaves the image's range. Colour becomes grey by ITU-R BT.601
     luma in exact integers, (299 R + 587 G + 114 B + 500) // 1000; grey becomes colour by replication. Values above
-    the spec's value_max are kept.
+    the spec's value_max are not clipped.
 
     Raises:
-        ImageError: 8-bit image for a 16-bit spec or the reverse, whose scales differ.
+        ImageError: the image has 8 bits and the spec 16 or the reverse, whose scales differ.
     """
     if image.dtype != spec.dtype:
-        bits, wanted = image.dtype.itemsize * 8, 8 if spec.dtype == "uint8" else 16
-        fix = f"give the image as the camera wrote it, at {wanted} bits, or train again on {bits}-bit images"
-        raise ImageError(name, f"has {bits} bits a channel, but this detector learned from {wanted}-bit images; {fix}")
+        bits, expected = image.dtype.itemsize * 8, 8 if spec.dtype == "uint8" else 16
+        fix = f"use the camera's {expected}-bit image, or train again on {bits}-bit images"
+        raise ImageError(name, f"has {bits} bits per channel, but the detector expects {expected}-bit images; {fix}")
     if spec.channels == 1:
         image = _grey(image)
     if image.shape[:2] != (spec.height, spec.width):
@@ -95,62 +95,67 @@ def _grey(image: Pixels) -> Pixels:
 def _resize(image: Pixels, height: int, width: int) -> Pixels:
     planes = np.moveaxis(image, -1, 0)
     if image.dtype == np.uint8:
-        resized = [np.array(Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR)) for p in planes]
+        resized = [
+            np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)) for plane in planes
+        ]
     else:
-        resized = [np.rint(resize_map(p, height, width)).astype(np.uint16) for p in planes]
+        resized = [np.rint(resize_map(plane, height, width)).astype(np.uint16) for plane in planes]
     return cast(Pixels, np.stack(resized, axis=-1))
 
 
 def resize_map(values: np.ndarray[Any, Any], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when it shrinks."""
+    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking."""
     plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.array(plane.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Read a mask image of any kind as (H, W) bool: grey over 127 is marked, transparent pixels are not.
+    """Read a mask image of any kind as (H, W) bool: grey levels over 127 are marked, transparent pixels are not.
 
-    16-bit levels are divided by 257 first, so that full white is 255 in both.
+    16-bit levels are divided by 257 first, so that full white is 255 at both depths.
 
     Raises:
-        ImageError: it cannot be read, or holds labels (0 and 1) or 8-bit levels in 16 bits, which would mark nothing.
+        ImageError: the file cannot be read, or contains labels (0 and 1) or 8-bit levels in 16 bits, none of which
+            would be marked.
     """
-    grey = _grey(_decode(path, background=0))[..., 0]
+    grey = _grey(decode(path, background=0))[..., 0]
     scale = 257 if grey.dtype == np.uint16 else 1
     peak = int(grey.max())
     if peak == 1 or 0 < peak < scale:
-        raise ImageError(str(path), f"is brightest at {peak} of {255 * scale} and would mark nothing; make marks white")
+        raise ImageError(
+            str(path), f"marks no pixel, since its brightest is {peak} of {255 * scale}; mark pixels in white"
+        )
     return grey > 127 * scale
 
 
 def read_roi(source: str, spec: InputSpec) -> npt.NDArray[np.bool_]:
-    """The region of interest as (height, width) bool, from a mask image or "left,top,right,bottom" in 0..1.
+    """Read a region of interest, (height, width) bool, from a mask image or "left,top,right,bottom" in 0..1.
 
     A pixel counts if its centre lies within the rectangle, or if at least half of it is marked in the mask, which
-    is stretched as the images are.
+    is stretched in the same way as the images.
 
     Raises:
-        DataError: neither of the two, a rectangle outside 0..1, or a region without a pixel.
+        DataError: `source` is neither of the two, the rectangle is not within 0..1, or the region has no pixel.
     """
-    sides = _fractions(source)
-    if sides is None:
+    rectangle = _parse_rectangle(source)
+    if rectangle is None:
         try:
             mask = read_mask(Path(source))
         except ImageError as error:
-            raise DataError(f"region of interest {error}, or give fractions such as 0.1,0.1,0.9,0.9") from error
+            raise DataError(f"region of interest {error}, or pass fractions such as 0.1,0.1,0.9,0.9") from error
         roi = resize_map(mask, spec.height, spec.width) >= 0.5
     else:
-        left, top, right, bottom = sides
+        left, top, right, bottom = rectangle
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise DataError(f"region of interest '{source}': needs 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
         x, y = (np.arange(spec.width) + 0.5) / spec.width, (np.arange(spec.height) + 0.5) / spec.height
         roi = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
     if not roi.any():
-        raise DataError(f"region of interest '{source}': no pixel of {spec.width} x {spec.height} is in it; enlarge it")
+        raise DataError(f"region of interest '{source}': contains no pixel of {spec.width} x {spec.height}; enlarge it")
     return roi
 
 
-def _fractions(source: str) -> tuple[float, float, float, float] | None:
+def _parse_rectangle(source: str) -> tuple[float, float, float, float] | None:
     try:
         left, top, right, bottom = (float(part) for part in source.split(","))
     except ValueError:

@@ -19,7 +19,6 @@ from oddlens.config.detectors import FAMILIES, AutoSettings, FamilySettings
 from oddlens.config.manifest import Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
-from oddlens.data.image_set import ImageSet
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
 from oddlens.detector import calibration
@@ -115,8 +114,7 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        image_set = as_training_images(images)
-        result = self._train(image_set, hold_out, folder, resume, progress)
+        result = self._train(images, hold_out, folder, resume, progress)
         self._manifest = result.manifest
         self.backend_: Backend = result.backend
         self._roi, self._statistics = result.roi, result.statistics
@@ -129,7 +127,7 @@ class Detector:
         return self._set_statistics(result.statistics, decision, summary)
 
     def _train(
-        self, images: ImageSet, hold_out: bool, folder: Path | None, resume: bool, progress: Progress | None
+        self, images: Images, hold_out: bool, folder: Path | None, resume: bool, progress: Progress | None
     ) -> FitResult:
         if has_kernels(self.model):
             from oddlens import kernels
@@ -150,7 +148,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        return fit(config, images, folder, resume, progress)
+        return fit(config, as_training_images(images), folder, resume, progress)
 
     def calibrate(
         self,
@@ -175,7 +173,7 @@ class Detector:
             SettingsError: the runtime does not run this kind of file.
             MissingExtraError: the runtime is not installed.
         """
-        backend, image_set, detector = self._require_fitted(), as_training_images(images), self
+        backend, image_set, detector = self._check_is_fitted(), as_training_images(images), self
         if runtime is not None and runtime != self._manifest.runtime:
             if add:
                 raise StateError(
@@ -196,7 +194,7 @@ class Detector:
             StateError: the detector is not fitted, or lacks the scores that the decision needs.
             CalibrationError: its calibration images cannot guarantee the requested rate; nothing changes.
         """
-        self._require_fitted()
+        self._check_is_fitted()
         grouped = calibration.build_decision(decision, self._statistics, self._manifest.data)
         grouped.check()  # before anything changes
         self.decisions_, self._manifest = grouped, self._manifest.model_copy(update={"decision": decision})
@@ -208,7 +206,7 @@ class Detector:
         started = time.perf_counter()
         present = self._manifest.data.groups if add else ()
         names = tuple(dict.fromkeys([*present, *sorted(set(new_set.groups))]))
-        backend = self._require_fitted()
+        backend = self._check_is_fitted()
         statistics = calibration.calibration_statistics(backend, new_set, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
         summary = {"calibration_source": source, "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
@@ -229,7 +227,7 @@ class Detector:
 
     def iter_predictions(self, images: Images, batch: int | None = None) -> Iterator[Predictions]:
         """Scores, maps and reconstructions, `batch` images at a time, in order and with constant memory."""
-        backend = self._require_fitted()
+        backend = self._check_is_fitted()
         return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
 
     def score(self, images: Images) -> Scores:
@@ -239,7 +237,7 @@ class Detector:
             StateError: the detector is not fitted.
             DataError: an image cannot be read.
         """
-        backend = self._require_fitted()
+        backend = self._check_is_fitted()
         return anomaly_scores(backend, as_image_set(images).batches(backend.spec, batch_size(backend.spec)))
 
     def predict(self, images: Images) -> Verdicts:
@@ -264,7 +262,7 @@ class Detector:
             StateError: the detector is not calibrated, or has a threshold for each group and `groups` is empty.
             SettingsError: a group has no calibration images.
         """
-        self._require_fitted()
+        self._check_is_fitted()
         decision, count = self.decisions_, len(scores)
         if fdr is None:
             thresholds = decision.thresholds(count, groups)
@@ -280,18 +278,18 @@ class Detector:
         Raises:
             StateError: the detector is not fitted, or has a threshold for each group (`decisions_`).
         """
-        self._require_fitted()
+        self._check_is_fitted()
         return self.decisions_.single
 
     @property
     def backend(self) -> Backend:
         """The runtime that holds the scoring graph."""
-        return self._require_fitted()
+        return self._check_is_fitted()
 
     @property
     def spec(self) -> InputSpec:
         """The form of the pixels that this detector scores."""
-        return self._require_fitted().spec
+        return self._check_is_fitted().spec
 
     def fingerprints(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
         """Fingerprints of the images that the detector was trained or calibrated on."""
@@ -322,7 +320,7 @@ class Detector:
     @property
     def manifest(self) -> Manifest:
         """What this detector is, what it guarantees, and what it was made from."""
-        self._require_fitted()
+        self._check_is_fitted()
         return self._manifest
 
     @property
@@ -340,7 +338,7 @@ class Detector:
     @property
     def network(self) -> Model | None:
         """The torch model behind this detector; None when it runs from an exported file."""
-        return getattr(self._require_fitted(), "model", None)
+        return getattr(self._check_is_fitted(), "model", None)
 
     def save(self, path: str | Path) -> Path:
         """Write a detector file; an older one is replaced in one step or not at all.
@@ -353,7 +351,7 @@ class Detector:
             OddlensError: the file cannot be written.
         """
         path = Path(path)
-        self._require_fitted()
+        self._check_is_fitted()
         if self.graph is not None:
             if path.suffix != ".onnx":
                 raise SettingsError(
@@ -411,7 +409,7 @@ class Detector:
         other._manifest = self._manifest.model_copy(update=changes)
         return other
 
-    def _require_fitted(self) -> Backend:
+    def _check_is_fitted(self) -> Backend:
         backend: Backend | None = getattr(self, "backend_", None)
         if backend is None:
             raise StateError("this detector is not fitted; call fit(images) first, or Detector.load(path)")

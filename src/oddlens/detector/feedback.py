@@ -102,8 +102,8 @@ def notes(only_alarms: bool, missed: Scores) -> tuple[str, ...]:
     lines = []
     if only_alarms:
         lines.append(
-            "only false alarms were judged normal; reviewing only those biases the calibration and raises the threshold "
-            "too far: include images that passed"
+            "only false alarms were judged normal; reviewing only those biases the calibration and raises the "
+            "threshold too far: include images that passed"
         )
     for number, rate in enumerate(missed[:MAX_MISSED_SHOWN].tolist(), 1):
         lines.append(f"catching {number} of the {len(missed)} missed takes a false-alarm rate of {rate:.2%}")

@@ -1,1 +1,1 @@
-"""How good a detector is, and what is wrong with a data set."""
+"""Evaluation of detectors on labelled test sets, and checks of data sets."""

@@ -37,7 +37,10 @@ from oddlens.evaluation.baselines import (
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
-COMPARABLE_DETECTORS = ("auto", *(family for family, settings in FAMILIES.items() if not settings.is_composite))  # an ensemble needs a plan, and cross-conformal fitting a number of folds
+COMPARABLE_DETECTORS = (
+    "auto",
+    *(family for family, settings in FAMILIES.items() if not settings.is_composite),
+)  # an ensemble needs a plan, and cross-conformal fitting a number of folds
 MIN_LEAK_AUROC = 0.95  # AUROC of the smallest thumbnails above which a leak is suspected
 MAX_TIMED_IMAGES = 256  # images on which scoring is timed
 
@@ -91,16 +94,7 @@ def compare(
     for name in names:
         check_detector_name(name)
     inputs = prepare_inputs(data, seed, budget, device, progress)
-    baselines = {
-        f"thumbnails-{kind}".replace(" ", "-"): partial(evaluate_baseline, kind, inputs) for kind in THUMBNAIL_KINDS
-    }
-    evaluations = baselines | {name: partial(evaluate_detector, name, inputs) for name in names}
-    rows = []
-    for name, evaluation in evaluations.items():
-        row = {"detector": name, "baseline": name in baselines, "error": None, **row_or_error(evaluation)}
-        rows.append(row)
-        if log:
-            log(format_row(row))
+    rows = evaluate_all(names, inputs, log)
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
     if names and len(failed) == len(names):
         raise OddlensError(f"{data.name}: nothing was compared because every detector failed; the first: {failed[0]}")
@@ -111,6 +105,23 @@ def compare(
         "leaderboard": rows, "leak_auroc": area,
         "notes": [] if area is None or area <= MIN_LEAK_AUROC else [leak_warning(area)],
     }  # fmt: skip
+
+
+def evaluate_all(
+    names: Sequence[str], inputs: ComparisonInputs, log: Callable[[str], None] | None
+) -> list[LeaderboardRow]:
+    """Evaluate the baselines and the named detectors, and return their rows in this order."""
+    baselines = {
+        f"thumbnails-{kind}".replace(" ", "-"): partial(evaluate_baseline, kind, inputs) for kind in THUMBNAIL_KINDS
+    }
+    evaluations = baselines | {name: partial(evaluate_detector, name, inputs) for name in names}
+    rows = []
+    for name, evaluation in evaluations.items():
+        row = {"detector": name, "baseline": name in baselines, "error": None, **row_or_error(evaluation)}
+        rows.append(row)
+        if log:
+            log(format_row(row))
+    return rows
 
 
 def prepare_inputs(

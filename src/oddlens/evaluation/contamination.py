@@ -1,4 +1,4 @@
-"""Which of the images that are meant to be normal look least so: each judged by a detector that did not learn it."""
+"""Contamination of normal images: how unusual each one is, scored by a detector that was not trained on it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from oddlens.errors import DataError
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
-MIN_IMAGES = 40  # images below which two halves of them teach too little
-MAX_SECONDS, SECONDS_PER_IMAGE, MIN_SECONDS = 120.0, 0.1, 10.0  # that learning takes unless told otherwise
+MIN_IMAGES = 40  # with fewer images, half of them are too few to train on
+MAX_SECONDS, SECONDS_PER_IMAGE, MIN_SECONDS = 120.0, 0.1, 10.0  # of the default training budget
 
 
 def default_budget(count: int) -> float:
-    """Seconds of learning for so many images, where nothing else is asked for."""
+    """Return the default training budget for `count` images, in seconds."""
     return min(MAX_SECONDS, max(MIN_SECONDS, SECONDS_PER_IMAGE * count))
 
 
@@ -32,27 +32,33 @@ def anomaly_zscores(
 ) -> npt.NDArray[np.float64]:
     """(N,) how unusual each image is among the others, in robust standard deviations of its half's scores.
 
-    The images are divided into two halves that share no near-duplicates; `auto` learns each half within half of the
-    `budget` (seconds), robust against anomalies in it, and scores the other one.
+    The images are split into two halves that share no near-duplicates. `auto` is trained on each half within half of
+    the `budget` (seconds), in its mode that is robust to anomalies among the training images, and scores the other.
 
     Raises:
-        DataError: the images are not usable, or too alike to be divided.
+        DataError: the images are not usable, or too similar to be split into two halves.
         MissingExtraError: training needs packages that are not installed.
     """
     groups = near_duplicate_groups(thumbnails(images.load(images.choose_spec(None))))
     halves = split_groups(groups, [len(images) - len(images) // 2, len(images) // 2], seed)
     if min(len(half) for half in halves) < MIN_IMAGES // 2:
-        raise DataError(f"the {len(images)} images are near-duplicates of each other, too alike to be divided in two")
-    found = np.empty(len(images))
-    for learnt, judged in (halves, halves[::-1]):
+        raise DataError(
+            f"the {len(images)} images cannot be split into two halves: too many are near-duplicates of each other; "
+            "add images of other parts"
+        )
+    zscores = np.empty(len(images))
+    for train, held_out in (halves, halves[::-1]):
         detector = Detector(AutoSettings(robust=True), training=TrainingSettings(seed=seed), budget=budget / 2)
-        scores = detector.fit(images.subset(learnt), hold_out=False, progress=progress).score(images.subset(judged))
-        found[judged] = robust_zscore(scores)
-    return found
+        scores = detector.fit(images.subset(train), hold_out=False, progress=progress).score(images.subset(held_out))
+        zscores[held_out] = robust_zscore(scores)
+    return zscores
 
 
 def robust_zscore(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores less their median, by what would be the standard deviation if half of the images were all."""
-    middle = np.median(scores)
-    spread = float(1.4826 * np.median(np.abs(scores - middle))) or float(scores.std()) or 1.0
-    return np.asarray((scores - middle) / spread, dtype=np.float64)
+    """Subtract the median of (N,) scores and divide by 1.4826 times their median absolute deviation.
+
+    Where that deviation is zero, the standard deviation takes its place, and 1 where that is zero too.
+    """
+    median = np.median(scores)
+    spread = float(1.4826 * np.median(np.abs(scores - median))) or float(scores.std()) or 1.0
+    return np.asarray((scores - median) / spread, dtype=np.float64)

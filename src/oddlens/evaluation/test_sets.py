@@ -1,4 +1,4 @@
-"""Labelled test sets: a data set's own, or its normal images with distorted and unseen ones beside them."""
+"""Labelled test sets: a data set's own test images, or its normal images with corrupted and foreign ones added."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet, concatenate
 from oddlens.evaluation import corruptions
 
-NORMAL = "normal"  # what normal images are called where several classes of them are pooled
+NORMAL = "normal"  # the kind of normal images where several classes of them are pooled
 
 
-def labelled_images(
-    data: DataSet, spec: InputSpec, seed: int, distort: bool, foreign: Pixels | None = None
-) -> ImageSet:
-    """The data set's own test images; with `distort`, its normal ones with distorted and unseen ones beside them.
+def build_test_set(data: DataSet, spec: InputSpec, seed: int, distort: bool, foreign: Pixels | None = None) -> ImageSet:
+    """Return the data set's own test images; with `distort`, its normal ones with corrupted and foreign ones added.
 
-    `foreign` are pictures (N, h, w, C) of another data set, shown in grey where the detector sees grey.
+    `foreign` are images (N, h, w, C) of another data set, converted to grey where the detector's input is grey.
     """
     if not distort:
         return data.test
@@ -27,14 +25,14 @@ def labelled_images(
     for kind in corruptions.DISTORTIONS:
         parts.append(anomalous_images(corruptions.distort(kind, normal, spec.value_max, seed), kind))
     for kind in corruptions.PATTERNS:
-        parts.append(anomalous_images(corruptions.pattern(kind, len(normal), spec, seed), kind))
+        parts.append(anomalous_images(corruptions.draw_pattern(kind, len(normal), spec, seed), kind))
     if foreign is not None:
-        parts.append(anomalous_images(corruptions.foreign(foreign[: len(normal)], spec), "foreign"))
-    if source.groups:  # each picture made stands for one of its source's group
+        parts.append(anomalous_images(corruptions.fit_foreign(foreign[: len(normal)], spec), "foreign"))
+    if source.groups:  # the i-th image of every kind belongs to the group of the i-th normal image
         parts = [replace(part, groups=source.groups[: len(part)], grouped_by=source.grouped_by) for part in parts]
     return concatenate(parts)
 
 
 def anomalous_images(pixels: Pixels, kind: str) -> ImageSet:
-    """Pictures of one kind of anomaly."""
+    """Images of one kind of anomaly, labelled 1."""
     return ImageSet.from_array(pixels, name=kind, kind=kind, label=1)

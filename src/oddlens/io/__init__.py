@@ -1,1 +1,1 @@
-"""Writing files so that nothing is lost."""
+"""Files that survive a crash: atomic writes, journals, ONNX metadata; and the C allocator's settings."""

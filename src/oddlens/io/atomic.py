@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a kill or a full disk never leaves half of one behind."""
+"""Atomic file writes: a crash, a kill or a full disk never leaves a partial file behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from oddlens.errors import OddlensError
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Give a binary file to write to; `path` becomes that file only when the block ends well.
+    """Open a binary file that replaces `path` when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, are synced to disk and then renamed, and the
-    folder is synced, so that `path` is at any moment either the old file or the whole new one.
+    folder is synced, so that at any moment `path` is either the old file or the complete new one.
 
     Raises:
-        OddlensError: the file cannot be written (no such folder, no permission, disk full).
+        OddlensError: the file cannot be written (no permission, disk full).
     """
     temporary: str | None = None
     try:
@@ -42,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write `content` to `path` in one step; see `replacing`."""
+    """Write `content` to `path` atomically and return `path`; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(content)
     return path
@@ -50,23 +50,25 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
-    """Make an OddlensError of what the file system says while `path` is written."""
+    """Raise any OSError in the block as an OddlensError about writing `path`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OddlensError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
+        raise OddlensError(
+            f"{path}: cannot be written ({reason}); free some space or choose another location"
+        ) from error
 
 
 def _umask() -> int:
-    """The process's file mode mask (only readable by setting it)."""
+    """The file mode mask of the process (readable only by setting it)."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system lets a folder be synced."""
+    """Sync a folder so that a rename in it survives a power cut, on systems that can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

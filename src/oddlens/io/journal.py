@@ -1,4 +1,4 @@
-"""A journal beside a file in the making: what is done so far, so that a run that was killed can go on."""
+"""A journal next to an unfinished output file: the completed steps, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -15,65 +15,65 @@ from typing import IO, Any
 from oddlens.errors import ArtifactError
 from oddlens.io.atomic import sync_folder, translate_os_errors
 
-SYNC_SECONDS = 5.0  # work that a power cut may cost; a kill costs the step that it interrupts
+SYNC_SECONDS = 5.0  # of work that a power cut may lose; a kill loses only the interrupted step
 
 RunIdentity = dict[str, Any]
 
 
 class Journal:
-    """JSON lines: what the run is, then an entry a step.
+    """JSON lines: the identity of the run, then one entry per step.
 
-    `file` has the first line, `entries` further whole ones, and nothing else.
+    `file` contains that first line and `entries` further complete lines, and nothing else.
     """
 
     def __init__(self, file: IO[bytes], entries: int = 0) -> None:
         self.file = file
         self.entries = entries
-        self.synced = time.monotonic()
+        self.last_sync = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
-        """The entries so far, from the first on."""
+        """Iterate over the entries, oldest first."""
         self.file.seek(0)
         self.file.readline()
         yield from map(json.loads, self.file)
 
     def add(self, entry: object) -> None:
-        """Write one more entry, which a kill from now on leaves there."""
+        """Append an entry; once this returns, it survives a kill of the process."""
         self.file.seek(0, os.SEEK_END)
         self.file.write(json.dumps(entry).encode() + b"\n")
         self.file.flush()
         self.entries += 1
-        if time.monotonic() - self.synced > SYNC_SECONDS:
+        if time.monotonic() - self.last_sync > SYNC_SECONDS:
             os.fsync(self.file.fileno())
-            self.synced = time.monotonic()
+            self.last_sync = time.monotonic()
 
 
 def journal_path(path: Path) -> Path:
-    """Where the journal of a file in the making is: beside it."""
+    """Path of the journal of an output file: next to it, with the suffix `.partial`."""
     return path.with_name(f"{path.name}.partial")
 
 
 @contextlib.contextmanager
 def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[Journal]:
-    """Give the journal at `path`, which is taken away when the block ends well or nothing was entered.
+    """Open the journal at `path`; it is deleted when the block succeeds, or fails before the first entry.
 
-    With `resume` it has the entries of an earlier run, if there was one; else it begins anew. Without a path it is
-    kept nowhere. `run` says in JSON what has to be the same for one run to go on after another, by the names that an
-    error calls it.
+    With `resume` it contains the entries of an interrupted run, if there was one; otherwise it starts empty. Without a
+    path it is a temporary file. `run` identifies the run: JSON values that must be equal for a run to resume another,
+    by the names that the error message uses.
 
     Raises:
-        ArtifactError: the earlier run was another one, or its journal is none; or it is still running.
+        ArtifactError: the journal belongs to a different run, is not a journal, or its run is still in progress.
         OddlensError: the file cannot be written.
     """
     if path is None:
         with translate_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
-            yield _begun(file, run)
+            yield _start(file, run)
         return
     with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
-            _take(file, path)
-            journal = _resumed(file, run, path) if resume and file.tell() else _begun(file, run)
+            _lock(file, path)
+            journal = _resume(file, run, path) if resume and file.tell() else _start(file, run)
             try:
                 yield journal
             except BaseException:
@@ -84,8 +84,8 @@ def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[
         sync_folder(path.parent)
 
 
-def _take(file: IO[bytes], path: Path) -> None:
-    """Keep other runs away until the file is closed, or the process killed; on Windows, nothing does."""
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Lock the file against other runs until it is closed or the process ends; Windows has no lock."""
     if sys.platform == "win32":
         return
     import fcntl
@@ -93,39 +93,41 @@ def _take(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ArtifactError(f"{path}: another run is writing it; wait until that ends, or give another -o") from None
+        raise ArtifactError(
+            f"{path}: another run is writing this file; wait for it to finish, or choose another output with -o"
+        ) from None
     except OSError:
-        return  # some network drives know no locks
+        return  # some network drives have no locks
 
 
-def _begun(file: IO[bytes], run: RunIdentity) -> Journal:
+def _start(file: IO[bytes], run: RunIdentity) -> Journal:
     file.truncate(0)
     file.write(json.dumps(run).encode() + b"\n")
     file.flush()
     return Journal(file)
 
 
-def _resumed(file: IO[bytes], run: RunIdentity, path: Path) -> Journal:
-    """The journal as far as it is whole: a line that a kill or a power cut tore, and what follows, is cut off."""
+def _resume(file: IO[bytes], run: RunIdentity, path: Path) -> Journal:
+    """Read the journal up to its last complete line; truncate a line torn by a kill or a power cut and what follows."""
     file.seek(0)
-    earlier = _line(file.readline())
-    if not isinstance(earlier, dict) or earlier.keys() != run.keys():
-        raise ArtifactError(f"{path}: is no journal of such a run; move it away, or leave --resume out to replace it")
-    other = [name for name in run if run[name] != earlier[name]]
-    if other:
+    previous = _parse_line(file.readline())
+    if not isinstance(previous, dict) or previous.keys() != run.keys():
+        raise ArtifactError(f"{path}: is not a journal for this run; move it away, or omit --resume to replace it")
+    differences = [name for name in run if run[name] != previous[name]]
+    if differences:
         raise ArtifactError(
-            f"{path}: is of a run with another {', another '.join(other)}; give what that run was given, or leave "
-            "--resume out to begin anew"
+            f"{path}: belongs to a run with a different {', a different '.join(differences)}; repeat that run's "
+            "arguments, or omit --resume to start over"
         )
     entries, end = 0, file.tell()
-    while _line(file.readline()) is not None:
+    while _parse_line(file.readline()) is not None:
         entries, end = entries + 1, file.tell()
     file.truncate(end)
     return Journal(file, entries)
 
 
-def _line(line: bytes) -> Any:
-    """What a line says; None if it is torn."""
+def _parse_line(line: bytes) -> Any:
+    """Parse a line; None if it is incomplete or not JSON."""
     try:
         return json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

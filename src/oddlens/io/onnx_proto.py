@@ -1,7 +1,7 @@
-"""An ONNX file as protobuf: the metadata that it carries, and what no detector's file may hold.
+"""Read and write the metadata of an ONNX file, and refuse content that no exported detector has.
 
-The `onnx` package is not needed: protobuf, which ONNX Runtime brings, is told of the few fields that matter and hands
-on all others as they are.
+The `onnx` package is not needed: protobuf, a dependency of ONNX Runtime, gets a schema with the few relevant fields and
+preserves all others unchanged.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from oddlens.errors import ArtifactError
 
-DOMAINS = ("", "ai.onnx")  # two names of ONNX's own operators
-# What is read of onnx.proto: message -> field -> its number, and the type of what is in it.
-FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
+ONNX_DOMAINS = ("", "ai.onnx")  # the two names of the domain of ONNX's own operators
+# The part of onnx.proto that is read: message -> field -> (field number, type of its values).
+MESSAGE_FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
     "File": {"metadata": (14, "Entry")},
     "Model": {"graph": (7, "Graph"), "opset": (8, "Opset"), "training": (20, "Training"), "function": (25, "Function")},
     "Training": {"initialization": (1, "Graph"), "algorithm": (2, "Graph")},
@@ -37,49 +37,50 @@ FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
 
 
 def split_metadata(content: bytes, source: Path) -> tuple[bytes, dict[str, str]]:
-    """An ONNX file's graph, and its metadata; `source` names the file in errors.
+    """Split an ONNX file into the graph without metadata, and the metadata; `source` names the file in errors.
 
     Raises:
-        ArtifactError: it is no ONNX file or is cut short, keeps tensors in other files, or uses foreign operators.
+        ArtifactError: it is not an ONNX file or is truncated, stores tensors in other files, or uses custom operators.
     """
     try:
         file, model = message_class("File").FromString(content), message_class("Model").FromString(content)
     except DecodeError as error:
-        raise ArtifactError(f"{source}: is not an ONNX file or is cut short; export the detector again") from error
-    refuse_foreign(model, source)
+        raise ArtifactError(f"{source}: is not an ONNX file or is truncated; export the detector again") from error
+    check_self_contained(model, source)
     metadata = {key: value for entry in file.metadata for key, value in zip(entry.key, entry.value, strict=False)}
     file.ClearField("metadata")
     return file.SerializeToString(), metadata
 
 
 def join_metadata(graph: bytes, metadata: dict[str, str]) -> bytes:
-    """A graph without metadata and the metadata, as one ONNX file: protobuf joins what stands one after the other."""
+    """Join a graph without metadata and the metadata to an ONNX file: protobuf merges concatenated messages."""
     entries = [{"key": [key], "value": [value]} for key, value in metadata.items()]
-    carried: bytes = message_class("File")(metadata=entries).SerializeToString()
-    return graph + carried
+    serialized: bytes = message_class("File")(metadata=entries).SerializeToString()
+    return graph + serialized
 
 
-def refuse_foreign(model: Any, source: Path) -> None:
-    """Look at every part of a model, subgraphs and functions too, before any of it is used.
+def check_self_contained(model: Any, source: Path) -> None:
+    """Check all parts of a model, including subgraphs and functions, before any of it is used.
 
     Raises:
-        ArtifactError: a tensor lies in another file, or an operator is not one of ONNX's own.
+        ArtifactError: a tensor is stored in another file, or an operator is not one of ONNX's own.
     """
     for part in walk_messages(model):
         if part.DESCRIPTOR.name == "Tensor" and (part.external or any(part.location)):
             raise ArtifactError(
-                f"{source}: keeps tensors in other files, as no detector does; it was changed since `oddlens export`"
+                f"{source}: stores tensors in other files, which no exported detector does; it was changed after "
+                "`oddlens export`, so export it again"
             )
-        foreign = set(getattr(part, "domain", ())) - set(DOMAINS)
-        if foreign:
+        custom_domains = set(getattr(part, "domain", ())) - set(ONNX_DOMAINS)
+        if custom_domains:
             raise ArtifactError(
-                f"{source}: uses operators of the domain '{min(foreign)[:80]}', and detectors use ONNX's own alone; it "
-                "was changed since `oddlens export`"
+                f"{source}: uses operators of the domain '{min(custom_domains)[:80]}', and exported detectors use only "
+                "ONNX's own; it was changed after `oddlens export`, so export it again"
             )
 
 
 def walk_messages(message: Any) -> Iterator[Any]:
-    """A message and all messages in it, however deep."""
+    """Yield a message and all messages nested in it, at any depth."""
     yield message
     for field, values in message.ListFields():
         if field.message_type is not None:
@@ -88,17 +89,22 @@ def walk_messages(message: Any) -> Iterator[Any]:
 
 
 def message_class(name: str) -> Any:
-    """The class of a message of `FIELDS`. All fields are repeated, so that one that is written twice is seen twice."""
-    kinds = {str: descriptor_pb2.FieldDescriptorProto.TYPE_STRING, int: descriptor_pb2.FieldDescriptorProto.TYPE_INT32}
-    many, nested = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+    """Protobuf class of a message in `MESSAGE_FIELDS`; all fields are repeated, so that duplicates are read too."""
+    scalar_types = {
+        str: descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+        int: descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
+    }
+    repeated = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+    nested = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
     file = descriptor_pb2.FileDescriptorProto(name="oddlens.proto", package="oddlens", syntax="proto3")
-    for message, fields in FIELDS.items():
-        described = file.message_type.add(name=message)
+    for message, fields in MESSAGE_FIELDS.items():
+        descriptor = file.message_type.add(name=message)
         for field, (number, kind) in fields.items():
             if isinstance(kind, str):
-                described.field.add(name=field, number=number, label=many, type=nested, type_name=f".oddlens.{kind}")
+                type_name = f".oddlens.{kind}"
+                descriptor.field.add(name=field, number=number, label=repeated, type=nested, type_name=type_name)
             else:
-                described.field.add(name=field, number=number, label=many, type=kinds[kind])
+                descriptor.field.add(name=field, number=number, label=repeated, type=scalar_types[kind])
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName(f"oddlens.{name}"))

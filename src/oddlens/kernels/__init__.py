@@ -1,8 +1,8 @@
-"""A network's steps in C (`network.c`), built by the C compiler of the machine where there is one.
+"""Optional C kernels for an autoencoder's forward and backward pass (`network.c`), built by the machine's C compiler.
 
-Nothing else of oddlens needs a compiler. What is built is kept in the user's cache folder, under a name that says from
-what it was made. `ODDLENS_KERNELS` in the environment says at first use whether they are wanted: `off` builds and
-loads nothing, `on` takes them on processors with a matrix unit (AMX), too, where they were not measured.
+Nothing else in oddlens needs a compiler. The library is cached in the user's cache folder, under a digest of what it is
+built from. The environment variable `ODDLENS_KERNELS` is read at first use: `off` builds and loads nothing, `on` also
+uses the kernels on processors with a matrix unit (AMX), where they have not been measured.
 """
 
 from __future__ import annotations
@@ -21,84 +21,86 @@ import threading
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("network.c")
-EXTENSIONS = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16")  # of x86-64, that the kernels use
-CHUNK = 64  # products that are summed before the sums leave their registers
-FLAGS = ("-O3", *(f"-m{name}" for name in EXTENSIONS), f"-DCHUNK={CHUNK}", "-fopenmp", "-fPIC", "-shared")
-SWITCH = "ODDLENS_KERNELS"
-COMPILER_TIMEOUT = 60.0  # seconds that the compiler may take; it usually needs one or two
-LOCK = threading.Lock()
+CPU_FEATURES = ("fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16")  # of x86-64 that the kernels need
+CHUNK = 64  # products that are summed in registers before the sums are stored
+FLAGS = ("-O3", *(f"-m{name}" for name in CPU_FEATURES), f"-DCHUNK={CHUNK}", "-fopenmp", "-fPIC", "-shared")
+ENVIRONMENT_VARIABLE = "ODDLENS_KERNELS"
+COMPILER_TIMEOUT = 60.0  # seconds; compiling usually takes one or two
+BUILD_LOCK = threading.Lock()
 
 
 def is_supported() -> bool:
-    """Whether the processor multiplies bfloat16, and has no matrix unit (AMX), or the user wants them all the same."""
+    """Whether the processor has bfloat16 products, and no matrix unit (AMX) unless `ODDLENS_KERNELS=on` allows it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    words = Path("/proc/cpuinfo").read_text().split()
-    return "avx512_bf16" in words and ("amx_tile" not in words or os.environ.get(SWITCH) == "on")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags and ("amx_tile" not in flags or os.environ.get(ENVIRONMENT_VARIABLE) == "on")
 
 
 def build_in_background() -> None:
-    """Build them in the background, if that is still to be done, while something else is being prepared.
+    """Start building the kernels in a thread, unless they are cached already.
 
-    A process that ends meanwhile waits for it, so that nothing half made is left behind.
+    The process waits for the thread before it exits, so that no incomplete file is left behind.
     """
-    threading.Thread(target=path).start()
+    threading.Thread(target=library_path).start()
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels; None where they are switched off, not made for this machine, or cannot be built or loaded."""
-    built_at = path()
+    """Load the kernels; None if they are switched off, not supported here, or cannot be built or loaded."""
+    shared_object = library_path()
     try:
-        return ctypes.CDLL(str(built_at)) if built_at else None
+        return ctypes.CDLL(str(shared_object)) if shared_object else None
     except OSError:
         return None
 
 
 @functools.cache
-def path() -> Path | None:
-    """Where they are, built if need be; None where they are not for this machine."""
+def library_path() -> Path | None:
+    """Path of the library, built if needed; None if it is switched off, not supported here, or cannot be built."""
     compiler = shutil.which("cc")
-    if compiler is None or os.environ.get(SWITCH) == "off":
+    if compiler is None or os.environ.get(ENVIRONMENT_VARIABLE) == "off":
         return None
     try:
-        with LOCK:  # whoever comes while another thread builds waits, and finds them
-            return built(compiler, cache_folder()) if is_supported() else None
+        with BUILD_LOCK:  # a thread that comes while another builds waits for the result
+            return build(compiler, cache_folder()) if is_supported() else None
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
 
 
 def cache_folder() -> Path:
-    """Where built kernels are kept."""
+    """Folder in which built kernels are cached."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oddlens" / "kernels"
 
 
-def built(compiler: str, folder: Path) -> Path:
-    """The library of kernels in `folder`, built if need be.
+def build(compiler: str, folder: Path) -> Path:
+    """Build the library in `folder` unless it is there already; gives its path.
 
     Raises:
-        OSError: the folder cannot be written, or is another user's.
+        OSError: the folder cannot be written, or other users can write to it or to the library.
         subprocess.SubprocessError: the compiler fails.
     """
-    made_from = [SOURCE.read_text(), *FLAGS, compiler, str(Path(compiler).resolve())]
-    name = hashlib.blake2b("\n".join(made_from).encode(), digest_size=16).hexdigest()
+    inputs = [SOURCE.read_text(), *FLAGS, compiler, str(Path(compiler).resolve())]
+    name = hashlib.blake2b("\n".join(inputs).encode(), digest_size=16).hexdigest()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = folder / f"network-{name}.so"
-    for each in (folder, target):  # what others could have written is not run
-        if each.exists() and (each.stat().st_uid != os.geteuid() or each.stat().st_mode & 0o022):
-            raise PermissionError(f"{each} can be written by others")
+    for checked in (folder, target):  # never run what other users could have written
+        if checked.exists() and (checked.stat().st_uid != os.geteuid() or checked.stat().st_mode & 0o022):
+            raise PermissionError(f"{checked} can be written by others: chmod go-w it, or delete it")
     if target.exists():
         return target
-    handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
+    handle, temporary = tempfile.mkstemp(suffix=".so", dir=folder)
     os.close(handle)
     try:
-        command: list[str | Path] = [compiler, *FLAGS, "-o", made, SOURCE]
+        command: list[str | Path] = [compiler, *FLAGS, "-o", temporary, SOURCE]
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILER_TIMEOUT)  # noqa: S603
-        with Path(made).open("rb") as file:  # whole on the disk before it has its name: half a library ends the process
+        with Path(temporary).open(
+            "rb"
+        ) as file:  # complete on disk before it gets its name: loading half a library crashes
             os.fsync(file.fileno())
-        Path(made).chmod(0o600)
-        Path(made).replace(target)
+        Path(temporary).chmod(0o600)
+        Path(temporary).replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            Path(made).unlink()
+            Path(temporary).unlink()
     return target

@@ -1,4 +1,4 @@
-"""What `network.c` works on: its structures, and the memory that a network's layers need."""
+"""The structures of `network.c` in ctypes, and the memory that a network's layers need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from oddlens.kernels import CHUNK, library, plans
 
-LANES = 16  # numbers in a register: channels are padded to a multiple of it
-ROWS = 8  # places that are multiplied at once
+LANES = 16  # float32 numbers in a register: channels are padded to a multiple of it
+ROWS = 8  # output places that are multiplied at once
 
-ERRORS = {"": 0, "l1": 1, "mse": 2}  # as network.c numbers them
+ERROR_KINDS = {"": 0, "l1": 1, "mse": 2}  # the enum of network.c
 
 INT32, INT64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -55,177 +55,187 @@ class CNetwork(ctypes.Structure):
     ]
 
 
-class Numbers(Protocol):
-    """Float32 numbers without gaps, such as a tensor's."""
+class TensorLike(Protocol):
+    """A contiguous float32 array, such as a tensor."""
 
     def data_ptr(self) -> int:
-        """Where they begin."""
+        """Address of the first number."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A layer as the kernels see it."""
+class LayerShape:
+    """Shape of a layer, as the kernels need it.
 
-    table: plans.Table  # (places of the output, sets)
+    A place is a position of a feature map; a set of weights is a (c, n) matrix that maps one input place to an output.
+    """
+
+    table: plans.Table  # (output places, sets of weights), see plans.py
     places_in: int
-    c: int  # numbers of a place of the input
-    n: int  # and of the output
-    strides: tuple[int, int, int]  # of a set, of c and of n in the memory of the weights; that of c or of n is 1
+    c: int  # channels of an input place
+    n: int  # channels of an output place
+    strides: tuple[int, int, int]  # of the weights along sets, c and n; that of c or n is 1
     relu: bool = False
-    pool: bool = False  # whether the largest of each four outputs goes on
-    own_biases: bool = False  # whether each place has biases of its own; of a dense layer
+    pool: bool = False  # whether 2x2 max-pooling follows
+    bias_per_place: bool = False  # whether each output place has its own biases; in dense layers
 
     @functools.cached_property
     def dense(self) -> bool:
-        """Whether each set of weights is used by one place alone."""
+        """Whether each set of weights is used by one output place only."""
         return bool(((self.table >= 0).sum(axis=0) == 1).all())
 
     @functools.cached_property
     def forward(self) -> list[npt.NDArray[np.int32]]:
-        """The plan of its outputs."""
-        return plans.plan(self.table, self.places_in, padded(self.c), together=self.pool)
+        """Plan of the forward pass."""
+        return plans.build_plan(self.table, self.places_in, padded_to_lanes(self.c), single_phase=self.pool)
 
     @functools.cached_property
     def backward(self) -> list[npt.NDArray[np.int32]]:
-        """The plan of its input's gradients."""
-        return plans.plan(plans.reverse(self.table, self.places_in), len(self.table), padded(self.n))
+        """Plan of the gradient of the input."""
+        return plans.build_plan(plans.reverse(self.table, self.places_in), len(self.table), padded_to_lanes(self.n))
 
     @property
     def bytes(self) -> int:
-        """Of a picture's input in bfloat16."""
-        return 2 * (self.places_in + 1) * padded(self.c)
+        """Size of the input of one image in bfloat16."""
+        return 2 * (self.places_in + 1) * padded_to_lanes(self.c)
 
 
 @dataclass(eq=False)
 class Memory:
-    """A network, with room for some pictures at once; in bfloat16, and with room for gradients, if it learns."""
+    """A network and its buffers for up to `capacity` images; with gradients, and always in bfloat16, for training."""
 
-    room: int
+    capacity: int
     threads: int
-    learning: bool
-    paired: bool = True  # bfloat16 numbers, which are multiplied in pairs; else float32
-    packed: object = None  # what the weights in it were packed from; the caller's
-    biases: Sequence[Numbers] = ()  # beside them
+    training: bool
+    bf16: bool = True  # whether numbers are bfloat16, multiplied in pairs; otherwise float32
+    packed: object = None  # state of the parameters when they were packed; set by the caller
+    biases: Sequence[TensorLike] = ()
     network: CNetwork = field(default_factory=CNetwork)
-    kept: list[object] = field(default_factory=list)  # what the network points to
+    references: list[object] = field(default_factory=list)  # keeps alive what the network points to
 
-    def keep(self, array: npt.NDArray[Any]) -> int:
-        """Where an array lies, which lives as long as this."""
-        self.kept.append(array)
+    def add_array(self, array: npt.NDArray[Any]) -> int:
+        """Keep an array alive as long as this object; gives its address."""
+        self.references.append(array)
         return int(array.ctypes.data)
 
-    def pack(self, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
-        """Take weights, in the order in which they are multiplied, and biases."""
+    def pack(self, weights: Sequence[TensorLike], biases: Sequence[TensorLike]) -> None:
+        """Pack weights into the order in which the kernels multiply them, and keep the biases."""
         self.biases = biases
-        self.call("pack", addresses(weights), self.learning)
+        self.call("pack", addresses(weights), self.training)
 
     def forward(
-        self, pictures: Numbers, count: int, logits: Numbers, errors: Numbers | None = None, kind: str = ""
+        self, images: TensorLike, count: int, logits: TensorLike, errors: TensorLike | None = None, kind: str = ""
     ) -> None:
-        """Pictures (count, height, width, channels) to logits of the same shape.
+        """Compute logits of images (count, height, width, channels), into an array of the same shape.
 
-        With room for errors, to reconstructions and their errors (count, height, width): the mean of the channels, of
-        the kind "l1" or "mse".
+        With `errors` (count, height, width), that array gets reconstructions instead, and `errors` their errors of
+        kind "l1" or "mse", averaged over the channels.
         """
-        made = address(logits), None if errors is None else address(errors), ERRORS[kind]
-        self.call("forward", addresses(self.biases), address(pictures), count, *made, self.learning, self.room)
+        outputs = address(logits), None if errors is None else address(errors), ERROR_KINDS[kind]
+        self.call("forward", addresses(self.biases), address(images), count, *outputs, self.training, self.capacity)
 
-    def backward(self, slopes: Numbers, count: int, weights: Sequence[Numbers], biases: Sequence[Numbers]) -> None:
-        """Gradients of those logits to those of all weights and biases."""
-        self.call("backward", address(slopes), count, addresses(weights), addresses(biases))
+    def backward(
+        self, logit_gradients: TensorLike, count: int, weights: Sequence[TensorLike], biases: Sequence[TensorLike]
+    ) -> None:
+        """Compute the gradients of all weights and biases from those of the logits."""
+        self.call("backward", address(logit_gradients), count, addresses(weights), addresses(biases))
 
     def call(self, name: str, *arguments: object) -> None:
-        """Call a kernel; others' Python code goes on meanwhile."""
+        """Call a kernel without the interpreter lock.
+
+        Raises:
+            RuntimeError: the kernels are not available.
+        """
         kernels = library()
-        assert kernels is not None  # noqa: S101 - whoever made this saw to it
+        if kernels is None:
+            raise RuntimeError("the C kernels are not available on this machine: use the PyTorch layers")
         kernels[f"network_{name}"](ctypes.byref(self.network), *arguments, self.threads)
 
     def zeros(self, *shape: int, dtype: type[np.generic] | None = None) -> int:
-        """Where new zeros lie, of the network's numbers or of another kind; bfloat16 as their bits."""
-        return self.keep(np.zeros(shape, dtype or (np.uint16 if self.paired else np.float32)))
+        """Address of a new array of zeros, by default in the precision of the network (bfloat16 as uint16)."""
+        return self.add_array(np.zeros(shape, dtype or (np.uint16 if self.bf16 else np.float32)))
 
 
-def address(numbers: Numbers) -> ctypes.c_void_p:
-    """A pointer."""
-    return POINTER(numbers.data_ptr())
+def address(tensor: TensorLike) -> ctypes.c_void_p:
+    """Pointer to the data of a tensor."""
+    return POINTER(tensor.data_ptr())
 
 
-def addresses(several: Sequence[Numbers]) -> ctypes.Array[ctypes.c_void_p]:
-    """An array of pointers."""
-    return (POINTER * len(several))(*(numbers.data_ptr() for numbers in several))
+def addresses(tensors: Sequence[TensorLike]) -> ctypes.Array[ctypes.c_void_p]:
+    """C array of pointers to the data of tensors."""
+    return (POINTER * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def padded(count: int) -> int:
-    """The next multiple of `LANES`."""
+def padded_to_lanes(count: int) -> int:
+    """Round up to a multiple of `LANES`."""
     return -(-count // LANES) * LANES
 
 
-def allocated(
-    shapes: Sequence[Shape],
+def allocate(
+    shapes: Sequence[LayerShape],
     size: tuple[int, int, int],
     windows: plans.Table,
     corners: plans.Table,
-    room: int,
+    capacity: int,
     threads: int,
     *,
-    learning: bool,
-    paired: bool,
+    training: bool,
+    bf16: bool,
 ) -> Memory:
-    """Memory for pictures of `size` (height, width, channels).
+    """Allocate memory for images of `size` (height, width, channels).
 
-    `windows` (places of the first layer, 3) says where rows of what each place sees begin in a picture with a border;
-    `corners` (places of the last layer, 2) where its four pixels begin in a picture, and the bits of those of their
-    channels that lie inside.
+    `windows` (places of the first layer, 3) are the offsets of the rows of each place's 3x3 window in a padded image.
+    `corners` (places of the last layer, 2) are the offset of each place's four pixels in an image, and a bit mask of
+    those of their channels that lie inside it.
     """
-    memory = Memory(room + room % 2, threads, learning, paired)
+    memory = Memory(capacity + capacity % 2, threads, training, bf16)
     height, width, channels = size
-    layers = (CLayer * len(shapes))(*(layer(memory, shape) for shape in shapes))
-    scratch = max(scratch_size(shape, memory) for shape in shapes) if learning else 1
+    layers = (CLayer * len(shapes))(*(layer_struct(memory, shape) for shape in shapes))
+    scratch = max(scratch_size(shape, memory) for shape in shapes) if training else 1
     border = (height + 2) * (width + 2) * channels + LANES
     memory.network = CNetwork(
-        len(shapes), height, width, channels, paired,
-        memory.keep(np.ascontiguousarray(windows, dtype=np.int32)),
-        memory.keep(np.ascontiguousarray(corners, dtype=np.int32)),
+        len(shapes), height, width, channels, bf16,
+        memory.add_array(np.ascontiguousarray(windows, dtype=np.int32)),
+        memory.add_array(np.ascontiguousarray(corners, dtype=np.int32)),
         memory.zeros(threads, border), border, scratch, memory.zeros(threads, scratch, dtype=np.uint32),
         ctypes.addressof(layers),
     )  # fmt: skip
-    memory.kept.append(layers)
+    memory.references.append(layers)
     return memory
 
 
-def layer(memory: Memory, shape: Shape) -> CLayer:
-    """A layer with its plans and its memory."""
+def layer_struct(memory: Memory, shape: LayerShape) -> CLayer:
+    """`CLayer` with its plans and buffers."""
     places_out, sets = shape.table.shape
-    c, n = padded(shape.c), padded(shape.n)
-    made = CLayer(
+    c, n = padded_to_lanes(shape.c), padded_to_lanes(shape.n)
+    struct = CLayer(
         shape.places_in, places_out, c, n, shape.c, shape.n, sets,
-        shape.relu, shape.pool, shape.own_biases, shape.dense, *shape.strides,
+        shape.relu, shape.pool, shape.bias_per_place, shape.dense, *shape.strides,
     )  # fmt: skip
-    made.forward = plan(memory, shape.forward)
-    made.forward_weights = memory.zeros(sets, c, n)
-    made.input = memory.zeros(memory.room, shape.places_in + 1, c)
-    made.largest = memory.zeros(memory.room, places_out // 4, n, dtype=np.uint8) if shape.pool else None
-    if memory.learning:
-        made.backward = plan(memory, shape.backward)
-        made.backward_weights = memory.zeros(sets, c, n)
-        made.gradient = memory.zeros(memory.room, places_out + 1, n)
+    struct.forward = plan_struct(memory, shape.forward)
+    struct.forward_weights = memory.zeros(sets, c, n)
+    struct.input = memory.zeros(memory.capacity, shape.places_in + 1, c)
+    struct.largest = memory.zeros(memory.capacity, places_out // 4, n, dtype=np.uint8) if shape.pool else None
+    if memory.training:
+        struct.backward = plan_struct(memory, shape.backward)
+        struct.backward_weights = memory.zeros(sets, c, n)
+        struct.gradient = memory.zeros(memory.capacity, places_out + 1, n)
         if not shape.dense:
-            made.weight_sums = memory.zeros(memory.threads, sets, c, n, dtype=np.float32)
-            made.bias_sums = memory.zeros(memory.threads, n, dtype=np.float32)
-    return made
+            struct.weight_sums = memory.zeros(memory.threads, sets, c, n, dtype=np.float32)
+            struct.bias_sums = memory.zeros(memory.threads, n, dtype=np.float32)
+    return struct
 
 
-def plan(memory: Memory, arrays: Sequence[npt.NDArray[np.int32]]) -> CPlan:
-    """A plan of these arrays."""
-    return CPlan(len(arrays[0]) - 1, *(memory.keep(array) for array in arrays))
+def plan_struct(memory: Memory, arrays: Sequence[npt.NDArray[np.int32]]) -> CPlan:
+    """`CPlan` of the arrays that `plans.build_plan` gives."""
+    return CPlan(len(arrays[0]) - 1, *(memory.add_array(array) for array in arrays))
 
 
-def scratch_size(shape: Shape, memory: Memory) -> int:
-    """Numbers that a thread needs while a layer's gradients are summed: for at least one couple of pictures."""
+def scratch_size(shape: LayerShape, memory: Memory) -> int:
+    """Number of 32-bit words that a thread needs to sum a layer's gradients, for at least one pair of images."""
     if shape.dense:
-        return CHUNK * (padded(shape.c) + padded(shape.n))
+        return CHUNK * (padded_to_lanes(shape.c) + padded_to_lanes(shape.n))
     places_out = len(shape.table)
-    one = (shape.places_in + 1) * padded(shape.c) + (places_out + 1) * padded(shape.n)
-    fewest = max(1, int((shape.table >= 0).sum(axis=0).min()))  # places that a set of weights meets
-    couples = min(-(-CHUNK // fewest), -(-memory.room // 2 // memory.threads))
-    return one * max(1, couples)
+    pair_size = (shape.places_in + 1) * padded_to_lanes(shape.c) + (places_out + 1) * padded_to_lanes(shape.n)
+    min_places = max(1, int((shape.table >= 0).sum(axis=0).min()))  # that use the same set of weights
+    n_pairs = min(-(-CHUNK // min_places), -(-memory.capacity // 2 // memory.threads))
+    return pair_size * max(1, n_pairs)

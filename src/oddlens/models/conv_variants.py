@@ -1,9 +1,9 @@
-"""Convolutions in the form that is fastest on a CPU; their weights are always PyTorch's own.
+"""Convolutions in the forms that are fastest on a CPU; their weights are those of the PyTorch layers.
 
-oneDNN's bfloat16 gradients of a convolution's weights take several times as long as the convolution. Where a
-convolution strides, or its reverse doubles sides, what each place looks at is laid out cheaply, and then gradients are
-one product each: in steps of training. Up-sampling and the convolution behind it are one transposed convolution, and
-that into a few channels is a 3x3 convolution. Exported files have the forms of scoring.
+In bfloat16, oneDNN takes several times as long for the gradient of a convolution's weights as for the convolution. For
+strided and transposed convolutions the windows can be laid out cheaply (im2col), so that in training each gradient is
+one matrix product. Up-sampling followed by a convolution is one transposed convolution; with few output channels that
+is computed as a 3x3 convolution. Exported files contain the forms used for scoring.
 """
 
 from __future__ import annotations
@@ -14,94 +14,99 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 8  # channels below which laying out costs more than it saves
+MIN_CHANNELS = 8  # with fewer channels, im2col costs more than it saves
 
-# What a 3x3 kernel behind 2x2 up-sampling becomes along one side: a transposed convolution's, of four places (3, 4).
-UPSAMPLED = torch.tensor([[float(place in (2 - pixel, 3 - pixel)) for pixel in range(4)] for place in range(3)])
-UPSAMPLED_BOTH = torch.kron(UPSAMPLED, UPSAMPLED)  # along both sides (9, 16)
+# The device is explicit, as this module may be imported while `torch.device("meta")` is the default.
+# Along one side: the 4 taps of the transposed convolution that equals 2x2 up-sampling and a 3-tap kernel (3, 4).
+UPSAMPLING_TAPS = torch.tensor(
+    [[float(tap in (2 - pixel, 3 - pixel)) for pixel in range(4)] for tap in range(3)], device="cpu"
+)
+UPSAMPLING_TAPS_2D = torch.kron(UPSAMPLING_TAPS, UPSAMPLING_TAPS)  # along both sides (9, 16)
 
-# Which place of a doubling 4x4 kernel each of a 3x3 one is, along one side, for even and for odd pixels (4, 2, 3).
-PHASES = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
+# Along one side: which tap of a transposed 4-tap kernel is which tap of a 3-tap one, for even and odd pixels (4, 2, 3).
+PHASE_TAPS = torch.tensor(
+    [[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)], device="cpu"
+)
 
 
-class InputsFirst(nn.Linear):
-    """PyTorch's dense layer, with weights that have the inputs first in memory."""
+class InputMajorLinear(nn.Linear):
+    """Dense layer whose weights are stored input-major: (inputs, outputs) in memory."""
 
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
         self.weight.data = self.weight.data.T.contiguous().T
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's convolution, with a square kernel."""
+    """Convolution with a square kernel."""
 
     def forward(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, O, h, w)."""
-        if self.stride[0] == 1 or self.in_channels < FEW or not learns_in_bf16(self, batch):
+        uses_im2col = self.stride[0] > 1 and self.in_channels >= MIN_CHANNELS and trains_in_bf16(self, batch)
+        if self.bias is None or not uses_im2col:
             return super().forward(batch)
-        numbers = in_bf16(batch, self.weight, self.bias)
-        return Strided.apply(*numbers, self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
+        operands = to_bf16(batch, self.weight, self.bias)
+        return StridedConvFunction.apply(*operands, self.stride[0], int(self.padding[0]))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """2x2 up-sampling to the nearest, and a 3x3 convolution that keeps sides: together a transposed convolution."""
+    """2x2 nearest-neighbour up-sampling and a padded 3x3 convolution, computed as one transposed convolution."""
 
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after, 3, padding=1)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, batch: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
         outputs, inputs = self.weight.shape[:2]
-        with torch.autocast(batch.device.type, enabled=False):  # where it would take longer
-            weight = (self.weight.flatten(2) @ UPSAMPLED_BOTH.to(self.weight)).view(outputs, inputs, 4, 4)
-        return doubled(self, batch, weight.transpose(0, 1), self.bias)
+        with torch.autocast(batch.device.type, enabled=False):  # bfloat16 would be slower here
+            weight = (self.weight.flatten(2) @ UPSAMPLING_TAPS_2D.to(self.weight)).view(outputs, inputs, 4, 4)
+        return transposed_conv(self, batch, weight.transpose(0, 1), self.bias)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed 4x4 convolution that doubles sides."""
+    """Transposed 4x4 convolution with stride 2, which doubles height and width."""
 
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after, 4, stride=2, padding=1)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, stride=2, padding=1)
 
     def forward(self, batch: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C, H, W) -> (N, O, 2 H, 2 W)."""
-        return doubled(self, batch, self.weight, self.bias)
+        return transposed_conv(self, batch, self.weight, self.bias)
 
 
-def doubled(layer: nn.Module, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A transposed convolution: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
-    if learns_in_bf16(layer, batch):
-        return Doubling.apply(*in_bf16(batch, weight, bias))  # type: ignore[no-any-return, no-untyped-call]
-    return spread(batch, weight, bias)
+def transposed_conv(layer: nn.Module, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Transposed convolution with stride 2: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
+    if bias is not None and trains_in_bf16(layer, batch):
+        return TransposedConvFunction.apply(*to_bf16(batch, weight, bias))  # type: ignore[no-any-return, no-untyped-call]
+    return transposed_conv_forward(batch, weight, bias)
 
 
-def spread(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same, forward, in the fastest form."""
-    if weight.shape[1] >= FEW:
+def transposed_conv_forward(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Forward pass of `transposed_conv`, in the fastest form for its number of output channels."""
+    if weight.shape[1] >= MIN_CHANNELS:
         return F.conv_transpose2d(batch, weight, bias, 2, 1)
-    return in_phases(batch, weight, bias)
+    return transposed_conv_by_phases(batch, weight, bias)
 
 
-def learns_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
-    """Whether this is a step of training in bfloat16 on a CPU."""
-    return layer.training and multiplies_in_bf16(batch)
+def trains_in_bf16(layer: nn.Module, batch: Tensor) -> bool:
+    """Whether this is a training step in bfloat16 on a CPU."""
+    return layer.training and autocasts_to_bf16(batch)
 
 
-def multiplies_in_bf16(batch: Tensor) -> bool:
-    """Whether bfloat16 was asked for, on a CPU."""
+def autocasts_to_bf16(batch: Tensor) -> bool:
+    """Whether autocast to bfloat16 is enabled and the batch is on a CPU."""
     on_cpu = batch.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     return on_cpu and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def in_bf16(batch: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same numbers in bfloat16, channels last."""
-    assert bias is not None  # noqa: S101 - the layers are made with one
-    pixels, weights = (each.to(torch.bfloat16, memory_format=torch.channels_last) for each in (batch, weight))
+def to_bf16(batch: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cast to bfloat16, with batch and weight channels last."""
+    pixels, weights = (tensor.to(torch.bfloat16, memory_format=torch.channels_last) for tensor in (batch, weight))
     return pixels, weights, bias.to(torch.bfloat16)
 
 
-class Strided(torch.autograd.Function):
-    """A convolution with a square kernel."""
+class StridedConvFunction(torch.autograd.Function):
+    """Convolution with a square kernel, whose weight gradient is one matrix product."""
 
     @staticmethod
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
@@ -112,76 +117,83 @@ class Strided(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the batch, where it needs one, of weight and bias."""
-        (batch, weight), to_batch = ctx.saved_tensors, None
+        """Gradients of batch (None where it needs none), weight and bias."""
+        (batch, weight), batch_gradient = ctx.saved_tensors, None
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[0]:
-            to_batch = torch.ops.aten.convolution_backward(
+            batch_gradient = torch.ops.aten.convolution_backward(
                 gradient, batch, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
                 (True, False, False),
             )[0]  # fmt: skip
         outputs, inputs, side, _ = weight.shape
-        product = flat(gradient).T @ windows(batch, side, ctx.stride, ctx.padding)  # (O, k k C)
+        product = flatten_pixels(gradient).T @ im2col(batch, side, ctx.stride, ctx.padding)  # (O, k k C)
         return (
-            to_batch,
+            batch_gradient,
             product.view(outputs, side, side, inputs).permute(0, 3, 1, 2),
-            flat(gradient).sum(0),
+            flatten_pixels(gradient).sum(0),
             None,
             None,
         )
 
 
-class Doubling(torch.autograd.Function):
-    """A transposed convolution with a 4x4 kernel that doubles sides."""
+class TransposedConvFunction(torch.autograd.Function):
+    """Transposed convolution with a 4x4 kernel and stride 2, whose gradients are matrix products."""
 
     @staticmethod
     def forward(ctx: Any, batch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W)."""
         ctx.save_for_backward(batch, weight)
-        found = spread(batch, weight, bias)
-        return found.clone() if found._is_view() else found  # a view must not be changed in place by what follows
+        output = transposed_conv_forward(batch, weight, bias)
+        return output.clone() if output._is_view() else output  # the next layer may work in place, which a view forbids
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of batch, weight and bias."""
         batch, weight = ctx.saved_tensors
         inputs, outputs = weight.shape[:2]
-        seen = windows(gradients[0], 4, 2, 1)  # (N H W, 16 O)
-        to_weight = (flat(batch).T @ seen).view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
-        to_batch = seen @ weight.permute(2, 3, 1, 0).reshape(-1, inputs)
+        columns = im2col(gradients[0], 4, 2, 1)  # (N H W, 16 O)
+        weight_gradient = (flatten_pixels(batch).T @ columns).view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
+        batch_gradient = columns @ weight.permute(2, 3, 1, 0).reshape(-1, inputs)
         count, _, height, width = batch.shape
-        return to_batch.view(count, height, width, inputs).permute(0, 3, 1, 2), to_weight, gradients[0].sum((0, 2, 3))
+        return (
+            batch_gradient.view(count, height, width, inputs).permute(0, 3, 1, 2),
+            weight_gradient,
+            gradients[0].sum((0, 2, 3)),
+        )
 
 
-def in_phases(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W): even and odd pixels as channels of a 3x3 convolution.
+def transposed_conv_by_phases(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Transposed convolution as a 3x3 convolution: (N, C, H, W), (C, O, 4, 4), (O,) -> (N, O, 2 H, 2 W).
 
-    Into a few channels that takes half as long as a transposed convolution, or less.
+    The four phases (even and odd rows and columns) are channels of its output. With few output channels this takes at
+    most half as long as a transposed convolution.
     """
     outputs = weight.shape[1]
-    phases = torch.einsum("coab,aqi,brj->qrocij", weight, *[PHASES.to(weight)] * 2).flatten(0, 2)
+    phases = torch.einsum("coab,aqi,brj->qrocij", weight, *[PHASE_TAPS.to(weight)] * 2).flatten(0, 2)
     repeated = None if bias is None else bias.repeat(4)
-    found = F.conv2d(batch, phases.contiguous(memory_format=torch.channels_last), repeated, padding=1)
-    count, _, height, width = found.shape  # channels last: the phases lie beside each other
-    pixels = found.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, outputs).transpose(2, 3)
+    stacked = F.conv2d(batch, phases.contiguous(memory_format=torch.channels_last), repeated, padding=1)
+    count, _, height, width = stacked.shape  # channels last: the phases are adjacent in memory
+    pixels = stacked.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, outputs).transpose(2, 3)
     return pixels.reshape(count, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
 
 
-def flat(batch: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N H W, C); channels last, the same memory."""
+def flatten_pixels(batch: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N H W, C); a view if the batch is channels last."""
     return batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
 
 
-def windows(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
-    """(N, C, H, W) -> (N h w, side * side * C): what each output place of a convolution looks at."""
-    around = F.pad(batch.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
-    count, height, width, channels = around.shape
-    down, across = ((n - side) // stride + 1 for n in (height, width))
-    size = count * down * across, side * side * channels
-    step, row, run = stride * channels, width * channels, side * channels
-    many = 8 // batch.element_size()
-    if not any(n % many for n in (step, row, run)):  # fewer and larger pieces are copied faster
-        around = around.view(count, height, row).view(torch.int64)
-        step, row, run = step // many, row // many, run // many
-    laid_out = around.as_strided((count, down, across, side, run), (height * row, stride * row, step, row, 1))
-    return laid_out.reshape(count * down * across, -1).view(batch.dtype).view(size)
+def im2col(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
+    """(N, C, H, W) -> (N h w, side * side * C): the window of each output position of a convolution."""
+    padded = F.pad(batch.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
+    count, height, width, channels = padded.shape
+    rows, columns = ((n - side) // stride + 1 for n in (height, width))
+    size = count * rows * columns, side * side * channels
+    step, row, window_row = stride * channels, width * channels, side * channels
+    items_per_word = 8 // batch.element_size()
+    if not any(
+        n % items_per_word for n in (step, row, window_row)
+    ):  # copying 64-bit words is faster than copying bfloat16 numbers
+        padded = padded.view(count, height, row).view(torch.int64)
+        step, row, window_row = step // items_per_word, row // items_per_word, window_row // items_per_word
+    patches = padded.as_strided((count, rows, columns, side, window_row), (height * row, stride * row, step, row, 1))
+    return patches.reshape(count * rows * columns, -1).view(batch.dtype).view(size)

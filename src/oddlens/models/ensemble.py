@@ -73,7 +73,7 @@ class Ensemble(CompositeModel):
             self.register_buffer(name, torch.full((len(settings.members),), value))
 
     def fit_standardization(self, images: Tensor) -> None:
-        """Estimate the scale of each member's scores and maps on normal pixels (N, H, W, C) that were not trained on."""
+        """Estimate the scale of the members' scores and maps on held-out normal pixels (N, H, W, C)."""
         scores, peaks = [], []
         for batch in self.batches(images):
             outputs: list[ModelOutput] = [member(batch) for member in self.parts]

@@ -1,4 +1,4 @@
-"""Small pieces that families share; all of them export to ONNX."""
+"""Layers and functions that several families share; all of them export to ONNX."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SELF_DISTANCE_RATIO = 0.1  # share of its neighbours' distance below which a picture's distance is that to itself
+SELF_DISTANCE_RATIO = 0.1  # a nearest distance below this share of the farthest one is that of an image to itself
 
 
 def pad_to_multiple(batch: Tensor, multiple: int) -> Tensor:
-    """(N, C, H, W) -> the same, its bottom and right edges repeated until both sides divide by `multiple`."""
+    """Pad a batch (N, C, H, W) at the bottom and right, by its edges, until `multiple` divides both sides."""
     height, width = batch.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    return F.pad(batch, (0, right, 0, below), mode="replicate") if below or right else batch
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(batch, (0, right, 0, bottom), mode="replicate") if bottom or right else batch
 
 
-def positive(values: Tensor) -> Tensor:
-    """Larger than 0, in the same order: large numbers hardly change, far negative x becomes 1 / |x|.
+def squareplus(values: Tensor) -> Tensor:
+    """Map numbers to positive ones in the same order: large x hardly change, far negative x become 1 / |x|.
 
-    That is (x + sqrt(x^2 + 4)) / 2 (Barron, "Squareplus", 2021), written so that nothing cancels: relative errors stay
-    as small as they were, where a softplus makes them those of an exponential, which runtimes round to 0.
+    (x + sqrt(x^2 + 4)) / 2 (Barron, "Squareplus", 2021), written without cancellation, so that relative errors stay
+    small. A softplus would end in an exponential there, which runtimes round to 0.
     """
-    sizes = values.abs()
-    above = (sizes + torch.sqrt(values.square() + 4)) / 2
-    return torch.where(values > 0, above, 1 / above)
+    magnitudes = values.abs()
+    non_negative = (magnitudes + torch.sqrt(values.square() + 4)) / 2
+    return torch.where(values > 0, non_negative, 1 / non_negative)
 
 
 class SSIM(nn.Module):
     """Structural dissimilarity 1 - SSIM at each pixel, in 0..2 (Wang et al., IEEE TIP 2004).
 
-    Gaussian window of 11 pixels and sigma 1.5, or the largest odd window that fits a smaller image;
-    edges are reflected. Images are (N, C, H, W) in 0..1; the result is (N, H, W), the channels' mean.
+    Gaussian window of 11 pixels and sigma 1.5, or the largest window of odd size that fits a smaller image;
+    edges are reflected. Images are (N, C, H, W) in 0..1; the result is (N, H, W), the mean over the channels.
     """
 
     window: Tensor  # (C, 1, size, size)
@@ -40,13 +40,13 @@ class SSIM(nn.Module):
         super().__init__()
         side = min(11, height, width)
         size = side if side % 2 else side - 1
-        steps = torch.arange(size, dtype=torch.float32) - size // 2
-        line = torch.exp(-(steps**2) / (2 * 1.5**2))
-        window = torch.outer(line, line) / line.sum() ** 2
+        offsets = torch.arange(size, dtype=torch.float32) - size // 2
+        kernel = torch.exp(-(offsets**2) / (2 * 1.5**2))
+        window = torch.outer(kernel, kernel) / kernel.sum() ** 2
         self.register_buffer("window", window.repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Compare two batches (N, C, H, W); gives (N, H, W). In float32 always: variances are small differences."""
+        """Dissimilarity (N, H, W) of two batches (N, C, H, W); in float32, as variances are small differences."""
         if torch.is_autocast_enabled(first.device.type):
             with torch.autocast(first.device.type, enabled=False):
                 return self.forward(first.float(), second.float())
@@ -60,52 +60,66 @@ class SSIM(nn.Module):
         return (1 - luminance * structure).mean(dim=1)
 
     def _blur(self, batch: Tensor) -> Tensor:
-        reach = self.window.shape[-1] // 2
-        padded = F.pad(batch, (reach, reach, reach, reach), mode="reflect")
+        margin = self.window.shape[-1] // 2
+        padded = F.pad(batch, (margin, margin, margin, margin), mode="reflect")
         return F.conv2d(padded, self.window, groups=self.window.shape[0])
 
 
 class ResizeTo(nn.Module):
-    """Brings pictures of a fixed size to side x side: averaged down by a whole number first, then bilinear."""
+    """Resize images of a fixed size to side x side: average pooling by a whole number, then bilinear."""
 
     def __init__(self, height: int, width: int, side: int) -> None:
         super().__init__()
         self.side = side
-        self.shrink = (max(1, height // side), max(1, width // side))
-        self.same = (height, width) == (side, side)
+        self.pool_size = (max(1, height // side), max(1, width // side))
+        self.is_identity = (height, width) == (side, side)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, height, width) -> (N, C, side, side)."""
-        if self.same:
+        """Resize (N, C, height, width) to (N, C, side, side)."""
+        if self.is_identity:
             return batch
-        smaller = F.avg_pool2d(batch, self.shrink) if self.shrink != (1, 1) else batch
-        return F.interpolate(smaller, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        pooled = F.avg_pool2d(batch, self.pool_size) if self.pool_size != (1, 1) else batch
+        return F.interpolate(pooled, size=(self.side, self.side), mode="bilinear", align_corners=False)
+
+
+def covariance_matrix(centered: Tensor) -> Tensor:
+    """Covariance (D, D) of samples (N, D) that have mean 0."""
+    return centered.T @ centered / len(centered)
+
+
+def covariance_eigh(centered: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,), ascending, and eigenvectors (D, D), as columns, of the covariance of centred samples (N, D).
+
+    The covariance has the dtype of the samples; it is decomposed in `dtype`, by default in the same one.
+    """
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance_matrix(centered).to(dtype or centered.dtype))
+    return eigenvalues, eigenvectors
 
 
 def ledoit_wolf_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, D) -> mean (D,) and a matrix (D, D) after which centred samples have the unit covariance.
+    """Mean (D,) of samples (N, D), and the matrix (D, D) that gives centred samples unit covariance.
 
-    The covariance is shrunk towards a multiple of the unit matrix, by as much as its own uncertainty asks for
-    (Ledoit and Wolf, J. Multivariate Analysis 2004), so that few samples and constant ones do no harm.
+    The covariance is shrunk towards a multiple of the identity, by as much as its sampling error calls for
+    (Ledoit and Wolf, J. Multivariate Analysis 2004), so that few or constant samples do no harm.
     """
     samples = samples.double()
     mean = samples.mean(dim=0)
-    centred = samples - mean
-    covariance = centred.T @ centred / len(samples)
-    target = covariance.trace() / len(mean) * torch.eye(len(mean), dtype=samples.dtype, device=samples.device)
-    spread = (covariance - target).square().sum()
-    doubt = (centred.square().sum(dim=1).square().mean() - covariance.square().sum()) / len(samples)
-    shrinkage = float((doubt / spread.clamp_min(1e-300)).clamp(0, 1))
-    variances, directions = torch.linalg.eigh(torch.lerp(covariance, target, shrinkage))
-    least = 1e-6 * float(samples.square().mean()) + 1e-12  # below it lies what float32 cannot tell apart
-    return mean.float(), (directions / variances.clamp_min(least).sqrt()).float()
+    centered = samples - mean
+    empirical = covariance_matrix(centered)
+    target = empirical.trace() / len(mean) * torch.eye(len(mean), dtype=samples.dtype, device=samples.device)
+    dispersion = (empirical - target).square().sum()
+    sampling_error = (centered.square().sum(dim=1).square().mean() - empirical.square().sum()) / len(samples)
+    shrinkage = float((sampling_error / dispersion.clamp_min(1e-300)).clamp(0, 1))
+    eigenvalues, eigenvectors = torch.linalg.eigh(torch.lerp(empirical, target, shrinkage))
+    min_variance = 1e-6 * float(samples.square().mean()) + 1e-12  # float32 cannot resolve less
+    return mean.float(), (eigenvectors / eigenvalues.clamp_min(min_variance).sqrt()).float()
 
 
 class WhitenedDistance(nn.Module):
-    """How far (N, D) features lie from training ones: sqrt(1 + their mean square, whitened).
+    """Distance of features (N, D) from the training features: sqrt(1 + mean square of the whitened features).
 
-    Over the training features that mean square is 1 or, by the shrinkage, less. The 1 under the root keeps the
-    distance away from 0, where a runtime's rounding would be all that it shows.
+    Over the training features that mean square is 1 or, owing to the shrinkage, less. The 1 under the root keeps the
+    distance away from 0, where it would show little but a runtime's rounding.
     """
 
     mean: Tensor  # (D,)
@@ -117,18 +131,18 @@ class WhitenedDistance(nn.Module):
         self.register_buffer("whitening", torch.eye(features))
 
     def fit(self, samples: Tensor) -> None:
-        """Take mean and covariance from samples (N, D)."""
+        """Estimate mean and covariance from samples (N, D)."""
         mean, whitening = ledoit_wolf_whitening(samples)
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N,)."""
+        """Distances (N,) of features (N, D)."""
         return (1 + ((features - self.mean) @ self.whitening).square().mean(dim=1)).sqrt()
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with nothing but floats in its state (PyTorch's own also counts batches)."""
+    """Batch normalization with nothing but floats in its state (that of PyTorch also counts batches)."""
 
     mean: Tensor
     variance: Tensor
@@ -141,17 +155,17 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same, each channel normalised: by the batch while training, by what was learned after."""
+        """Normalize each channel of (N, C, H, W): by the batch while training, by running statistics afterwards."""
         return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)
 
 
 def drop_self_distance(distances: Tensor) -> Tensor:
-    """Distances (..., k + 1) to the nearest in a bank, rising -> (..., k): without a picture's distance to itself.
+    """Drop the distance of an image to itself: ascending nearest distances (..., k + 1) -> (..., k).
 
-    That one is hardly any beside the others; where there is none, the farthest is left out.
+    It is far smaller than the others; where there is none, the largest distance is dropped instead.
     """
-    itself = distances[..., :1] < SELF_DISTANCE_RATIO * distances[..., -1:]
-    return torch.where(itself, distances[..., 1:], distances[..., :-1])
+    is_self = distances[..., :1] < SELF_DISTANCE_RATIO * distances[..., -1:]
+    return torch.where(is_self, distances[..., 1:], distances[..., :-1])
 
 
 def fast_bf16(device: torch.device) -> bool:

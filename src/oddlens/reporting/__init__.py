@@ -1,1 +1,1 @@
-"""Figures, heatmaps and HTML reports."""
+"""Figures, heatmaps and HTML reports of results."""

@@ -1,7 +1,7 @@
-"""The page that figures are drawn on: measures in inches, text that fits, plain axes.
+"""The canvas that figures are drawn on: lengths in inches, text that is shortened to fit, plain axes.
 
-Colours and sizes are passed explicitly and matplotlib's global settings are never touched, so a user's own
-style cannot turn our text white on white, and threads cannot disturb each other.
+Colours and sizes are passed explicitly and matplotlib's global settings are never touched, so that a user's style
+cannot make text unreadable and threads cannot interfere with each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.errors import MissingExtraError
+from oddlens.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,17 +24,17 @@ Floats = npt.NDArray[np.floating[Any]]
 
 NOMINAL_DPI, SAVED_DPI = 100, 200
 INK, MUTED, RULE, WASH = "#1b1f24", "#57606a", "#c8ced5", "#fdf0e6"
-NORMAL, ANOMALY = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion: told apart by every kind of colour vision
+NORMAL, ANOMALY = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion, safe for all kinds of colour vision
 CURVES = (NORMAL, ANOMALY, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)  # the rest of their palette
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.2)))
 FONT = "DejaVu Sans"  # comes with matplotlib
-PLAIN: dict[str, Any] = {"fontfamily": FONT, "parse_math": False, "usetex": False}  # names may hold $ and _
+PLAIN: dict[str, Any] = {"fontfamily": FONT, "parse_math": False, "usetex": False}  # names may contain $ and _
 BODY, SMALL, HEADING = 9.0, 8.0, 12.0  # points
 MARGIN, GAP = 0.2, 0.08  # inches, as all lengths below
 
 
 class Canvas:
-    """A white page measured in inches from its top left corner; boxes fall on whole saved pixels."""
+    """A white page with lengths in inches from its top left corner; boxes are aligned to saved pixels."""
 
     def __init__(self, width: float, height: float) -> None:
         try:
@@ -44,10 +44,10 @@ class Canvas:
             raise MissingExtraError("drawing figures", "train") from error
         self.width, self.height = snap(width), snap(height)
         self.figure = Figure(figsize=(self.width, self.height), dpi=NOMINAL_DPI, facecolor="white")
-        self._canvas: Any = FigureCanvasAgg(self.figure)
+        self._backend: Any = FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Plain axes in a box of the page."""
+        """Add plain axes in a box of the page."""
         left, width = snap(left) / self.width, snap(width) / self.width
         top, height = snap(top) / self.height, snap(height) / self.height
         axes = self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white")
@@ -57,13 +57,13 @@ class Canvas:
         return axes
 
     def band(self, left: float, top: float, width: float, height: float) -> None:
-        """A tinted stripe behind what is drawn there later."""
+        """Add a tinted background behind what is drawn there later."""
         axes = self.axes(left, top, width, height)
         axes.set(xticks=[], yticks=[], facecolor=WASH)
         axes.spines[:].set_visible(False)
 
-    def picture(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
-        """Draw a (H, W), (H, W, 1) or (H, W, 3) image; 0..1 is black to white unless `scale` says otherwise."""
+    def image(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
+        """Draw an (H, W), (H, W, 1) or (H, W, 3) image; without a `scale` for `imshow`, 0..1 is black to white."""
         axes = self.axes(left, top, *size)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=RULE, linewidth=0.5)
@@ -73,44 +73,49 @@ class Canvas:
             image, scale = image.clip(0, 1), {"cmap": "gray", "vmin": 0, "vmax": 1}
         return axes.imshow(image, aspect="auto", interpolation="hanning" if smooth else "nearest", **scale)
 
-    def text(self, left: float, top: float, text: str, room: float = np.inf, size: float = BODY, **style: Any) -> None:
-        """Text with its top left corner at a place, shortened to `room` inches."""
-        shown = self.fit(text, room, size, style.get("weight", "normal"))
+    def text(
+        self, left: float, top: float, text: str, max_width: float = np.inf, size: float = BODY, **style: Any
+    ) -> None:
+        """Draw text with its top left corner at the given position, shortened to `max_width` inches."""
+        fitting = self.fit(text, max_width, size, style.get("weight", "normal"))
         style = {"color": INK, "va": "top"} | style
-        self.figure.text(left / self.width, 1 - top / self.height, shown, size=size, **PLAIN, **style)
+        self.figure.text(left / self.width, 1 - top / self.height, fitting, size=size, **PLAIN, **style)
 
-    def fit(self, text: str, room: float, size: float = BODY, weight: str = "normal") -> str:
-        """Replace what the font lacks, and shorten the middle until the text fits into `room` inches."""
+    def fit(self, text: str, max_width: float, size: float = BODY, weight: str = "normal") -> str:
+        """Replace characters that the font lacks, and cut the middle until the text fits into `max_width` inches."""
         from matplotlib.font_manager import FontProperties, findfont, get_font
 
         properties = FontProperties(family=[FONT], size=size, weight=weight)
         font = get_font(findfont(properties))
         text = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "□" for letter in text)
-        measure = self._canvas.get_renderer().get_text_width_height_descent
+        measure = self._backend.get_renderer().get_text_width_height_descent
 
-        def keeping(count: int) -> str:
+        def shorten(count: int) -> str:
             return text if count == len(text) else text[: (count + 1) // 2] + "…" + text[len(text) - count // 2 :]
 
         def too_wide(count: int) -> bool:
-            return bool(measure(keeping(count), properties, False)[0] > room * NOMINAL_DPI)
+            return bool(measure(shorten(count), properties, False)[0] > max_width * NOMINAL_DPI)
 
-        return keeping(max(1, bisect_left(range(min(len(text), 200) + 1), True, key=too_wide) - 1)) if text else ""
+        return shorten(max(1, bisect_left(range(min(len(text), 200) + 1), True, key=too_wide) - 1)) if text else ""
 
 
 def snap(inches: float) -> float:
-    """The nearest length that is a whole number of saved pixels."""
+    """Round a length to a whole number of saved pixels."""
     return round(inches * SAVED_DPI) / SAVED_DPI
 
 
 def cell_size(shape: Sequence[int], target: float) -> tuple[float, float]:
-    """(width, height) for an (H, W, ...) image about `target` long, its pixels crisp squares unless it must shrink."""
+    """Return (width, height) for an (H, W, ...) image about `target` long; unless it shrinks, pixels stay sharp."""
     scale = target * SAVED_DPI / max(shape[:2])
     scale = max(1, round(scale)) if scale > 0.75 else scale
     return max(1, round(shape[1] * scale)) / SAVED_DPI, max(1, round(shape[0] * scale)) / SAVED_DPI
 
 
 def scale_axis(axes: Axes, direction: Literal["x", "y"], ratio: float) -> None:
-    """Plain numbers along an axis; logarithmic where the `ratio` of its ends is given, with fewer the larger it is."""
+    """Put plain numbers along an axis; it is logarithmic where the `ratio` of its ends is not 0.
+
+    The larger the ratio, the fewer the numbers.
+    """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     if ratio:
@@ -122,23 +127,33 @@ def scale_axis(axes: Axes, direction: Literal["x", "y"], ratio: float) -> None:
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Name both axes."""
+    """Label both axes."""
     axes.set_xlabel(x, color=INK, fontsize=BODY, **PLAIN)
     axes.set_ylabel(y, color=INK, fontsize=BODY, **PLAIN)
 
 
-def legend_beside(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **where: Any) -> None:
-    """A legend without a frame, in our own letters."""
-    legend = axes.legend(handles, labels, frameon=False, fontsize=BODY, title_fontsize=BODY, **where)
+def add_legend(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **options: Any) -> None:
+    """Add a legend without a frame, in the canvas's font; `options` are those of `Axes.legend`."""
+    legend = axes.legend(handles, labels, frameon=False, fontsize=BODY, title_fontsize=BODY, **options)
     legend.set_alignment("left")
     for text in (legend.get_title(), *legend.get_texts()):
         text.set(color=INK, **PLAIN)
 
 
 def format_score(value: float) -> str:
-    """A score in four significant digits.
+    """Format a score with four significant digits.
 
-    >>> number(0.018), number(1234.0), number(float("inf"))
+    >>> format_score(0.018), format_score(1234.0), format_score(float("inf"))
     ('0.01800', '1234', '∞')
     """
     return f"{value:#.4g}".rstrip(".").replace("inf", "∞").replace("-", "−")
+
+
+def require_data(count: int, name: str) -> None:
+    """Check that there is something to draw.
+
+    Raises:
+        DataError: `count` is 0.
+    """
+    if not count:
+        raise DataError(f"there are no {name} to draw: found 0, give at least one")

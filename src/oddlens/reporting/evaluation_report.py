@@ -1,4 +1,4 @@
-"""What an evaluated detector shows: its pictures, and in words what it catches and what it misses."""
+"""The figures, tables and sentences that report an evaluation: what a detector catches and what it misses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,104 +18,115 @@ from oddlens.evaluation import corruptions
 from oddlens.evaluation.evaluate import Evaluation
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import score_batches
-from oddlens.reporting import figures
+from oddlens.reporting import figures, image_grids
 from oddlens.reporting.canvas import format_score
 from oddlens.reporting.html import Report, Section, Table, write_report
 
-MAX_STRIP_IMAGES = 10  # pictures in a strip of reconstructions
-MIN_GOOD_AUROC = 0.9  # an AUROC below this is spoken of
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-REASONS = {  # why reconstruction error does not see a kind of change
-    "blank": "an empty picture is the easiest of all to reconstruct, so its error is below that of any normal image",
-    "dimmed": "a darker picture has smaller values and so smaller errors: dimming lowers the score as it adds oddness",
-    "hole": "what is left of the picture is normal, and a missing part adds no error where nothing is drawn",
-    "quarter_turn": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
-    "upside_down": "the parts of a turned picture (strokes, edges) are the parts of normal ones, and rebuild as well",
-    "glyphs": "strange signs are made of strokes like those of normal pictures, and strokes are what was learned",
-    "blur": "a smooth picture is simpler than a sharp one and rebuilds more easily",
+MAX_STRIP_IMAGES = 10  # images in a figure of reconstructions
+MIN_GOOD_AUROC = 0.9  # an AUROC below this is reported as a weakness
+
+MISS_REASONS = {  # why reconstruction error does not detect a kind of distortion
+    "blank": "an empty image is the easiest to reconstruct, so its error is lower than that of any normal image",
+    "dimmed": "a darker image has smaller values and so smaller errors: dimming adds an anomaly but lowers the score",
+    "hole": "the rest of the image is normal, and a missing part adds no error where nothing has to be reconstructed",
+    "quarter_turn": "the local parts of a rotated image (strokes, edges) are normal and are reconstructed just as well",
+    "upside_down": "the local parts of a flipped image (strokes, edges) are normal and are reconstructed just as well",
+    "glyphs": "unknown signs consist of strokes like those of normal images, which the model reconstructs well",
+    "blur": "a smooth image is simpler than a sharp one and easier to reconstruct",
 }
-SIMPLE = (
-    "Reconstruction error measures how complicated a picture is more than how strange: whatever has large smooth "
-    "areas is rebuilt well, whatever it shows, and a normal image with fine detail is not."
+RECONSTRUCTION_NOTE = (
+    "Reconstruction error depends more on how complex an image is than on how unusual it is: images with large smooth "
+    "areas are reconstructed well, whatever they show, and normal images with fine detail are not."
 )
 
 
 @dataclass(frozen=True)
 class ExampleGroup:
-    """Images of one kind with what the detector made of them."""
+    """Images of one kind, with a detector's outputs."""
 
     kind: str
-    index: npt.NDArray[np.intp]  # places in the evaluation
+    index: npt.NDArray[np.intp]  # into the images of the evaluation
     pixels: Pixels
     outputs: Predictions
 
 
 def example_groups(detector: Detector, evaluation: Evaluation, count: int) -> list[ExampleGroup]:
-    """The first `count` images of each kind, normal ones first: not chosen by how well they come out."""
+    """Score the first `count` images of each kind, normal ones first; they are not selected by their scores."""
     kinds = np.array(evaluation.images.kinds)
-    shown = []
+    groups = []
     for kind in evaluation.kinds:
         index = np.flatnonzero(kinds == kind)[:count]
         pixels = evaluation.images.subset(index).load(detector.spec)
         (outputs,) = score_batches(detector.backend, [pixels])
-        shown.append(ExampleGroup(kind, index, pixels, outputs))
-    return shown
+        groups.append(ExampleGroup(kind, index, pixels, outputs))
+    return groups
 
 
-def examples(shown: Sequence[ExampleGroup], evaluation: Evaluation, each: int) -> list[figures.Example]:
-    """`each` images of every kind, as rows for a picture of verdicts."""
-    found, thresholds = [], evaluation.thresholds
-    for group in shown:
+def build_examples(groups: Sequence[ExampleGroup], evaluation: Evaluation, count: int) -> list[image_grids.Example]:
+    """Return the first `count` images of each group as rows for `image_grids.verdict_grid`."""
+    examples, thresholds = [], evaluation.thresholds
+    for group in groups:
         score, anomaly_map, reconstruction = group.outputs
-        for i, place in enumerate(group.index[:each]):
-            found.append(
-                figures.Example(
+        for i, place in enumerate(group.index[:count]):
+            examples.append(
+                image_grids.Example(
                     pixels=group.pixels[i],
                     reconstruction=None if reconstruction is None else reconstruction[i],
                     anomaly_map=None if anomaly_map is None else anomaly_map[i],
                     mask=evaluation.images.mask(int(place)),
-                    kind=group.kind.replace("_", " "),
+                    kind=readable_kind(group.kind),
                     score=float(score[i]),
                     threshold=float(thresholds[place]),
                     name=evaluation.images.names[place],
                     truth=1 if evaluation.labels[place] else 0,
                 )
             )
-    return found
+    return examples
 
 
 def draw_figures(
     detector: Detector, evaluation: Evaluation, folder: Path, history: Sequence[dict[str, float]]
 ) -> dict[str, Path]:
-    """Make all pictures of an evaluation in a folder; gives their paths by name."""
-    shown, value_max = example_groups(detector, evaluation, MAX_STRIP_IMAGES), detector.spec.value_max
-    made: dict[str, Any] = {}
-    for group in shown:
+    """Draw all figures of an evaluation into `folder`, and return their paths by name."""
+    groups, value_max = example_groups(detector, evaluation, MAX_STRIP_IMAGES), detector.spec.value_max
+    drawn: dict[str, Any] = {}
+    for group in groups:
         if group.outputs.reconstruction is not None:
-            made[f"reconstructions-{group.kind}"] = figures.reconstructions(
+            drawn[f"reconstructions-{group.kind}"] = image_grids.reconstruction_grid(
                 group.pixels, group.outputs.reconstruction, value_max
             )
-    each = 2 if len(shown) <= 4 else 1
-    made["verdicts"] = figures.verdict_rows(examples(shown, evaluation, each), value_max, level=detector.map_threshold)
-    both = {name: row["threshold"] for name, row in evaluation.metrics["decisions"].items()}
-    method = evaluation.decisions.settings.method
-    ordered = sorted(both, key=lambda name: name != method)  # the one that gives the verdicts first
-    thresholds = {name.replace("_", " "): value for name in ordered if (value := both[name]) is not None}
-    labels, scores = evaluation.labels, evaluation.scores
-    normal = labels == 0
-    fair = normal & evaluation.in_rates
-    shown_normal = scores[fair if fair.any() else normal]
-    kinds = np.array(evaluation.images.kinds)
-    anomalies = {kind.replace("_", " "): scores[kinds == kind] for kind in dict.fromkeys(kinds[labels == 1].tolist())}
-    made["histogram"] = figures.score_histogram({"normal": shown_normal, **anomalies}, thresholds, "normal")
-    made["roc"] = figures.roc({"all anomalies": (labels, scores)}, working_points(evaluation.metrics))
+    examples = build_examples(groups, evaluation, 2 if len(groups) <= 4 else 1)
+    drawn["verdicts"] = image_grids.verdict_grid(examples, value_max, map_threshold=detector.map_threshold)
+    drawn["histogram"] = draw_histogram(evaluation)
+    curves = {"all anomalies": (evaluation.labels, evaluation.scores)}
+    drawn["roc"] = figures.roc_curves(curves, operating_points(evaluation.metrics))
     if history:
-        made["training"] = figures.training_curve(history)
-    return {name: figures.save_figure(figure, folder / f"{name}.png") for name, figure in made.items()}
+        drawn["training"] = figures.training_curve(history)
+    return {name: figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()}
 
 
-def working_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Each decision's measured false-alarm and detection rate, where both are known."""
+def draw_histogram(evaluation: Evaluation) -> Figure:
+    """Draw the scores of each kind with all thresholds, the one that gives the verdicts first.
+
+    Of the normal images, those that a threshold was computed from are left out unless there are no others.
+    """
+    decisions, method = evaluation.metrics["decisions"], evaluation.decisions.settings.method
+    values = {name: decisions[name]["threshold"] for name in sorted(decisions, key=lambda name: name != method)}
+    thresholds = {name.replace("_", " "): value for name, value in values.items() if value is not None}
+    labels, scores, kinds = evaluation.labels, evaluation.scores, np.array(evaluation.images.kinds)
+    normal = labels == 0
+    held_out = normal & evaluation.rate_mask
+    by_kind = {"normal": scores[held_out if held_out.any() else normal]}
+    for kind in dict.fromkeys(kinds[labels == 1].tolist()):
+        by_kind[readable_kind(kind)] = scores[kinds == kind]
+    return figures.score_histogram(by_kind, thresholds, "normal")
+
+
+def operating_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return each decision's measured false-alarm rate and detection rate, where both are known."""
     rates = {
         name.replace("_", " "): (row["false_alarm_rate_measured"], row["detection_rate"])
         for name, row in metrics["decisions"].items()
@@ -123,103 +134,112 @@ def working_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
     return {name: pair for name, pair in rates.items() if None not in pair}
 
 
-def describe_metrics(metrics: dict[str, Any], family: str) -> str:
-    """What the detector promises, catches and misses, in plain sentences."""
-    asked, measured = metrics["false_alarm_rate"], metrics["false_alarm_rate_measured"]
-    caught = f"caught {percent(metrics['detection_rate'])} of {metrics['n_anomalous']:,} anomalous ones"
+def describe_metrics(metrics: dict[str, Any], reconstruction_error: bool) -> str:
+    """Describe in plain sentences what a detector catches and misses.
+
+    `reconstruction_error` tells whether its score is one, which explains some of what it misses.
+    """
+    measured = metrics["false_alarm_rate_measured"]
+    caught = f"caught {format_percent(metrics['detection_rate'])} of {metrics['n_anomalous']:,} anomalous images"
     if measured is None:
-        told = [
-            f"It {caught}. How many normal images it flags cannot be measured here: all normal test images went into "
-            "making the detector, so keep some apart."
+        sentences = [
+            f"It {caught}. Its false-alarm rate cannot be measured here, because all normal test images were used to "
+            "train or calibrate the detector: keep some apart."
         ]
     else:
-        n = metrics["n_normal_rates"]
-        told = [f"It flagged {measured:.1%} of {n:,} normal test images (asked: {asked:.1%}) and {caught}."]
-    known = {kind: row for kind, row in metrics["per_class"].items() if row["auroc"] is not None}
-    weak = {kind: row for kind, row in known.items() if row["auroc"] < MIN_GOOD_AUROC}
+        n, requested = metrics["n_normal_rates"], metrics["false_alarm_rate"]
+        sentences = [
+            f"It flagged {measured:.1%} of {n:,} normal test images (requested: {requested:.1%}) and {caught}."
+        ]
+    areas = {readable_kind(kind): row["auroc"] for kind, row in metrics["per_class"].items()}
+    weak = {kind: area for kind, area in areas.items() if area is not None and area < MIN_GOOD_AUROC}
     if not weak:
-        return " ".join(
-            [*told, f"It ranks every kind of anomaly above normal images well (AUROC {MIN_GOOD_AUROC} or more)."]
-        )
-    listed = ", ".join(f"{kind.replace('_', ' ')} ({row['auroc']:.2f})" for kind, row in weak.items())
-    told.append(f"It misses much of these kinds (AUROC; 0.5 is chance): {listed}.")
-    backwards = [kind.replace("_", " ") for kind, row in weak.items() if row["auroc"] < 0.5]
-    if backwards:
-        told.append(f"Below chance, that is, taken for more normal than normal images: {', '.join(backwards)}.")
-    if family == "autoencoder":
-        told.append(SIMPLE)
-    return " ".join(told)
+        good = f"It separates every kind of anomaly well from normal images (AUROC of {MIN_GOOD_AUROC} or more)."
+        return " ".join([*sentences, good])
+    listed = ", ".join(f"{kind} ({area:.2f})" for kind, area in weak.items())
+    sentences.append(f"It detects these kinds of anomaly poorly (AUROC; 0.5 is chance): {listed}.")
+    below_chance = ", ".join(kind for kind, area in weak.items() if area < 0.5)
+    if below_chance:
+        sentences.append(f"These kinds score lower than normal images (AUROC below 0.5): {below_chance}.")
+    if reconstruction_error:
+        sentences.append(RECONSTRUCTION_NOTE)
+    return " ".join(sentences)
 
 
-def reasons(metrics: dict[str, Any]) -> Table | None:
-    """For kinds of distortion that a reconstruction error misses: why."""
+def missed_kinds_table(metrics: dict[str, Any]) -> Table | None:
+    """Explain why reconstruction error misses kinds of distortion; None if it misses none that can be explained."""
     rows = [
-        (kind.replace("_", " "), f"{row['auroc']:.3f}", corruptions.describe(kind), REASONS[kind])
+        (readable_kind(kind), f"{row['auroc']:.3f}", corruptions.describe(kind), MISS_REASONS[kind])
         for kind, row in metrics["per_class"].items()
-        if row["auroc"] is not None and row["auroc"] < MIN_GOOD_AUROC and kind in REASONS
+        if row["auroc"] is not None and row["auroc"] < MIN_GOOD_AUROC and kind in MISS_REASONS
     ]
-    return Table(("kind", "AUROC", "what was done", "why it is missed"), tuple(rows)) if rows else None
+    return Table(("kind", "AUROC", "distortion", "why it is missed"), tuple(rows)) if rows else None
 
 
 def remarks_table(detector: Detector) -> Table | None:
-    """What `auto` chose and why, and what a detector says of itself."""
+    """List the reasons for the choices of `auto`, and other remarks from training; None if there are none."""
     rows = []
     for remark in detector.manifest.remarks:
-        about, colon, said = remark.partition(": ")
-        rows.append((about, said) if colon else ("itself", remark))
-    return Table(("about", "what was found"), tuple(rows)) if rows else None
+        subject, colon, finding = remark.partition(": ")
+        rows.append((subject, finding) if colon else ("detector", remark))
+    return Table(("subject", "finding"), tuple(rows)) if rows else None
 
 
-def percent(value: float | None) -> str | None:
-    """A rate for a table."""
+def readable_kind(kind: str) -> str:
+    """Return the name of a kind with spaces instead of underscores."""
+    return kind.replace("_", " ")
+
+
+def format_percent(value: float | None) -> str | None:
+    """Format a rate for a table."""
     return None if value is None else f"{value:.1%}"
 
 
 def kinds_table(metrics: dict[str, Any]) -> Table:
-    """A row for each kind of image."""
+    """Return a row for each kind of image."""
     rows = tuple(
-        (kind.replace("_", " "), row["n"], row["auroc"], percent(row["detection_rate"]))
+        (readable_kind(kind), row["n"], row["auroc"], format_percent(row["detection_rate"]))
         for kind, row in metrics["per_class"].items()
     )
     return Table(("kind", "images", "AUROC", "flagged"), rows)
 
 
 def decisions_table(metrics: dict[str, Any]) -> Table:
-    """A row for each way to choose the threshold, with what it really gives."""
+    """Return a row for each decision method, with its threshold and measured rates."""
     rows = tuple(
         (
-            name.replace("_", " ") + (" (gives the verdicts)" if name == metrics["method"] else ""),
+            name.replace("_", " ") + (" (used for verdicts)" if name == metrics["method"] else ""),
             None if row["threshold"] is None else format_score(row["threshold"]),
-            percent(row["false_alarm_rate_measured"]),
-            percent(row["detection_rate"]),
+            format_percent(row["false_alarm_rate_measured"]),
+            format_percent(row["detection_rate"]),
         )
         for name, row in metrics["decisions"].items()
     )
     return Table(("decision", "threshold", "normal images flagged", "anomalies caught"), rows)
 
 
-def cards(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The key figures."""
+def key_figures(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the key figures as (name, value)."""
     low, high = metrics["image_auroc_ci"]
-    flagged = percent(metrics["false_alarm_rate_measured"]) or "not measured"
-    found = [
+    flagged = format_percent(metrics["false_alarm_rate_measured"]) or "not measured"
+    values = [
         ("image AUROC", f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"),
-        ("anomalies caught", percent(metrics["detection_rate"]) or "none left"),
-        ("normal images flagged", f"{flagged} (asked: {metrics['false_alarm_rate']:.1%})"),
+        ("anomalies caught", format_percent(metrics["detection_rate"]) or "not measured"),
+        ("normal images flagged", f"{flagged} (requested: {metrics['false_alarm_rate']:.1%})"),
     ]
     if "pixel_auroc" in metrics:
-        found.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
-    return tuple(found)
+        values.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
+    return tuple(values)
 
 
 def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
-    """What made these figures: command, seed, machine, versions."""
+    """Return the command, seed, machine, versions and data behind a report, as (name, value)."""
     manifest = detector.manifest
     return (
         ("command", command),
         ("seed", str(manifest.training.seed)),
         ("machine", f"{platform.machine()}, {os.cpu_count()} logical processors, {platform.system()}"),
-        ("scoring", detector.backend.name),
+        ("runtime", detector.backend.name),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("trained on", f"{manifest.data.n_training:,} images of {manifest.data.source} ({manifest.data.normal})"),
         ("calibrated on", f"{manifest.data.n_calibration:,} images ({manifest.data.calibration_source})"),
@@ -227,32 +247,39 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
 
 
 def write_evaluation_report(
-    path: Path, title: str, detector: Detector, evaluation: Evaluation, pictures: dict[str, Path], command: str
+    path: Path, title: str, detector: Detector, evaluation: Evaluation, figure_paths: dict[str, Path], command: str
 ) -> Path:
-    """The HTML report of an evaluation, self-contained; `command` is what made it."""
+    """Write the self-contained HTML report of an evaluation; `command` is listed as its provenance.
+
+    Raises:
+        DataError: a figure is missing.
+        MissingExtraError: jinja2 is not installed.
+        OddlensError: the file cannot be written.
+    """
     metrics = evaluation.metrics
-    missed = reasons(metrics) if evaluation.distorted else None
+    missed = missed_kinds_table(metrics) if evaluation.distorted else None
     remarks = remarks_table(detector)
+    rates_note = "Rates exclude images that a threshold was computed from."
+    verdicts_caption = "The first test images of each kind, not a selection."
     sections = [
-        *([Section("Why this detector", "From normal images alone.", table=remarks)] if remarks else []),
-        Section(
-            "Verdicts", figure=pictures["verdicts"], caption="The first test images of each kind, not a selection."
-        ),
+        *([Section("Why this detector", "Based on normal training images only.", table=remarks)] if remarks else []),
+        Section("Verdicts", figure=figure_paths["verdicts"], caption=verdicts_caption),
         Section("Kinds of images", table=kinds_table(metrics)),
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
-            " ".join([*detector.decisions_.summary_lines(), "Rates are over images that no threshold was made from."]),
+            " ".join([*detector.decisions_.summary_lines(), rates_note]),
             table=decisions_table(metrics),
         ),
-        Section("Scores", figure=pictures["histogram"]),
-        Section("Ranking", figure=pictures["roc"]),
+        Section("Scores", figure=figure_paths["histogram"]),
+        Section("Ranking", figure=figure_paths["roc"]),
         *(
-            Section(f"Reconstructions: {name.removeprefix('reconstructions-').replace('_', ' ')}", figure=figure)
-            for name, figure in pictures.items()
+            Section(f"Reconstructions: {readable_kind(name.removeprefix('reconstructions-'))}", figure=figure)
+            for name, figure in figure_paths.items()
             if name.startswith("reconstructions-")
         ),
-        *([Section("Training", figure=pictures["training"])] if "training" in pictures else []),
+        *([Section("Training", figure=figure_paths["training"])] if "training" in figure_paths else []),
     ]
-    summary = describe_metrics(metrics, detector.manifest.model.family)
-    return write_report(path, Report(title, summary, cards(metrics), tuple(sections), provenance(detector, command)))
+    summary = describe_metrics(metrics, detector.manifest.model.family == "autoencoder")
+    footer = provenance(detector, command)
+    return write_report(path, Report(title, summary, key_figures(metrics), tuple(sections), footer))

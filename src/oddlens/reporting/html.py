@@ -1,4 +1,4 @@
-"""One self-contained HTML page: pictures inside, no script, nothing fetched from anywhere."""
+"""Self-contained HTML reports: images are embedded, and there are no scripts or external resources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOOKS_NUMERIC = re.compile(r"[<>≤≥≈+−-]?\s?\d")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows; floats are shown with three decimals, None and NaN as an en dash, text as it is."""
+    """Columns and rows; floats are shown with three decimals, None and NaN as an en dash."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
@@ -28,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page: text (a blank line starts a paragraph), a table, a PNG picture with its caption."""
+    """One section of a report: text (a blank line starts a paragraph), a table, and a PNG figure with its caption."""
 
     heading: str
     text: str = ""
@@ -39,9 +39,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A page: the key figures (`facts`) on top as (name, value), where it comes from (`provenance`) at the end.
+    """A report: key figures (`facts`) at the top, sections, and `provenance` at the end; both are (name, value) pairs.
 
-    What stands in parentheses after a key figure, "0.983 (0.971 to 0.990)", is set smaller.
+    Text in parentheses after a key figure, as in "0.983 (0.971 to 0.990)", is set smaller.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> Path:
-    """Write a report as one HTML file that opens anywhere; the file appears whole or not at all.
+    """Write a report as one HTML file; the file is complete or does not exist.
 
-    All text is escaped, so a file name can hold anything.
+    All text is escaped, so that file names may contain any characters.
 
     Raises:
-        DataError: a section's picture is missing or is not a PNG file.
+        DataError: a section's figure is missing or is not a PNG file.
         MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
@@ -65,23 +65,23 @@ def write_report(path: Path, report: Report) -> Path:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingExtraError("writing a report", "train") from error
-    pages = Environment(
+    environment = Environment(
         loader=PackageLoader("oddlens.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(cell=_cell, paragraphs=_paragraphs, picture=_picture)
-    pages.tests["numeric"] = _is_numeric
-    html = pages.get_template("report.html").render(report=report)
-    return write_bytes(path, html.encode("utf-8", "replace"))  # file names may hold bytes that are no text
+    environment.filters.update(cell=_format_cell, paragraphs=_paragraphs, embed_png=_embed_png)
+    environment.tests["numeric"] = _is_numeric
+    html = environment.get_template("report.html").render(report=report)
+    return write_bytes(path, html.encode("utf-8", "replace"))  # file names may contain bytes that are not valid text
 
 
-def _cell(value: Value) -> str:
-    """A table's value as text.
+def _format_cell(value: Value) -> str:
+    """Format a table's value as text.
 
-    >>> _cell(0.98765), _cell(12000), _cell(None), _cell("1.5%")
+    >>> _format_cell(0.98765), _format_cell(12000), _format_cell(None), _format_cell("1.5%")
     ('0.988', '12,000', '–', '1.5%')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -93,7 +93,7 @@ def _cell(value: Value) -> str:
 
 
 def _is_numeric(column: int, rows: tuple[tuple[Value, ...], ...]) -> bool:
-    """Whether a column is set flush right: a column of numbers, not the first one, which names the rows."""
+    """Return whether a column is right-aligned: one of numbers, but not the first, which names the rows."""
     texts = [row[column] for row in rows if row[column] not in (None, "", "–")]
     return column > 0 and all(not isinstance(text, str) or _LOOKS_NUMERIC.match(text) for text in texts)
 
@@ -102,14 +102,14 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def _picture(path: Path) -> dict[str, str | int]:
-    """A PNG file as a data address, with its size in nominal pixels (`figures.save` writes two for each)."""
+def _embed_png(path: Path) -> dict[str, str | int]:
+    """Return a PNG file as a data URL, with its size in nominal pixels (`figures.save_figure` writes two for each)."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); save the figure before the report") from error
     signature, chunk, width, height = _PNG_HEADER.unpack(content[:24].ljust(24))
     if (signature, chunk) != (b"\x89PNG\r\n\x1a\n", b"IHDR"):
-        raise DataError(f"{path}: is not a PNG file (it begins with {content[:8]!r}); save it with figures.save")
-    address = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return {"address": address, "width": round(width / 2), "height": round(height / 2)}
+        raise DataError(f"{path}: is not a PNG file (it begins with {content[:8]!r}); save it with figures.save_figure")
+    url = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return {"url": url, "width": round(width / 2), "height": round(height / 2)}

@@ -1,29 +1,28 @@
-"""What `oddlens compare` shows of its result: the table and the picture."""
+"""The leaderboard of `oddlens compare`, as a table and as a figure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from oddlens.evaluation.compare import LeaderboardRow
 from oddlens.reporting.canvas import BODY, INK, MARGIN, MUTED, NORMAL, RULE, SMALL, Canvas, label_axes
 from oddlens.reporting.html import Table, Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]  # one detector of the result's `leaderboard`
 
-
-def table(result: dict[str, Any]) -> Table:
-    """The leaderboard to read."""
+def leaderboard_table(result: dict[str, Any]) -> Table:
+    """Return the leaderboard of a `compare` result as a table."""
     rows = result["leaderboard"]
     masks = any(row.get("pixel_auroc") is not None for row in rows)
-    columns = ("detector", "AUROC", "95% interval", *(("pixel AUROC", "AUPRO") if masks else ()))
-    columns += ("false alarms", "caught", "fit s", "ms/image", "MB")
-    return Table(columns, tuple(cells(row, masks) for row in rows))
+    columns = ("detector", "AUROC", "95% CI", *(("pixel AUROC", "AUPRO") if masks else ()))
+    columns += ("false alarms", "caught", "fit (s)", "ms/image", "MB")
+    return Table(columns, tuple(leaderboard_cells(row, masks) for row in rows))
 
 
-def cells(row: Row, masks: bool) -> tuple[Value, ...]:
-    """One row of the table."""
+def leaderboard_cells(row: LeaderboardRow, masks: bool) -> tuple[Value, ...]:
+    """Format one row of the table; `masks` adds the columns of pixel metrics."""
     name = row["detector"] + (" (baseline)" if row["baseline"] else "")
     if row["error"] is not None:
         return (name, None, "failed", *((None, None) if masks else ()), None, None, None, None, None)
@@ -41,37 +40,36 @@ def cells(row: Row, masks: bool) -> tuple[Value, ...]:
     )
 
 
-def leaderboard(result: dict[str, Any]) -> Figure:
-    """Draw each detector's AUROC with its interval, the best on top; baselines are hollow.
+def draw_leaderboard(result: dict[str, Any]) -> Figure:
+    """Draw each detector's AUROC with its confidence interval, the best on top; baselines have hollow markers.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     rows = result["leaderboard"]
     step, left, top = 0.36, 2.05, MARGIN + 0.52
-    sheet = Canvas(7.6, top + step * len(rows) + 0.62)
-    asked = f"{result['data']}, normal: {result['normal']}"
-    sheet.text(MARGIN, MARGIN, asked, sheet.width - 2 * MARGIN, 11, weight="bold")
-    axes = sheet.axes(left, top, 3.05, step * len(rows))
+    canvas = Canvas(7.6, top + step * len(rows) + 0.62)
+    title = f"{result['data']}, normal: {result['normal']}"
+    canvas.text(MARGIN, MARGIN, title, canvas.width - 2 * MARGIN, 11, weight="bold")
+    axes = canvas.axes(left, top, 3.05, step * len(rows))
     lowest = min([0.5, *(row["image_auroc_ci"][0] for row in rows if row["error"] is None)])
     axes.set(xlim=(max(0, lowest - 0.03), 1.01), ylim=(len(rows) - 0.5, -0.5), yticks=[])
     axes.axvline(0.5, color=RULE, linewidth=1, linestyle=(0, (4, 2)))
-    places = (left + 3.25, sheet.width - MARGIN)
-    for place, title, side in zip(places, ("AUROC (95%)", "seconds of fitting"), ("left", "right"), strict=True):
-        sheet.text(place, top - 0.06, title, size=SMALL, color=MUTED, ha=side, va="bottom")
-    for number, row in enumerate(rows):
-        middle, color = top + (number + 0.5) * step, MUTED if row["baseline"] else INK
-        sheet.text(MARGIN, middle, row["detector"], left - MARGIN - 0.1, BODY, color=color, va="center")
+    columns = (left + 3.25, canvas.width - MARGIN)
+    for x, heading, align in zip(columns, ("AUROC (95% CI)", "fit time (s)"), ("left", "right"), strict=True):
+        canvas.text(x, top - 0.06, heading, size=SMALL, color=MUTED, ha=align, va="bottom")
+    for index, row in enumerate(rows):
+        middle, color = top + (index + 0.5) * step, MUTED if row["baseline"] else INK
+        canvas.text(MARGIN, middle, row["detector"], left - MARGIN - 0.1, BODY, color=color, va="center")
         if row["error"] is not None:
-            sheet.text(places[0], middle, f"failed: {row['error']}", 2.0, SMALL, color=MUTED, va="center")
+            canvas.text(columns[0], middle, f"failed: {row['error']}", 2.0, SMALL, color=MUTED, va="center")
             continue
         low, high = row["image_auroc_ci"]
-        shade, face = (MUTED, "white") if row["baseline"] else (NORMAL, NORMAL)
-        axes.plot([low, high], [number, number], color=shade, linewidth=2, solid_capstyle="butt")
-        axes.plot(row["image_auroc"], number, "o", color=shade, markerfacecolor=face, markersize=7, clip_on=False)
-        figures = f"{row['image_auroc']:.3f} ({low:.3f}–{high:.3f})"
-        sheet.text(places[0], middle, figures, size=BODY, color=color, va="center")
-        sheet.text(places[1], middle, f"{row['seconds']['fit']:,.1f}", size=BODY, color=color, ha="right", va="center")
+        marker_color, face = (MUTED, "white") if row["baseline"] else (NORMAL, NORMAL)
+        axes.plot([low, high], [index, index], color=marker_color, linewidth=2, solid_capstyle="butt")
+        axes.plot(row["image_auroc"], index, "o", color=marker_color, markerfacecolor=face, markersize=7, clip_on=False)
+        canvas.text(columns[0], middle, f"{row['image_auroc']:.3f} ({low:.3f}–{high:.3f})", color=color, va="center")
+        canvas.text(columns[1], middle, f"{row['seconds']['fit']:,.1f}", color=color, ha="right", va="center")
     axes.spines["left"].set_visible(False)
-    label_axes(axes, "image AUROC with its 95% interval (dashed: chance; hollow: baseline)", "")
-    return sheet.figure
+    label_axes(axes, "image AUROC with 95% confidence interval (dashed: chance; hollow: baseline)", "")
+    return canvas.figure

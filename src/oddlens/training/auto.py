@@ -67,11 +67,11 @@ def train_auto(task: TrainingTask) -> TrainedModel:
             reasons.append(f"{settings.title}: left out, because the budget leaves no time for it")
             continue
         member = Member(model=settings, training=training)
-        trained = train_member(model, member, task, len(members), started + share)
-        weight, reason = member_weight(trained.model, task)
+        new_member = train_member(model, member, task, len(members), started + share)
+        weight, reason = member_weight(new_member.model, task)
         reasons.append(f"{settings.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
-        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in trained.history)})
-        members.append(replace(trained, member=member.model_copy(update={"weight": weight, "training": paced})))
+        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in new_member.history)})
+        members.append(replace(new_member, member=member.model_copy(update={"weight": weight, "training": paced})))
     best = max(member.member.weight for member in members)
     selected = [member for member in members if member.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
     reasons += [

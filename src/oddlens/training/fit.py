@@ -32,5 +32,5 @@ def fit(config: FitConfig, images: ImageSet, folder: Path | None, resume: bool, 
         standardize=plan.is_ensemble,
         groups=images.groups,
     )
-    trained = train_model(plan, loaded, split, folder, resume, progress)
-    return summarize(plan, loaded, split, trained, started)
+    result = train_model(plan, loaded, split, folder, resume, progress)
+    return summarize(plan, loaded, split, result, started)

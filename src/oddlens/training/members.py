@@ -117,10 +117,10 @@ def train_single(
     """
     model = build_untrained(settings, training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
-    trained = train_member(model, Member(model=settings, training=training), task, None, deadline)
+    member = train_member(model, Member(model=settings, training=training), task, None, deadline)
     with torch.inference_mode():
         remark = model.remark(torch.from_numpy(calibration).to(task.device)) if len(calibration) else None
-    return TrainedModel(model, settings, trained.history, (remark,) if remark else ())
+    return TrainedModel(model, settings, member.history, (remark,) if remark else ())
 
 
 def train_planned(settings: EnsembleSettings, task: TrainingTask) -> TrainedModel:

@@ -58,7 +58,7 @@ def train_model(
     if folder and not resume:
         clear_checkpoints(folder)
     calibration = take_rows(loaded.pixels, split.calibration)
-    trained = _TRAINERS[plan.strategy](plan.settings, plan.training, task, calibration)
+    result = _TRAINERS[plan.strategy](plan.settings, plan.training, task, calibration)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
-        write_history(folder, trained.history)
-    return trained
+        write_history(folder, result.history)
+    return result

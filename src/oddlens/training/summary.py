@@ -48,13 +48,13 @@ class FitResult:
         return self.manifest.model.n_folds
 
 
-def summarize(plan: FitPlan, loaded: TrainingImages, split: Split, trained: TrainedModel, started: float) -> FitResult:
+def summarize(plan: FitPlan, loaded: TrainingImages, split: Split, result: TrainedModel, started: float) -> FitResult:
     """Score the training images, and collect what is known about the model; `started` is of time.perf_counter."""
-    backend = TorchBackend(trained.model, plan.device)
+    backend = TorchBackend(result.model, plan.device)
     calibration: CalibrationSet | None = None
     prints = fingerprints(loaded.pixels)
     if plan.strategy == "folds":
-        peaks = np.empty(0) if trained.peaks is None else np.sort(trained.peaks)
+        peaks = np.empty(0) if result.peaks is None else np.sort(result.peaks)
         statistics = out_of_fold_statistics(prints, peaks)
     else:
         statistics = {"training.scores": training_scores(backend, loaded, scored_training_rows(plan, split))}
@@ -69,9 +69,9 @@ def summarize(plan: FitPlan, loaded: TrainingImages, split: Split, trained: Trai
         n_standardising=len(split.standardization),
         fingerprint=hashlib.blake2b(train_prints.tobytes(), digest_size=16).hexdigest(),
     )
-    manifest = build_manifest(plan, loaded, trained, data, golden_scores(backend))
+    manifest = build_manifest(plan, loaded, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
-    return FitResult(backend, loaded.roi, statistics, manifest, trained.history, calibration, seconds)
+    return FitResult(backend, loaded.roi, statistics, manifest, result.history, calibration, seconds)
 
 
 def scored_training_rows(plan: FitPlan, split: Split) -> Index:
@@ -99,17 +99,17 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
 
 
 def build_manifest(
-    plan: FitPlan, loaded: TrainingImages, trained: TrainedModel, data: DataSummary, golden: tuple[float, ...]
+    plan: FitPlan, loaded: TrainingImages, result: TrainedModel, data: DataSummary, golden: tuple[float, ...]
 ) -> Manifest:
     """The manifest of a trained model."""
     return Manifest(
-        model=trained.settings,
+        model=result.settings,
         training=plan.training,
         input=loaded.spec,
         decision=plan.decision,
         data=data,
-        history=summarize_history(trained.history),
-        remarks=trained.remarks,
+        history=summarize_history(result.history),
+        remarks=result.remarks,
         versions=package_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         golden=golden,

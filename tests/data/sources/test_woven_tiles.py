@@ -1,3 +1,5 @@
+"""The data set `tiles` is reproducible, has exact masks, and is neither trivial nor unsolvable."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,18 +16,18 @@ Set = tuple[Pixels, Pixels, tuple[str, ...], npt.NDArray[np.bool_]]
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Set:
+def tiles() -> Set:
     return woven_tiles.load_tiles(0)
 
 
-def nearest(known: npt.NDArray[np.floating], asked: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Squared distance of each row asked to the nearest known row."""
-    squares = (asked**2).sum(1)[:, None] + (known**2).sum(1) - 2 * asked @ known.T
+def nearest(reference: npt.NDArray[np.floating], query: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Squared distance of each query row to the nearest reference row."""
+    squares = (query**2).sum(1)[:, None] + (reference**2).sum(1) - 2 * query @ reference.T
     return np.asarray(squares.min(axis=1))
 
 
-def auroc(normal: npt.NDArray[np.floating], odd: npt.NDArray[np.floating]) -> float:
-    above, tied = odd[:, None] > normal, odd[:, None] == normal
+def auroc(normal: npt.NDArray[np.floating], anomalous: npt.NDArray[np.floating]) -> float:
+    above, tied = anomalous[:, None] > normal, anomalous[:, None] == normal
     return float(above.mean() + tied.mean() / 2)
 
 
@@ -36,14 +38,14 @@ def thumbnails(pixels: Pixels, side: int) -> npt.NDArray[np.float64]:
 
 
 def patches(pixels: Pixels) -> npt.NDArray[np.float32]:
-    """16 x 16 patches every 4 pixels, each less its mean: (N, patches, 256)."""
+    """16 x 16 patches every 4 pixels, each minus its mean: (N, patches, 256)."""
     windows = np.lib.stride_tricks.sliding_window_view(pixels[..., 0], (16, 16), axis=(1, 2))[:, ::4, ::4]
     rows = windows.reshape(len(pixels), -1, 256).astype(np.float32)
     return np.asarray(rows - rows.mean(axis=-1, keepdims=True))
 
 
-def test_shapes_types_and_counts(drawn: Set) -> None:
-    train, test, kinds, masks = drawn
+def test_shapes_types_and_counts(tiles: Set) -> None:
+    train, test, kinds, masks = tiles
     assert train.shape == (500, 96, 96, 1)
     assert test.shape == (400, 96, 96, 1)
     assert masks.shape == (400, 96, 96)
@@ -51,19 +53,19 @@ def test_shapes_types_and_counts(drawn: Set) -> None:
     assert Counter(kinds) == {"good": 200, "scratch": 40, "pit": 40, "broken_thread": 40, "stain": 40, "twist": 40}
 
 
-def test_seed_0_is_pinned_to_the_byte(drawn: Set) -> None:
-    train, test, _, masks = drawn
+def test_seed_0_is_pinned_to_the_byte(tiles: Set) -> None:
+    train, test, _, masks = tiles
     digest = hashlib.sha256(train.tobytes() + test.tobytes() + masks.tobytes()).hexdigest()
     assert digest == "b449d93cbc1c3d3e4e4d2fb935c5d121b8eb6dc134dd28a0972abd695cf61c74"
 
 
-def test_another_seed_draws_other_pictures(drawn: Set) -> None:
-    picture, _ = woven_tiles._draw_image(1, woven_tiles._TRAIN, 0)
-    assert not any((picture == known).all() for known in drawn[0][..., 0])
+def test_a_different_seed_gives_different_images(tiles: Set) -> None:
+    image, _ = woven_tiles._draw_image(1, woven_tiles._TRAIN, 0)
+    assert not any((image == other).all() for other in tiles[0][..., 0])
 
 
-def test_a_mask_marks_exactly_what_the_defect_changed(drawn: Set) -> None:
-    _, test, kinds, masks = drawn
+def test_a_mask_marks_exactly_the_pixels_that_the_defect_changed(tiles: Set) -> None:
+    _, test, kinds, masks = tiles
     for i, kind in enumerate(kinds):
         if kind == "good":
             assert not masks[i].any()
@@ -75,36 +77,36 @@ def test_a_mask_marks_exactly_what_the_defect_changed(drawn: Set) -> None:
         assert change[masks[i]].mean() > 6, f"{kind} {i} is too faint to see"
 
 
-def test_no_picture_comes_twice(drawn: Set) -> None:
-    train, test, kinds, _ = drawn
+def test_no_image_is_repeated(tiles: Set) -> None:
+    train, test, kinds, _ = tiles
     good = test[np.array(kinds) == "good"]
     assert len({image.tobytes() for image in (*train, *test)}) == 900
-    # Nor nearly: the nearest training picture is as far from a test picture as from another training picture.
+    # Nor nearly: test images are as far from the nearest training image as training images are from each other.
     rows = thumbnails(train, 32)
     apart = [nearest(np.delete(rows, i, axis=0), rows[i : i + 1])[0] for i in range(100)]
     assert nearest(rows, thumbnails(good, 32)).min() > 0.5 * min(apart)
 
 
 @pytest.mark.parametrize("side", [8, 16, 32])
-def test_thumbnails_do_not_tell_the_defects(drawn: Set, side: int) -> None:
-    train, test, kinds, _ = drawn
-    odd = np.array(kinds) != "good"
+def test_thumbnails_do_not_reveal_the_defects(tiles: Set, side: int) -> None:
+    train, test, kinds, _ = tiles
+    anomalous = np.array(kinds) != "good"
     scores = nearest(thumbnails(train, side), thumbnails(test, side))
-    assert auroc(scores[~odd], scores[odd]) <= 0.75
+    assert auroc(scores[~anomalous], scores[anomalous]) <= 0.75
 
 
-def test_nearest_patches_find_every_kind_of_defect(drawn: Set) -> None:
-    """The set is solvable: 16 x 16 patches, whitened, distance to the nearest of 3,000 good ones, largest of all."""
-    train, test, kinds, _ = drawn
-    known = patches(train[:100]).reshape(-1, 256)
-    values, vectors = np.linalg.eigh(np.cov(known[::5].T))
+def test_nearest_patches_detect_every_type_of_defect(tiles: Set) -> None:
+    """The set is solvable: distance of whitened 16 x 16 patches to the nearest of 3,000 good ones, image maximum."""
+    train, test, kinds, _ = tiles
+    reference = patches(train[:100]).reshape(-1, 256)
+    values, vectors = np.linalg.eigh(np.cov(reference[::5].T))
     whitening = (vectors[:, -64:] / np.sqrt(values[-64:])).astype(np.float32)
-    known = (known @ whitening)[:: len(known) // 3000]
+    reference = (reference @ whitening)[:: len(reference) // 3000]
 
     def scores(kind: str, count: int) -> npt.NDArray[np.float32]:
-        chosen = test[np.flatnonzero(np.array(kinds) == kind)[:count]]
-        return np.array([nearest(known, rows @ whitening).max() for rows in patches(chosen)])
+        selected = test[np.flatnonzero(np.array(kinds) == kind)[:count]]
+        return np.array([nearest(reference, rows @ whitening).max() for rows in patches(selected)])
 
     normal = scores("good", 40)
-    found = {kind: auroc(normal, scores(kind, 8)) for kind in woven_tiles.DEFECTS}
-    assert min(found.values()) >= 0.97, found
+    aurocs = {kind: auroc(normal, scores(kind, 8)) for kind in woven_tiles.DEFECTS}
+    assert min(aurocs.values()) >= 0.97, aurocs

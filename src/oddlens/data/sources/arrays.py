@@ -1,4 +1,4 @@
-"""Arrays of images: labelled ones as data sets, and `.npy` and `.npz` files."""
+"""Open data sets in arrays: `.npy` and `.npz` files, and the labeled arrays of published data sets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy.typing as npt
 from oddlens.data.image_set import DataSet, ImageSet, require_class
 from oddlens.errors import DataError, OddlensError
 
-MAX_BYTES = 16 * 2**30  # that an .npz file may unpack to
+MAX_BYTES = 16 * 2**30  # decompressed size of an .npz file
 
-_KERAS = ("x_train", "y_train", "x_test", "y_test")
+_KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 Array = npt.NDArray[Any]
 
 
-class LabelledArrays(NamedTuple):
-    """Images to learn from and to test on, (N, H, W[, C]), with the class of each, (N,) str."""
+class LabeledArrays(NamedTuple):
+    """Training and test images, (N, H, W[, C]), with their classes, (N,) str."""
 
     x_train: Array
     kinds_train: npt.NDArray[np.str_]
@@ -29,8 +29,8 @@ class LabelledArrays(NamedTuple):
     kinds_test: npt.NDArray[np.str_]
 
 
-def labelled_set(name: str, arrays: LabelledArrays, normal: str | None) -> DataSet:
-    """A data set with one normal class, or with all of them normal (then no test image is anomalous).
+def build_labeled_dataset(name: str, arrays: LabeledArrays, normal: str | None) -> DataSet:
+    """Build a data set with one normal class; with None, all classes are normal and no test image is anomalous.
 
     Raises:
         DataError: there is no such class, or the arrays are not images.
@@ -45,69 +45,71 @@ def labelled_set(name: str, arrays: LabelledArrays, normal: str | None) -> DataS
     return DataSet(name, train.subset(arrays.kinds_train == normal), test, normal)
 
 
-def open_array_file(given: str, normal: str | None) -> DataSet:
-    """A `.npy` or `.npz` file of one array of normal images, or an `.npz` file laid out as Keras's mnist.npz.
+def open_array_file(source: str, normal: str | None) -> DataSet:
+    """Open a `.npy` or `.npz` file of one array of normal images, or an `.npz` file with the arrays of Keras's MNIST.
+
+    `source` is the path as the user wrote it; the images are named after it.
 
     Raises:
-        DataError: the file is damaged, holds Python objects or other arrays, or has no such class.
+        DataError: the file is damaged, contains Python objects or other arrays, or has no such class.
     """
-    path = Path(given)
+    path = Path(source)
     if path.suffix.lower() == ".npy":
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)  # in memory only when it is asked for
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # not loaded before it is used
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable_error(path, error) from error
     else:
-        with _opened(path) as file:
-            if set(_KERAS) <= set(file.files):
-                return labelled_set(path.stem, _labelled(path, file), normal)
+        with _open_npz(path) as file:
+            if set(_KERAS_NAMES) <= set(file.files):
+                return build_labeled_dataset(path.stem, _read_labeled(path, file), normal)
             if len(file.files) != 1:
                 raise DataError(
-                    f"{given}: holds the arrays {', '.join(file.files) or '(none)'}; "
-                    f"save one array of images, or {', '.join(_KERAS)}"
+                    f"{source}: contains the arrays {', '.join(file.files) or '(none)'}; "
+                    f"save one array of images, or {', '.join(_KERAS_NAMES)}"
                 )
             array = file[file.files[0]]
     if normal is not None:
-        raise DataError(f"{given}: has no classes, so that '{normal}' cannot be the normal one; leave it out")
-    return DataSet(path.stem, ImageSet.from_array(array, name=given), ImageSet.from_files([]), "good")
+        raise DataError(f"{source}: has no classes, so '{normal}' cannot be the normal class; leave it out")
+    return DataSet(path.stem, ImageSet.from_array(array, name=source), ImageSet.from_files([]), "good")
 
 
-def read_keras(path: Path) -> LabelledArrays:
-    """Read an `.npz` file of x_train, y_train, x_test and y_test; the classes are called by their numbers.
+def read_keras_npz(path: Path) -> LabeledArrays:
+    """Read an `.npz` file with x_train, y_train, x_test and y_test; the class names are the label numbers.
 
     Raises:
-        DataError: the file is damaged, or has not one whole-numbered label an image.
+        DataError: the file is damaged, or does not have one integer label per image.
     """
-    with _opened(path) as file:
-        return _labelled(path, file)
+    with _open_npz(path) as file:
+        return _read_labeled(path, file)
 
 
-def _labelled(path: Path, file: Mapping[str, Array]) -> LabelledArrays:
-    x_train, y_train, x_test, y_test = (file[name] for name in _KERAS)
+def _read_labeled(path: Path, file: Mapping[str, Array]) -> LabeledArrays:
+    x_train, y_train, x_test, y_test = (file[name] for name in _KERAS_NAMES)
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if labels.dtype.kind not in "iu" or images.ndim == 0 or labels.size != len(images):
             raise DataError(
                 f"{path}: has labels of shape {labels.shape} and type {labels.dtype} for images of shape "
-                f"{images.shape}; save one whole number an image"
+                f"{images.shape}; save one integer label per image"
             )
-    return LabelledArrays(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
+    return LabeledArrays(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An `.npz` file; what a damaged one makes NumPy stumble over leaves the block as a DataError."""
+def _open_npz(path: Path) -> Iterator[Any]:
+    """Open an `.npz` file; all errors of NumPy with a damaged one are raised as a DataError."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             size = sum(member.file_size for member in file.zip.infolist())
             if size > MAX_BYTES:
-                raise DataError(f"{path}: would unpack to {size:,} bytes, over the limit of {MAX_BYTES:,}; split it")
+                raise DataError(f"{path}: decompresses to {size:,} bytes, over the limit of {MAX_BYTES:,}; split it")
             yield file
     except OddlensError:
         raise
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable_error(path: Path, error: Exception) -> DataError:
     cause = " ".join(str(error).split())[:200] or type(error).__name__
-    return DataError(f"{path}: is no readable {path.suffix} file ({cause}); save it again with NumPy")
+    return DataError(f"{path}: is not a valid {path.suffix} file ({cause}); save it again with NumPy")

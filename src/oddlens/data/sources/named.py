@@ -165,10 +165,10 @@ def _read_idx_files(name: str, files: Sequence[Path]) -> LabeledArrays:
     return LabeledArrays(x_train, classes[y_train], x_test, classes[y_test])
 
 
-def _fetch_all(name: str, root: Path, wanted: str, download: bool, progress: DownloadProgress | None) -> list[Path]:
+def _fetch_all(name: str, root: Path, files: str, download: bool, progress: DownloadProgress | None) -> list[Path]:
     """Download the files of a set that are not there yet; $ODDLENS_MIRROR/<name>/<file> replaces the publisher."""
     if not download:
-        raise DataNotFoundError(f"{name}: is not below {root} (wanted: {wanted})")
+        raise DataNotFoundError(f"{name}: is not below {root} (wanted: {files})")
     published = PUBLISHED_SETS[name]
     mirror = os.environ.get("ODDLENS_MIRROR")
     base = f"{mirror.rstrip('/')}/{name}" if mirror else published.url
@@ -180,6 +180,6 @@ def _fetch_all(name: str, root: Path, wanted: str, download: bool, progress: Dow
         ]
     except DataNotFoundError as error:
         raise DataNotFoundError(
-            f"{name}: is not below {root} (wanted: {wanted}), and {error}; put the files there or name their folder "
+            f"{name}: is not below {root} (wanted: {files}), and {error}; put the files there or name their folder "
             f"with --data; without any data, try: oddlens demo"
         ) from error

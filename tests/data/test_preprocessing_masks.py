@@ -1,4 +1,4 @@
-"""Masks, regions of interest, and maps at another size."""
+"""Masks and regions of interest are read, and maps resized."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def spec_of(height: int, width: int) -> InputSpec:
     return InputSpec.model_validate({"height": height, "width": width, "channels": 1, "value_max": 255})
 
 
-def test_a_map_grows_between_pixel_centres() -> None:
+def test_a_map_is_enlarged_by_interpolation_between_pixel_centres() -> None:
     grown = resize_map(np.array([[0.0, 1.0]]), 2, 4)
     assert grown.dtype == np.float32
     np.testing.assert_allclose(grown, [[0, 0.25, 0.75, 1]] * 2, atol=1e-6)
 
 
-def test_a_map_keeps_values_beyond_any_image_range() -> None:
+def test_a_map_may_have_values_outside_any_image_range() -> None:
     np.testing.assert_allclose(resize_map(np.full((3, 5), -1e6), 7, 2), np.full((7, 2), -1e6))
 
 
@@ -56,13 +56,13 @@ def test_masks_of_any_mode_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (1, np.uint16), (255, np.uint16)])
-def test_a_mask_on_a_wrong_scale_is_refused_rather_than_read_as_empty(tmp_path: Path, value: int, dtype: Any) -> None:
+def test_a_mask_on_the_wrong_scale_is_refused_instead_of_read_as_empty(tmp_path: Path, value: int, dtype: Any) -> None:
     path = save(tmp_path / "a.png", np.eye(6, dtype=dtype) * dtype(value))
-    with pytest.raises(ImageError, match="would mark nothing"):
+    with pytest.raises(ImageError, match="marks no pixel"):
         read_mask(path)
 
 
-def test_a_region_is_given_as_fractions_from_the_left_top() -> None:
+def test_a_region_of_interest_is_read_from_fractions() -> None:
     roi = read_roi("0.25, 0, 0.75, 0.5", spec_of(4, 8))
     expected = np.zeros((4, 8), bool)
     expected[:2, 2:6] = True
@@ -71,7 +71,7 @@ def test_a_region_is_given_as_fractions_from_the_left_top() -> None:
     assert read_roi("0.2,0,0.8,1", spec_of(4, 4))[0].tolist() == [False, True, True, False]  # by pixel centres
 
 
-def test_a_region_is_given_as_a_mask_image_of_any_size(tmp_path: Path) -> None:
+def test_a_region_of_interest_is_read_from_a_mask_of_any_size(tmp_path: Path) -> None:
     mask = np.zeros((400, 200), np.uint8)
     mask[:200, 50:] = 255
     roi = read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8))
@@ -87,19 +87,19 @@ def test_a_region_is_given_as_a_mask_image_of_any_size(tmp_path: Path) -> None:
         ("0,0,1,1.5", "0 <= left < right <= 1"),
         ("nan,0,1,1", "0 <= left < right <= 1"),
         ("0,0,0.01,0.01", "enlarge it"),
-        ("0,0,1", "give fractions such as"),
-        ("no-such-mask.png", "is not there"),
+        ("0,0,1", "pass fractions such as"),
+        ("no-such-mask.png", "does not exist"),
     ],
 )
-def test_a_wrong_region_is_refused_in_one_line(source: str, words: str) -> None:
+def test_an_invalid_region_is_refused_in_one_line(source: str, words: str) -> None:
     with pytest.raises(DataError, match=words) as raised:
         read_roi(source, spec_of(8, 8))
     assert "\n" not in str(raised.value)
 
 
-def test_a_region_in_which_nothing_counts_is_refused(tmp_path: Path) -> None:
+def test_an_empty_region_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "roi.png", np.zeros((40, 40), np.uint8))
-    with pytest.raises(DataError, match="no pixel of 8 x 8 is in it"):
+    with pytest.raises(DataError, match="contains no pixel of 8 x 8"):
         read_roi(str(path), spec_of(8, 8))
 
 
@@ -116,7 +116,7 @@ def real_tiles() -> Iterator[tuple[Path, Path]]:
 
 def test_real_masks_have_the_size_of_their_image() -> None:
     if "ODDLENS_DATA" not in os.environ or not (Path(os.environ["ODDLENS_DATA"]) / "magnetic-tile").is_dir():
-        pytest.skip("the folder with magnetic-tile is not named in ODDLENS_DATA")
+        pytest.skip("set ODDLENS_DATA to the folder that contains magnetic-tile")
     pairs = list(real_tiles())
     assert len(pairs) > 20
     for image, mask in pairs:

@@ -1,0 +1,109 @@
+"""Checks of files, masks, image sizes, channels and bit depths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from oddlens.data.image_io import ImageInfo
+from oddlens.data.image_set import ImageSet
+from oddlens.errors import ImageError
+from oddlens.evaluation.diagnosis import Diagnosis, counted
+
+
+def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSet:
+    """Report files that cannot be decoded as an error, and return the other images."""
+    readable, problems = images.readable()
+    diagnosis.facts[f"n_unreadable_{part}"] = len(problems)
+    if problems:
+        diagnosis.add(
+            "error",
+            "unreadable",
+            f"{counted(len(problems), f'{part} image')} cannot be read, the first: {problems[0]}; repair or remove "
+            "unreadable images, or skip them with --skip-unreadable",
+            [problem.name for problem in problems],
+        )
+    return readable
+
+
+def check_masks(diagnosis: Diagnosis, test: ImageSet) -> None:
+    """Report unreadable masks as an error, masks without an image as a warning and empty masks as a note."""
+    broken, empty = [], []
+    for i, name in enumerate(test.names):
+        try:
+            mask = test.mask(i)
+        except ImageError as error:
+            broken.append(error.name)
+            continue
+        if mask is not None and not mask.any():
+            empty.append(name)
+    if broken:
+        text = f"{counted(len(broken), 'mask')} cannot be read; repair or remove unreadable masks"
+        diagnosis.add("error", "unreadable masks", text, broken)
+    if empty:
+        text = f"{counted(len(empty), 'empty mask')}: images with an empty mask do not count for pixel metrics"
+        diagnosis.add("note", "empty masks", text, empty)
+    stray = list(diagnosis.data.stray_masks)
+    diagnosis.facts["n_stray_masks"] = len(stray)
+    if stray:
+        text = f"{counted(len(stray), 'mask')} without a test image: name the mask of test/<defect>/<name> "
+        diagnosis.add("warning", "stray masks", text + "ground_truth/<defect>/<name>_mask", stray)
+
+
+def check_formats(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None:
+    """Report mixed sizes and channels among the training images, and mixed bit depths among all images."""
+    train_infos, test_infos = train.infos(), test.infos()
+    check_sizes(diagnosis, train_infos)
+    check_channels(diagnosis, train.names, train_infos)
+    check_bit_depths(diagnosis, (*train.names, *test.names), (*train_infos, *test_infos))
+
+
+def check_sizes(diagnosis: Diagnosis, infos: Sequence[ImageInfo]) -> None:
+    """Report training images of several sizes, as a warning if their aspect ratios differ."""
+    sizes = Counter((info.width, info.height) for info in infos)
+    common = [{"width": w, "height": h, "n": n} for (w, h), n in sizes.most_common(10)]
+    diagnosis.facts |= {"sizes": common, "n_sizes": len(sizes)}
+    if len(sizes) < 2:
+        return
+    ratios = [width / height for width, height in sizes]
+    text = f"the training images have {len(sizes)} sizes and are stretched to one"
+    distorted = max(ratios) / min(ratios) > 1.5
+    if distorted:
+        text += (
+            f"; their aspect ratios (width / height) range from {min(ratios):.2f} to {max(ratios):.2f}: crop them to "
+            "one ratio for sharper maps"
+        )
+    diagnosis.add("warning" if distorted else "note", "mixed sizes", text)
+
+
+def check_channels(diagnosis: Diagnosis, names: Sequence[str], infos: Sequence[ImageInfo]) -> None:
+    """Report a mixture of grey and colour training images as a warning, with the files of the rarer mode."""
+    modes = ["colour" if info.channels == 3 else "grey" for info in infos]
+    counts = Counter(modes)
+    diagnosis.facts["modes"] = dict(counts)
+    if len(counts) < 2:
+        return
+    rarer = min(counts, key=counts.__getitem__)
+    text = f"{counts['grey']} grey and {counts['colour']} colour training images are mixed, perhaps from two cameras: "
+    diagnosis.add(
+        "warning",
+        "mixed modes",
+        text + "convert them to one mode, or fit a detector for each",
+        [name for name, mode in zip(names, modes, strict=True) if mode == rarer],
+    )
+
+
+def check_bit_depths(diagnosis: Diagnosis, names: Sequence[str], infos: Sequence[ImageInfo]) -> None:
+    """Report a mixture of 8-bit and 16-bit images as an error, with the files of the rarer depth."""
+    depths = [info.bits for info in infos]
+    counts = Counter(depths)
+    diagnosis.facts["bits"] = {str(depth): count for depth, count in counts.items()}
+    if len(counts) < 2:
+        return
+    rarer = min(counts, key=counts.__getitem__)
+    diagnosis.add(
+        "error",
+        "mixed bit depths",
+        f"{counts[8]} images of 8 bits and {counts[16]} of 16 bits are mixed: convert them to one bit depth",
+        [name for name, depth in zip(names, depths, strict=True) if depth == rarer],
+    )

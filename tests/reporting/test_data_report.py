@@ -1,0 +1,77 @@
+"""The HTML report of the data checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from wave_images import build_dataset, finding_names, wave_images
+
+from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.evaluation import data_checks
+from oddlens.evaluation.diagnosis import Diagnosis, Finding
+from oddlens.reporting import data_report
+
+
+def test_the_report_shows_every_finding_with_images_and_what_they_resemble(tmp_path: Path) -> None:
+    train = wave_images(120, 120, 0)
+    leaking = build_dataset(np.concatenate([train, train[:3]]), train[5:20], wave_images(15, 120, 2))
+    diagnosis = data_checks.check(leaking)
+    page = data_report.write_data_report(tmp_path / "check.html", diagnosis, "oddlens check <waves>").read_text()
+    assert {"duplicates", "leak"} <= finding_names(diagnosis)
+    for finding in diagnosis.findings:
+        assert f"{finding.level.capitalize()}: {finding.name}" in page
+    assert "resembles" in page
+    assert "oddlens check &lt;waves&gt;" in page
+    assert {"leak.png", "duplicates.png"} <= {path.name for path in (tmp_path / "check").iterdir()}
+
+
+def test_a_clean_data_set_has_no_problems(tmp_path: Path) -> None:
+    clean = build_dataset(wave_images(400, 120, 0), wave_images(30, 120, 1), wave_images(30, 120, 2))
+    path = data_report.write_data_report(tmp_path / "check.html", data_checks.check(clean), "oddlens check waves")
+    assert "No problems found" in path.read_text()
+
+
+def test_errors_come_before_warnings_and_notes_and_are_counted(tmp_path: Path) -> None:
+    diagnosis = data_checks.check(build_dataset(*(wave_images(n, 120, n) for n in (400, 30, 29))))
+    for level, name in (("note", "c"), ("error", "a"), ("warning", "b"), ("error", "d")):
+        diagnosis.add(level, name, f"text of {name}")  # type: ignore[arg-type]
+    page = data_report.write_data_report(tmp_path / "check.html", diagnosis, "oddlens check waves").read_text()
+    assert "2 errors, 1 warning, 1 note." in page
+    headings = ["Error: a", "Error: d", "Warning: b", "Note: c"]
+    assert sorted(headings, key=page.index) == headings
+
+
+@pytest.fixture
+def diagnosis() -> Diagnosis:
+    return Diagnosis(build_dataset(wave_images(60, 120, 0), wave_images(1, 120, 1), wave_images(1, 120, 2)))
+
+
+def test_long_lists_of_files_are_limited(diagnosis: Diagnosis, tmp_path: Path) -> None:
+    finding = Finding("note", "unusual", "look at them", tuple(f"train[{i}]" for i in range(60)))
+    section = data_report.finding_section(finding, diagnosis, tmp_path)
+    assert section.text == "Look at them. The table lists the first 40 of 60 files."
+    assert section.table is not None
+    assert len(section.table.rows) == data_report.MAX_LISTED_FILES
+    assert section.figure == tmp_path / "unusual.png"
+    with Image.open(section.figure) as image:
+        assert image.height == pytest.approx(200 * (0.4 + 3 * 1.4))  # three rows of six images
+
+
+def test_files_that_are_not_images_are_listed_without_a_figure(diagnosis: Diagnosis, tmp_path: Path) -> None:
+    section = data_report.finding_section(Finding("warning", "stray masks", "1 mask", ("x.png",)), diagnosis, tmp_path)
+    assert section.figure is None
+    assert section.table is not None
+    assert section.table.rows == (("x.png",),)
+
+
+def test_an_image_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    train = ImageSet(("broken.png",), ("good",), np.zeros(1, dtype=np.int8), (str(tmp_path / "broken.png"),), (None,))
+    test = ImageSet.from_array(wave_images(1, 120, 1), name="test")
+    diagnosis = Diagnosis(DataSet("waves", train, test, "good"))
+    assert data_report.load_image(diagnosis, "broken.png") is None
+    assert data_report.load_image(diagnosis, "missing.png") is None
+    assert data_report.load_image(diagnosis, "test[0]") is not None

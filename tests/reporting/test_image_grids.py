@@ -1,0 +1,191 @@
+"""Figures of images: layout, outlines, colour scales and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from figure_checks import (
+    DIGITS,
+    LONG_NAME,
+    MAPS,
+    RECONSTRUCTIONS,
+    assert_nothing_overlaps,
+    example,
+    image_corners,
+    render,
+    texts,
+)
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from oddlens.errors import DataError
+from oddlens.reporting import image_grids
+
+
+def test_reconstruction_grid_has_two_rows_and_a_column_per_image(tmp_path: Path) -> None:
+    figure = image_grids.reconstruction_grid(DIGITS, RECONSTRUCTIONS, 255, [LONG_NAME] * 12, heading=LONG_NAME)
+    corners = image_corners(figure)
+    assert len(corners) == 24
+    assert len({left for left, _ in corners}) == 12
+    assert len({top for _, top in corners}) == 2
+    assert {"original", "reconstruction"} <= set(texts(figure))
+    assert_nothing_overlaps(figure)
+    image = render(figure, tmp_path)
+    assert image.shape[:2] == (round(figure.get_figheight() * 200), round(figure.get_figwidth() * 200))
+
+
+@pytest.mark.parametrize(("dtype", "value_max"), [("uint8", 255), ("uint16", 4095)])
+def test_pixels_of_a_small_image_are_sharp_squares_of_its_own_values(
+    tmp_path: Path, dtype: str, value_max: int
+) -> None:
+    pixels = np.round(DIGITS[:1] / 255 * value_max).astype(dtype)
+    figure = image_grids.reconstruction_grid(pixels, pixels / value_max, value_max)
+    page = render(figure, tmp_path)
+    side = round(figure.axes[0].get_position().width * page.shape[1])
+    assert side % 8 == 0
+    for left, top in image_corners(figure):
+        drawn = page[round(top * 200) :, round(left * 200) :][:side, :side, 0].astype(int)
+        squares = drawn.reshape(8, side // 8, 8, side // 8)[:, 2:-2, :, 2:-2]  # without the hairline frame
+        assert np.ptp(squares, axis=(1, 3)).max() == 0
+        np.testing.assert_allclose(squares[:, 0, :, 0], DIGITS[0, :, :, 0], atol=1)
+
+
+def test_a_large_image_is_shrunk_with_its_aspect_ratio() -> None:
+    photograph = np.random.default_rng(0).integers(0, 256, (2, 600, 300, 3), dtype=np.uint8)
+    figure = image_grids.reconstruction_grid(photograph, photograph / 255, 255)
+    box = figure.axes[0].get_position()
+    width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+    assert height == pytest.approx(1.4, abs=0.01)
+    assert width == pytest.approx(0.7, abs=0.01)
+
+
+def test_verdict_grid_shows_each_image_with_its_score_and_verdict(tmp_path: Path) -> None:
+    figure = image_grids.verdict_grid([example(0, 0.031, truth=1), example(1, 0.02)], 255, "Two digits")
+    assert len(image_corners(figure)) == 6
+    drawn_texts = texts(figure)
+    assert {"original", "reconstruction", "anomaly map", "verdict", "▲ anomaly", "● normal"} <= set(drawn_texts)
+    assert "score 0.03100 > threshold 0.02000" in drawn_texts
+    assert "score 0.02000 ≤ threshold 0.02000" in drawn_texts, "a score equal to the threshold is normal"
+    assert drawn_texts.count("✓ right") == 2
+    assert not any("wrong" in text for text in drawn_texts)
+    assert render(figure, tmp_path).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("has_reconstruction", "has_map", "columns"),
+    [(True, True, 3), (False, True, 2), (True, False, 2), (False, False, 1)],
+)
+def test_a_column_that_is_empty_for_all_examples_is_left_out(
+    has_reconstruction: bool, has_map: bool, columns: int
+) -> None:
+    figure = image_grids.verdict_grid([example(has_reconstruction=has_reconstruction, has_map=has_map)] * 2, 255)
+    assert len({left for left, _ in image_corners(figure)}) == columns
+    assert ("reconstruction" in texts(figure)) == has_reconstruction
+    assert ("anomaly map" in texts(figure)) == has_map
+    assert ("one scale for all maps" in texts(figure)) == has_map
+
+
+def test_a_missing_map_is_shown_as_a_dash() -> None:
+    figure = image_grids.verdict_grid([example(), example(has_map=False)], 255)
+    assert len(image_corners(figure)) == 5
+    assert texts(figure).count("–") == 1
+
+
+def test_wrong_verdicts_are_marked_in_words_unless_the_label_is_unknown() -> None:
+    missed, false_alarm, unknown = example(0, 0.01, truth=1), example(1, 0.9, truth=0), example(2, 0.9, truth=None)
+    assert (missed.mistake, false_alarm.mistake, unknown.mistake) == ("missed", "false alarm", "")
+    figure = image_grids.verdict_grid([missed, false_alarm, unknown], 255)
+    marks = [text for text in texts(figure) if "wrong" in text or "right" in text]
+    assert marks == ["✗ wrong: missed", "✗ wrong: false alarm"]
+    tinted = [axes for axes in figure.axes if not axes.images and axes.get_position().width > 0.5]
+    assert len(tinted) == 2
+
+
+def test_all_maps_share_one_color_scale() -> None:
+    figure = image_grids.verdict_grid([example(index) for index in range(3)], 255)
+    limits = {
+        axes.images[0].get_clim() for axes in figure.axes if axes.images and axes.images[0].get_cmap().name == "inferno"
+    }
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert low == 0
+    assert high == pytest.approx(np.quantile(MAPS[:3], 0.999))
+
+
+def test_the_outline_follows_the_pixel_edges_of_the_mask() -> None:
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:5, 3:5] = True
+    figure = image_grids.verdict_grid([example(mask=mask)], 255)
+    (lines, *_) = figure.axes[0].findobj(LineCollection)
+    segments = np.array(lines.get_segments())
+    assert len(segments) == 2 * (3 + 2)
+    assert segments[..., 0].min() == 2.5
+    assert segments[..., 0].max() == 4.5
+    assert segments[..., 1].min() == 1.5
+    assert segments[..., 1].max() == 4.5
+
+
+def test_an_empty_mask_has_no_outline(tmp_path: Path) -> None:
+    figure = image_grids.verdict_grid([example(mask=np.zeros((8, 8), dtype=bool))], 255)
+    assert not any(lines.get_segments() for lines in figure.findobj(LineCollection))
+    assert render(figure, tmp_path).std() > 10
+
+
+def test_hostile_and_very_long_names_are_drawn_as_plain_text_that_fits(tmp_path: Path) -> None:
+    names = [LONG_NAME, "$\\frac{1}{0}$.png", "two\nlines\t.png", "写真\udcff.png", "", "_hidden", "x" * 5000]
+    figure = image_grids.verdict_grid([example(name=name) for name in names], 255, LONG_NAME)
+    assert_nothing_overlaps(figure)
+    assert "two□lines□.png" in texts(figure)
+    assert "$\\frac{1}{0}$.png" in texts(figure)
+    assert render(figure, tmp_path).shape[1] == round(figure.get_figwidth() * 200)
+
+
+def test_calibrated_maps_have_no_color_far_below_the_threshold_and_an_outline_above_it() -> None:
+    highest = float(MAPS[0].max())
+    for threshold, outlined in ((2 * highest, False), (highest / 2, True)):
+        figure = image_grids.verdict_grid([example()], 255, map_threshold=threshold)
+        assert any(axes.collections for axes in figure.axes) == outlined
+        assert any("level of normal images" in text for text in texts(figure))
+        assert_nothing_overlaps(figure)
+        original, _, mapped, scale = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+        assert mapped.shape[-1] == scale.shape[-1] == 3
+        quiet = MAPS[0] < threshold / 2
+        assert mapped[quiet].std(axis=-1).max() == pytest.approx(0, abs=1e-6)  # as grey as the original
+        assert (mapped[MAPS[0] > threshold].std(axis=-1) > 0.05).all()
+        assert original.shape == MAPS[0].shape
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (6, 6, 1), (7, 6, 2), (12, 6, 2)])
+def test_contact_sheet_has_six_images_in_a_row_each_over_its_name(count: int, columns: int, rows: int) -> None:
+    images = [DIGITS[i][: 4 + i % 4] for i in range(count)]
+    figure = image_grids.contact_sheet(images, [f"{i}.png" for i in range(count)])
+    centers = {
+        round(left + size, 3) for (left, _), size in zip(image_corners(figure), half_widths(figure), strict=True)
+    }
+    assert len(centers) == columns
+    assert figure.get_figheight() == pytest.approx(0.4 + rows * 1.4)
+    assert texts(figure) == [f"{i}.png" for i in range(count)]
+    assert_nothing_overlaps(figure)
+
+
+def half_widths(figure: Figure) -> list[float]:
+    return [axes.get_position().width * figure.get_figwidth() / 2 for axes in figure.axes if axes.images]
+
+
+def test_contact_sheet_scales_16_bit_images_to_their_full_range() -> None:
+    figure = image_grids.contact_sheet([np.full((8, 8, 1), 65535, np.uint16)], ["white.png"])
+    assert (np.asarray(figure.axes[0].images[0].get_array()) == 1).all()
+
+
+def test_drawing_nothing_is_an_error() -> None:
+    draws: list[Callable[[], Figure]] = [
+        lambda: image_grids.reconstruction_grid(DIGITS[:0], RECONSTRUCTIONS[:0], 255),
+        lambda: image_grids.verdict_grid([], 255),
+        lambda: image_grids.contact_sheet([], []),
+    ]
+    for draw in draws:
+        with pytest.raises(DataError, match=r"^there are no [a-z ]+ to draw: found 0, give at least one$"):
+            draw()

@@ -1,0 +1,40 @@
+"""The layout of the package: few files a package, no loose modules, and a test module beside each module."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import oddlens
+
+PACKAGE = Path(oddlens.__file__).parent
+TESTS = Path(__file__).parent
+LOOSE = {"__init__.py", "__main__.py", "errors.py", "metrics.py"}
+MAX_FILES = 18
+UNTESTED_BY_NAME = {"errors", "__main__"}  # an exception tree without behaviour; four lines that call the command line
+
+
+def test_only_four_modules_stand_beside_the_packages() -> None:
+    assert {path.name for path in PACKAGE.glob("*.py")} == LOOSE
+
+
+def test_no_package_has_more_than_18_files() -> None:
+    counts = {folder.name: len(list(folder.glob("*.py"))) for folder in PACKAGE.iterdir() if folder.is_dir()}
+    assert max(counts.values()) <= MAX_FILES, counts
+
+
+def test_each_module_has_its_test_module() -> None:
+    modules = [path.relative_to(PACKAGE).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))]
+    missing = [
+        str(module)
+        for module in modules
+        if module.name != "__init__"
+        and str(module) not in UNTESTED_BY_NAME
+        and not (TESTS / module.parent / f"test_{module.name}.py").exists()
+    ]
+    assert missing == []
+
+
+def test_each_package_says_what_it_is_for() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        assert re.match(r'"""[A-Z`].+', path.read_text(encoding="utf-8")), path
