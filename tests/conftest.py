@@ -1,4 +1,4 @@
-"""What tests share: small real pictures, a fitted detector, the folder of real data sets."""
+"""Fixtures for all tests: small real images, a fitted detector and its files, the folder of real data sets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
+from oddlens.detector.export import export
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +36,23 @@ def small_model() -> AutoencoderSettings:
 
 
 @pytest.fixture(scope="session")
-def fitted(digit_pixels: Pixels, small_model: AutoencoderSettings) -> Detector:
+def digits_detector(digit_pixels: Pixels, small_model: AutoencoderSettings) -> Detector:
     """A detector fitted and calibrated on digits; tests do not change it."""
     return Detector(small_model, training=TrainingSettings(epochs=3)).fit(digit_pixels)
+
+
+@pytest.fixture(scope="session")
+def saved(digits_detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.safetensors` file of `digits_detector`; tests do not change it."""
+    return digits_detector.save(tmp_path_factory.mktemp("saved") / "part.safetensors")
+
+
+@pytest.fixture(scope="session")
+def exported(digits_detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.onnx` file of `digits_detector`; tests do not change it."""
+    path = tmp_path_factory.mktemp("exported") / "part.onnx"
+    export(digits_detector, path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -45,19 +60,19 @@ def real_data() -> Path:
     """The folder with MNIST, CIFAR-10 and the magnetic tiles; tests that need it are skipped without it."""
     folder = os.environ.get("ODDLENS_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("real data sets are not here: set ODDLENS_DATA to their folder")
+        pytest.skip("needs real data sets: set ODDLENS_DATA to their folder")
     return Path(folder)
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Seeded randomness."""
+    """A random generator with a fixed seed."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture
 def no_data_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep Keras's and our own cache, and any mirror, of the machine that runs the tests out of them."""
+    """Hide the caches and mirrors of the machine that runs the tests."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")

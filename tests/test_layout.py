@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from image_route import packages, returns, routes
+
 import oddlens
 
 PACKAGE = Path(oddlens.__file__).parent
@@ -38,3 +40,15 @@ def test_each_module_has_its_test_module() -> None:
 def test_each_package_says_what_it_is_for() -> None:
     for path in PACKAGE.rglob("__init__.py"):
         assert re.match(r'"""[A-Z`].+', path.read_text(encoding="utf-8")), path
+
+
+def test_images_come_back_to_a_package_that_they_left_at_most_twice(tmp_path: Path) -> None:
+    """From a call to the first `forward` of a model, by the packages that the images pass through."""
+    ways = {name: packages(modules) for name, modules in routes(tmp_path).items()}
+    assert {name: way[0] for name, way in ways.items()} == {
+        "Detector.fit": "detector",
+        "Detector.score": "detector",
+        "oddlens fit": "cli",
+    }
+    assert {way[-1] for way in ways.values()} == {"models"}
+    assert {name: returns(way) for name, way in ways.items() if returns(way) > 2} == {}

@@ -22,10 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oddlens.data.open import open_dataset
+from oddlens.data.open import open_dataset, open_images
 from oddlens.data.sources import arrays, cifar, idx
 from oddlens.data.sources.cifar import BATCHES, read_cifar
-from oddlens.data.sources.folders import open_images
 from oddlens.data.sources.idx import read_idx
 from oddlens.errors import DataError, DataNotFoundError, OddlensError
 

@@ -45,7 +45,7 @@ def test_pixels_are_scaled_to_one_and_zero_outside_the_region_of_interest(model:
     assert torch.equal(model.scale(pixels)[0, 1], torch.from_numpy(ROI).float())
 
 
-def test_means_are_taken_over_the_region_of_interest(model: Brightness) -> None:
+def test_means_are_over_the_region_of_interest(model: Brightness) -> None:
     values = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
     model.set_roi(ROI)
     inside = values[:, torch.from_numpy(ROI)]

@@ -54,8 +54,8 @@ def evaluate(
         if report is not None and report.suffix != ".html":
             raise SettingsError(f"{report}: reports end in .html")
         detector = Detector.load(path, device=device, threads=console.threads)
-        learned_class = detector.manifest.data.normal
-        normal = normal or (learned_class if learned_class not in ("good", "all") else None)
+        normal_class = detector.manifest.data.normal
+        normal = normal or (normal_class if normal_class not in ("good", "all") else None)
         dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
         readable, skipped = drop_unreadable(dataset.test, skip_unreadable, console)
         dataset = replace(dataset, test=with_groups(readable, group_by, detector))

@@ -1,7 +1,7 @@
 """Frozen, strict settings, as recipes and the manifests of detectors contain them.
 
-Each class refuses unknown keys and wrong types, and survives a round trip through JSON. Nothing here touches an image
-or a tensor, so a deployed detector can read its manifest without torch.
+Each class refuses unknown keys and wrong types, and survives a round trip through JSON, read by `config.parse`. Nothing
+here touches an image or a tensor, so a deployed detector can read its manifest without torch.
 """
 
 from __future__ import annotations

@@ -113,13 +113,13 @@ class DictionarySettings(FamilySettings):
 
 
 class RotationSettings(FamilySettings):
-    """The rotation family, also called transforms: a small network that classifies rotations by multiples of 90 degrees.
+    """The rotation family, also called transforms: a network that classifies rotations by multiples of 90 degrees.
 
-    Images are downscaled to `side` x `side` at most. With `mirror`, mirrored normal images count as normal. `widths` are
-    the channels of the three blocks; `strided` blocks halve the image by a stride, which trains faster and is a little
-    less accurate than pooling. `neighbours` is the number of nearest training features whose distance is the density
-    part of the score, and `bank` the number of training images in the memory bank. `surprise` is the weight of the
-    log-probabilities of the true rotations relative to the log-distances.
+    Images are downscaled to `side` x `side` at most. With `mirror`, mirrored normal images count as normal. `widths`
+    are the channels of the three blocks; `strided` blocks halve the image by a stride, which trains faster and is a
+    little less accurate than pooling. `neighbours` is the number of nearest training features whose distance is the
+    density part of the score, and `bank` the number of training images in the memory bank. `surprise` is the weight of
+    the log-probabilities of the true rotations relative to the log-distances.
     """
 
     implementation = "oddlens.models.rotation"

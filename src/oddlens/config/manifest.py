@@ -34,7 +34,7 @@ class Manifest(Settings):
     model: AnyModel
     training: TrainingSettings
     input: InputSpec
-    runtime: RuntimeSettings = RuntimeSettings()  # in which calibration and golden scores were computed; it must stay the same
+    runtime: RuntimeSettings = RuntimeSettings()  # of the calibration and golden scores; it must stay the same
     decision: DecisionSettings
     data: DataSummary
     history: dict[str, float]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from oddlens.data.image_io import as_pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.sources.arrays import open_array_file
 from oddlens.data.sources.download import DownloadProgress
-from oddlens.data.sources.folders import open_folder, open_images, translate_read_errors
+from oddlens.data.sources.folders import list_image_files, open_folder
 from oddlens.data.sources.named import NAMES, open_named
 from oddlens.errors import DataError, DataNotFoundError, ImageError
+
+MAX_NAMED_SOURCES = 10  # files and folders that are named one by one as the source of an image set
 
 Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 
@@ -105,3 +108,35 @@ def as_image_set(images: Images) -> ImageSet:
     if isinstance(images, np.ndarray):
         return ImageSet.from_array(as_pixels(images))
     return open_images([images] if isinstance(images, str | Path) else images)
+
+
+def open_images(sources: Sequence[str | Path]) -> ImageSet:
+    """Open image files and the images in folders, in the order of `sources`, without classes or labels.
+
+    Folders are searched to any depth, in natural order ("2.png" before "10.png").
+
+    Raises:
+        DataNotFoundError: a path does not exist, or a folder contains no image.
+    """
+    names: list[str] = []
+    for source in map(str, sources):
+        with translate_read_errors(source):
+            if not Path(source).exists():
+                raise DataNotFoundError(f"{source}: does not exist; check the path")
+            names += list_image_files(source) if Path(source).is_dir() else [source]
+    if not names:
+        raise DataNotFoundError("there are no images to open; give files or folders of images")
+    many = len(sources) > MAX_NAMED_SOURCES
+    return ImageSet.from_files(
+        names, kind="", source=f"{len(sources)} files and folders" if many else ", ".join(map(str, sources))
+    )
+
+
+@contextlib.contextmanager
+def translate_read_errors(source: str) -> Iterator[None]:
+    """Raise the errors of the file system in the with-block as a DataError that names `source`."""
+    try:
+        yield
+    except OSError as error:
+        name = source if len(source) < 500 else f"{source[:100]}..."
+        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from error

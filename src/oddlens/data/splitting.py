@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.config.base import DecisionSettings
+from oddlens.config.base import DecisionSettings, InputSpec
 from oddlens.conformal.grouped import add_group_to_errors
 from oddlens.conformal.ranks import DEFAULT_RATE, min_calibration_size, threshold_rank
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import Index, near_duplicate_groups, thumbnails
+from oddlens.data.pixel_store import take_rows
+from oddlens.data.training_images import TrainingImages
 from oddlens.errors import DataError
 
 CALIBRATION_SHARE = 0.2  # of the normal images, more where the requested rate needs more
@@ -31,12 +33,43 @@ class CalibrationSet:
     grouped_by: str = ""
 
 
+@dataclass(frozen=True)
+class SplitImages:
+    """Normal images divided into what they are used for, and what a detector's manifest says about them."""
+
+    train: Pixels  # (N, H, W, C)
+    standardization: Pixels  # (M, H, W, C)
+    calibration: CalibrationSet
+    spec: InputSpec
+    roi: npt.NDArray[np.bool_] | None
+    source: str
+    normal: str
+
+
 class Split(NamedTuple):
     """Which images are used for what: disjoint, sorted indices."""
 
     train: Index
     standardization: Index
     calibration: Index
+
+
+def split_training_images(
+    loaded: TrainingImages, decision: DecisionSettings, seed: int, *, hold_out: bool, standardize: bool
+) -> SplitImages:
+    """Third step of fitting: divide loaded images, in each of their groups; see `split_normals`."""
+    images, pixels = loaded.images, loaded.pixels
+    split = split_normals(pixels, decision, seed, hold_out=hold_out, standardize=standardize, groups=images.groups)
+    groups = images.subset(split.calibration).groups
+    return SplitImages(
+        train=take_rows(pixels, split.train),
+        standardization=take_rows(pixels, split.standardization),
+        calibration=CalibrationSet(take_rows(pixels, split.calibration), groups, images.grouped_by),
+        spec=loaded.spec,
+        roi=loaded.roi,
+        source=images.source,
+        normal=images.normal,
+    )
 
 
 def split_normals(

@@ -24,7 +24,7 @@ def check_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
     """Refuse images that cannot be combined with the detector's calibration: in folds, or by groups.
 
     Raises:
-        StateError: says why, and what to do instead.
+        StateError: they cannot be combined.
     """
     if add and data.folds > 1:
         raise StateError("a calibration in folds takes no further images; recalibrate on new normal images alone")
@@ -62,7 +62,7 @@ def calibration_set(images: ImageSet, spec: InputSpec, statistics: Tensors, add:
 def calibration_statistics(
     backend: Backend, new_set: CalibrationSet, statistics: Tensors, names: tuple[str, ...], add: bool
 ) -> Tensors:
-    """The statistics with those of a calibration set, whose groups are among `names`; with `add`, besides the old."""
+    """The statistics of a calibration set, whose groups are among `names`; with `add`, joined with the present ones."""
     before = {name: statistics[name] if add else np.empty(0) for name in CALIBRATION_STATISTICS}
     scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
     prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(new_set.pixels)]

@@ -19,6 +19,7 @@ from oddlens.config.detectors import FAMILIES, AutoSettings, FamilySettings
 from oddlens.config.manifest import Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
+from oddlens.data.image_set import ImageSet
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
 from oddlens.detector import calibration
@@ -148,7 +149,8 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        return fit(config, as_training_images(images), folder, resume, progress)
+        image_set = images if isinstance(images, ImageSet) else as_training_images(images)
+        return fit(config, image_set, folder, resume, progress)
 
     def calibrate(
         self,

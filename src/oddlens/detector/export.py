@@ -88,9 +88,7 @@ def trace(network: Model) -> bytes:
     model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField(
-            "metadata_props"
-        )  # it names the files of this machine that operators come from
+        part.ClearField("metadata_props")  # it names the files of this machine that operators come from
     onnx.checker.check_model(model)
     content, _ = onnx_proto.split_metadata(model.SerializeToString(), Path("the exporter's graph"))
     return content

@@ -1,15 +1,15 @@
-// A convolutional autoencoder in bfloat16: logits from pictures, and gradients of its weights from those of the logits;
-// and its logits in float32.
+// A convolutional autoencoder: logits from images in bfloat16 or float32, and in bfloat16 the gradients of its weights
+// from those of the logits.
 //
-// Every layer is one thing here: each place of its output is a sum, over its taps, of what lies at a place of its input
-// times a set of weights (c, n). Plans say which places and which sets; plans.py makes them. The gradient of the input
-// is the same with the plan reversed, and that of the weights sums, over all places, what was multiplied. A product of
-// two bfloat16 registers takes numbers in pairs: neighbouring channels of one picture when multiplying, the same
-// channel of two pictures when gradients of weights are summed, so that nothing has to be transposed. Numbers are
-// counted one by one; a unit is what a product takes at once, two of bfloat16 (`paired`) or one of float32.
+// All layers have one form: each place of the output is a sum over taps, each an input place times a set of weights
+// (c, n). Plans, built by plans.py, say which places and which sets. The gradient of the input has the same form with
+// the reversed plan; that of the weights sums the products over all places. A product of two bfloat16 registers takes
+// numbers in pairs: neighbouring channels of one image in the forward pass, the same channel of two images where
+// gradients of weights are summed, so that nothing has to be transposed. Sizes count numbers; a unit is what a product
+// takes at once, two of bfloat16 (`paired`) or one of float32.
 //
-// Each thread takes its share of the pictures, or of each layer where there are too few. Logits do not depend on the number of threads; gradients are sums of as
-// many parts, so that their last bits do.
+// Each thread takes its share of the images, or of each layer where there are too few images. Logits do not depend on
+// the number of threads; gradients are sums of one part a thread, so that their last bits do depend on it.
 
 #include <immintrin.h>
 #include <math.h>
@@ -17,12 +17,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef CHUNK  // places that are summed before the sums leave their registers; memory is made for it
+#ifndef CHUNK  // places that are summed in registers before the sums are stored; scratch memory is sized for it
 #error "build with -DCHUNK=..., as kernels/__init__.py does"
 #endif
 #define LANES 16  // float32 numbers in a register
-#define ROWS 8    // rows of a tile of sums that has two registers a row
-#define MOST 12   // and of one that has one; multiples of 4, as many as pooling takes together
+#define ROWS 8    // rows of a tile of sums with two registers a row
+#define MOST 12   // and with one; multiples of 4, the size of a pooling window
 #define MOST_CHANNELS 3
 #define INLINE static inline __attribute__((always_inline))
 #define EACH_ROW(j) _Pragma("GCC unroll 12") for (int j = 0; j < MOST; j++) if (j < (nr == 2 ? ROWS : MOST))
@@ -30,8 +30,8 @@
 #define EACH_REGISTER(v) _Pragma("GCC unroll 2") for (int v = 0; v < nr; v++)
 
 typedef uint16_t bf16;
-enum { HIDDEN, LOGITS, GRADIENT };      // what becomes of sums
-enum { NO_ERRORS, ABSOLUTE, SQUARED };  // what becomes of logits: with errors, they are reconstructions
+enum { HIDDEN, LOGITS, GRADIENT };      // what is computed from the sums
+enum { NO_ERRORS, ABSOLUTE, SQUARED };  // with errors, logits are replaced by reconstructions
 
 typedef struct {  // output places with the same sets of weights are a phase
     int32_t phases;
@@ -42,16 +42,16 @@ typedef struct {  // output places with the same sets of weights are a phase
 
 typedef struct {
     int32_t places_in, places_out, c, n;     // c and n are multiples of 16
-    int32_t c_real, n_real, sets;            // numbers that the weights have; what is beyond is 0
-    int32_t relu, pool;                      // pool: the largest of each four outputs goes on
-    int32_t own_biases, dense;               // one for each place; each set of weights is used by one place alone
+    int32_t c_real, n_real, sets;            // without padding, which is 0
+    int32_t relu, pool;                      // pool: 2x2 max-pooling follows
+    int32_t own_biases, dense;               // biases for each place; each set of weights is used by one place
     int64_t set_stride, c_stride, n_stride;  // of weights and gradients; c_stride or n_stride is 1
     Plan forward, backward;
     void *forward_weights, *backward_weights;
-    void *input;                     // (pictures, places_in + 1, c); the last place is 0: beyond the border
+    void *input;                     // (pictures, places_in + 1, c); the last place is 0, for taps outside the border
     bf16 *gradient;                  // (pictures, places_out + 1, n), before pooling
-    uint8_t *largest;                // (pictures, places_out / 4, n): which of four was pooled
-    float *weight_sums, *bias_sums;  // (threads, ...): 0 between two steps
+    uint8_t *largest;                // (pictures, places_out / 4, n): which of the four is the largest
+    float *weight_sums, *bias_sums;  // (threads, ...): 0 between steps
 } Layer;
 
 typedef struct {
@@ -65,7 +65,7 @@ typedef struct {
     const Layer *layer;
 } Network;
 
-typedef struct {  // what is multiplied: k numbers at each of some places by sets of weights (k, n)
+typedef struct {  // the operands: k numbers at each of several places, and sets of weights (k, n)
     const Plan *plan;
     const void *from, *weights;
     int places, k, n;
@@ -78,10 +78,10 @@ typedef struct {  // where sums go
     void *out;
     float *logits;
     int first;        // picture in memory
-    int part, parts;  // of the work on these pictures, which several threads may do together
+    int part, parts;  // of the work on these pictures, if several threads share it
 } Target;
 
-typedef struct {  // the rows of a tile; those beyond the count are its last one again
+typedef struct {  // the rows of a tile; beyond the count, the last one is repeated
     int count, picture[MOST], place[MOST];
 } Rows;
 
@@ -110,7 +110,7 @@ INLINE __mmask16 first_lanes(int64_t count) { return count >= LANES ? 0xffff : c
 
 INLINE int registers(int columns) { return columns % (2 * LANES) ? 1 : 2; }  // of a row of a tile
 
-INLINE void share(int pictures, int thread, int threads, int *first, int *count) {  // in twos; the last may be none
+INLINE void share(int pictures, int thread, int threads, int *first, int *count) {  // in pairs; the last may be missing
     const int couples = (pictures + 1) / 2;
     *first = 2 * (couples * thread / threads);
     *count = 2 * (couples * (thread + 1) / threads) - *first;
@@ -184,7 +184,7 @@ void network_pack(const Network *net, const float *const *weights, int learning,
     }
 }
 
-// A picture (height, width, channels) as what each place of the first layer looks at: 3 x 3 pixels.
+// Unfolds a picture (height, width, channels) into the 3 x 3 window of each place of the first layer.
 INLINE void unfold(const Network *net, const float *picture, int thread, int at, int paired) {
     const int row = net->width * net->channels, padded_row = row + 2 * net->channels, run = 3 * net->channels;
     const int64_t begin = thread * net->padded_size, c = net->layer->c, places = net->layer->places_in;
@@ -206,7 +206,7 @@ INLINE void unfold(const Network *net, const float *picture, int thread, int at,
         }
 }
 
-INLINE __m512 least(const Layer *layer) {  // that an output can be
+INLINE __m512 least(const Layer *layer) {  // lower bound of an output
     return _mm512_set1_ps(layer->relu ? 0 : -INFINITY);
 }
 
@@ -218,7 +218,7 @@ INLINE void to_hidden(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
         const float *biases = to->biases + column + (layer->own_biases ? (int64_t)rows->place[j] * n : 0);
         const int64_t at = (int64_t)rows->picture[j] * (layer->places_out + 1) + rows->place[j];
         const __m512 found = _mm512_add_ps(sums[j][v], _mm512_loadu_ps(biases));
-        put(to->out, at * n + column, 0xffff, _mm512_max_ps(floor, found), paired);  // a number that is none stays none
+        put(to->out, at * n + column, 0xffff, _mm512_max_ps(floor, found), paired);  // NaN stays NaN
     }
 }
 
@@ -229,7 +229,7 @@ INLINE void to_pooled(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
         __m512 best = sums[j][v];
         __m512i which = _mm512_setzero_si512();
         for (int i = 1; i < 4; i++) {
-            const __m512 next = sums[j + i][v];  // one that is no number stays, as in PyTorch
+            const __m512 next = sums[j + i][v];  // NaN propagates, as in PyTorch
             const __mmask16 none = _mm512_cmp_ps_mask(next, next, _CMP_UNORD_Q);
             const __mmask16 more = _mm512_cmp_ps_mask(next, best, _CMP_GT_OQ) | none;
             best = _mm512_mask_mov_ps(best, more, next);
@@ -258,7 +258,7 @@ INLINE void to_logits(const Target *to, __m512 sums[MOST][2], const Rows *rows, 
     }
 }
 
-// The gradient of a layer's input is that of the outputs of the layer below: through its ReLU, back to what was pooled.
+// The gradient of a layer's input is that of the output of the layer below: through its ReLU, to the pooled maximum.
 INLINE void to_gradient(const Target *to, __m512 sums[MOST][2], const Rows *rows, int column, int v, int nr) {
     const Layer *layer = to->layer, *below = to->below;
     const int n = layer->c;
@@ -283,7 +283,7 @@ INLINE void to_gradient(const Target *to, __m512 sums[MOST][2], const Rows *rows
     }
 }
 
-// For each picture and place of a plan: the sum over its taps of what lies there times a set of weights.
+// For each picture and place of a plan: the sum over its taps of the input there times a set of weights.
 INLINE void multiply(const Operands *of, int pictures, const Target *to, int kind, int nr, int paired) {
     const Plan *plan = of->plan;
     const int k = of->k, wide = LANES * nr, blocks = of->n / wide, tall = nr == 2 ? ROWS : MOST;
@@ -391,7 +391,7 @@ static void compare(const Network *net, const float *picture, float *logits, flo
     }
 }
 
-// Pictures, which are from `first` on in memory, to their logits; of `count`, those from `real` on are none.
+// Logits of pictures that are stored from `first` on; of `count`, those from `real` on do not exist.
 INLINE void pass(const Network *net, const float *const *biases, const float *pictures, int count, int real, int first,
                  int thread, int parts, float *logits, int paired) {
     const int part = parts > 1 ? thread : 0;
@@ -409,10 +409,10 @@ INLINE void pass(const Network *net, const float *const *biases, const float *pi
     }
 }
 
-// Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, if a kind of errors is
-// asked for, reconstructions and their errors at each pixel (N, height, width), the mean of the channels.
-// Each thread takes its pictures a few at a time, in its own part of the `room`; all at once where they are learned.
-// Where they are very few, and not learned, all threads take all, and do a part of each layer.
+// Pictures (N, height, width, channels) -> logits of the same shape; after `network_pack`. Or, with a kind of errors,
+// reconstructions and their errors at each pixel (N, height, width), averaged over the channels.
+// Each thread takes its pictures a few at a time, in its own part of the memory (`room` pictures); in training, all at
+// once. If there are very few, and it is not training, all threads share each layer instead.
 void network_forward(const Network *net, const float *const *biases, const float *pictures, int count, float *logits,
                      float *errors, int kind, int learning, int room, int threads) {
     const int64_t size = (int64_t)net->height * net->width * net->channels, pixels = size / net->channels;
@@ -441,12 +441,12 @@ void network_forward(const Network *net, const float *const *biases, const float
 
 // ---- from the logits' gradients to those of the weights
 
-// The same numbers of two pictures, beside each other.
+// Interleaves the numbers of two pictures.
 static void couple(uint32_t *out, const bf16 *one, const bf16 *other, int64_t size) {
     for (int64_t i = 0; i < size; i += LANES) _mm512_storeu_si512(out + i, pairs(load(one + i), load(other + i)));
 }
 
-typedef struct {  // coupled numbers: `size` of them at each of some places
+typedef struct {  // interleaved numbers: `size` of them at each of several places
     const uint32_t *numbers;
     const int32_t *at;
     int size;
@@ -485,11 +485,11 @@ __attribute__((noinline)) static void outer_all(float *sums, int64_t line, const
         }
 }
 
-// sums (n) += the gradients of all places, which are coupled.
+// sums (n) += the gradients of all places, which are interleaved.
 static void add_biases(float *sums, const uint32_t *gradients, int n, int64_t places) {
     const __m512i ones = _mm512_set1_epi32(0x3f803f80);  // two of them
     for (int column = 0; column < n; column += LANES) {
-        __m512 found[ROWS] = {_mm512_loadu_ps(sums + column)};  // none waits for the one before
+        __m512 found[ROWS] = {_mm512_loadu_ps(sums + column)};  // independent sums, which need not wait
         for (int64_t i = 0; i < places; i += ROWS)
             EACH_LINE(j) {
                 const __mmask16 some = i + j < places ? 0xffff : 0;
@@ -543,7 +543,7 @@ static void weight_gradient(const Layer *layer, float *sums, float *bias_sums, u
     }
 }
 
-// A dense layer's gradients: each set of weights has one place at most on either side, and each thread does some sets.
+// A dense layer's gradients: each set of weights has at most one place on either side. Threads share the sets.
 static void dense_gradient(const Layer *layer, float *weights, float *biases, uint32_t *scratch, int count, int thread,
                            int threads) {
     const Plan *plan = &layer->forward;
@@ -581,7 +581,7 @@ static void dense_gradient(const Layer *layer, float *weights, float *biases, ui
     }
 }
 
-// What all threads summed, in one; their sums are 0 again.
+// Adds up the sums of all threads, and resets them to 0.
 INLINE __m512 total(float *sums, int64_t size, int threads) {
     __m512 sum = _mm512_setzero_ps();
     for (int other = 0; other < threads; other++) {
@@ -591,7 +591,7 @@ INLINE __m512 total(float *sums, int64_t size, int threads) {
     return sum;
 }
 
-// A layer's gradients, as its weights lie; each thread does some of the lines.
+// A layer's gradients, in the layout of its weights; each thread does some of the lines.
 static void gather(const Layer *layer, float *weights, float *biases, int thread, int threads) {
     const int by_n = layer->n_stride == 1;
     const int tall = by_n ? layer->c : layer->n, tall_real = by_n ? layer->c_real : layer->n_real;

@@ -112,7 +112,7 @@ class Model(nn.Module, ABC):
         return None
 
     def remark(self, images: Tensor) -> str | None:
-        """What this model has to say of itself, judged on normal pixels (N, H, W, C) that it did not learn."""
+        """Remark for the user on how well this model suits the data, judged on held-out normal pixels (N, H, W, C)."""
         return None
 
     def mean_over_roi(self, values: Tensor) -> Tensor:

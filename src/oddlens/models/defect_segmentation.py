@@ -21,7 +21,7 @@ MIN_LEVEL_SIDE = 4  # pixels; lower bound on the shorter side of the coarsest le
 SURROUNDINGS_POOL = 4  # pixels; side of the square whose mean is one value of the surroundings
 MIN_DETAIL_STD = 0.003  # of the value range; fainter detail is not amplified
 DEFECT_PIXEL_WEIGHT = 5.0  # in the training loss, relative to a normal pixel
-HEAD_GAIN = 8.0  # of the logits; speeds up the last layer, which first learns that most pixels are no defect
+HEAD_GAIN = 8.0  # of the logits; speeds up the last layer, which first learns that most pixels are normal
 GLOBAL_EVIDENCE_WEIGHT = 0.5  # of the whole image's mean evidence at each pixel: defects are seldom alone
 EVIDENCE_SMOOTHNESS = 4.0  # in logits; how gradually evidence approaches zero
 
@@ -33,7 +33,7 @@ EVIDENCE_SMOOTHNESS = 4.0  # in logits; how gradually evidence approaches zero
     ),
 )
 class DefectSegmentation(GradientModel):
-    """A small U-Net that marks defects; see `DefectsSettings`.
+    """A small U-Net that segments defects; see `DefectsSettings`.
 
     Its input is the (shrunk) image and the difference of each pixel to its surroundings, at half the size with four
     pixels as channels. Half of each training batch gets new synthetic defects, made from the normal images themselves;

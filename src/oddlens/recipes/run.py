@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
 FOLDER = Path(__file__).parent
-MAX_FOREIGN_IMAGES = 1000  # of another data set, beside the test images
+MAX_FOREIGN_IMAGES = 1000  # of another data set, added to the test images
 
 
 def recipe_names() -> list[str]:

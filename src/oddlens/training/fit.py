@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from oddlens.data.image_set import ImageSet
-from oddlens.data.splitting import split_normals
+from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
 from oddlens.training.history import Progress
 from oddlens.training.resolve import FitConfig, resolve
@@ -22,15 +22,10 @@ def fit(config: FitConfig, images: ImageSet, folder: Path | None, resume: bool, 
         TrainingError: training diverged.
     """
     started = time.perf_counter()
-    plan = resolve(config, images, started)
+    plan = resolve(config, len(images), bool(images.groups), started)
     loaded = load_training_images(images, plan.size, plan.max_side, plan.roi)
-    split = split_normals(
-        loaded.pixels,
-        plan.decision,
-        plan.training.seed,
-        hold_out=plan.holds_out,
-        standardize=plan.is_ensemble,
-        groups=images.groups,
+    split = split_training_images(
+        loaded, plan.decision, plan.training.seed, hold_out=plan.holds_out, standardize=plan.is_ensemble
     )
-    result = train_model(plan, loaded, split, folder, resume, progress)
-    return summarize(plan, loaded, split, result, started)
+    result = train_model(plan, split, folder, resume, progress)
+    return summarize(plan, split, result, started)

@@ -113,7 +113,7 @@ def train_single(
 ) -> TrainedModel:
     """Train one detector by itself.
 
-    On `calibration`, normal pixels (N, H, W, C), it may judge itself for a remark; they change nothing in it.
+    The model may evaluate itself on `calibration`, normal pixels (N, H, W, C), for a remark; they do not change it.
     """
     model = build_untrained(settings, training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)

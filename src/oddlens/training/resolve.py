@@ -11,7 +11,6 @@ from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import DEFAULT_BUDGET, AutoSettings, FamilySettings
 from oddlens.config.parse import parse_model
 from oddlens.conformal.ranks import threshold_rank
-from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
 from oddlens.models.ensemble import Ensemble
@@ -62,8 +61,8 @@ class FitPlan:
         return self.strategy in ("auto", "plan")
 
 
-def resolve(config: FitConfig, images: ImageSet, started: float) -> FitPlan:
-    """The plan for these images; `started` is when fitting began, of time.perf_counter.
+def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) -> FitPlan:
+    """The plan for so many images, with groups or without; `started` is when fitting began, of time.perf_counter.
 
     Raises:
         SettingsError: a setting is wrong, or does not go with another one.
@@ -84,10 +83,10 @@ def resolve(config: FitConfig, images: ImageSet, started: float) -> FitPlan:
         holds_out=config.hold_out and (settings is None or settings.strategy != "folds"),
         robust=isinstance(config.model, AutoSettings) and config.model.robust,
     )
-    if len(images) < 2:
-        raise DataError(f"{len(images)} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
+    if n_images < 2:
+        raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
     if settings is not None and settings.n_folds > 1:
-        check_folds(config, images, settings.n_folds)
+        check_folds(config, n_images, has_groups, settings.n_folds)
     return plan
 
 
@@ -129,7 +128,7 @@ def resolve_budget(config: FitConfig, settings: FamilySettings | None) -> float:
     """Seconds that fitting may take.
 
     Raises:
-        SettingsError: it leaves no time, or a plan, which says itself how long it trains, has one.
+        SettingsError: it leaves no time, or is set for a plan, which determines how long it trains.
     """
     if config.budget is None:
         return DEFAULT_BUDGET if settings is None else math.inf
@@ -140,7 +139,7 @@ def resolve_budget(config: FitConfig, settings: FamilySettings | None) -> float:
     return config.budget
 
 
-def check_folds(config: FitConfig, images: ImageSet, folds: int) -> None:
+def check_folds(config: FitConfig, n_images: int, has_groups: bool, folds: int) -> None:
     """Refuse what cross-conformal folds cannot do, before training.
 
     Raises:
@@ -149,14 +148,14 @@ def check_folds(config: FitConfig, images: ImageSet, folds: int) -> None:
         CalibrationError: this many images in this many folds cannot guarantee the requested rate.
     """
     decision = config.decision
-    if images.groups or decision.confidence is not None or not config.hold_out:
+    if has_groups or decision.confidence is not None or not config.hold_out:
         raise SettingsError(
             "--folds cannot be combined with groups (--group-by), --confidence, or calibration images from elsewhere; "
             "leave those out, or the folds"
         )
     if decision.method != "conformal":
         raise SettingsError("--folds gives no training scores, so there is no percentile of them; use conformal")
-    if len(images) <= folds:
-        raise DataError(f"{len(images)} images in {folds} folds can guarantee nothing; use more images or fewer folds")
+    if n_images <= folds:
+        raise DataError(f"{n_images} images in {folds} folds can guarantee nothing; use more images or fewer folds")
     if decision.false_alarm_rate is not None:
-        threshold_rank(len(images), decision.false_alarm_rate, None, folds)
+        threshold_rank(n_images, decision.false_alarm_rate, None, folds)

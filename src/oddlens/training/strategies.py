@@ -8,15 +8,13 @@ from typing import Any
 
 from oddlens.config.base import TrainingSettings
 from oddlens.data.image_io import Pixels
-from oddlens.data.pixel_store import take_rows
-from oddlens.data.splitting import Split
-from oddlens.data.training_images import TrainingImages
+from oddlens.data.splitting import SplitImages
 from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
 from oddlens.training.members import TrainedModel, TrainingTask, train_folds, train_planned, train_single
 from oddlens.training.resolve import FitPlan
-from oddlens.training.summary import scored_training_rows
+from oddlens.training.summary import scored_training_images
 
 _TRAINERS: dict[str, Callable[[Any, TrainingSettings, TrainingTask, Pixels], TrainedModel]] = {
     "auto": lambda _, training, task, calibration: train_auto(task),
@@ -27,12 +25,7 @@ _TRAINERS: dict[str, Callable[[Any, TrainingSettings, TrainingTask, Pixels], Tra
 
 
 def train_model(
-    plan: FitPlan,
-    loaded: TrainingImages,
-    split: Split,
-    folder: Path | None,
-    resume: bool,
-    progress: Progress | None,
+    plan: FitPlan, split: SplitImages, folder: Path | None, resume: bool, progress: Progress | None
 ) -> TrainedModel:
     """Train as the plan says, on the training part of the split.
 
@@ -41,14 +34,15 @@ def train_model(
     Raises:
         TrainingError: training diverged, or a checkpoint in `folder` belongs to another run.
     """
+    calibration = split.calibration.pixels
     task = TrainingTask(
-        train=take_rows(loaded.pixels, split.train),
-        standardization=take_rows(loaded.pixels, split.standardization),
-        spec=loaded.spec,
-        roi=loaded.roi,
+        train=split.train,
+        standardization=split.standardization,
+        spec=split.spec,
+        roi=split.roi,
         device=plan.device,
         seed=plan.training.seed,
-        to_score=len(scored_training_rows(plan, split)) + len(split.calibration),
+        to_score=len(scored_training_images(plan, split)) + len(calibration),
         deadline=plan.deadline,
         folder=folder,
         resume=resume,
@@ -57,7 +51,6 @@ def train_model(
     )
     if folder and not resume:
         clear_checkpoints(folder)
-    calibration = take_rows(loaded.pixels, split.calibration)
     result = _TRAINERS[plan.strategy](plan.settings, plan.training, task, calibration)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)

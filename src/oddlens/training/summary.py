@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import platform
 import time
@@ -14,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.artifact.detector_file import Tensors
+from oddlens.config.base import InputSpec
 from oddlens.config.manifest import DataSummary, Manifest
-from oddlens.data.near_duplicates import Index, fingerprints
-from oddlens.data.pixel_store import take_rows
-from oddlens.data.splitting import CalibrationSet, Split
-from oddlens.data.training_images import TrainingImages
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.splitting import CalibrationSet, SplitImages
 from oddlens.inference.golden import golden_scores
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
+from oddlens.io.digests import digest
 from oddlens.models.base import leave_one_out
 from oddlens.training.history import HistoryRow
 from oddlens.training.members import TrainedModel
@@ -48,43 +48,39 @@ class FitResult:
         return self.manifest.model.n_folds
 
 
-def summarize(plan: FitPlan, loaded: TrainingImages, split: Split, result: TrainedModel, started: float) -> FitResult:
+def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: float) -> FitResult:
     """Score the training images, and collect what is known about the model; `started` is of time.perf_counter."""
     backend = TorchBackend(result.model, plan.device)
+    prints = np.sort(np.concatenate([fingerprints(split.train), fingerprints(split.standardization)]))
     calibration: CalibrationSet | None = None
-    prints = fingerprints(loaded.pixels)
     if plan.strategy == "folds":
-        peaks = np.empty(0) if result.peaks is None else np.sort(result.peaks)
-        statistics = out_of_fold_statistics(prints, peaks)
+        statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
     else:
-        statistics = {"training.scores": training_scores(backend, loaded, scored_training_rows(plan, split))}
-        groups = loaded.images.subset(split.calibration).groups
-        calibration = CalibrationSet(take_rows(loaded.pixels, split.calibration), groups, loaded.images.grouped_by)
-    train_prints = np.sort(prints[np.concatenate([split.train, split.standardization])])
-    statistics["training.fingerprints"] = train_prints
+        statistics = {"training.scores": training_scores(backend, scored_training_images(plan, split))}
+        calibration = split.calibration
+    statistics["training.fingerprints"] = prints
     data = DataSummary(
-        source=loaded.images.source,
-        normal=loaded.images.normal,
+        source=split.source,
+        normal=split.normal,
         n_training=len(split.train),
         n_standardising=len(split.standardization),
-        fingerprint=hashlib.blake2b(train_prints.tobytes(), digest_size=16).hexdigest(),
+        fingerprint=digest([prints.tobytes()]),
     )
-    manifest = build_manifest(plan, loaded, result, data, golden_scores(backend))
+    manifest = build_manifest(plan, split.spec, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
-    return FitResult(backend, loaded.roi, statistics, manifest, result.history, calibration, seconds)
+    return FitResult(backend, split.roi, statistics, manifest, result.history, calibration, seconds)
 
 
-def scored_training_rows(plan: FitPlan, split: Split) -> Index:
+def scored_training_images(plan: FitPlan, split: SplitImages) -> Pixels:
     """The training images whose scores are kept: all, or for ensembles some, evenly spaced."""
     step = max(1, -(-len(split.train) // MAX_SCORED_TRAINING_IMAGES)) if plan.is_ensemble else 1
     return split.train[::step]
 
 
-def training_scores(backend: TorchBackend, loaded: TrainingImages, rows: Index) -> npt.NDArray[np.float64]:
-    """Sorted scores (n,) of training images, none of which is compared with itself."""
-    pixels = take_rows(loaded.pixels, rows)
+def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
+    """Sorted scores (n,) of training images (n, H, W, C), none of which is compared with itself."""
     with leave_one_out(backend.model):
-        return np.sort(anomaly_scores(backend, in_batches(pixels, batch_size(loaded.spec))))
+        return np.sort(anomaly_scores(backend, in_batches(pixels, batch_size(backend.spec))))
 
 
 def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np.float64]) -> Tensors:
@@ -99,13 +95,13 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
 
 
 def build_manifest(
-    plan: FitPlan, loaded: TrainingImages, result: TrainedModel, data: DataSummary, golden: tuple[float, ...]
+    plan: FitPlan, spec: InputSpec, result: TrainedModel, data: DataSummary, golden: tuple[float, ...]
 ) -> Manifest:
     """The manifest of a trained model."""
     return Manifest(
         model=result.settings,
         training=plan.training,
-        input=loaded.spec,
+        input=spec,
         decision=plan.decision,
         data=data,
         history=summarize_history(result.history),

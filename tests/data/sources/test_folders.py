@@ -13,8 +13,7 @@ from dataset_files import (
     write_mvtec,
 )
 
-from oddlens.data.open import open_dataset
-from oddlens.data.sources.folders import open_images
+from oddlens.data.open import open_dataset, open_images
 from oddlens.errors import DataError, DataNotFoundError, ImageError
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")

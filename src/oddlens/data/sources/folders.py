@@ -9,11 +9,10 @@ The names of the subfolders determine the layout:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from oddlens.data.image_io import IMAGE_SUFFIXES
@@ -22,37 +21,8 @@ from oddlens.errors import DataError, DataNotFoundError
 
 GOOD = "good"
 MASKS = "ground_truth"
-MAX_NAMED_SOURCES = 10  # files and folders that are named one by one as the source of an image set
 
 _NUMBER = re.compile("[0-9]+")
-
-
-def open_images(sources: Sequence[str | Path]) -> ImageSet:
-    """Open image files and the images in folders, in the order of `sources`, without classes or labels.
-
-    Folders are searched to any depth, in natural order ("2.png" before "10.png").
-
-    Raises:
-        DataNotFoundError: a path does not exist, or a folder contains no image.
-    """
-    names: list[str] = []
-    for source in map(str, sources):
-        with translate_read_errors(source):
-            names += _required_files(source) if Path(source).is_dir() else [_require_existing(source)]
-    if not names:
-        raise DataNotFoundError("there are no images to open; give files or folders of images")
-    source = ", ".join(map(str, sources)) if len(sources) <= MAX_NAMED_SOURCES else f"{len(sources)} files and folders"
-    return ImageSet.from_files(names, kind="", source=source)
-
-
-@contextlib.contextmanager
-def translate_read_errors(source: str) -> Iterator[None]:
-    """Raise the errors of the file system in the with-block as a DataError that names `source`."""
-    try:
-        yield
-    except OSError as error:
-        name = source if len(source) < 500 else f"{source[:100]}..."
-        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
 def open_folder(source: str, normal: str | None) -> DataSet:
@@ -76,11 +46,11 @@ def open_folder(source: str, normal: str | None) -> DataSet:
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
-        return DataSet(name, ImageSet.from_files(_required_files(source)), ImageSet.from_files([]), GOOD)
+        return DataSet(name, ImageSet.from_files(list_image_files(source)), ImageSet.from_files([]), GOOD)
     normal = normal or GOOD
     require_class(normal, subfolders, source)
     _refuse_loose_images(source)
-    train = ImageSet.from_files(_required_files(_join(source, normal)), kind=normal)
+    train = ImageSet.from_files(list_image_files(_join(source, normal)), kind=normal)
     return DataSet(name, train, _labeled_images(source, subfolders, normal), normal)
 
 
@@ -92,9 +62,9 @@ def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
         if classes or part == test:
             _refuse_loose_images(part)
     if train_classes:
-        normals = ImageSet.from_files(_required_files(_join(train, normal)), kind=normal)
+        normals = ImageSet.from_files(list_image_files(_join(train, normal)), kind=normal)
     else:
-        normals = ImageSet.from_files(_required_files(train) if Path(train).is_dir() else [], kind=normal)
+        normals = ImageSet.from_files(list_image_files(train) if Path(train).is_dir() else [], kind=normal)
     labeled = _labeled_images(test, test_classes, normal, _join(source, MASKS))
     if len(normals) + len(labeled) == 0:
         raise _no_images_error(source)
@@ -130,7 +100,12 @@ def _labeled_images(parent: str, classes: Sequence[str], normal: str, masks: str
     return concatenate(sets)
 
 
-def _required_files(folder: str) -> list[str]:
+def list_image_files(folder: str) -> list[str]:
+    """Paths of the images below a folder, in natural order.
+
+    Raises:
+        DataNotFoundError: there are none.
+    """
     names = [_join(folder, file) for file in _image_files(folder)]
     if not names:
         raise _no_images_error(folder)
@@ -217,12 +192,6 @@ def natural_key(path: str) -> tuple[str, str]:
 def _number_key(number: re.Match[str]) -> str:
     digits = number[0].lstrip("0")
     return f"\1{len(digits):03}{digits}"
-
-
-def _require_existing(path: str) -> str:
-    if not Path(path).exists():
-        raise DataNotFoundError(f"{path}: does not exist; check the path")
-    return path
 
 
 def _no_images_error(folder: str) -> DataNotFoundError:

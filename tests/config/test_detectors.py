@@ -1,0 +1,90 @@
+"""The table of families: which names there are, and what settings they stand for."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from oddlens.config.detectors import (
+    FAMILIES,
+    AutoencoderSettings,
+    CrossfitSettings,
+    DefectsSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    FamilySettings,
+    Member,
+    RotationSettings,
+)
+from oddlens.config.parse import parse_model
+from oddlens.errors import SettingsError
+
+SINGLE = (AutoencoderSettings, DictionarySettings, RotationSettings, DefectsSettings)
+
+
+def test_each_family_is_in_the_table_under_its_name() -> None:
+    assert {
+        "autoencoder": AutoencoderSettings,
+        "dictionary": DictionarySettings,
+        "rotation": RotationSettings,
+        "transforms": RotationSettings,
+        "defects": DefectsSettings,
+        "ensemble": EnsembleSettings,
+        "crossfit": CrossfitSettings,
+    }.items() <= FAMILIES.items()
+
+
+@pytest.mark.parametrize("name", ["rotation", "transforms"])
+def test_both_names_of_the_rotation_family_are_read_and_written_as_they_are(name: str) -> None:
+    settings = parse_model({"family": name}, "test")
+    assert type(settings) is RotationSettings
+    assert settings.family == settings.title == name
+    assert parse_model(settings.model_dump(mode="json"), "test") == settings
+
+
+def test_the_rotation_family_is_called_rotation_by_default() -> None:
+    assert RotationSettings().family == "rotation"
+
+
+def test_a_subclass_of_family_settings_enters_the_table() -> None:
+    from toy_family import toy_family
+
+    with toy_family() as settings:
+        assert FAMILIES["toy"] is type(settings)
+        assert parse_model({"family": "toy"}, "test") == settings
+    assert "toy" not in FAMILIES
+
+
+@pytest.mark.parametrize("settings", SINGLE)
+def test_a_single_family_has_one_fold_and_is_its_own_base(settings: type[FamilySettings]) -> None:
+    model = settings()  # type: ignore[call-arg]  # the family's name has a default in each subclass
+    assert (model.strategy, model.is_composite, model.n_folds, model.planned_seed) == ("single", False, 1, None)
+    assert model.base is model
+
+
+def test_folds_have_the_training_of_their_single_family() -> None:
+    settings = CrossfitSettings(model=DictionarySettings(), folds=3)
+    assert (settings.strategy, settings.n_folds, settings.base) == ("folds", 3, DictionarySettings())
+
+
+def test_a_plan_is_repeated_with_its_own_random_seed() -> None:
+    member = Member(model=AutoencoderSettings(), training={"seed": 7})  # type: ignore[arg-type]
+    assert EnsembleSettings(members=(member,)).planned_seed == 7
+
+
+def test_a_composite_cannot_be_a_member_of_a_composite() -> None:
+    folds = {"family": "crossfit", "model": {"family": "crossfit", "model": {"family": "dictionary"}}}
+    with pytest.raises(SettingsError, match=r"'model': must be a single detector"):
+        parse_model(folds, "test")
+    with pytest.raises(ValidationError, match="must be a single detector"):
+        Member(model=CrossfitSettings(model=DictionarySettings()))
+
+
+def test_an_unknown_family_is_refused_with_the_names_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"'os\.system' is not a detector; there are auto, autoencoder, dictionary"):
+        parse_model({"family": "os.system"}, "test")
+
+
+def test_the_title_of_the_defects_family_has_its_scale() -> None:
+    assert DefectsSettings().title == "defects"
+    assert DefectsSettings(shrink=2).title == "defects at 1/2 of the size"

@@ -1,0 +1,56 @@
+"""The manifest: strict, and read as it was written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from oddlens.config.base import RuntimeSettings
+from oddlens.config.detectors import DictionarySettings
+from oddlens.config.manifest import SCHEMA_VERSION, DataSummary, Manifest
+from oddlens.config.parse import parse
+from oddlens.errors import SettingsError
+
+VALUES: dict[str, Any] = {
+    "model": {"family": "dictionary"},
+    "training": {},
+    "input": {"height": 8, "width": 8, "channels": 1},
+    "decision": {},
+    "data": {"source": "digits", "normal": "all", "n_training": 10, "fingerprint": "00"},
+    "history": {},
+    "versions": {},
+    "created": "2026-01-01",
+    "golden": [0.5],
+}
+
+
+def test_a_manifest_survives_json() -> None:
+    manifest = parse(Manifest, VALUES, "test")
+    assert manifest.schema_version == SCHEMA_VERSION
+    assert manifest.model == DictionarySettings()
+    assert parse(Manifest, json.loads(manifest.model_dump_json()), "test") == manifest
+
+
+def test_an_older_manifest_has_the_defaults_of_settings_that_were_added_later() -> None:
+    manifest = parse(Manifest, VALUES, "test")
+    assert manifest.runtime == RuntimeSettings()
+    assert manifest.data == DataSummary(source="digits", normal="all", n_training=10, fingerprint="00")
+    assert (manifest.data.folds, manifest.data.groups, manifest.remarks) == (1, (), ())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "'schema_version'"),
+        ({"golden": []}, "'golden'"),
+        ({"golden": [float("nan")]}, r"'golden\.0'"),
+        ({"model": {"family": "auto"}}, "is not a detector"),
+        ({"surprise": 1}, "'surprise' is not a setting"),
+        ({"data": {**VALUES["data"], "n_training": 0}}, r"'data\.n_training'"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse(Manifest, VALUES | change, "test")
