@@ -39,10 +39,11 @@ RUNTIMES = {
 WARM_UP = 20
 IMPORT = "import time; t = time.perf_counter(); import oddlens; print(1e3 * (time.perf_counter() - t))"
 WARM = """
-import json, sys, time
+import json, os, sys, time
 from oddlens import Detector
 
-detector, times = Detector.load(sys.argv[1]), []
+threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None
+detector, times = Detector.load(sys.argv[1], threads=threads), []
 for _ in range(int(sys.argv[3])):
     started = time.perf_counter()
     detector.predict([sys.argv[2]]).verdict

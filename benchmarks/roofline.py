@@ -34,6 +34,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
+from oddlens.io.allocator import keep_freed_memory
 from oddlens.models import registry
 from oddlens.models.layers import fast_bf16
 from oddlens.recipes import run
@@ -154,7 +155,7 @@ def measure_recipe(recipe: Recipe, data_dir: Path | None, epochs: int, device: t
 
 def from_file(path: Path, device: torch.device) -> Step:
     """Measure the scoring of a detector file with its calibrated runtime."""
-    detector = Detector.load(path, device=device.type)
+    detector = Detector.load(path, device=device.type, threads=torch.get_num_threads())
     settings = detector.manifest.model
     if not isinstance(settings, AutoencoderSettings):
         raise OddlensError(f"{path}: operations are counted for autoencoders only, not for {settings.family}")
@@ -229,11 +230,12 @@ def main(words: list[str]) -> int:
     torch.set_num_threads(options.threads)
     device, load = torch.device(options.device), os.getloadavg()[0]
     try:
-        steps = [
-            step for name in options.recipes
-            for step in measure_recipe(run.find_recipe(name), options.data, options.epochs, device)
-        ]  # fmt: skip
-        steps += [from_file(path, device) for path in options.files]
+        with keep_freed_memory():  # as the command line does
+            steps = [
+                step for name in options.recipes
+                for step in measure_recipe(run.find_recipe(name), options.data, options.epochs, device)
+            ]  # fmt: skip
+            steps += [from_file(path, device) for path in options.files]
     except OddlensError as error:
         say(f"error: {error}")
         return 1

@@ -30,6 +30,7 @@ from environments import VENVS, environment
 from operations import layers, scoring, total
 from tables import markdown
 
+from oddlens.cli.session import set_threads
 from oddlens.config.base import RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.image_set import ImageSet
@@ -37,6 +38,7 @@ from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError, OddlensError
+from oddlens.io.allocator import keep_freed_memory
 from oddlens.recipes import run
 
 PASSES = 3  # over the images, after a warm-up pass
@@ -93,14 +95,15 @@ def fit_detector(kind: str, normal: ImageSet) -> Detector:
 
 def score_in_memory(path: Path, data: Path) -> dict[str, Any]:
     """Measure scores and maps of all CIFAR-10 test images in memory, in this process: the median of a few passes."""
-    detector, test = Detector.load(path), open_dataset("cifar10", normal="airplane", data_dir=data).test
-    pixels, times = test.load(detector.spec), []
-    for _ in range(PASSES + 1):
-        started = time.perf_counter()
-        for outputs in detector.iter_predictions(pixels):
-            if outputs.anomaly_map is None:
-                raise OddlensError(f"{path}: the detector has no anomaly maps; pass another one")
-        times.append(time.perf_counter() - started)
+    detector = Detector.load(path, threads=set_threads(None))
+    pixels, times = open_dataset("cifar10", normal="airplane", data_dir=data).test.load(detector.spec), []
+    with keep_freed_memory():  # as the command line does
+        for _ in range(PASSES + 1):
+            started = time.perf_counter()
+            for outputs in detector.iter_predictions(pixels):
+                if outputs.anomaly_map is None:
+                    raise OddlensError(f"{path}: the detector has no anomaly maps; pass another one")
+            times.append(time.perf_counter() - started)
     return {"images_per_second": len(pixels) / statistics.median(times[1:])}
 
 
