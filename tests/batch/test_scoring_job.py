@@ -53,8 +53,8 @@ def journal_of(output: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def part(fitted: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted.save(tmp_path_factory.mktemp("resume") / "part.safetensors")
+def part(digits_detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits_detector.save(tmp_path_factory.mktemp("resume") / "part.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_truncated_last_entry_is_scored_again(
 
 
 def test_resuming_a_different_run_is_an_error_that_names_the_difference(
-    part: Path, fitted: Detector, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
+    part: Path, digits_detector: Detector, image_folder: Path, tmp_path: Path, interrupt: Callable[..., None]
 ) -> None:
     output, other = tmp_path / "v.csv", tmp_path / "other.safetensors"
     interrupt(2, output, part, image_folder)

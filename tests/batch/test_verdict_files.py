@@ -19,8 +19,8 @@ from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
 
 
-def test_all_formats_have_the_same_rows(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdict_files.verdict_rows(fitted.predict(digits.test))
+def test_all_formats_have_the_same_rows(digits_detector: Detector, digits: DataSet, tmp_path: Path) -> None:
+    rows = verdict_files.verdict_rows(digits_detector.predict(digits.test))
     for suffix in ("csv", "jsonl", "parquet"):
         with verdict_files.open_verdict_file(tmp_path / f"v.{suffix}") as write:
             write(rows[:100])
@@ -34,16 +34,18 @@ def test_all_formats_have_the_same_rows(fitted: Detector, digits: DataSet, tmp_p
     assert pq.read_table(tmp_path / "v.parquet").to_pylist() == rows
 
 
-def test_an_error_leaves_no_verdict_file(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
-    rows = verdict_files.verdict_rows(fitted.predict(digits.test))
+def test_an_error_leaves_no_verdict_file(digits_detector: Detector, digits: DataSet, tmp_path: Path) -> None:
+    rows = verdict_files.verdict_rows(digits_detector.predict(digits.test))
     with pytest.raises(ZeroDivisionError), verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
         write(rows[: len(rows) // 0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_csv_preserves_names_with_commas_quotes_and_newlines(fitted: Detector, digits: DataSet, tmp_path: Path) -> None:
+def test_csv_preserves_names_with_commas_quotes_and_newlines(
+    digits_detector: Detector, digits: DataSet, tmp_path: Path
+) -> None:
     names = ("a,b.png", 'c"d.png', "e\nf.png", "ü.png")
-    verdicts = fitted.predict_from_scores(names, fitted.score(digits.test.subset(np.arange(4))))
+    verdicts = digits_detector.predict_from_scores(names, digits_detector.score(digits.test.subset(np.arange(4))))
     with verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
         write(verdict_files.verdict_rows(verdicts))
     with (tmp_path / "v.csv").open(newline="") as file:

@@ -21,13 +21,13 @@ from oddlens.reporting import evaluation_report
 
 
 @pytest.fixture(scope="module")
-def test_images(fitted: Detector, digits: DataSet) -> ImageSet:
-    return test_sets.build_test_set(digits, fitted.spec, seed=0, distort=True)
+def test_images(digits_detector: Detector, digits: DataSet) -> ImageSet:
+    return test_sets.build_test_set(digits, digits_detector.spec, seed=0, distort=True)
 
 
 @pytest.fixture(scope="module")
-def evaluation(fitted: Detector, test_images: ImageSet) -> evaluate.Evaluation:
-    return evaluate.evaluate(fitted, test_images)
+def evaluation(digits_detector: Detector, test_images: ImageSet) -> evaluate.Evaluation:
+    return evaluate.evaluate(digits_detector, test_images)
 
 
 def test_the_metrics_agree_with_the_scores(evaluation: evaluate.Evaluation) -> None:
@@ -60,15 +60,17 @@ def test_calibration_images_are_excluded_from_rates_but_not_from_auroc(digits: D
 
 
 def test_training_images_are_excluded_from_all_metrics(
-    fitted: Detector, digits: DataSet, test_images: ImageSet
+    digits_detector: Detector, digits: DataSet, test_images: ImageSet
 ) -> None:
-    in_training = np.isin(fingerprints(digits.train.load(fitted.spec)), fitted.fingerprints("training"))
+    in_training = np.isin(
+        fingerprints(digits.train.load(digits_detector.spec)), digits_detector.fingerprints("training")
+    )
     train_images = digits.train.subset(np.flatnonzero(in_training)[:40])
-    evaluation = evaluate.evaluate(fitted, concatenate([test_images, train_images]))
+    evaluation = evaluate.evaluate(digits_detector, concatenate([test_images, train_images]))
     assert evaluation.n_excluded == 40
-    assert evaluation.metrics["image_auroc"] == evaluate.evaluate(fitted, test_images).metrics["image_auroc"]
+    assert evaluation.metrics["image_auroc"] == evaluate.evaluate(digits_detector, test_images).metrics["image_auroc"]
     with pytest.raises(DataError, match="one label only"):
-        evaluate.evaluate(fitted, concatenate([train_images, test_images.subset(test_images.labels == 1)]))
+        evaluate.evaluate(digits_detector, concatenate([train_images, test_images.subset(test_images.labels == 1)]))
 
 
 def test_reconstruction_error_is_limited_to_the_region_of_interest(digits: DataSet) -> None:
@@ -99,17 +101,17 @@ def test_without_held_out_normal_images_the_false_alarm_rate_is_unknown(digits: 
     assert dict(evaluation_report.key_figures(table))["normal images flagged"].startswith("not measured")
 
 
-def test_a_users_defect_class_is_not_taken_for_a_distortion(fitted: Detector, digits: DataSet) -> None:
-    pixels = digits.test.load(fitted.spec)[:20]
+def test_a_users_defect_class_is_not_taken_for_a_distortion(digits_detector: Detector, digits: DataSet) -> None:
+    pixels = digits.test.load(digits_detector.spec)[:20]
     holes = test_sets.anomalous_images(corruptions.distort("hole", pixels, 255, 0), "hole")
-    evaluation = evaluate.evaluate(fitted, concatenate([digits.test, holes]))
+    evaluation = evaluate.evaluate(digits_detector, concatenate([digits.test, holes]))
     assert not evaluation.distorted
-    assert evaluate.evaluate(fitted, test_sets.build_test_set(digits, fitted.spec, 0, True)).distorted
+    assert evaluate.evaluate(digits_detector, test_sets.build_test_set(digits, digits_detector.spec, 0, True)).distorted
 
 
-def test_a_test_set_with_one_label_is_rejected(fitted: Detector, digits: DataSet) -> None:
+def test_a_test_set_with_one_label_is_rejected(digits_detector: Detector, digits: DataSet) -> None:
     with pytest.raises(DataError, match="no anomalous images"):
-        evaluate.evaluate(fitted, digits.test)
+        evaluate.evaluate(digits_detector, digits.test)
 
 
 def test_pixel_metrics_compare_maps_and_masks_at_the_size_of_the_mask(digits: DataSet) -> None:
@@ -134,14 +136,16 @@ def test_pixel_metrics_compare_maps_and_masks_at_the_size_of_the_mask(digits: Da
     assert evaluation.pixel_metrics["aupro"] == pytest.approx(metrics.aupro(enlarged, truth))
 
 
-def test_anomalies_with_an_empty_mask_do_not_count_for_pixel_metrics(fitted: Detector, digits: DataSet) -> None:
+def test_anomalies_with_an_empty_mask_do_not_count_for_pixel_metrics(
+    digits_detector: Detector, digits: DataSet
+) -> None:
     anomalous = test_sets.anomalous_images(
-        corruptions.distort("inversion", digits.test.load(fitted.spec)[:3], 255, 0), "inverted"
+        corruptions.distort("inversion", digits.test.load(digits_detector.spec)[:3], 255, 0), "inverted"
     )
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:4, 2:5] = True
     masks = (mask, np.zeros((8, 8), dtype=bool), None)
     normal = digits.test.subset(np.arange(5))
-    all_masks = evaluate.evaluate(fitted, concatenate([normal, dataclasses.replace(anomalous, masks=masks)]))
+    all_masks = evaluate.evaluate(digits_detector, concatenate([normal, dataclasses.replace(anomalous, masks=masks)]))
     first = dataclasses.replace(anomalous.subset(np.arange(1)), masks=masks[:1])
-    assert all_masks.pixel_metrics == evaluate.evaluate(fitted, concatenate([normal, first])).pixel_metrics
+    assert all_masks.pixel_metrics == evaluate.evaluate(digits_detector, concatenate([normal, first])).pixel_metrics

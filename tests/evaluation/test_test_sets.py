@@ -11,30 +11,32 @@ from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions, test_sets
 
 
-def test_every_corruption_is_in_the_test_set_with_the_normal_images(fitted: Detector, digits: DataSet) -> None:
-    images = test_sets.build_test_set(digits, fitted.spec, seed=0, distort=True)
+def test_every_corruption_is_in_the_test_set_with_the_normal_images(digits_detector: Detector, digits: DataSet) -> None:
+    images = test_sets.build_test_set(digits, digits_detector.spec, seed=0, distort=True)
     kinds = [test_sets.NORMAL, *corruptions.DISTORTIONS, *corruptions.PATTERNS]
     assert list(dict.fromkeys(images.kinds)) == kinds
     assert all(images.kinds.count(kind) == len(digits.test) for kind in kinds)
     np.testing.assert_array_equal(images.labels == 0, np.array(images.kinds) == test_sets.NORMAL)
 
 
-def test_without_distortion_the_test_set_is_the_data_sets_own(fitted: Detector, digits: DataSet) -> None:
-    assert test_sets.build_test_set(digits, fitted.spec, seed=0, distort=False) is digits.test
+def test_without_distortion_the_test_set_is_the_data_sets_own(digits_detector: Detector, digits: DataSet) -> None:
+    assert test_sets.build_test_set(digits, digits_detector.spec, seed=0, distort=False) is digits.test
 
 
-def test_foreign_images_are_converted_and_at_most_as_many_as_normal_ones(fitted: Detector, digits: DataSet) -> None:
+def test_foreign_images_are_converted_and_at_most_as_many_as_normal_ones(
+    digits_detector: Detector, digits: DataSet
+) -> None:
     few = replace(digits, test=digits.test.subset(np.arange(5)))
     foreign = np.full((9, 32, 32, 3), 200, np.uint8)
-    images = test_sets.build_test_set(few, fitted.spec, seed=0, distort=True, foreign=foreign)
+    images = test_sets.build_test_set(few, digits_detector.spec, seed=0, distort=True, foreign=foreign)
     index = np.flatnonzero(np.array(images.kinds) == "foreign")
     assert len(index) == 5
     assert images.labels[index].tolist() == [1] * 5
-    assert images.subset(index).load(fitted.spec).shape == (5, 8, 8, 1)
+    assert images.subset(index).load(digits_detector.spec).shape == (5, 8, 8, 1)
 
 
-def test_corrupted_images_belong_to_the_group_of_their_original(fitted: Detector, digits: DataSet) -> None:
+def test_corrupted_images_belong_to_the_group_of_their_original(digits_detector: Detector, digits: DataSet) -> None:
     test = replace(digits.test.subset(np.arange(3)), groups=("left", "right", "left"), grouped_by="folder")
-    images = test_sets.build_test_set(replace(digits, test=test), fitted.spec, seed=0, distort=True)
+    images = test_sets.build_test_set(replace(digits, test=test), digits_detector.spec, seed=0, distort=True)
     assert images.groups == ("left", "right", "left") * (len(images) // 3)
     assert images.grouped_by == "folder"

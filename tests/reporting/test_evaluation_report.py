@@ -79,19 +79,21 @@ def test_rates_are_formatted_as_percentages(rate: float | None, text: str | None
 
 
 @pytest.fixture(scope="module")
-def evaluation(fitted: Detector, digits: DataSet) -> Evaluation:
-    return evaluate(fitted, build_test_set(digits, fitted.spec, seed=0, distort=True))
+def evaluation(digits_detector: Detector, digits: DataSet) -> Evaluation:
+    return evaluate(digits_detector, build_test_set(digits, digits_detector.spec, seed=0, distort=True))
 
 
 def test_the_report_embeds_all_figures_with_the_description_and_provenance(
-    fitted: Detector, evaluation: Evaluation, tmp_path: Path
+    digits_detector: Detector, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
-    figure_paths = evaluation_report.draw_figures(fitted, evaluation, tmp_path / "figures", history)
+    figure_paths = evaluation_report.draw_figures(digits_detector, evaluation, tmp_path / "figures", history)
     assert {"verdicts", "histogram", "roc", "training", "reconstructions-normal"} <= set(figure_paths)
     assert all(path == tmp_path / "figures" / f"{name}.png" and path.exists() for name, path in figure_paths.items())
     path = tmp_path / "report.html"
-    evaluation_report.write_evaluation_report(path, "Digits", fitted, evaluation, figure_paths, "oddlens eval <digits>")
+    evaluation_report.write_evaluation_report(
+        path, "Digits", digits_detector, evaluation, figure_paths, "oddlens eval <digits>"
+    )
     page = html.unescape(path.read_text())
     assert page.count("data:image/png;base64,") == len(figure_paths)
     assert evaluation_report.describe_metrics(evaluation.metrics, True) in page
@@ -100,8 +102,8 @@ def test_the_report_embeds_all_figures_with_the_description_and_provenance(
     assert "Why some kinds are missed" in page
 
 
-def test_examples_are_the_first_images_of_each_kind(fitted: Detector, evaluation: Evaluation) -> None:
-    groups = evaluation_report.example_groups(fitted, evaluation, 3)
+def test_examples_are_the_first_images_of_each_kind(digits_detector: Detector, evaluation: Evaluation) -> None:
+    groups = evaluation_report.example_groups(digits_detector, evaluation, 3)
     assert [group.kind for group in groups] == evaluation.kinds
     assert [len(group.index) for group in groups] == [3] * len(groups)
     examples = evaluation_report.build_examples(groups, evaluation, 2)

@@ -65,11 +65,11 @@ class AutoencoderSettings(FamilySettings):
 
     `pooling` is convolution + max-pooling down, up-sampling + convolution back (the MNIST reference recipe);
     `strided` is strided convolutions, a linear bottleneck of `latent_dim`, and transposed
-    convolutions back. `error` is what the anomaly map holds at each pixel. `noise` is the sigma, in units of the
-    value range, of Gaussian noise added to the training inputs (denoising). `score` is what the anomaly score is:
-    "error", the mean of the map's largest `top_percent` (100 = plain mean); "sap" and "nap", how far the hidden
-    activations of an image and of its reconstruction lie apart, plain or whitened (RaPP); "latent", how far the
-    bottleneck lies from the training images' (shrunk Mahalanobis).
+    convolutions back. `error` is the error at each pixel of the anomaly map. `noise` is the standard deviation, in
+    units of the value range, of Gaussian noise added to the training inputs (denoising). `score` defines the anomaly
+    score: "error", the mean of the largest `top_percent` of the map (100: the plain mean); "sap" and "nap", the
+    distance between the hidden activations of an image and of its reconstruction, plain or whitened (RaPP); "latent",
+    the Mahalanobis distance of the bottleneck from those of the training images, with shrinkage.
     """
 
     implementation = "oddlens.models.autoencoder"

@@ -280,6 +280,6 @@ def write_evaluation_report(
         ),
         *([Section("Training", figure=figure_paths["training"])] if "training" in figure_paths else []),
     ]
-    summary = describe_metrics(metrics, detector.manifest.model.family == "autoencoder")
+    summary = describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
     footer = provenance(detector, command)
     return write_report(path, Report(title, summary, key_figures(metrics), tuple(sections), footer))
