@@ -171,7 +171,7 @@ def test_unsupported_uses_of_folds_are_refused(crossfit: Detector, digits: DataS
     for decision in (DecisionSettings(confidence=0.9, false_alarm_rate=0.05), percentile):
         with pytest.raises(SettingsError, match="folds"):
             Detector.load(path).set_decision(decision)
-    with pytest.raises(DataError, match="4 images in 4 folds can promise nothing"):
+    with pytest.raises(DataError, match="4 images in 4 folds can guarantee nothing"):
         Detector(crossfit.model).fit(digits.train.subset(np.arange(4)))
 
 
