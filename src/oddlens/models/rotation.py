@@ -152,8 +152,8 @@ class Rotation(GradientModel):
         remark = f"rotations of held-out images are classified with {accuracy:.0%} accuracy (chance {chance:.0%})"
         if accuracy >= MIN_USEFUL_ACCURACY:
             return remark
-        return f"{remark}: rotated, they look alike, so the {self.settings.family} detector is of little use here; "
-            "prefer another"
+        advice = f"the {self.settings.family} detector is of little use here; prefer another"
+        return f"{remark}: rotated, they look alike, so {advice}"
 
 
 class Block(nn.Module):
