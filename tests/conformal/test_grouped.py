@@ -264,8 +264,8 @@ def test_the_command_line_handles_groups(folders: Path, tmp_path: Path) -> None:
     assert "add --group-by FILE.csv:camera" in missing.stderr
 
 
-def test_a_detector_without_groups_refuses_groups(fitted: Detector, folders: Path, tmp_path: Path) -> None:
-    file = fitted.save(tmp_path / "part.safetensors")
+def test_a_detector_without_groups_refuses_groups(digits_detector: Detector, folders: Path, tmp_path: Path) -> None:
+    file = digits_detector.save(tmp_path / "part.safetensors")
     done = oddlens("score", file, folders / "incoming", "--group-by", "folder")
     assert done.returncode == 1
     assert "has one threshold for all images" in done.stderr

@@ -6,12 +6,11 @@ bitwise the same however often the job was killed, even where a verdict depends 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import UnreadableImageError
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
+from oddlens.io.digests import digest
 from oddlens.io.journal import Journal, RunIdentity
 
 ROWS_PER_BATCH = 4096  # enough for a row group of Parquet, and few enough for constant memory
@@ -43,14 +43,12 @@ class ScoringJob:
 
     def run(self) -> RunIdentity:
         """The identity of a run: a run can be resumed only by one with equal values; errors use the keys as names."""
-        names = hashlib.blake2b(digest_size=16)
-        for name in self.images.names:
-            names.update(os.fsencode(os.path.abspath(name)) + b"\0")  # noqa: PTH100 - of a million strings
-        names.update("\0".join(self.images.groups).encode(errors="surrogateescape"))
+        names = (os.fsencode(os.path.abspath(name)) + b"\0" for name in self.images.names)  # noqa: PTH100 - a million
+        groups = "\0".join(self.images.groups).encode(errors="surrogateescape")
         return {
             "detector or threshold": self.detector.manifest.digest,
             "runtime": self.detector.backend.name,
-            "list of images or their groups": f"{len(self.images)} {names.hexdigest()}",
+            "list of images or their groups": f"{len(self.images)} {digest(chain(names, [groups]))}",
             "--maps": None if self.maps is None else os.path.abspath(self.maps),  # noqa: PTH100 - resolves ".."
         }
 

@@ -10,7 +10,6 @@ only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from bisect import bisect_left, bisect_right, insort
@@ -27,6 +26,7 @@ from oddlens.config.parse import lists_to_tuples
 from oddlens.conformal.ranks import Scores
 from oddlens.errors import ArtifactError, CalibrationError, StateError
 from oddlens.io.atomic import write_bytes
+from oddlens.io.digests import digest
 
 DEFAULT_DELTA = 0.01  # probability of ever raising a false alarm
 JUMP_RATE = 0.002  # share of the capital that is spread evenly over all bets before each image
@@ -167,4 +167,4 @@ def bet_densities(p: float) -> Scores:
 
 def calibration_digest(scores: Scores) -> str:
     """Digest that identifies a set of calibration scores (n,)."""
-    return hashlib.blake2b(scores.tobytes(), digest_size=16).hexdigest()
+    return digest([scores.tobytes()])
