@@ -34,7 +34,7 @@ from oddlens.inference.open import open_graph
 from oddlens.models import registry
 from oddlens.models.base import GradientModel
 
-TURNING = TrainingSettings(epochs=2, batch_size=32, optimizer="muon", schedule="linear")
+ROTATION_TRAINING = TrainingSettings(epochs=2, batch_size=32, optimizer="muon", schedule="linear")
 # Every family, in each of the forms that its settings give it.
 FORMS: dict[str, FamilySettings] = {
     "autoencoder-strided": AutoencoderSettings(widths=(8, 16), latent_dim=8),
@@ -56,7 +56,7 @@ FORMS: dict[str, FamilySettings] = {
     "ensemble": EnsembleSettings(
         members=(
             Member(model=AutoencoderSettings(widths=(8,), latent_dim=8), training=TrainingSettings(epochs=2)),
-            Member(model=RotationSettings(side=16, widths=(8, 8, 16), bank=50), training=TURNING, weight=0.5),
+            Member(model=RotationSettings(side=16, widths=(8, 8, 16), bank=50), training=ROTATION_TRAINING, weight=0.5),
         )
     ),
     "crossfit": CrossfitSettings(model=AutoencoderSettings(widths=(8,), latent_dim=8), folds=3),

@@ -65,7 +65,7 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> TrainingSettings:
+    def _check_combination(self) -> TrainingSettings:
         if any(after <= before for before, after in pairwise(self.pace)):
             raise ValueError("pace must rise from epoch to epoch")
         if self.optimizer == "muon" and self.weight_decay:
@@ -99,7 +99,7 @@ class RuntimeSettings(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")
-    def _goes_together(self) -> RuntimeSettings:
+    def _check_combination(self) -> RuntimeSettings:
         if self.engine == "onnxruntime" and self.precision == "bf16":
             raise ValueError("onnxruntime computes in fp32 only: use openvino for bf16, or the precision fp32")
         return self

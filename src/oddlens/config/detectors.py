@@ -167,7 +167,7 @@ def _validate_family(value: Any) -> Any:
 
 
 def _validate_single(value: Any) -> Any:
-    """The same, of a family that is not itself made of several detectors."""
+    """Settings of a single detector, which is not itself made of several, that plain values name."""
     model = _validate_family(value)
     if isinstance(model, FamilySettings) and model.is_composite:
         raise PydanticCustomError("composite", "must be a single detector")
@@ -239,7 +239,7 @@ class AutoSettings(Settings):
 
 
 def _validate_family_or_auto(value: Any) -> Any:
-    """The same, where `auto` may stand for a family."""
+    """Settings of `auto` or of the family that plain values name."""
     if isinstance(value, dict) and value.get("family") == "auto":
         return AutoSettings.model_validate(value)
     return _validate_family(value)

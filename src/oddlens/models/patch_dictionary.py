@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import DictionarySettings
 from oddlens.models.base import Model, ModelOutput
-from oddlens.models.memory_bank import MemoryBank, PatchDictionary, patch_variance
+from oddlens.models.memory_bank import MemoryBank
+from oddlens.models.patches import PatchDictionary, patch_variance
 from oddlens.models.registry import register_family
 
 N_PATCHES = 50_000  # from which the atoms are learned

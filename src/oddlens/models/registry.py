@@ -48,7 +48,7 @@ def family_of(settings: FamilySettings) -> Family:
     """The registered family of these settings; its module is imported on first use."""
     settings_class = type(settings)
     if settings_class not in _REGISTRY and settings_class.implementation:
-        with torch.device("cpu"):  # constants of the module are real, even where a model is built without allocating
+        with torch.device("cpu"):  # real tensors, even where a model is built on the meta device
             importlib.import_module(settings_class.implementation)
     return _REGISTRY[settings_class]
 

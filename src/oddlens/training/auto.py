@@ -26,7 +26,7 @@ from oddlens.models.base import GradientModel, Model
 from oddlens.models.registry import family_of
 from oddlens.models.rotation import is_rotation_symmetric
 from oddlens.training.members import (
-    MAX_EXAM_IMAGES,
+    MAX_WEIGHTING_IMAGES,
     TrainedMember,
     TrainedModel,
     TrainingTask,
@@ -147,7 +147,7 @@ def member_weight(model: Model, task: TrainingTask) -> tuple[float, str]:
     if not len(task.standardization):
         return 1.0, "weight 1"
     with torch.inference_mode():
-        pretext = model.pretext_accuracy(torch.from_numpy(task.standardization[:MAX_EXAM_IMAGES]).to(task.device))
+        pretext = model.pretext_accuracy(torch.from_numpy(task.standardization[:MAX_WEIGHTING_IMAGES]).to(task.device))
     if pretext is not None:
         accuracy, chance = pretext
         skill = max(0.0, (accuracy - chance) / (1 - chance))
@@ -165,7 +165,7 @@ def synthetic_defect_auroc(model: Model, task: TrainingTask) -> float:
 
     It favours the `defects` family, which was trained on such defects.
     """
-    normal = task.standardization[:MAX_EXAM_IMAGES]
+    normal = task.standardization[:MAX_WEIGHTING_IMAGES]
     defective, _ = synthetic_defects.add_defects(normal, task.seed, task.spec.value_max)
     scores = [
         anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))

@@ -16,7 +16,7 @@ from oddlens.models.base import GradientModel, Model
 from oddlens.models.layers import fast_bf16
 from oddlens.training.checkpoints import clear_checkpoints, load_checkpoint, run_digest, save_checkpoint
 from oddlens.training.history import HistoryRow, Progress, TrainingStep, write_history
-from oddlens.training.optim import Adam, Muon
+from oddlens.training.optim import OPTIMIZERS, Adam
 from oddlens.training.schedule import current_progress, lr_multiplier, next_progress
 
 CHECK_EVERY = 50  # steps between two checks of the loss
@@ -75,8 +75,7 @@ def run_epochs(
 ) -> list[HistoryRow]:
     """Train by gradients, one epoch after the other."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer_class = Muon if settings.optimizer == "muon" else Adam
-    optimizer = optimizer_class(parameters, settings.learning_rate, settings.weight_decay)
+    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.learning_rate, settings.weight_decay)
     sample = images[:: -(-len(images) // MAX_SAMPLED_IMAGES)]  # evenly spaced
     initial_loss = untrained_loss(model, sample, settings.seed)
     run = run_digest(model, pixels, settings)

@@ -28,7 +28,7 @@ from oddlens.models.ensemble import Ensemble
 from oddlens.training import loop
 from oddlens.training.history import HistoryRow, Progress
 
-MAX_EXAM_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
+MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
 MAX_TIMED_IMAGES = 32  # of the batch by which the time of scoring is estimated
 
 M = TypeVar("M", bound=Model)
@@ -194,8 +194,8 @@ def scoring_seconds(models: list[Model], task: TrainingTask) -> float:
             started = time.perf_counter()
             model(batch)
             seconds_per_image = (time.perf_counter() - started) / len(pixels)
-        n_exam = n_standardization + 2 * min(MAX_EXAM_IMAGES, n_standardization)
-        total += seconds_per_image * (task.to_score + n_exam + model.n_closed_form_images(len(task.train)))
+        n_weighting = n_standardization + 2 * min(MAX_WEIGHTING_IMAGES, n_standardization)
+        total += seconds_per_image * (task.to_score + n_weighting + model.n_closed_form_images(len(task.train)))
     return total
 
 

@@ -95,6 +95,9 @@ class Muon(Adam):
         weight.add_(update, alpha=-self.lr * CONVOLUTION_LR_FACTOR * self.factor)
 
 
+OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "muon": Muon}  # by their names in TrainingSettings
+
+
 def orthogonalize(matrix: Tensor) -> Tensor:
     """A (semi-)orthogonal matrix near to (R, C), by Newton-Schulz iteration: singular values between 0.7 and 1.2."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
