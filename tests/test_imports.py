@@ -1,4 +1,4 @@
-"""What is imported when: the core runs without torch, and names come when asked for."""
+"""Imports: the core runs without torch, and names are imported on first use."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert run(program, *arguments).endswith("heavy: []\n")
 
 
-def test_a_deployed_detector_scores_files_without_torch(fitted: Detector, digit_pixels: Pixels, tmp_path: Path) -> None:
-    """Every package outside the core is made impossible to import."""
-    export(fitted, tmp_path / "part.onnx")
+def test_a_deployed_detector_scores_files_without_torch(
+    digits_detector: Detector, digit_pixels: Pixels, tmp_path: Path
+) -> None:
+    """The packages of the extras cannot be imported here."""
+    export(digits_detector, tmp_path / "part.onnx")
     (tmp_path / "images").mkdir()
     for i, image in enumerate(digit_pixels[:5]):
         Image.fromarray(image[:, :, 0]).save(tmp_path / "images" / f"{i}.png")
@@ -65,7 +67,7 @@ def test_a_deployed_detector_scores_files_without_torch(fitted: Detector, digit_
     run(program, tmp_path / "part.onnx", tmp_path / "images", tmp_path / "v.csv", tmp_path / "maps")
     lines = (tmp_path / "v.csv").read_text().splitlines()[1:]
     scores = [float(line.split(",")[1]) for line in lines]
-    np.testing.assert_allclose(scores, fitted.score(digit_pixels[:5]), rtol=1e-4)
+    np.testing.assert_allclose(scores, digits_detector.score(digit_pixels[:5]), rtol=1e-4)
     assert len(list((tmp_path / "maps").iterdir())) == 5
 
 

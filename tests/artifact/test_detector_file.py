@@ -1,9 +1,7 @@
-"""Detector files: safe to load, whole or absent."""
+"""Detector files: safe to load, complete or refused."""
 
 from __future__ import annotations
 
-import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load as load_tensors
+from detector_files import read_manifest_values, write_changed
 from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact import detector_file
@@ -24,40 +22,15 @@ from oddlens.config.detectors import (
     Member,
     RotationSettings,
 )
-from oddlens.config.manifest import Manifest
-from oddlens.config.parse import parse
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
-from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
+from oddlens.errors import ArtifactError, OddlensError, SettingsError
 from oddlens.models import registry
 
-
-@pytest.fixture(scope="module")
-def saved(fitted: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted.save(tmp_path_factory.mktemp("artifact") / "part.safetensors")
+DIGITS = Path(__file__).parent.parent / "compatibility" / "digits.safetensors"
 
 
-def manifest_of(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    (size,) = struct.unpack("<Q", content[:8])
-    manifest: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["oddlens"])
-    return manifest
-
-
-def rewritten(
-    path: Path, target: Path, change: Callable[[dict[str, Any], detector_file.Tensors], None], seal: bool
-) -> Path:
-    """A copy of a detector file after `change`; with `seal`, its digest made to match, as an attacker would."""
-    manifest, tensors = manifest_of(path), load_tensors(path.read_bytes())
-    change(manifest, tensors)
-    text = json.dumps(manifest)
-    if seal:
-        text = detector_file.serialize_manifest(parse(Manifest, manifest, "test"), tensors)
-    target.write_bytes(save_tensors(tensors, {"oddlens": text}))
-    return target
-
-
-def test_a_file_cut_at_any_of_100_places_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_cut_at_any_of_100_positions_is_refused(saved: Path, tmp_path: Path) -> None:
     content = saved.read_bytes()
     for place in np.linspace(0, len(content) - 1, 100).astype(int):
         cut = tmp_path / "cut.safetensors"
@@ -87,21 +60,11 @@ def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
         Detector.load(path)
 
 
-def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_safetensors_file_without_a_manifest_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(save_tensors({"weights": np.zeros(3, dtype=np.float32)}))
     with pytest.raises(ArtifactError, match="no oddlens manifest"):
         Detector.load(path)
-
-
-def test_a_name_of_no_known_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"end in \.safetensors or \.onnx"):
-        Detector.load(tmp_path / "model.pt")
-
-
-def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFoundError, match="oddlens fit"):
-        Detector.load(tmp_path / "part.safetensors")
 
 
 def grow(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
@@ -136,13 +99,13 @@ def other_weights(manifest: dict[str, Any], tensors: detector_file.Tensors) -> N
         (retype, "not one of this family's"),
         (lose_calibration, "lacks 1 tensors of this family"),
         (poison, "not finite"),
-        (other_weights, "built-in test pictures"),
+        (other_weights, "built-in test images"),
     ],
 )
-def test_a_file_whose_tensors_were_changed_and_resealed_is_refused(
+def test_changed_tensors_are_refused_although_the_digest_matches(
     saved: Path, tmp_path: Path, change: Callable[..., None], message: str
 ) -> None:
-    path = rewritten(saved, tmp_path / "changed.safetensors", change, seal=True)
+    path = write_changed(saved, tmp_path / "changed.safetensors", change, matching_digest=True)
     with pytest.raises(ArtifactError, match=message):
         Detector.load(path)
 
@@ -161,7 +124,7 @@ def test_a_bank_with_no_row_or_too_many_is_refused(with_bank: Path, tmp_path: Pa
     def change(manifest: dict[str, Any], tensors: detector_file.Tensors) -> None:
         tensors[name] = np.zeros((count, tensors[name].shape[1]), dtype=np.float32)
 
-    path = rewritten(with_bank, tmp_path / "changed.safetensors", change, seal=True)
+    path = write_changed(with_bank, tmp_path / "changed.safetensors", change, matching_digest=True)
     with pytest.raises(ArtifactError, match=rf"'{name}' \(F32 \({count}, .* it may be F32 \(1 to \d+, "):
         Detector.load(path)
 
@@ -189,29 +152,55 @@ def test_a_bank_may_have_as_many_rows_as_its_settings_allow_and_no_more() -> Non
     ],
 )
 def test_a_changed_manifest_is_refused(saved: Path, tmp_path: Path, key: str, value: object, message: str) -> None:
-    path = rewritten(saved, tmp_path / "changed.safetensors", lambda m, _: m.update({key: value}), seal=False)
+    path = write_changed(
+        saved, tmp_path / "changed.safetensors", lambda m, _: m.update({key: value}), matching_digest=False
+    )
     with pytest.raises(ArtifactError, match=message):
         Detector.load(path)
 
 
-def test_no_users_image_is_in_the_file(fitted: Detector) -> None:
-    assert set(detector_file.STATISTICS_DTYPES) <= set(fitted.tensors)
-    for name, tensor in fitted.tensors.items():
+def test_a_file_with_the_older_name_of_the_rotation_family_loads_and_saves_unchanged(tmp_path: Path) -> None:
+    loaded = Detector.load(DIGITS)
+    assert isinstance(loaded.manifest.model, EnsembleSettings)
+    assert "transforms" in [member.model.family for member in loaded.manifest.model.members]
+    again = loaded.save(tmp_path / "again.safetensors")
+    assert read_manifest_values(again)["model"] == read_manifest_values(DIGITS)["model"]
+    assert Detector.load(again).manifest == loaded.manifest
+
+
+def test_both_names_of_the_rotation_family_give_the_same_tensors_and_stay_in_the_file(
+    digit_pixels: Pixels, tmp_path: Path
+) -> None:
+    tensors = {}
+    for name in ("rotation", "transforms"):
+        settings = RotationSettings.model_validate({"family": name, "side": 16, "widths": (4, 4, 8), "bank": 30})
+        path = Detector(settings).fit(digit_pixels[:80]).save(tmp_path / f"{name}.safetensors")
+        assert read_manifest_values(path)["model"]["family"] == name
+        loaded = Detector.load(path)
+        assert loaded.manifest.model == settings
+        tensors[name] = loaded.tensors
+    for key, tensor in tensors["rotation"].items():
+        np.testing.assert_array_equal(tensor, tensors["transforms"][key], err_msg=key)
+
+
+def test_no_image_is_in_the_file(digits_detector: Detector) -> None:
+    assert set(detector_file.STATISTICS_DTYPES) <= set(digits_detector.tensors)
+    for name, tensor in digits_detector.tensors.items():
         assert name.startswith("model.") or (name in detector_file.STATISTICS_DTYPES and tensor.ndim == 1), name
 
 
-def test_saving_twice_gives_the_same_bytes(saved: Path, fitted: Detector, tmp_path: Path) -> None:
-    assert fitted.save(tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
+def test_saving_twice_gives_the_same_bytes(saved: Path, digits_detector: Detector, tmp_path: Path) -> None:
+    assert digits_detector.save(tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
 
 
-def test_a_name_that_is_not_safetensors_is_refused_before_anything_is_written(fitted: Detector, tmp_path: Path) -> None:
+def test_another_suffix_than_safetensors_is_refused_before_writing(digits_detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"end in \.safetensors"):
-        fitted.save(tmp_path / "part.bin")
+        digits_detector.save(tmp_path / "part.bin")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_save_leaves_the_old_file_as_it_was(saved: Path, tmp_path: Path) -> None:
-    """A file-size limit makes the system itself refuse the write half-way, as a full disk does."""
+def test_a_failed_save_leaves_the_old_file_unchanged(saved: Path, tmp_path: Path) -> None:
+    """A limit of the file size makes the system fail half-way through the write, as a full disk does."""
     target = tmp_path / "part.safetensors"
     target.write_bytes(b"the old file")
     program = (
@@ -230,7 +219,7 @@ def test_a_failed_save_leaves_the_old_file_as_it_was(saved: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(fitted: Detector, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(digits_detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OddlensError, match="cannot be written"):
-        fitted.save(tmp_path / "file" / "part.safetensors")
+        digits_detector.save(tmp_path / "file" / "part.safetensors")

@@ -1,4 +1,4 @@
-"""What a command says, and on which stream."""
+"""What a command prints, and on which stream."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 
 import pytest
 
-from oddlens.cli.console import Console
+from oddlens.cli.console import Console, format_cell
 from oddlens.training.history import TrainingStep
 
 
 def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Console(as_json=True)
-    terminal.say("a note [bold]as it is[/bold]")
-    terminal.table("title", ("a", "b"), [(1, 2.0)])
-    terminal.result({"value": 0.5, "none": None}, ["a line"])
+    console = Console(as_json=True)
+    console.say("a note [bold]as it is[/bold]")
+    console.table("title", ("a", "b"), [(1, 2.0)])
+    console.result({"value": 0.5, "none": None}, ["a line"])
     out, err = capsys.readouterr()
     assert json.loads(out) == {"value": 0.5, "none": None}
     assert err == "a note [bold]as it is[/bold]\n"
 
 
 def test_tables_and_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Console(as_json=False)
-    terminal.table("title", ("kind", "AUROC"), [("blank", 0.12345), ("normal", None)])
-    terminal.result({"value": 0.5}, ["a line"])
+    console = Console(as_json=False)
+    console.table("title", ("kind", "AUROC"), [("blank", 0.12345), ("normal", None)])
+    console.result({"value": 0.5}, ["a line"])
     out = capsys.readouterr().out
     assert "0.123" in out
     assert "–" in out
@@ -31,10 +31,15 @@ def test_tables_and_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_a_terminal_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Console(as_json=True)
+    console = Console(as_json=True)
     for epoch in (6, 7):
         for step in (1, 50, 100):
-            terminal.training(TrainingStep(epoch, 10, step, 100, 0.25))
+            console.training(TrainingStep(epoch, 10, step, 100, 0.25))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch 6/10: loss 0.25", "epoch 7/10: loss 0.25"]
     assert "left" in lines[0]
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.12345, "0.123"), (3, "3"), ("a", "a")])
+def test_cells_have_three_decimals(value: object, text: str) -> None:
+    assert format_cell(value) == text

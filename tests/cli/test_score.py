@@ -1,46 +1,90 @@
-"""What `score` does beyond verdicts one by one: many images at once, and a stream that is watched."""
+"""`oddlens score`: verdict files, false discovery rates, and streams that are watched for drift."""
 
 from __future__ import annotations
 
+import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import error_of, oddlens, run_json
 from PIL import Image
 
 from oddlens.data.image_set import DataSet
-from oddlens.detector.detector import Detector
+from oddlens.inference.scoring import MAX_BATCH
 
 
-def score(*arguments: object) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-m", "oddlens", "score", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=300)
+def score_json(*arguments: object) -> tuple[dict[str, Any], str]:
+    """The JSON and the notes of `oddlens score`."""
+    done = oddlens("score", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 
 
-@pytest.fixture(scope="module")
-def part(fitted: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted.save(tmp_path_factory.mktemp("score") / "part.safetensors")
+def read_image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
 
 
 @pytest.fixture(scope="module")
-def pictures(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 digits, then 60 negatives of them, as files whose names give the order."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     test = digits.test.load(digits.test.choose_spec(None))[:60]
     for i, pixels in enumerate(np.concatenate([test, 255 - test])):
         Image.fromarray(pixels[..., 0]).save(folder / f"{i:03}.png")
     return folder
 
 
-def test_many_at_once_are_flagged_by_their_own_threshold(part: Path, pictures: Path, tmp_path: Path) -> None:
-    result, _ = score(part, pictures, "--fdr", 0.05, "-o", tmp_path / "v.jsonl", "--maps", tmp_path / "maps")
+def test_each_image_has_a_row_in_order_and_a_map(part: Path, parts: Path, tmp_path: Path) -> None:
+    images = [parts / "test/spot", parts / "test/good/003.png"]
+    result = run_json("score", part, *images, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
+    with (tmp_path / "v.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "anomaly_score", "p_value", "threshold", "label", "verdict"]
+    assert [row["file"] for row in rows] == [*(str(parts / f"test/spot/{i:03}.png") for i in range(6)), str(images[1])]
+    assert result["n"] == 7
+    assert result["n_anomalous"] == sum(row["verdict"] == "anomaly" for row in rows)
+    for row in rows:
+        assert (float(row["anomaly_score"]) > float(row["threshold"])) == (row["label"] == "1")
+    maps = sorted(path.relative_to(tmp_path / "maps") for path in (tmp_path / "maps").rglob("*.png"))
+    assert len(maps) == 7
+    assert read_image(tmp_path / "maps" / maps[0]).size == (24, 20)
+
+
+def test_without_an_output_file_csv_is_printed(part: Path, parts: Path) -> None:
+    done = oddlens("score", part, parts / "test/spot/000.png")
+    assert done.returncode == 0
+    header, row = done.stdout.splitlines()
+    assert header == "file,anomaly_score,p_value,threshold,label,verdict"
+    assert row.startswith(f"{parts}/test/spot/000.png,")
+
+
+def test_a_broken_image_late_in_a_folder_leaves_a_journal_of_what_is_scored(
+    part: Path, parts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(MAX_BATCH + 2):
+        read_image(parts / f"train/good/{i % 130:03}.png").save(folder / f"{i:03}.png")
+    (folder / "zzz.png").write_bytes(b"broken")
+    message = error_of("score", part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
+    assert "zzz.png" in message
+    assert "continue with --resume" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "maps", "v.csv.partial"]
+    assert len(list((tmp_path / "maps").iterdir())) == MAX_BATCH
+
+
+def test_a_text_file_called_png_is_refused(part: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("this is not an image")
+    assert "note.png" in error_of("score", part, tmp_path / "note.png", "-o", tmp_path / "v.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["note.png"]
+
+
+def test_a_false_discovery_rate_has_a_threshold_for_the_batch(saved: Path, images: Path, tmp_path: Path) -> None:
+    result, _ = score_json(saved, images, "--fdr", 0.05, "-o", tmp_path / "v.jsonl", "--maps", tmp_path / "maps")
     rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
     assert [Path(row["file"]).stem for row in rows] == [f"{i:03}" for i in range(120)]
     assert {row["threshold"] for row in rows} == {result["threshold"]}
@@ -53,43 +97,53 @@ def test_many_at_once_are_flagged_by_their_own_threshold(part: Path, pictures: P
     assert len(list((tmp_path / "maps").iterdir())) == 120
 
 
-def test_where_nothing_can_be_flagged_it_says_so(part: Path, pictures: Path) -> None:
-    result, told = score(part, *sorted(pictures.iterdir())[:60], "--fdr", 0.0001)
+def test_a_note_says_that_nothing_can_be_flagged(saved: Path, images: Path) -> None:
+    result, notes = score_json(saved, *sorted(images.iterdir())[:60], "--fdr", 0.0001)
     assert result["n_anomalous"] == 0
     assert result["threshold"] is None
     assert all(row["threshold"] is None for row in result["verdicts"])
-    assert "too few for a false discovery rate of 0.0001" in told
+    assert "too few for a false discovery rate of 0.0001" in notes
     assert "at least 9999" in result["notes"][0]
-    several, _ = score(part, pictures, "--fdr", 0.01)
-    assert "flags none unless" in several["notes"][0]
+    several, _ = score_json(saved, images, "--fdr", 0.01)
+    assert "flags none of the 120 images unless" in several["notes"][0]
 
 
-def test_a_watched_stream_goes_on_and_raises_the_alarm(part: Path, pictures: Path, tmp_path: Path) -> None:
-    files, state = sorted(pictures.iterdir()), tmp_path / "line.json"
-    first, told = score(part, *files[:60], "--watch-drift", state)
+def test_a_watched_stream_continues_and_raises_the_alarm(saved: Path, images: Path, tmp_path: Path) -> None:
+    files, state = sorted(images.iterdir()), tmp_path / "line.json"
+    first, notes = score_json(saved, *files[:60], "--watch-drift", state)
     assert first["drift"]["alarm"] is False
     assert first["drift"]["n"] == 60
-    assert "no drift" in told
-    with Image.open(state.with_suffix(".png")) as picture:
-        assert picture.size[0] > 600
-    second, told = score(part, *files[60:], "--watch-drift", state)
-    found = second["drift"]
-    assert found["alarm"] is True
-    assert found["n"] == 120
-    assert 60 <= found["alarm_at"] < 80
-    assert set(found["drivers"]) <= {str(file) for file in files[60:]}
-    assert str(files[found["alarm_at"]]) in told
-    at_once, _ = score(part, *files, "--watch-drift", tmp_path / "other.json")
-    assert at_once["drift"]["evidence"] == pytest.approx(found["evidence"], rel=1e-12)
+    assert "no drift" in notes
+    with Image.open(state.with_suffix(".png")) as image:
+        assert image.size[0] > 600
+    second, notes = score_json(saved, *files[60:], "--watch-drift", state)
+    drift = second["drift"]
+    assert drift["alarm"] is True
+    assert drift["n"] == 120
+    assert 60 <= drift["alarm_at"] < 80
+    assert set(drift["drivers"]) <= {str(file) for file in files[60:]}
+    assert str(files[drift["alarm_at"]]) in notes
+    at_once, _ = score_json(saved, *files, "--watch-drift", tmp_path / "other.json")
+    assert at_once["drift"]["evidence"] == pytest.approx(drift["evidence"], rel=1e-12)
 
 
-def test_a_state_that_is_none_is_refused_before_anything_is_scored(part: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_drift_state_is_refused_before_scoring(saved: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "line.json").write_text("{}")
-    command = [sys.executable, "-m", "oddlens", "score", part, pictures, "--watch-drift", tmp_path / "line.json"]
-    done = subprocess.run(
-        [*map(str, command), "-o", str(tmp_path / "v.csv")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "is not a drift state" in done.stderr
+    options = ("--watch-drift", tmp_path / "line.json", "-o", tmp_path / "v.csv")
+    assert "is not a drift state" in error_of("score", saved, images, *options)
     assert not (tmp_path / "v.csv").exists()
+
+
+def test_resuming_needs_an_output_file(saved: Path, images: Path) -> None:
+    assert "--resume continues a verdict file: name it with -o" in error_of("score", saved, images, "--resume")
+
+
+def test_resuming_without_a_journal_scores_from_the_first_image(saved: Path, images: Path, tmp_path: Path) -> None:
+    result, notes = score_json(saved, images, "-o", tmp_path / "v.csv", "--resume")
+    assert (result["n"], result["resumed"]) == (120, 0)
+    assert "does not exist, so there is nothing to resume" in notes
+
+
+def test_an_unknown_kind_of_verdict_file_is_refused_before_scoring(saved: Path, images: Path, tmp_path: Path) -> None:
+    assert "v.txt" in error_of("score", saved, images, "-o", tmp_path / "v.txt")
+    assert list(tmp_path.iterdir()) == []

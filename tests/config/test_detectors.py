@@ -35,7 +35,7 @@ def test_each_family_is_in_the_table_under_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["rotation", "transforms"])
-def test_both_names_of_the_rotation_family_are_read_and_written_as_they_are(name: str) -> None:
+def test_both_names_of_the_rotation_family_are_accepted_and_stay(name: str) -> None:
     settings = parse_model({"family": name}, "test")
     assert type(settings) is RotationSettings
     assert settings.family == settings.title == name

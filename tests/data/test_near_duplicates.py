@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from oddlens.data.image_io import Pixels
-from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
+from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.data.open import open_dataset
 
 GreyImage = npt.NDArray[np.float64]
@@ -167,3 +167,11 @@ def test_exposures_of_a_magnetic_tile_stay_together(real_data: Path) -> None:
     assert has_duplicate.mean() > 0.8  # most tiles were photographed several times
     assert (groups[nearest] == groups)[has_duplicate].mean() > 0.98  # measured: 99.3%
     assert np.bincount(groups).max() <= 20  # measured: 18
+
+
+def test_fingerprints_are_equal_for_equal_images_only(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
+    changed = pixels.copy()
+    changed[7, 3, 3, 0] ^= 1
+    assert len(set(fingerprints(pixels).tolist())) == 50
+    np.testing.assert_array_equal(np.flatnonzero(fingerprints(pixels) != fingerprints(changed)), [7])

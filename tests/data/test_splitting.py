@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oddlens.config.base import DecisionSettings
+from oddlens.data.image_io import Pixels
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.splitting import split_groups, split_normals
 from oddlens.errors import CalibrationError, DataError
 
@@ -80,3 +82,20 @@ def test_sizes_that_do_not_add_up_are_refused() -> None:
         split_groups(np.arange(3), [1, 1], seed=0)
     with pytest.raises(DataError, match="does not add up"):
         split_groups(np.arange(3), [4, -1], seed=0)
+
+
+def test_near_duplicates_stay_on_one_side_of_the_split(digit_pixels: Pixels) -> None:
+    pixels = digit_pixels[np.repeat(np.arange(80), 3)]
+    groups = near_duplicate_groups(thumbnails(pixels))
+    train, _, calibration = split_normals(pixels, DecisionSettings(), seed=0)
+    assert not set(groups[train]) & set(groups[calibration])
+    assert sorted([*train, *calibration]) == list(range(240))
+
+
+def test_an_ensemble_gets_three_disjoint_parts_and_no_more_to_calibrate_than_it_needs(digit_pixels: Pixels) -> None:
+    train, standardization, calibration = split_normals(digit_pixels, DecisionSettings(), seed=0, standardize=True)
+    assert sorted([*train, *standardization, *calibration]) == list(range(len(digit_pixels)))
+    assert min(len(train), len(standardization), len(calibration)) > 0
+    many = np.random.default_rng(0).integers(0, 256, (4000, 16, 16, 1), dtype=np.uint8)
+    _, standardization, calibration = split_normals(many, DecisionSettings(), seed=0, standardize=True)
+    assert (len(standardization), len(calibration)) == (300, 500)

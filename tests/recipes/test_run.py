@@ -1,4 +1,4 @@
-"""Whole runs: what a recipe asks for is what happens."""
+"""Whole runs of recipes: overrides, test sets, calibration, output."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oddlens.config.detectors import RotationSettings
 from oddlens.config.parse import parse
 from oddlens.config.recipe import Recipe
+from oddlens.data.open import open_dataset
 from oddlens.errors import SettingsError
 from oddlens.recipes import run
+from oddlens.training.history import TrainingStep
 
 
-def small(**data: object) -> Recipe:
+def small_recipe(**data: object) -> Recipe:
+    """A recipe of the built-in digits that runs in seconds."""
     values = {
         "name": "small",
         "data": {"source": "digits", **data},
@@ -23,10 +27,20 @@ def small(**data: object) -> Recipe:
     return parse(Recipe, values, "test")
 
 
+@pytest.mark.parametrize("name", run.recipe_names())
+def test_each_built_in_recipe_is_valid_and_named_after_its_file(name: str) -> None:
+    assert run.find_recipe(name).name == name
+
+
+def test_an_unknown_recipe_is_refused_with_the_names_that_there_are() -> None:
+    with pytest.raises(SettingsError, match="built in are cifar10-airplane, demo, mnist"):
+        run.find_recipe("minst")
+
+
 def test_the_command_line_overrides_a_recipe() -> None:
     recipe = run.override(run.find_recipe("mnist"), epochs=3, seed=7, detector="autoencoder")
     assert (recipe.training.epochs, recipe.training.seed) == (3, 7)
-    assert recipe.model == run.find_recipe("mnist").model, "the recipe's own settings of the same family stay"
+    assert recipe.model == run.find_recipe("mnist").model, "the settings of the same family stay"
     auto = run.override(run.find_recipe("mnist"), epochs=None, seed=5, detector="auto")
     assert (auto.model.family, auto.training.model_fields_set, auto.training.seed) == ("auto", {"seed"}, 5)
     assert auto.decision.method == "conformal"
@@ -34,17 +48,25 @@ def test_the_command_line_overrides_a_recipe() -> None:
         run.override(run.find_recipe("mnist"), epochs=None, seed=None, detector="nonsense")
 
 
+@pytest.mark.parametrize("name", ["rotation", "transforms"])
+def test_another_family_has_its_default_training_and_decides_by_conformal(name: str) -> None:
+    recipe = run.override(run.find_recipe("mnist"), epochs=3, seed=None, detector=name)
+    assert recipe.model == RotationSettings.model_validate({"family": name})
+    assert recipe.training.model_fields_set == {"seed", "epochs"}
+    assert recipe.decision.method == "conformal"
+
+
 def test_one_class_is_tested_against_the_others_and_all_classes_against_distortions(tmp_path: Path) -> None:
-    one = run.RecipeRun(small(normal="3"), tmp_path / "one")()
-    assert set(one["per_class"]) == set("0123456789")
-    assert one["per_class"]["3"]["auroc"] is None
-    every = run.RecipeRun(small(distort=True), tmp_path / "every")()
-    assert {"normal", "noise", "blank", "glyphs"} <= set(every["per_class"])
+    threes = run.RecipeRun(small_recipe(normal="3"), tmp_path / "threes")()
+    assert set(threes["per_class"]) == set("0123456789")
+    assert threes["per_class"]["3"]["auroc"] is None
+    digits = run.RecipeRun(small_recipe(distort=True), tmp_path / "digits")()
+    assert {"normal", "noise", "blank", "glyphs"} <= set(digits["per_class"])
 
 
-def test_every_step_is_timed_whichever_images_calibrate(tmp_path: Path) -> None:
+def test_each_step_is_timed_for_both_ways_to_calibrate(tmp_path: Path) -> None:
     for calibration in ("split", "test_half"):
-        result = run.RecipeRun(small(distort=True, calibration=calibration), tmp_path / calibration)()
+        result = run.RecipeRun(small_recipe(distort=True, calibration=calibration), tmp_path / calibration)()
         assert set(result["seconds"]) == {"fit", "calibrate", "score"}
 
 
@@ -53,14 +75,34 @@ def test_a_foreign_set_that_is_not_here_is_left_out_and_not_downloaded(
 ) -> None:
     monkeypatch.setenv("ODDLENS_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    said: list[str] = []
-    result = run.RecipeRun(small(distort=True, foreign="cifar10"), tmp_path / "out", tmp_path, say=said.append)()
+    notes: list[str] = []
+    recipe = small_recipe(distort=True, foreign="cifar10")
+    result = run.RecipeRun(recipe, tmp_path / "out", tmp_path, log=notes.append)()
     assert "foreign" not in result["per_class"]
-    assert said[0].startswith("left out the pictures of cifar10")
-    assert "127.0.0.1" not in said[0]
+    assert notes[0].startswith("left out the images of cifar10")
+    assert "127.0.0.1" not in notes[0]
+
+
+def test_foreign_images_are_a_sample_of_another_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "MAX_FOREIGN_IMAGES", 5)
+    foreign = run.RecipeRun(small_recipe(foreign="digits"), Path()).load_foreign()
+    assert foreign is not None
+    assert foreign.shape == (5, 8, 8, 1)
+    assert run.RecipeRun(small_recipe(), Path()).load_foreign() is None
+
+
+def test_progress_is_reported_to_the_caller_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[TrainingStep] = []
+    recipe_run = run.RecipeRun(small_recipe(distort=True), tmp_path, progress=steps.append)
+    recipe_run.fit(open_dataset("digits"), resume=False)
+    assert (steps[-1].epoch, steps[-1].step) == (1, steps[-1].steps)
+    assert recipe_run.files["detector"] == str(tmp_path / "detector.safetensors")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_half_of_the_test_normals_calibrate_and_the_other_half_is_measured(tmp_path: Path) -> None:
-    result = run.RecipeRun(small(distort=True, calibration="test_half"), tmp_path)()
+    result = run.RecipeRun(small_recipe(distort=True, calibration="test_half"), tmp_path)()
     assert result["n_normal_rates"] == pytest.approx(result["n_normal"] / 2, abs=5)
     assert np.isfinite(result["image_auroc"])

@@ -12,7 +12,7 @@ from torch import nn
 from oddlens.training.optim import Adam, Muon, orthogonalize
 
 
-def learn(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:
+def take_five_steps(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> None:
     batch = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     for _ in range(5):
         torch.autograd.backward(layer(batch).square().mean())
@@ -29,7 +29,7 @@ def test_steps_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
     assert torch.linalg.svdvals(matrix).max() > 2 * torch.linalg.svdvals(matrix).min()
 
 
-def test_convolutions_keep_their_norm_whatever_the_gradient() -> None:
+def test_convolutions_have_a_fixed_norm_for_any_gradient() -> None:
     layer = nn.Conv2d(3, 8, 3, bias=False)
     optimizer = Muon(layer.parameters(), lr=1e-4)
     for _ in range(5):
@@ -39,26 +39,26 @@ def test_convolutions_keep_their_norm_whatever_the_gradient() -> None:
     assert layer.weight.norm().item() == pytest.approx(8**0.5, rel=0.05)
 
 
-def test_other_parameters_are_stepped_as_adam_does() -> None:
+def test_other_parameters_are_stepped_by_adam() -> None:
     ours, theirs = (nn.Linear(4, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     mine, other = Muon(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01)
-    learn(ours, mine)
-    learn(theirs, other)
+    take_five_steps(ours, mine)
+    take_five_steps(theirs, other)
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-6)
 
 
-def test_adam_is_pytorchs_own() -> None:
+def test_adam_steps_are_bitwise_those_of_pytorch() -> None:
     ours, theirs = (nn.Conv2d(1, 3, 2) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     mine = Adam(ours.parameters(), lr=0.02, weight_decay=0.1)
     mine.factor = 0.5
-    learn(ours, mine)
-    learn(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, fused=True))
+    take_five_steps(ours, mine)
+    take_five_steps(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, fused=True))
     assert torch.equal(ours.weight, theirs.weight)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_parameters_without_a_gradient_stay() -> None:
     layer = nn.Linear(4, 3)
     before, optimizer = layer.bias.clone(), Adam(layer.parameters(), lr=0.1)
     torch.autograd.backward((layer.weight * 2).sum())
@@ -67,7 +67,7 @@ def test_what_has_no_gradient_stays() -> None:
     assert float(optimizer.states[1]["step"]) == 0
 
 
-def test_training_does_not_bring_the_compiler_along() -> None:
+def test_training_does_not_import_the_compiler() -> None:
     program = (
         "import sys, numpy as np; from oddlens import Detector\n"
         "Detector('autoencoder').fit(np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8))\n"
@@ -76,15 +76,15 @@ def test_training_does_not_bring_the_compiler_along() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_it_learns() -> None:
+def test_muon_lowers_the_loss_of_a_small_classifier() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2))
     optimizer = Muon(network.parameters(), lr=1e-3)
-    pictures, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
-    pictures[labels == 1, :, :, :4] += 1.0
+    images, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
+    images[labels == 1, :, :, :4] += 1.0
     losses = []
     for _ in range(30):
-        loss = nn.functional.cross_entropy(network(pictures), labels)
+        loss = nn.functional.cross_entropy(network(images), labels)
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,0 +1,31 @@
+"""`oddlens compare`: a leaderboard, printed and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from command_line import error_of, run_json
+from PIL import Image
+
+
+def read_image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def test_a_leaderboard_is_printed_and_drawn(parts: Path, tmp_path: Path) -> None:
+    board = tmp_path / "board.png"
+    result = run_json("compare", parts, "--detectors", "autoencoder", "--budget", "60s", "-o", board, "--threads", 1)
+    assert {row["detector"] for row in result["leaderboard"]} == {
+        "autoencoder", "thumbnails-8", "thumbnails-32", "thumbnails-8-normalised", "thumbnails-32-normalised",
+    }  # fmt: skip
+    assert result["budget"] == 60
+    assert all(row["aupro"] is None for row in result["leaderboard"] if row["baseline"])
+    assert result["files"] == {"figure": str(board)}
+    assert read_image(board).size[0] == 1520
+
+
+def test_wrong_detectors_and_files_are_refused_before_training(parts: Path, tmp_path: Path) -> None:
+    assert "'nothing' is not a detector" in error_of("compare", parts, "--detectors", "autoencoder,nothing")
+    assert "end in .png" in error_of("compare", parts, "--detectors", "autoencoder", "-o", tmp_path / "board.jpg")
+    assert list(tmp_path.iterdir()) == []

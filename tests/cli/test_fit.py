@@ -1,0 +1,109 @@
+"""`oddlens fit`: a detector file, or an error before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import QUICK, error_of, run_json
+from PIL import Image
+
+from oddlens.data.image_io import Pixels
+from oddlens.detector.detector import Detector
+
+
+def read_image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def test_threads_and_seed_determine_the_scores(tmp_path: Path, digit_pixels: Pixels) -> None:
+    np.save(tmp_path / "d.npy", digit_pixels[:200])
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    for file, seed in zip(files, (1, 1, 2), strict=True):
+        run_json("fit", tmp_path / "d.npy", "-o", file, *QUICK, "--epochs", 1, "--threads", 1, "--seed", seed)
+    scores = [Detector.load(file).score(digit_pixels[200:220]) for file in files]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert (scores[0] != scores[2]).all()
+
+
+def test_both_names_of_the_rotation_family_are_accepted_and_stay_in_the_file(parts: Path, tmp_path: Path) -> None:
+    scores = []
+    for name in ("rotation", "transforms"):
+        path = tmp_path / f"{name}.safetensors"
+        options = ("--detector", name, "--epochs", 1, "--threads", 1, "--seed", 3)
+        assert run_json("fit", parts, "-o", path, *options)["family"] == name
+        shown = run_json("show", path)
+        assert shown["family"] == shown["manifest"]["model"]["family"] == name
+        scores.append([row["anomaly_score"] for row in run_json("score", path, parts / "test/spot")["verdicts"]])
+    assert scores[0] == scores[1]
+
+
+def test_both_names_of_the_rotation_family_can_be_calibrated_in_folds(parts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "part.safetensors"
+    run_json("fit", parts, "-o", path, "--detector", "transforms", "--folds", 2, "--epochs", 1, "--threads", 1)
+    assert run_json("show", path)["manifest"]["model"]["model"]["family"] == "transforms"
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in error_of("fit", tmp_path / "empty", "-o", tmp_path / "p.safetensors")
+
+
+def test_a_truncated_image_is_named_and_left_out_only_on_request(parts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(130):
+        read_image(parts / f"train/good/{i:03}.png").save(folder / f"{i:03}.jpg")
+    whole = (folder / "077.jpg").read_bytes()
+    (folder / "077.jpg").write_bytes(whole[: len(whole) // 2])
+    arguments = ["fit", folder, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1]
+    message = error_of(*arguments)
+    assert "077.jpg" in message
+    assert "--skip-unreadable" in message
+    assert not (tmp_path / "p.safetensors").exists()
+    result = run_json(*arguments, "--skip-unreadable")
+    assert result["skipped"] == [str(folder / "077.jpg")]
+    assert result["n_training"] + result["n_calibration"] == 129
+
+
+def test_a_rate_that_cannot_be_guaranteed_is_refused(parts: Path, tmp_path: Path) -> None:
+    message = error_of("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--false-alarm-rate", 0.01)
+    assert "65 held-out normal images can guarantee a false-alarm rate of 1.6% at best; 1% needs 99" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_named_data_set_is_refused_with_the_folder_and_the_files(tmp_path: Path) -> None:
+    message = error_of(
+        "fit", "mnist", "--data", tmp_path, "-o", tmp_path / "p.safetensors", ODDLENS_MIRROR="http://127.0.0.1:9"
+    )
+    assert str(tmp_path) in message
+    assert "train-images-idx3-ubyte" in message
+    assert "oddlens demo" in message
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--false-alarm-rate", "1.5"], ["--confidence", "0"], ["--roi", "no.png"], ["--budget", "5 minutes"]],
+)
+def test_an_option_out_of_range_is_named(option: list[str], parts: Path, tmp_path: Path) -> None:
+    message = error_of("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, *option)
+    assert option[0].strip("-").replace("-", "_") in message or option[1] in message
+
+
+def test_a_plan_and_a_detector_together_are_refused(parts: Path, part: Path, tmp_path: Path) -> None:
+    message = error_of("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--plan", part)
+    assert "leave out --detector autoencoder" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--detector", "auto"), ("--detector", "ensemble"), ("--plan", "x.json")])
+def test_folds_need_a_single_detector(options: tuple[str, ...], parts: Path, tmp_path: Path) -> None:
+    message = error_of("fit", parts, "-o", tmp_path / "p.safetensors", "--folds", 3, *options)
+    assert "--folds needs a single detector: name it with --detector" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_suffix_than_safetensors_is_refused(parts: Path, tmp_path: Path) -> None:
+    assert "detector files end in .safetensors" in error_of("fit", parts, "-o", tmp_path / "p.onnx", *QUICK)
