@@ -7,12 +7,24 @@ from typing import Any
 
 import pytest
 
-from oddlens.config.base import RuntimeSettings
-from oddlens.config.detectors import DictionarySettings
+from oddlens.config.base import RuntimeSettings, Settings
+from oddlens.config.detectors import (
+    AnyModel,
+    CrossfitSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    FamilySettings,
+    Member,
+    RotationSettings,
+)
 from oddlens.config.manifest import SCHEMA_VERSION, DataSummary, Manifest
 from oddlens.config.parse import parse
 from oddlens.errors import SettingsError
 
+PLAN = EnsembleSettings(
+    members=(Member(model=DictionarySettings(patch_sizes=(4, 6))), Member(model=RotationSettings()))
+)
+FOLDS = CrossfitSettings(model=DictionarySettings(patch_sizes=(4, 6)))
 VALUES: dict[str, Any] = {
     "model": {"family": "dictionary"},
     "training": {},
@@ -54,3 +66,14 @@ def test_an_older_manifest_has_the_defaults_of_settings_that_were_added_later() 
 def test_a_wrong_manifest_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse(Manifest, VALUES | change, "test")
+
+
+@pytest.mark.parametrize("model", [DICTIONARY, RotationSettings(family="transforms"), PLAN, FOLDS])
+def test_settings_of_any_family_survive_json_by_pydantic_too(model: FamilySettings) -> None:
+    class Holder(Settings):
+        model: AnyModel
+
+    holder = Holder(model=model)
+    again = Holder.model_validate_json(holder.model_dump_json())
+    assert again == holder
+    assert type(again.model) is type(model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from oddlens.config.base import TrainingSettings
+from oddlens.config.base import TrainingSettings, lists_to_tuples
 from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings, DictionarySettings
-from oddlens.config.parse import duration, lists_to_tuples, parse, parse_model
+from oddlens.config.parse import duration, parse, parse_model
 from oddlens.config.recipe import Recipe
 from oddlens.errors import SettingsError
 

@@ -1,13 +1,13 @@
 """Frozen, strict settings, as recipes and the manifests of detectors contain them.
 
-Each class refuses unknown keys and wrong types, and survives a round trip through JSON, read by `config.parse`. Nothing
+Each class refuses unknown keys and wrong types, and survives a round trip through JSON. Nothing
 here touches an image or a tensor, so a deployed detector can read its manifest without torch.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +21,13 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+def lists_to_tuples(value: Any) -> Any:
+    """Replace each list by a tuple, at any depth: JSON and TOML have lists, strict settings require tuples."""
+    if isinstance(value, dict):
+        return {key: lists_to_tuples(item) for key, item in value.items()}
+    return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 class InputSpec(Settings):

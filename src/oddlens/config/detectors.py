@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
-from oddlens.config.base import Settings, TrainingSettings
+from oddlens.config.base import Settings, TrainingSettings, lists_to_tuples
 
 DEFAULT_BUDGET = 300.0  # seconds that `auto` may take unless a budget is set
 
@@ -163,7 +163,7 @@ def _validate_family(value: Any) -> Any:
     if not isinstance(family, str) or family not in FAMILIES:
         message = "{family} is not a detector; there are auto, {families}"
         raise PydanticCustomError("unknown_family", message, {"family": repr(family), "families": ", ".join(FAMILIES)})
-    return FAMILIES[family].model_validate(value)
+    return FAMILIES[family].model_validate(lists_to_tuples(value))
 
 
 def _validate_single(value: Any) -> Any:

@@ -9,16 +9,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from oddlens.config.base import S, Settings
+from oddlens.config.base import S, Settings, lists_to_tuples
 from oddlens.config.detectors import FAMILIES, AnyModel, FamilySettings
 from oddlens.errors import SettingsError
-
-
-def lists_to_tuples(value: Any) -> Any:
-    """Replace each list by a tuple, at any depth: JSON and TOML have lists, strict settings require tuples."""
-    if isinstance(value, dict):
-        return {key: lists_to_tuples(item) for key, item in value.items()}
-    return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def duration(text: str) -> float:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from oddlens.config.base import MAX_SIDE, DecisionSettings, Settings, TrainingSettings
+from oddlens.config.base import MAX_SIDE, DecisionSettings, Settings, TrainingSettings, lists_to_tuples
 from oddlens.config.detectors import AnyModelOrAuto, AutoencoderSettings
-from oddlens.config.parse import lists_to_tuples, parse
+from oddlens.config.parse import parse
 from oddlens.errors import SettingsError
 
 

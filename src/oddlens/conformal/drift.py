@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from oddlens.config.base import Settings
-from oddlens.config.parse import lists_to_tuples
+from oddlens.config.base import Settings, lists_to_tuples
 from oddlens.conformal.ranks import Scores
 from oddlens.errors import ArtifactError, CalibrationError, StateError
 from oddlens.io.atomic import write_bytes

@@ -87,9 +87,9 @@ class Model(nn.Module, ABC):
         factor = 1.0 / self.spec.value_max
         return pixels.permute(0, 3, 1, 2).to(torch.float32) * (factor if self.covers_whole_image else self.roi * factor)
 
-    def batches(self, images: Tensor, most: int = 64) -> Iterator[Tensor]:
-        """Iterate over pixels (N, H, W, C) in scaled batches of at most `most` images, fewer if they are large."""
-        size = max(1, min(most, 2**20 // (self.spec.height * self.spec.width)))
+    def batches(self, images: Tensor, max_images: int = 64) -> Iterator[Tensor]:
+        """Iterate over pixels (N, H, W, C) in scaled batches of `max_images` images, fewer if they are large."""
+        size = max(1, min(max_images, 2**20 // (self.spec.height * self.spec.width)))
         for start in range(0, len(images), size):
             yield self.scale(images[start : start + size])
 
