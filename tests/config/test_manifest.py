@@ -21,10 +21,9 @@ from oddlens.config.manifest import SCHEMA_VERSION, DataSummary, Manifest
 from oddlens.config.parse import parse
 from oddlens.errors import SettingsError
 
-PLAN = EnsembleSettings(
-    members=(Member(model=DictionarySettings(patch_sizes=(4, 6))), Member(model=RotationSettings()))
-)
-FOLDS = CrossfitSettings(model=DictionarySettings(patch_sizes=(4, 6)))
+DICTIONARY = DictionarySettings(patch_sizes=(4, 6))
+PLAN = EnsembleSettings(members=(Member(model=DICTIONARY), Member(model=RotationSettings())))
+FOLDS = CrossfitSettings(model=DICTIONARY)
 VALUES: dict[str, Any] = {
     "model": {"family": "dictionary"},
     "training": {},
