@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from pydantic import ValidationError
 
 from oddlens.config.detectors import (
     FAMILIES,
     AutoencoderSettings,
+    AutoSettings,
     CrossfitSettings,
     DefectsSettings,
     DictionarySettings,
@@ -15,6 +18,7 @@ from oddlens.config.detectors import (
     FamilySettings,
     Member,
     RotationSettings,
+    settings_class,
 )
 from oddlens.config.parse import parse_model
 from oddlens.errors import SettingsError
@@ -58,7 +62,7 @@ def test_a_subclass_of_family_settings_enters_the_table() -> None:
 @pytest.mark.parametrize("settings", SINGLE)
 def test_a_single_family_has_one_fold_and_is_its_own_base(settings: type[FamilySettings]) -> None:
     model = settings()  # type: ignore[call-arg]  # the family's name has a default in each subclass
-    assert (model.strategy, model.is_composite, model.n_folds, model.planned_seed) == ("single", False, 1, None)
+    assert (model.strategy, model.is_composite, model.n_folds, model.planned_members) == ("single", False, 1, ())
     assert model.base is model
 
 
@@ -67,9 +71,36 @@ def test_folds_have_the_training_of_their_single_family() -> None:
     assert (settings.strategy, settings.n_folds, settings.base) == ("folds", 3, DictionarySettings())
 
 
-def test_a_plan_is_repeated_with_its_own_random_seed() -> None:
+def test_a_plan_names_its_members() -> None:
     member = Member(model=AutoencoderSettings(), training={"seed": 7})  # type: ignore[arg-type]
-    assert EnsembleSettings(members=(member,)).planned_seed == 7
+    settings = EnsembleSettings(members=(member,))
+    assert settings.planned_members == (member,)
+    assert settings.trained_class is EnsembleSettings
+
+
+def test_auto_is_named_like_a_family_without_being_one() -> None:
+    assert settings_class("auto") is AutoSettings
+    assert settings_class("transforms") is RotationSettings
+    assert settings_class("nonsense") is settings_class(["auto"]) is None
+    assert "auto" not in FAMILIES
+    assert AutoSettings().trained_class is EnsembleSettings
+
+
+def test_two_families_cannot_have_one_name() -> None:
+    with pytest.raises(TypeError, match="'autoencoder' is defined by AutoencoderSettings; choose another name"):
+
+        class SecondSettings(FamilySettings):
+            family: Literal["autoencoder"] = "autoencoder"
+
+    assert FAMILIES["autoencoder"] is AutoencoderSettings
+
+
+def test_a_subclass_without_a_name_of_its_own_does_not_replace_its_base() -> None:
+    class VariantSettings(AutoencoderSettings):
+        noise: float = 0.1
+
+    assert FAMILIES["autoencoder"] is AutoencoderSettings
+    assert issubclass(VariantSettings, AutoencoderSettings)
 
 
 def test_a_composite_cannot_be_a_member_of_a_composite() -> None:

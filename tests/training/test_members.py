@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,8 @@ def test_each_member_of_a_plan_trains_in_a_folder_of_its_own(tmp_path: Path) -> 
 
 
 def test_a_single_detector_trains_in_the_folder_itself(tmp_path: Path) -> None:
-    task = training_task(arrow_images(60), folder=tmp_path)
-    result = members.train_single(SMALL, TrainingSettings(epochs=1), task, task.standardization)
+    task = training_task(arrow_images(60), folder=tmp_path, training=TrainingSettings(epochs=1))
+    result = members.train_single(SMALL, task)
     assert isinstance(result.model, Autoencoder)
     assert result.remarks == ()  # an autoencoder has none
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "history.jsonl"]
@@ -69,16 +70,17 @@ def test_a_single_detector_trains_in_the_folder_itself(tmp_path: Path) -> None:
 
 def test_the_remark_of_a_single_detector_is_about_the_calibration_images() -> None:
     settings = RotationSettings(side=16, widths=(8, 8, 16), bank=20)
-    task = training_task(arrow_images(60))
-    result = members.train_single(settings, TrainingSettings(epochs=1), task, task.standardization)
+    task = training_task(arrow_images(60), training=TrainingSettings(epochs=1))
+    result = members.train_single(settings, replace(task, calibration=task.standardization))
     assert "%" in result.remarks[0]
-    assert members.train_single(settings, TrainingSettings(epochs=1), task, task.standardization[:0]).remarks == ()
+    assert members.train_single(settings, replace(task, calibration=task.standardization[:0])).remarks == ()
+    assert members.train_single(settings, task).remarks == ()
 
 
 def test_each_image_is_scored_by_the_model_of_the_fold_that_left_it_out() -> None:
     task = training_task(arrow_images(60))
     settings = CrossfitSettings(model=DictionarySettings(atoms=10), folds=3)
-    result = members.train_folds(settings, TrainingSettings(), task)
+    result = members.train_folds(settings, task)
     assert isinstance(result.model, CrossConformal)
     assert result.peaks is not None
     assert result.peaks.shape == (len(task.train),)
@@ -91,7 +93,7 @@ def test_near_duplicates_cannot_be_divided_into_folds() -> None:
     task = training_task(pixels)
     settings = CrossfitSettings(model=DictionarySettings(atoms=10), folds=3)
     with pytest.raises(DataError, match="48 images with their near-duplicates cannot be split into 3 folds; use fewer"):
-        members.train_folds(settings, TrainingSettings(), task)
+        members.train_folds(settings, task)
 
 
 def test_a_composite_of_another_class_than_registered_is_an_error() -> None:

@@ -11,7 +11,6 @@ from arrow_images import arrow_images
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import (
-    DEFAULT_BUDGET,
     AutoencoderSettings,
     AutoSettings,
     CrossfitSettings,
@@ -23,7 +22,7 @@ from oddlens.config.detectors import (
 from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError
 from oddlens.models.registry import family_of
-from oddlens.training.resolve import MAX_AUTO_SIDE, FitConfig, FitPlan, resolve
+from oddlens.training.resolve import MAX_ENSEMBLE_SIDE, FitConfig, FitPlan, resolve
 
 FOLDS = CrossfitSettings(model=DictionarySettings(), folds=3)
 
@@ -41,10 +40,11 @@ def resolve_model(
 
 def test_auto_is_an_ensemble_with_a_budget_and_a_larger_input() -> None:
     plan = resolve_model("auto", started=100.0)
-    assert plan.settings is None
-    assert (plan.strategy, plan.is_ensemble, plan.max_side, plan.robust) == ("auto", True, MAX_AUTO_SIDE, False)
-    assert plan.deadline == 100.0 + DEFAULT_BUDGET * 0.95 - 3.0
-    assert resolve_model(AutoSettings(robust=True)).robust
+    assert plan.settings == AutoSettings()
+    assert (plan.strategy, plan.is_ensemble, plan.max_side) == ("auto", True, MAX_ENSEMBLE_SIDE)
+    assert plan.deadline == 100.0 + 300.0 * 0.95 - 3.0
+    assert not plan.settings.tolerates_contamination
+    assert resolve_model(AutoSettings(robust=True)).settings.tolerates_contamination
 
 
 def test_a_single_family_has_its_default_training_and_no_deadline() -> None:

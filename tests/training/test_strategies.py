@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,11 +12,13 @@ from arrow_images import arrow_images
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import (
+    FAMILIES,
     AutoencoderSettings,
     CrossfitSettings,
     EnsembleSettings,
     FamilySettings,
     Member,
+    Strategy,
 )
 from oddlens.data.image_set import ImageSet
 from oddlens.data.splitting import SplitImages, split_training_images
@@ -40,7 +42,7 @@ CASES = {
 def fit_plan(settings: FamilySettings, **changes: Any) -> FitPlan:
     values: dict[str, Any] = {
         "settings": settings, "training": TRAINING, "decision": DecisionSettings(), "size": None, "max_side": None,
-        "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True, "robust": False,
+        "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True,
     }  # fmt: skip
     return FitPlan(**(values | changes))
 
@@ -66,8 +68,8 @@ def test_each_strategy_trains_its_kind_of_model_and_writes_the_history(
 
 
 def test_every_strategy_of_a_family_has_a_trainer() -> None:
-    names = get_args(get_args(get_type_hints(FamilySettings, include_extras=True)["strategy"])[0])
-    assert set(strategies._TRAINERS) == {"auto", *names} == {"auto", *CASES}
+    assert set(strategies.TRAINERS) == {settings.strategy for settings in FAMILIES.values()} == set(CASES)
+    assert {"auto", *strategies.TRAINERS} == set(get_args(Strategy))
 
 
 def test_the_random_seed_of_the_training_is_that_of_the_model(split: SplitImages) -> None:

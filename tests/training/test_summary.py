@@ -83,10 +83,9 @@ def test_the_data_fingerprint_does_not_depend_on_the_order_of_the_images(
     ("settings", "count", "scored"), [(DictionarySettings(), 1200, 1200), (PLAN, 1200, 400), (PLAN, 500, 500)]
 )
 def test_an_ensemble_scores_some_training_images_and_a_single_detector_all(
-    split: SplitImages, settings: FamilySettings, count: int, scored: int
+    settings: FamilySettings, count: int, scored: int
 ) -> None:
-    many = replace(split, train=np.arange(count, dtype=np.uint16).reshape(-1, 1, 1, 1))
-    rows = summary.scored_training_images(fit_plan(settings), many).ravel()
+    rows = fit_plan(settings).scored_images(np.arange(count, dtype=np.uint16).reshape(-1, 1, 1, 1)).ravel()
     assert len(rows) == scored
     assert rows[0] == 0
     assert len(set(np.diff(rows))) == 1  # evenly spaced

@@ -31,7 +31,7 @@ from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
-    from oddlens.config.detectors import FamilySettings
+    from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
 
 PlanOption = Annotated[
@@ -73,7 +73,6 @@ def fit(
     """Train a detector on normal images, some of which are held out to calibrate its threshold."""
     with command(as_json, threads, skips=True) as console:
         from oddlens.config.base import DecisionSettings, TrainingSettings
-        from oddlens.config.detectors import DEFAULT_BUDGET
         from oddlens.config.parse import duration, parse
         from oddlens.data.open import open_training_images
         from oddlens.detector.detector import Detector
@@ -83,8 +82,8 @@ def fit(
         training = parse(TrainingSettings, without_none({"epochs": epochs, "seed": seed}), "options")
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
-        model, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
-        seconds = duration(budget) if budget else DEFAULT_BUDGET if model == "auto" else None
+        settings, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
+        seconds = duration(budget) if budget else settings.default_budget
         left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - console.started))
         images, problems = open_training_images(
             data,
@@ -95,7 +94,7 @@ def fit(
             progress=console.downloading,
         )
         skipped = report_left_out(problems, console)
-        new = Detector(model, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
+        new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         work = output.with_suffix(".training")
         new.fit(images, folder=work, resume=resume, progress=console.training)
         new.save(output)
@@ -125,10 +124,12 @@ def resolve_model(
     decision: DecisionSettings,
     size: int | None,
     roi: str | None,
-) -> tuple[str | FamilySettings, DecisionSettings, int | None]:
-    """Model, decision and size: as requested, or as in the detector file whose plan is repeated."""
+) -> tuple[DetectorSettings, DecisionSettings, int | None]:
+    """Detector, decision and size: as requested, or as in the detector file whose plan is repeated."""
+    from oddlens.config.parse import parse_detector
+
     if plan is None:
-        return (detector or "auto" if folds is None else in_folds(detector, folds)), decision, size
+        return parse_detector(detector or "auto") if folds is None else in_folds(detector, folds), decision, size
     if detector is not None:
         raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
     if folds is not None:
@@ -152,9 +153,10 @@ def in_folds(family: str | None, folds: int) -> FamilySettings:
     Raises:
         SettingsError: no single family is named.
     """
-    from oddlens.config.detectors import FAMILIES
+    from oddlens.config.detectors import settings_class
     from oddlens.config.parse import parse_model
 
-    if family is None or family == "auto" or (family in FAMILIES and FAMILIES[family].is_composite):
+    named = settings_class(family)
+    if family is None or (named is not None and named.is_composite):
         raise SettingsError("--folds needs a single detector: name it with --detector")
     return parse_model({"family": "crossfit", "model": {"family": family}, "folds": folds}, "--detector")

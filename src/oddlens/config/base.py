@@ -23,13 +23,6 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def lists_to_tuples(value: Any) -> Any:
-    """Replace each list by a tuple, at any depth: JSON and TOML have lists, strict settings require tuples."""
-    if isinstance(value, dict):
-        return {key: lists_to_tuples(item) for key, item in value.items()}
-    return tuple(lists_to_tuples(item) for item in value) if isinstance(value, list) else value
-
-
 class InputSpec(Settings):
     """The pixels that a detector takes: (N, height, width, channels), integers in 0..value_max.
 
@@ -110,3 +103,13 @@ class RuntimeSettings(Settings):
         if self.engine == "onnxruntime" and self.precision == "bf16":
             raise ValueError("onnxruntime computes in fp32 only: use openvino for bf16, or the precision fp32")
         return self
+
+
+def lists_to_tuples(value: Any) -> Any:
+    """Plain values with every list, at any depth, as a tuple: JSON and TOML have lists, strict settings want tuples."""
+    if isinstance(value, dict):
+        return {key: lists_to_tuples(item) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    is_flat = not any(isinstance(item, dict | list) for item in value)
+    return tuple(value) if is_flat else tuple(lists_to_tuples(item) for item in value)

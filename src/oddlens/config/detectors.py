@@ -1,12 +1,14 @@
-"""The settings of each family of detectors, and the closed table of families.
+"""The settings of each family of detectors and of `auto`, and the table of families.
 
 A family is two files: its settings here, and the module with its model, which `implementation` names and
-`models.registry.register_family` ties to them. Names in files and on the command line are looked up in `FAMILIES`;
-they never lead to an import by themselves.
+`models.registry.register_family` ties to them. Names in files and on the command line are looked up in `FAMILIES`,
+which only code can extend; they never lead to an import by themselves.
 """
 
 from __future__ import annotations
 
+import inspect
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -14,30 +16,25 @@ from pydantic_core import PydanticCustomError
 
 from oddlens.config.base import Settings, TrainingSettings, lists_to_tuples
 
-DEFAULT_BUDGET = 300.0  # seconds that `auto` may take unless a budget is set
+Strategy = Literal["single", "plan", "folds", "auto"]
 
 FAMILIES: dict[str, type[FamilySettings]] = {}  # name -> settings; filled by defining subclasses of FamilySettings
 
 
-class FamilySettings(Settings):
-    """Base class of a family's settings. A subclass enters `FAMILIES` under each name that its `family` admits.
+class DetectorSettings(Settings, ABC):
+    """Base class of the settings of a family, and of `auto`.
 
-    The class variables tell the rest of oddlens what it needs to know about a family without asking for its name.
+    Class variables and properties tell the rest of oddlens what it needs to know without asking for a name.
     """
 
     family: str
 
-    implementation: ClassVar[str] = ""  # module that registers the model; empty where it is imported already
-    strategy: ClassVar[Literal["single", "plan", "folds"]] = "single"  # how it is trained; see training.members
+    strategy: ClassVar[Strategy] = "single"  # how it is trained; see training.strategies
+    default_budget: ClassVar[float | None] = None  # seconds for fitting unless a budget is set; None: no limit
+    needs_plan: ClassVar[bool] = False  # a name is not enough to fit it
     is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
     scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
     has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        for name in get_args(cls.model_fields["family"].annotation):
-            FAMILIES[name] = cls
 
     @property
     def title(self) -> str:
@@ -45,19 +42,61 @@ class FamilySettings(Settings):
         return self.family
 
     @property
+    def tolerates_contamination(self) -> bool:
+        """Whether it is trained for images some of which may be anomalies."""
+        return False
+
+    @property
     def n_folds(self) -> int:
         """Number of folds of the training images, each of which one model leaves out; 1 without folds."""
         return 1
 
     @property
-    def planned_seed(self) -> int | None:
-        """The random seed that the settings themselves name; None where they name none."""
-        return None
+    def planned_members(self) -> tuple[Member, ...]:
+        """The members that the settings name; none where there are none, or they are still to be selected."""
+        return ()
+
+    @property
+    def trained_family(self) -> str:
+        """The name, for messages, of what training settings apply to."""
+        return self.family
+
+    @property
+    @abstractmethod
+    def trained_class(self) -> type[FamilySettings]:
+        """The class of the settings of the model that training settings apply to."""
+
+
+class FamilySettings(DetectorSettings):
+    """Base class of a family's settings.
+
+    A subclass with a `family` of its own enters `FAMILIES` under each name that its `family` admits.
+
+    Raises:
+        TypeError: another class has that name already.
+    """
+
+    implementation: ClassVar[str] = ""  # module that registers the model; empty where it is imported already
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "family" not in inspect.get_annotations(cls):
+            return
+        for name in get_args(cls.model_fields["family"].annotation):
+            if name in FAMILIES:
+                raise TypeError(f"the family {name!r} is defined by {FAMILIES[name].__qualname__}; choose another name")
+            FAMILIES[name] = cls
 
     @property
     def base(self) -> FamilySettings:
         """The settings of the models that training settings apply to: these, or those of each fold's model."""
         return self
+
+    @property
+    def trained_class(self) -> type[FamilySettings]:
+        """The class of `base`."""
+        return type(self.base)
 
 
 class AutoencoderSettings(FamilySettings):
@@ -160,9 +199,11 @@ def _validate_family(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     family = value.get("family")
+    if family is None:
+        raise PydanticCustomError("no_family", "has no 'family'; name a detector: auto, {families}", _family_names())
     if not isinstance(family, str) or family not in FAMILIES:
         message = "{family} is not a detector; there are auto, {families}"
-        raise PydanticCustomError("unknown_family", message, {"family": repr(family), "families": ", ".join(FAMILIES)})
+        raise PydanticCustomError("unknown_family", message, {"family": repr(family), **_family_names()})
     return FAMILIES[family].model_validate(lists_to_tuples(value))
 
 
@@ -170,8 +211,13 @@ def _validate_single(value: Any) -> Any:
     """Settings of a single detector, which is not itself made of several, that plain values name."""
     model = _validate_family(value)
     if isinstance(model, FamilySettings) and model.is_composite:
-        raise PydanticCustomError("composite", "must be a single detector")
+        singles = ", ".join(name for name, settings in FAMILIES.items() if not settings.is_composite)
+        raise PydanticCustomError("composite", "must be a single detector: {families}", {"families": singles})
     return model
+
+
+def _family_names() -> dict[str, str]:
+    return {"families": ", ".join(FAMILIES)}
 
 
 AnyModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validate_family)]
@@ -191,15 +237,16 @@ class EnsembleSettings(FamilySettings):
 
     implementation = "oddlens.models.ensemble"
     strategy = "plan"
+    needs_plan = True
     is_composite = True
 
     family: Literal["ensemble"] = "ensemble"
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
 
     @property
-    def planned_seed(self) -> int:
-        """The seed of the first member: a plan is repeated with its own seed."""
-        return self.members[0].training.seed
+    def planned_members(self) -> tuple[Member, ...]:
+        """The members."""
+        return self.members
 
 
 class CrossfitSettings(FamilySettings):
@@ -223,8 +270,13 @@ class CrossfitSettings(FamilySettings):
         """The settings of each fold's model."""
         return self.model
 
+    @property
+    def trained_family(self) -> str:
+        """The family of each fold's model."""
+        return self.model.family
 
-class AutoSettings(Settings):
+
+class AutoSettings(DetectorSettings):
     """Not a family: `auto` selects, trains and weights the members of an ensemble for the training images.
 
     `robust` is for finding anomalies among the training images themselves: other anomalies of the same kind must not
@@ -232,17 +284,34 @@ class AutoSettings(Settings):
     distances to training images.
     """
 
-    scores_reconstruction: ClassVar[bool] = False
+    strategy = "auto"
+    default_budget = 300.0
+    is_composite = True
 
     family: Literal["auto"] = "auto"
     robust: bool = False
 
+    @property
+    def tolerates_contamination(self) -> bool:
+        """Whether it is `robust`."""
+        return self.robust
 
-def _validate_family_or_auto(value: Any) -> Any:
+    @property
+    def trained_class(self) -> type[FamilySettings]:
+        """An ensemble."""
+        return EnsembleSettings
+
+
+def _validate_detector(value: Any) -> Any:
     """Settings of `auto` or of the family that plain values name."""
     if isinstance(value, dict) and value.get("family") == "auto":
         return AutoSettings.model_validate(value)
     return _validate_family(value)
 
 
-AnyModelOrAuto = Annotated[SerializeAsAny[FamilySettings | AutoSettings], BeforeValidator(_validate_family_or_auto)]
+AnyDetector = Annotated[SerializeAsAny[DetectorSettings], BeforeValidator(_validate_detector)]
+
+
+def settings_class(family: object) -> type[DetectorSettings] | None:
+    """The class of the settings of `auto` or of a family by its name; None where there is no such detector."""
+    return AutoSettings if family == "auto" else FAMILIES.get(family) if isinstance(family, str) else None

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from oddlens.config.base import S, Settings, lists_to_tuples
-from oddlens.config.detectors import FAMILIES, AnyModel, FamilySettings
+from oddlens.config.detectors import AnyModel, AutoSettings, DetectorSettings, FamilySettings, settings_class
 from oddlens.errors import SettingsError
 
 
@@ -56,34 +56,44 @@ def parse_model(values: object, source: str) -> FamilySettings:
         raise _settings_error(FamilySettings, values, error, source) from error
 
 
-def _settings_error(
-    settings_class: type[Settings], values: object, error: ValidationError, source: str
-) -> SettingsError:
-    problems = [_describe_problem(settings_class, values, detail) for detail in error.errors()]
+def parse_detector(name: str, source: str = "--detector") -> DetectorSettings:
+    """The settings of `auto` or of a family, all at their defaults, by its name.
+
+    Raises:
+        SettingsError: there is no such detector, or it needs more than a name.
+    """
+    named = settings_class(name)
+    if named is not None and named.needs_plan:
+        raise SettingsError(f"{source}: {name} needs members: use auto, which selects them, or give a plan (--plan)")
+    return AutoSettings() if named is AutoSettings else parse_model({"family": name}, source)
+
+
+def _settings_error(expected: type[Settings], values: object, error: ValidationError, source: str) -> SettingsError:
+    problems = [_describe_problem(expected, values, detail) for detail in error.errors()]
     return SettingsError(f"{source}: " + "; ".join(problems))
 
 
-def _describe_problem(settings_class: type[Settings], values: object, detail: Any) -> str:
+def _describe_problem(expected: type[Settings], values: object, detail: Any) -> str:
     where = ".".join(map(str, detail["loc"])) or "settings"
     if detail["type"] == "extra_forbidden":
         *parents, name = detail["loc"]
-        names = _setting_names(settings_class, values, parents)
+        names = _setting_names(expected, values, parents)
         near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
         return f"'{where}' is not a setting ({hint})"
-    if detail["type"] == "unknown_family":
-        return str(detail["msg"])
+    if detail["type"] in ("unknown_family", "no_family"):
+        return str(detail["msg"]) if where == "settings" else f"'{where}': {detail['msg']}"
     return f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}, got {str(detail['input'])[:80]!r}"
 
 
-def _setting_names(settings_class: type[BaseModel], values: Any, path: list[int | str]) -> list[str]:
+def _setting_names(expected: type[BaseModel], values: Any, path: list[int | str]) -> list[str]:
     """Names of the settings at a path into `values`, whose families say which classes they are checked against."""
     for step in [None, *path]:
         if isinstance(step, str):
-            annotation = settings_class.model_fields[step].annotation
+            annotation = expected.model_fields[step].annotation
             candidates = [annotation, *get_args(annotation)]
-            settings_class = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), Settings)
+            expected = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), Settings)
         values = values if step is None else values[step]
-        if issubclass(settings_class, FamilySettings):
-            settings_class = FAMILIES[values["family"]]
-    return list(settings_class.model_fields)
+        if issubclass(expected, DetectorSettings):
+            expected = settings_class(values.get("family")) or expected
+    return list(expected.model_fields)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from oddlens.config.base import MAX_SIDE, DecisionSettings, Settings, TrainingSettings, lists_to_tuples
-from oddlens.config.detectors import AnyModelOrAuto, AutoencoderSettings
+from oddlens.config.detectors import AnyDetector, AutoencoderSettings
 from oddlens.config.parse import parse
 from oddlens.errors import SettingsError
 
@@ -38,7 +38,7 @@ class Recipe(Settings):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w.-]+$")
     title: str = ""
     data: DataSettings
-    model: AnyModelOrAuto = AutoencoderSettings()
+    model: AnyDetector = AutoencoderSettings()
     training: TrainingSettings = TrainingSettings()
     decision: DecisionSettings = DecisionSettings()
 

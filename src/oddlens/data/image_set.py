@@ -1,4 +1,4 @@
-"""`ImageSet` and `DataSet`: the two containers in which images travel through the house."""
+"""`ImageSet` and `DataSet`: the images that detectors are trained on, calibrated with and applied to."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 
-DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow lets go of the interpreter while it decodes
-
-MAX_TASK_IMAGES = 16  # images that a thread decodes in one go, at most: of small ones, handing them over costs as much
+DECODERS = min(4, os.cpu_count() or 1)  # threads, of which Pillow decodes in several at once
+MAX_TASK_IMAGES = 16  # images per task, at most; passing single small images between threads costs as much as decoding
 
 Mask = Path | npt.NDArray[np.bool_]
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -34,13 +32,18 @@ T = TypeVar("T")
 class ImageSet:
     """Images that are decoded on demand, with their names, classes, labels, masks and groups.
 
-    `names` are what verdict files show: the path as the user gave it, or "train[17]" for arrays.
-    `kinds` are "good", a class or a defect, one an image. `labels` is (N,) int8: 0 normal, 1 anomalous.
-    `images` is one array (N, H, W, C), or a file's path or an array (H, W, C) an image. `masks` are files or
-    (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect. `groups` are what each
-    image belongs to (a camera, a product) where each group has its own threshold; empty without groups.
-    `grouped_by` says where they come from: "folder", or "column NAME" of a CSV file. `source` is where the images
-    come from, as the user wrote it, and `normal` the name of what is normal; a detector's manifest keeps both.
+    Every field but the last three has one entry per image.
+
+    Attributes:
+        names: what verdict files show: the path as the user gave it, or "train[17]" for arrays.
+        kinds: "good", a class or a defect.
+        labels: (N,) int8: 0 normal, 1 anomalous.
+        images: one array (N, H, W, C), or for each image the path of its file or an array (H, W, C).
+        masks: files or arrays (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect.
+        groups: what each image belongs to (a camera, a product) where each group has its own threshold; empty without.
+        grouped_by: where the groups come from: "folder", or "column NAME" of a CSV file.
+        source: where the images come from, as the user wrote it; the folder of the first one unless given.
+        normal: the name of what is normal. A detector's manifest keeps both.
     """
 
     names: tuple[str, ...]
@@ -54,11 +57,13 @@ class ImageSet:
     normal: str = "good"
 
     def __post_init__(self) -> None:
+        if not self.source:
+            object.__setattr__(self, "source", self.names[0].rsplit("/", 1)[0] if self.names else "nothing")
         sizes = {len(part) for part in (self.names, self.kinds, self.labels, self.images, self.masks)}
         if len(sizes) > 1:
-            raise DataError(f"an ImageSet needs one name, kind, label, image and mask an image, got {sorted(sizes)}")
+            raise DataError(f"an ImageSet needs one name, kind, label, image and mask per image, got {sorted(sizes)}")
         if self.groups and len(self.groups) != len(self.names):
-            raise DataError(f"an ImageSet needs one group an image, got {len(self.groups)} for {len(self.names)}")
+            raise DataError(f"an ImageSet needs one group per image, got {len(self.groups)} for {len(self.names)}")
         if "" in self.groups:
             raise DataError(f"{self.names[self.groups.index('')]}: its group has no name; give it one")
 
@@ -72,9 +77,9 @@ class ImageSet:
         label: int | npt.ArrayLike = 0,
         masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
     ) -> ImageSet:
-        """Images held in memory; see `images.as_pixels` for the shapes and types taken.
+        """Images held in memory; see `image_io.as_pixels` for the shapes and types accepted.
 
-        `kind` and `label` are one for all images or one an image; `masks` has an (H, W) bool or None an image.
+        `kind` and `label` are one for all images or one per image; `masks` has (H, W) bool or None for each image.
 
         Raises:
             ImageError: the array is not one of images.
@@ -93,17 +98,13 @@ class ImageSet:
         kind: str | Sequence[str] = "good",
         label: int | npt.ArrayLike = 0,
         masks: Sequence[Path | None] | None = None,
-        source: str | None = None,
+        source: str = "",
     ) -> ImageSet:
-        """Image files in this order, each named as it was written; none is opened yet.
-
-        Without a `source` it is the folder of the first file.
-        """
+        """Image files in this order, each named as it was written; none is opened yet."""
         names = tuple(str(path) for path in paths)
         mask_of_each = (None,) * len(names) if masks is None else tuple(masks)
         kinds, labels = _each(kind, len(names)), _labels(label, len(names))
-        first_folder = names[0].rsplit("/", 1)[0] if names else "nothing"
-        return cls(names, kinds, labels, names, mask_of_each, source=first_folder if source is None else source)
+        return cls(names, kinds, labels, names, mask_of_each, source=source)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -179,10 +180,10 @@ class ImageSet:
     def batches(
         self, spec: InputSpec, batch_size: int, start: int = 0, problems: dict[int, UnreadableImageError] | None = None
     ) -> Iterator[Pixels]:
-        """The images from `start` on as `spec` wants them, (B, height, width, channels) at a time, in order.
+        """The images from `start` on in the form of `spec`, (B, height, width, channels) at a time, in order.
 
         Files are decoded by a few threads that stay at most two batches ahead. With `problems`, images that cannot be
-        read are left out of their batch, which may leave none in it, and their errors put there by their places.
+        read are left out of their batch, which may be empty then, and their errors are put there under their positions.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
@@ -220,11 +221,11 @@ class ImageSet:
         return results
 
     def load(self, spec: InputSpec) -> Pixels:
-        """All images as `spec` wants them, (N, height, width, channels); very many lie in a temporary file.
+        """All images in the form of `spec`, (N, height, width, channels); very many are kept in a temporary file.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
-            DataError: there is no room for them.
+            DataError: neither memory nor disk has room for them.
         """
         pixels = allocate_pixels((len(self), spec.height, spec.width, spec.channels), spec.dtype)
         start = 0
@@ -249,9 +250,9 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A training set of normals beside a labelled test set.
+    """A training set of normal images and a labelled test set.
 
-    `train` may be empty (a data set for testing only) and so may `test` (normals only). `normal` is
+    `train` may be empty (a data set for testing only) and so may `test` (normal images only). `normal` is
     "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
     image.
     """

@@ -14,15 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.data.groups import assign_groups
-from oddlens.data.image_io import as_pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.sources.arrays import open_array_file
 from oddlens.data.sources.download import DownloadProgress
 from oddlens.data.sources.folders import list_image_files, open_folder
 from oddlens.data.sources.named import NAMES, open_named
 from oddlens.errors import DataError, DataNotFoundError, ImageError
-
-MAX_NAMED_SOURCES = 10  # files and folders that are named one by one as the source of an image set
 
 Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 
@@ -106,7 +103,7 @@ def as_image_set(images: Images) -> ImageSet:
     if isinstance(images, ImageSet):
         return images
     if isinstance(images, np.ndarray):
-        return ImageSet.from_array(as_pixels(images))
+        return ImageSet.from_array(images)
     return open_images([images] if isinstance(images, str | Path) else images)
 
 
@@ -126,10 +123,8 @@ def open_images(sources: Sequence[str | Path]) -> ImageSet:
             names += list_image_files(source) if Path(source).is_dir() else [source]
     if not names:
         raise DataNotFoundError("there are no images to open; give files or folders of images")
-    many = len(sources) > MAX_NAMED_SOURCES
-    return ImageSet.from_files(
-        names, kind="", source=f"{len(sources)} files and folders" if many else ", ".join(map(str, sources))
-    )
+    source = str(sources[0]) if len(sources) == 1 else f"{len(sources)} files and folders"
+    return ImageSet.from_files(names, kind="", source=source)
 
 
 @contextlib.contextmanager

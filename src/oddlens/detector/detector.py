@@ -15,11 +15,10 @@ from oddlens.artifact import detector_file, onnx_file
 from oddlens.artifact.detector_file import Tensors
 from oddlens.artifact.loading import load_verified
 from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
-from oddlens.config.detectors import FAMILIES, AutoSettings, FamilySettings
+from oddlens.config.detectors import DetectorSettings, settings_class
 from oddlens.config.manifest import Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
-from oddlens.data.image_set import ImageSet
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
 from oddlens.detector import calibration
@@ -66,7 +65,7 @@ class Detector:
 
     def __init__(
         self,
-        model: str | FamilySettings | AutoSettings = "auto",
+        model: str | DetectorSettings = "auto",
         *,
         training: TrainingSettings | None = None,
         decision: DecisionSettings | None = None,
@@ -149,8 +148,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        image_set = images if isinstance(images, ImageSet) else as_training_images(images)
-        return fit(config, image_set, folder, resume, progress)
+        return fit(config, images, folder, resume, progress)
 
     def calibrate(
         self,
@@ -166,7 +164,7 @@ class Detector:
         With `add`, they join the present calibration images, each image counting once. An `ImageSet` with groups
         (`data.groups.assign_groups`) gives each group its own threshold. With another `runtime`, the detector scores
         in that one from now on, and the scores of its training images are dropped. `source` describes the images in
-        the manifest, where `images.source` does not say it.
+        the manifest; by default it is `images.source`.
 
         Raises:
             StateError: the detector is not fitted, or scores of two runtimes would be mixed.
@@ -392,20 +390,18 @@ class Detector:
 
     def _with_runtime(self, runtime: RuntimeSettings) -> Detector:
         """A copy of this detector in another runtime, for which it is not calibrated yet."""
-        network = self.network
-        if (network is None) == (runtime.engine == "torch"):
+        other, network = copy.copy(self), self.network
+        if self.graph is not None and runtime.engine != "torch":
+            other.backend_ = open_graph(self.graph, self.spec, runtime, Path("this detector"), self.threads)
+        elif network is not None and runtime.engine == "torch":
+            from oddlens.inference.torch_backend import TorchBackend, resolve_device
+
+            other.backend_ = TorchBackend(network, resolve_device(self.device), runtime.precision)
+        else:
             raise SettingsError(
                 f"{runtime.engine} does not run this detector: torch runs .safetensors files, onnxruntime and openvino "
                 "the .onnx files that `oddlens export` makes of them"
             )
-        other = copy.copy(self)
-        if network is None:
-            graph = self.graph or b""
-            other.backend_ = open_graph(graph, self.spec, runtime, Path("this detector"), self.threads)
-        else:
-            from oddlens.inference.torch_backend import TorchBackend, resolve_device
-
-            other.backend_ = TorchBackend(network, resolve_device(self.device), runtime.precision)
         other._statistics = {**self._statistics, "training.scores": np.empty(0)}
         changes = {"runtime": runtime, "golden": golden.golden_scores(other.backend_)}
         other._manifest = self._manifest.model_copy(update=changes)
@@ -418,7 +414,7 @@ class Detector:
         return backend
 
 
-def has_kernels(model: str | FamilySettings | AutoSettings) -> bool:
+def has_kernels(model: str | DetectorSettings) -> bool:
     """Whether the kernels in C can train this model."""
-    settings = FAMILIES.get(model) if isinstance(model, str) else type(model)
-    return settings is not None and issubclass(settings, FamilySettings) and settings.has_kernels
+    settings = settings_class(model) if isinstance(model, str) else model
+    return settings is not None and settings.has_kernels

@@ -6,7 +6,7 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ class Model(nn.Module, ABC):
     dynamic batch size. Batches are (N, C, H, W) floats, with 1.0 the end of the value range; pixels outside the region
     of interest are 0.
     """
+
+    pretext_task: ClassVar[str] = ""  # what `pretext_accuracy` measures: "rotations ... are classified"
 
     settings: FamilySettings
     roi: Tensor  # (H, W) 1 in the region of interest, 0 elsewhere

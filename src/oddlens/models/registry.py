@@ -1,6 +1,6 @@
 """The registry of families: which model belongs to which settings, and how it is trained by default.
 
-A detector file names its family; only what `config.detectors.FAMILIES` lists can follow from that name.
+A detector file names its family; only families in `config.detectors.FAMILIES` can follow from that name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ def register_family(
 
     `default_training` is how it trains unless the user says otherwise; families without gradient training need none.
     The model is made by `model(settings, spec)`.
+
+    Raises:
+        TypeError: another model is registered for these settings.
     """
+    if settings in _REGISTRY:
+        raise TypeError(f"{settings.__qualname__} is registered for {_REGISTRY[settings].model.__qualname__} already")
 
     def register(model: M) -> M:
         _REGISTRY[settings] = Family(model, default_training or TrainingSettings())
@@ -45,11 +50,21 @@ def register_family(
 
 
 def family_of(settings: FamilySettings) -> Family:
-    """The registered family of these settings; its module is imported on first use."""
-    settings_class = type(settings)
+    """The registered family of these settings."""
+    return registered_family(type(settings))
+
+
+def registered_family(settings_class: type[FamilySettings]) -> Family:
+    """The family that is registered for a class of settings; its module is imported on first use.
+
+    Raises:
+        TypeError: there is none.
+    """
     if settings_class not in _REGISTRY and settings_class.implementation:
         with torch.device("cpu"):  # real tensors, even where a model is built on the meta device
             importlib.import_module(settings_class.implementation)
+    if settings_class not in _REGISTRY:
+        raise TypeError(f"no model is registered for {settings_class.__qualname__}; use @register_family on one")
     return _REGISTRY[settings_class]
 
 

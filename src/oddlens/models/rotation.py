@@ -1,4 +1,4 @@
-"""The transforms family: features of a network trained to classify rotations of normal images."""
+"""The rotation family: features of a network trained to classify rotations of normal images."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Rotation(GradientModel):
     network, times a small power of the inverse probability of the true rotation. There is no map: the score belongs to
     the whole image. The first layer is a frozen whitening of small patches (Jordan, 2024).
     """
+
+    pretext_task = "rotations of held-out images are classified"
 
     settings: RotationSettings
     mean: Tensor  # (1, C, 1, 1)
@@ -149,7 +151,7 @@ class Rotation(GradientModel):
         if not is_rotation_symmetric(self.roi.bool().cpu().numpy()):
             return "the region of interest alone reveals how an image was rotated: prefer another detector"
         accuracy, chance = self.pretext_accuracy(images)
-        remark = f"rotations of held-out images are classified with {accuracy:.0%} accuracy (chance {chance:.0%})"
+        remark = f"{self.pretext_task} with {accuracy:.0%} accuracy (chance {chance:.0%})"
         if accuracy >= MIN_USEFUL_ACCURACY:
             return remark
         advice = f"the {self.settings.family} detector is of little use here; prefer another"

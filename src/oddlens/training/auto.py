@@ -152,7 +152,7 @@ def member_weight(model: Model, task: TrainingTask) -> tuple[float, str]:
         accuracy, chance = pretext
         skill = max(0.0, (accuracy - chance) / (1 - chance))
         weight = round(max(USELESS_WEIGHT, MAX_PRETEXT_WEIGHT * skill**2), 3)
-        return weight, f"rotations of held-out images are classified with {accuracy:.0%} accuracy; weight {weight:.2f}"
+        return weight, f"{model.pretext_task} with {accuracy:.0%} accuracy; weight {weight:.2f}"
     if max(task.spec.height, task.spec.width) <= MAX_OBJECT_SIDE:
         return (ROBUST_DICTIONARY_WEIGHT, f"weight {ROBUST_DICTIONARY_WEIGHT}") if task.robust else (1.0, "weight 1")
     auroc = synthetic_defect_auroc(model, task)

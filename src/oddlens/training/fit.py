@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from oddlens.data.image_set import ImageSet
+from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
 from oddlens.training.history import Progress
@@ -14,7 +14,7 @@ from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 
 
-def fit(config: FitConfig, images: ImageSet, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
+def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
     """Train on normal images; see `Detector.fit`.
 
     Raises:
@@ -22,8 +22,9 @@ def fit(config: FitConfig, images: ImageSet, folder: Path | None, resume: bool, 
         TrainingError: training diverged.
     """
     started = time.perf_counter()
-    plan = resolve(config, len(images), bool(images.groups), started)
-    loaded = load_training_images(images, plan.size, plan.max_side, plan.roi)
+    image_set = as_training_images(images)
+    plan = resolve(config, len(image_set), bool(image_set.groups), started)
+    loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)
     split = split_training_images(
         loaded, plan.decision, plan.training.seed, hold_out=plan.holds_out, standardize=plan.is_ensemble
     )

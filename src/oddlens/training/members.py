@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from oddlens.config.base import InputSpec, TrainingSettings
-from oddlens.config.detectors import CrossfitSettings, EnsembleSettings, FamilySettings, Member
+from oddlens.config.detectors import FamilySettings, Member
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
@@ -29,7 +29,7 @@ from oddlens.training import loop
 from oddlens.training.history import HistoryRow, Progress
 
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
-MAX_TIMED_IMAGES = 32  # of the batch by which the time of scoring is estimated
+MAX_TIMED_IMAGES = 32  # used to estimate the time of scoring
 
 M = TypeVar("M", bound=Model)
 
@@ -49,7 +49,9 @@ class TrainingTask:
     folder: Path | None = None
     resume: bool = False
     progress: Progress | None = None
-    robust: bool = False  # see AutoSettings
+    training: TrainingSettings = field(default_factory=TrainingSettings)  # of a single detector, or of each fold
+    calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
+    robust: bool = False  # some training images may be anomalies; see AutoSettings
 
 
 @dataclass(frozen=True)
@@ -108,38 +110,35 @@ def train_member(
     return TrainedMember(member, model, history)
 
 
-def train_single(
-    settings: FamilySettings, training: TrainingSettings, task: TrainingTask, calibration: Pixels
-) -> TrainedModel:
-    """Train one detector by itself.
-
-    The model may evaluate itself on `calibration`, normal pixels (N, H, W, C), for a remark; they do not change it.
-    """
-    model = build_untrained(settings, training.seed, task)
+def train_single(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
+    """Train one detector by itself. It may evaluate itself on the calibration images; they do not change it."""
+    model = build_untrained(settings, task.training.seed, task)
     deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
-    member = train_member(model, Member(model=settings, training=training), task, None, deadline)
-    with torch.inference_mode():
-        remark = model.remark(torch.from_numpy(calibration).to(task.device)) if len(calibration) else None
+    member = train_member(model, Member(model=settings, training=task.training), task, None, deadline)
+    remark: str | None = None
+    if task.calibration is not None and len(task.calibration):
+        with torch.inference_mode():
+            remark = model.remark(torch.from_numpy(task.calibration).to(task.device))
     return TrainedModel(model, settings, member.history, (remark,) if remark else ())
 
 
-def train_planned(settings: EnsembleSettings, task: TrainingTask) -> TrainedModel:
+def train_planned(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     """Train the members of a plan as it says."""
     members = [
         train_member(build_untrained(member.model, member.training.seed, task), member, task, number, math.inf)
-        for number, member in enumerate(settings.members)
+        for number, member in enumerate(settings.planned_members)
     ]
     ensemble = build_ensemble(settings, members, task)
     return TrainedModel(ensemble, settings, longest_history(members), ("plan: fitted as a plan says",))
 
 
-def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: TrainingTask) -> TrainedModel:
+def train_folds(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     """Train a detector without each fold in turn, and score that fold with it; near-duplicates lie in one fold.
 
     Raises:
         DataError: the images are near-duplicates of each other, too similar for this many folds.
     """
-    count, n_folds = len(task.train), settings.folds
+    count, n_folds = len(task.train), settings.n_folds
     sizes = [(count + number) // n_folds for number in range(n_folds)]
     folds = split_groups(near_duplicate_groups(thumbnails(task.train)), sizes, task.seed)
     if min(len(fold) for fold in folds) == 0:
@@ -151,10 +150,10 @@ def train_folds(settings: CrossfitSettings, training: TrainingSettings, task: Tr
         deadline = now + (task.deadline - now) / (n_folds - number)
         rest = take_rows(task.train, np.delete(np.arange(count), fold))
         fold_task = replace(task, train=rest, to_score=len(fold), deadline=deadline)
-        fold_model = build_untrained(settings.model, training.seed, fold_task)
+        fold_model = build_untrained(settings.base, task.training.seed, fold_task)
         if deadline < math.inf:
             deadline -= scoring_seconds([fold_model], fold_task)
-        member = Member(model=settings.model, training=training)
+        member = Member(model=settings.base, training=task.training)
         members.append(train_member(fold_model, member, fold_task, number, deadline))
         model.members[number] = fold_model
         fold_scores, fold_peaks = score_fold(fold_model, take_rows(task.train, fold), task)
@@ -199,7 +198,7 @@ def scoring_seconds(models: list[Model], task: TrainingTask) -> float:
     return total
 
 
-def build_ensemble(settings: EnsembleSettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
+def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
     """The ensemble of trained members, brought to one scale."""
     ensemble = build_composite(Ensemble, settings, task)
     for number, member in enumerate(members):

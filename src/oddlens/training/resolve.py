@@ -8,24 +8,25 @@ from dataclasses import dataclass
 import torch
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
-from oddlens.config.detectors import DEFAULT_BUDGET, AutoSettings, FamilySettings
-from oddlens.config.parse import parse_model
+from oddlens.config.detectors import DetectorSettings, Strategy
+from oddlens.config.parse import parse_detector
 from oddlens.conformal.ranks import threshold_rank
+from oddlens.data.image_io import Pixels
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
-from oddlens.models.ensemble import Ensemble
-from oddlens.models.registry import family_of
+from oddlens.models.registry import registered_family
 
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
 RESERVED_SECONDS = 3.0  # of the budget, for computing the threshold and writing the file
-MAX_AUTO_SIDE = 192  # longer side of the input of `auto`: small defects need more than the usual 128
+MAX_ENSEMBLE_SIDE = 192  # longer side of the input of ensembles: small defects need more than the usual 128
+MAX_SCORED_TRAINING_IMAGES = 500  # of ensembles, with which scoring an image takes time
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """The parameters of `Detector`, and whether to hold out calibration images."""
 
-    model: str | FamilySettings | AutoSettings
+    model: str | DetectorSettings
     training: TrainingSettings | None
     decision: DecisionSettings
     size: int | None
@@ -39,7 +40,7 @@ class FitConfig:
 class FitPlan:
     """Everything that fitting needs to know, every default filled in."""
 
-    settings: FamilySettings | None  # None: `auto` selects the models
+    settings: DetectorSettings
     training: TrainingSettings
     decision: DecisionSettings
     size: int | None
@@ -48,17 +49,20 @@ class FitPlan:
     device: torch.device
     deadline: float  # of time.perf_counter
     holds_out: bool  # calibration images are held out
-    robust: bool  # see AutoSettings
 
     @property
-    def strategy(self) -> str:
-        """How the model is trained: "auto", or the strategy of its family."""
-        return "auto" if self.settings is None else self.settings.strategy
+    def strategy(self) -> Strategy:
+        """How the model is trained."""
+        return self.settings.strategy
 
     @property
     def is_ensemble(self) -> bool:
         """Whether several members are brought to one scale, which takes images of its own."""
         return self.strategy in ("auto", "plan")
+
+    def scored_images(self, train: Pixels) -> Pixels:
+        """The training images (N, H, W, C) whose scores are kept: all, or for ensembles some, evenly spaced."""
+        return train[:: max(1, -(-len(train) // MAX_SCORED_TRAINING_IMAGES))] if self.is_ensemble else train
 
 
 def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) -> FitPlan:
@@ -69,74 +73,54 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         DataError: there are too few images.
         CalibrationError: the images in folds cannot guarantee the requested rate.
     """
-    is_auto = config.model == "auto" or isinstance(config.model, AutoSettings)
-    settings = None if is_auto else resolve_settings(config.model)
+    settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
+    in_folds = settings.strategy == "folds"
     plan = FitPlan(
         settings=settings,
-        training=resolve_training(config, settings),
+        training=resolve_training(config.training, settings),
         decision=config.decision,
         size=config.size,
-        max_side=MAX_AUTO_SIDE if settings is None or settings.strategy == "plan" else None,
+        max_side=MAX_ENSEMBLE_SIDE if settings.strategy in ("auto", "plan") else None,
         roi=config.roi,
         device=resolve_device(config.device),
-        deadline=started + resolve_budget(config, settings) * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
-        holds_out=config.hold_out and (settings is None or settings.strategy != "folds"),
-        robust=isinstance(config.model, AutoSettings) and config.model.robust,
+        deadline=started + resolve_budget(config.budget, settings) * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
+        holds_out=config.hold_out and not in_folds,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
-    if settings is not None and settings.n_folds > 1:
+    if in_folds:
         check_folds(config, n_images, has_groups, settings.n_folds)
     return plan
 
 
-def resolve_settings(model: str | FamilySettings | AutoSettings) -> FamilySettings:
-    """The settings of the family that is named.
-
-    Raises:
-        SettingsError: there is no such family, or it needs more than a name.
-    """
-    if model == "ensemble":
-        raise SettingsError("an ensemble needs members: use auto, which selects them, or give a plan (--plan)")
-    if isinstance(model, str):
-        return parse_model({"family": model}, "--detector")
-    if isinstance(model, AutoSettings):
-        raise SettingsError("auto is not a family; it selects the settings of an ensemble")
-    return model
-
-
-def resolve_training(config: FitConfig, settings: FamilySettings | None) -> TrainingSettings:
+def resolve_training(requested: TrainingSettings | None, settings: DetectorSettings) -> TrainingSettings:
     """The default training of the family, with the settings that the user made.
 
     Raises:
         SettingsError: the family cannot follow one of them.
     """
-    if settings is None:
-        family, default, check = "auto", TrainingSettings(), Ensemble.check_training
-    else:
-        model = family_of(settings.base)
-        family, default, check = settings.base.family, model.default_training, model.model.check_training
-    requested = config.training or default
+    family = registered_family(settings.trained_class)
+    requested = requested or family.default_training
     changes = {name: getattr(requested, name) for name in requested.model_fields_set}
-    if settings is not None and settings.planned_seed is not None:
-        changes.setdefault("seed", settings.planned_seed)
-    check(family, changes)
-    return default.model_copy(update=changes)
+    if settings.planned_members:  # a plan is repeated with its own seed
+        changes.setdefault("seed", settings.planned_members[0].training.seed)
+    family.model.check_training(settings.trained_family, changes)
+    return family.default_training.model_copy(update=changes)
 
 
-def resolve_budget(config: FitConfig, settings: FamilySettings | None) -> float:
+def resolve_budget(budget: float | None, settings: DetectorSettings) -> float:
     """Seconds that fitting may take.
 
     Raises:
-        SettingsError: it leaves no time, or is set for a plan, which determines how long it trains.
+        SettingsError: it leaves no time, or a plan, which says itself how long it trains, has one.
     """
-    if config.budget is None:
-        return DEFAULT_BUDGET if settings is None else math.inf
-    if config.budget <= 0:
-        raise SettingsError(f"the budget of {config.budget:g} s leaves no time to fit; give at least some seconds")
-    if settings is not None and settings.strategy == "plan":
+    if budget is None:
+        return settings.default_budget or math.inf
+    if budget <= 0:
+        raise SettingsError(f"the budget of {budget:g} s leaves no time to fit; give at least some seconds")
+    if settings.planned_members:
         raise SettingsError("a plan is trained as it says and takes no budget; leave one of the two out")
-    return config.budget
+    return budget
 
 
 def check_folds(config: FitConfig, n_images: int, has_groups: bool, folds: int) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from oddlens.config.base import TrainingSettings
-from oddlens.data.image_io import Pixels
+from oddlens.config.detectors import FamilySettings
 from oddlens.data.splitting import SplitImages
 from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
 from oddlens.training.members import TrainedModel, TrainingTask, train_folds, train_planned, train_single
 from oddlens.training.resolve import FitPlan
-from oddlens.training.summary import scored_training_images
 
-_TRAINERS: dict[str, Callable[[Any, TrainingSettings, TrainingTask, Pixels], TrainedModel]] = {
-    "auto": lambda _, training, task, calibration: train_auto(task),
-    "plan": lambda settings, training, task, calibration: train_planned(settings, task),
-    "folds": lambda settings, training, task, calibration: train_folds(settings, training, task),
+TRAINERS: dict[str, Callable[[FamilySettings, TrainingTask], TrainedModel]] = {
+    "plan": train_planned,
+    "folds": train_folds,
     "single": train_single,
 }
 
@@ -34,7 +30,7 @@ def train_model(
     Raises:
         TrainingError: training diverged, or a checkpoint in `folder` belongs to another run.
     """
-    calibration = split.calibration.pixels
+    settings, calibration = plan.settings, split.calibration.pixels
     task = TrainingTask(
         train=split.train,
         standardization=split.standardization,
@@ -42,16 +38,18 @@ def train_model(
         roi=split.roi,
         device=plan.device,
         seed=plan.training.seed,
-        to_score=len(scored_training_images(plan, split)) + len(calibration),
+        training=plan.training,
+        calibration=calibration,
+        to_score=len(plan.scored_images(split.train)) + len(calibration),
         deadline=plan.deadline,
         folder=folder,
         resume=resume,
         progress=progress,
-        robust=plan.robust,
+        robust=settings.tolerates_contamination,
     )
     if folder and not resume:
         clear_checkpoints(folder)
-    result = _TRAINERS[plan.strategy](plan.settings, plan.training, task, calibration)
+    result = TRAINERS[settings.strategy](settings, task) if isinstance(settings, FamilySettings) else train_auto(task)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)
     return result

@@ -27,8 +27,6 @@ from oddlens.training.history import HistoryRow
 from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import FitPlan
 
-MAX_SCORED_TRAINING_IMAGES = 500  # where scoring an image takes time: for ensembles
-
 
 @dataclass(frozen=True)
 class FitResult:
@@ -56,7 +54,7 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     if plan.strategy == "folds":
         statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
     else:
-        statistics = {"training.scores": training_scores(backend, scored_training_images(plan, split))}
+        statistics = {"training.scores": training_scores(backend, plan.scored_images(split.train))}
         calibration = split.calibration
     statistics["training.fingerprints"] = prints
     data = DataSummary(
@@ -69,12 +67,6 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     manifest = build_manifest(plan, split.spec, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
     return FitResult(backend, split.roi, statistics, manifest, result.history, calibration, seconds)
-
-
-def scored_training_images(plan: FitPlan, split: SplitImages) -> Pixels:
-    """The training images whose scores are kept: all, or for ensembles some, evenly spaced."""
-    step = max(1, -(-len(split.train) // MAX_SCORED_TRAINING_IMAGES)) if plan.is_ensemble else 1
-    return split.train[::step]
 
 
 def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
