@@ -33,7 +33,7 @@ def carries_images(frame: FrameType, source: str) -> bool:
     names = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
     for value in (frame.f_locals.get(name) for name in names):
         kind = type(value).__name__
-        if kind in ("ImageSet", "TrainingImages", "TrainingTask", "DataSet"):
+        if kind in ("ImageSet", "TrainingImages", "SplitImages", "CalibrationSet", "TrainingTask", "DataSet"):
             return True
         if kind in ("ndarray", "Tensor") and getattr(value, "ndim", 0) == 4 and value is not None and len(value) > 1:
             return True

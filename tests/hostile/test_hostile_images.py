@@ -1,4 +1,4 @@
-"""Damaged, mislabeled and malicious image files raise one clear ImageError, fast and with little memory.
+"""Damaged, mislabelled and malicious image files raise one clear ImageError, fast and with little memory.
 
 The threat model is in README.md in this folder.
 """

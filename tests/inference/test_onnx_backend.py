@@ -42,14 +42,14 @@ def test_a_session_for_single_threads_is_created_for_the_first_full_batch(
     backend: OnnxBackend, digit_pixels: Pixels
 ) -> None:
     assert backend.streams == 2
-    assert backend._alone is None
-    first = backend.alone(digit_pixels[:5])
-    session = backend._alone
+    assert backend._single_threaded is None
+    first = backend.score_single_threaded(digit_pixels[:5])
+    session = backend._single_threaded
     assert session is not None
     assert session.get_session_options().intra_op_num_threads == 1
     np.testing.assert_allclose(first.anomaly_score, backend(digit_pixels[:5]).anomaly_score, rtol=1e-6)
-    backend.alone(digit_pixels[:5])
-    assert backend._alone is session
+    backend.score_single_threaded(digit_pixels[:5])
+    assert backend._single_threaded is session
 
 
 def test_pixels_of_another_shape_are_an_error_in_one_line(backend: OnnxBackend) -> None:

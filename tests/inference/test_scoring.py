@@ -24,7 +24,7 @@ class Brightness:
     spec = InputSpec(height=4, width=4, channels=1)
     streams = 1
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         return self(pixels)
 
     def __call__(self, pixels: Pixels) -> Predictions:
@@ -45,7 +45,7 @@ class TwoStreams(Brightness):
         self.together.append(len(pixels))
         return super().__call__(pixels)
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         self.apart.append(len(pixels))
         if self.barrier.wait() == 0:
             time.sleep(0.05)

@@ -54,7 +54,7 @@ def test_long_lists_of_files_are_limited(diagnosis: Diagnosis, tmp_path: Path) -
     section = data_report.finding_section(finding, diagnosis, tmp_path)
     assert section.text == "Look at them. The table lists the first 40 of 60 files."
     assert section.table is not None
-    assert len(section.table.rows) == data_report.MAX_LISTED_FILES
+    assert len(section.table.rows) == data_report.MAX_TABLE_ROWS
     assert section.figure == tmp_path / "unusual.png"
     with Image.open(section.figure) as image:
         assert image.height == pytest.approx(200 * (0.4 + 3 * 1.4))  # three rows of six images

@@ -148,7 +148,7 @@ def test_calibrated_maps_have_no_color_far_below_the_threshold_and_an_outline_ab
     for threshold, outlined in ((2 * highest, False), (highest / 2, True)):
         figure = image_grids.verdict_grid([example()], 255, map_threshold=threshold)
         assert any(axes.collections for axes in figure.axes) == outlined
-        assert any("level of normal images" in text for text in texts(figure))
+        assert {"threshold", "outlined: above the map threshold"} <= set(texts(figure))
         assert_nothing_overlaps(figure)
         original, _, mapped, scale = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
         assert mapped.shape[-1] == scale.shape[-1] == 3

@@ -41,7 +41,7 @@ class ScoringJob:
     maps: Path | None = None
     skip_unreadable: bool = False
 
-    def run(self) -> RunIdentity:
+    def identity(self) -> RunIdentity:
         """The identity of a run: a run can be resumed only by one with equal values; errors use the keys as names."""
         names = (os.fsencode(os.path.abspath(name)) + b"\0" for name in self.images.names)  # noqa: PTH100 - a million
         groups = "\0".join(self.images.groups).encode(errors="surrogateescape")

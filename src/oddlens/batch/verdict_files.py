@@ -34,13 +34,20 @@ def verdict_rows(verdicts: Verdicts, part: slice = slice(None)) -> list[VerdictR
 
     `threshold` is None where it is infinite, so that either no image can be flagged or every image is.
     """
+    selected = Verdicts(
+        files=verdicts.files[part],
+        anomaly_score=verdicts.anomaly_score[part],
+        p_value=verdicts.p_value[part],
+        threshold=verdicts.threshold[part],
+        label=verdicts.label[part],
+    )
     columns = (
-        verdicts.files[part],
-        verdicts.anomaly_score[part].tolist(),
-        [None if np.isnan(p) else p for p in verdicts.p_value[part].tolist()],
-        [value if np.isfinite(value) else None for value in verdicts.threshold[part].tolist()],
-        verdicts.label[part].tolist(),
-        ["anomaly" if label else "normal" for label in verdicts.label[part]],
+        selected.files,
+        selected.anomaly_score.tolist(),
+        [None if np.isnan(p) else p for p in selected.p_value.tolist()],
+        [value if np.isfinite(value) else None for value in selected.threshold.tolist()],
+        selected.label.tolist(),
+        selected.verdict,
     )
     return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
 

@@ -19,8 +19,7 @@ NormalOption = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto uses CUDA where available, else the CPU.")]
 DetectorOption = Annotated[
-    str | None,
-    typer.Option("--detector", help="auto, or a family: autoencoder, dictionary, rotation (transforms), defects."),
+    str | None, typer.Option("--detector", help="auto, or a single family of detectors (see docs/detectors.md).")
 ]
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Maximum time for planning and training: 90s, 5m, 1h.")

@@ -88,7 +88,7 @@ def score(
         notes = check_decision(detector, images, fdr, console)
         watch = open_drift_watch(watch_drift, detector, images, delta, seed or 0)
         job = ScoringJob(detector, images, maps, skip_unreadable)
-        identity = job.run() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
+        identity = job.identity() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
         started = time.perf_counter()
         with verdict_journal(output, identity, resume, console) as journal:
             resumed, skipped = score_missing(job, journal, console)

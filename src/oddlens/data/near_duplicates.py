@@ -1,7 +1,7 @@
 """Group near-duplicate images, so that a split never divides them.
 
 Photographs of one part, or neighbouring frames of a video, must not be in both the training and the test set: a
-nearest thumbnail alone would then recognise the part.
+nearest thumbnail alone would then recognize the part.
 """
 
 from __future__ import annotations
@@ -130,6 +130,6 @@ def _renumber(group: npt.NDArray[Any]) -> Index:
 
 
 def fingerprints(pixels: Pixels) -> npt.NDArray[np.uint64]:
-    """Hash images (N, H, W, C) to (N,) uint64, to recognise them later; the hashes give no protection."""
+    """Hash images (N, H, W, C) to (N,) uint64, to recognize them later; the hashes give no protection."""
     digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)

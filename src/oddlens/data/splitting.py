@@ -100,8 +100,9 @@ def split_normals(
     parts: tuple[list[Index], list[Index], list[Index]] = ([], [], [])
     for name in sorted(set(names)):
         members = np.flatnonzero(leading == name)
-        n_foreign = int((names[members] != name).sum())  # near-duplicates in another group do not count for this one
-        indices = split_group(duplicates[members], n_foreign, decision, seed, hold_out, standardize)
+        # Near-duplicates that are in another group do not count for this one.
+        n_other_groups = int((names[members] != name).sum())
+        indices = split_group(duplicates[members], n_other_groups, decision, seed, hold_out, standardize)
         for part, index in zip(parts, indices, strict=True):
             part.append(members[index])
     split = Split(*(np.sort(np.concatenate(part)) for part in parts))
@@ -127,16 +128,16 @@ def check_calibration_groups(names: npt.NDArray[Any], calibration: Index, decisi
 
 
 def split_group(
-    duplicates: Index, n_foreign: int, decision: DecisionSettings, seed: int, hold_out: bool, standardize: bool
+    duplicates: Index, n_other_groups: int, decision: DecisionSettings, seed: int, hold_out: bool, standardize: bool
 ) -> list[Index]:
-    """Split the images of one group, given by their groups of near-duplicates; `n_foreign` of them belong to others."""
+    """Split the images of one group, given by their groups of near-duplicates; `n_other_groups` are of other groups."""
     count = len(duplicates)
     if count == 0:
         return [np.arange(0)] * 3
     largest = int(np.unique(duplicates, return_counts=True)[1].max())
     needed = min_calibration_size(decision.false_alarm_rate or DEFAULT_RATE, decision.confidence)
-    n_wished = max(min(round(CALIBRATION_SHARE * count), MAX_CALIBRATION), needed + largest - 1 + n_foreign)
-    n_calibration = max(1, min(n_wished, count // 2)) if hold_out else 0
+    n_requested = max(min(round(CALIBRATION_SHARE * count), MAX_CALIBRATION), needed + largest - 1 + n_other_groups)
+    n_calibration = max(1, min(n_requested, count // 2)) if hold_out else 0
     n_standardization = min(round(STANDARDIZATION_SHARE * count), MAX_STANDARDIZATION) if standardize else 0
     n_train = count - n_standardization - n_calibration
     return split_groups(duplicates, [n_train, n_standardization, n_calibration], seed)

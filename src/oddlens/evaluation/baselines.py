@@ -26,9 +26,8 @@ class ThumbnailKind(NamedTuple):
 
 
 THUMBNAIL_KINDS = tuple(ThumbnailKind(side, normalized) for normalized in (False, True) for side in (8, 32))
-SMALLEST_KINDS = tuple(
-    kind for kind in THUMBNAIL_KINDS if kind.side == 8
-)  # so small that they detect only near-duplicates and obvious anomalies
+# So small that they detect only near-duplicates and obvious anomalies.
+SMALLEST_KINDS = tuple(kind for kind in THUMBNAIL_KINDS if kind.side == 8)
 
 
 def make_thumbnails(pixels: Pixels, kind: ThumbnailKind, spec: InputSpec) -> Thumbnails:

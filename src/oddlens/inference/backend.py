@@ -42,12 +42,12 @@ class Backend(Protocol):
 
     @property
     def streams(self) -> int:
-        """Number of concurrent calls of `alone` that are faster than one call after the other; 1 where none are."""
+        """Number of calls of `score_single_threaded` to make at the same time; 1 where that is no faster."""
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) of the spec's integer type, with all threads."""
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels in the calling thread alone; other threads may do so at the same time."""
 
 

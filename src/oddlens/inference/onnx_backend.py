@@ -33,7 +33,7 @@ class OnnxBackend:
         self.source = source
         self.streams = count_streams(threads)
         self._graph, self._spec = graph, spec
-        self._alone: ort.InferenceSession | None = None  # created for the first full batch
+        self._single_threaded: ort.InferenceSession | None = None  # created for the first full batch
         self._session_lock = threading.Lock()
 
     @property
@@ -50,12 +50,12 @@ class OnnxBackend:
         """Score pixels (N, H, W, C) with all threads."""
         return self._run(self.session, pixels)
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the calling thread."""
         with self._session_lock:
-            if self._alone is None:
-                self._alone = create_session(self._graph, 1)
-        return self._run(self._alone, pixels)
+            if self._single_threaded is None:
+                self._single_threaded = create_session(self._graph, 1)
+        return self._run(self._single_threaded, pixels)
 
     def _run(self, session: ort.InferenceSession, pixels: Pixels) -> Predictions:
         try:

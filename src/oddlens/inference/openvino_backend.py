@@ -67,7 +67,7 @@ class OpenvinoBackend:
         self._spec = spec
         self.streams = count_streams(threads)
         self._lock = threading.Lock()  # a request holds one batch
-        self._alone: ov.CompiledModel | None = None  # created for the first full batch
+        self._single_threaded: ov.CompiledModel | None = None  # created for the first full batch
         self._requests = threading.local()  # a request for each thread
 
     @property
@@ -85,14 +85,14 @@ class OpenvinoBackend:
         with self._lock:
             return self._run(self.compiled, pixels)
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in a stream of one thread."""
         with self._lock:
-            if self._alone is None:
+            if self._single_threaded is None:
                 one_each = {"NUM_STREAMS": str(self.streams)}
-                self._alone = ov.Core().compile_model(self._model, "CPU", self._hints | one_each)
+                self._single_threaded = ov.Core().compile_model(self._model, "CPU", self._hints | one_each)
         if not hasattr(self._requests, "request"):
-            self._requests.request = self._alone.create_infer_request()
+            self._requests.request = self._single_threaded.create_infer_request()
         return self._run(self._requests.request.infer, pixels)
 
     def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Predictions:

@@ -33,7 +33,7 @@ def score_batches(backend: Backend, batches: Iterable[Pixels]) -> Iterator[Predi
         try:
             for pixels in batches:
                 if backend.streams > 1 and len(pixels) >= full:
-                    pool.submit(backend.alone, pixels)
+                    pool.submit(backend.score_single_threaded, pixels)
                     yield from map(check_finite, pool.results(max_pending=backend.streams))
                 else:
                     yield from map(check_finite, pool.results())

@@ -51,7 +51,7 @@ class TorchBackend:
         alone = self.device.type != "cpu" or self.model.uses_all_threads
         return 1 if alone else min(self._threads, MAX_STREAMS)
 
-    def alone(self, pixels: Pixels) -> Predictions:
+    def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the calling thread."""
         torch.set_num_threads(1)  # for the calling thread, and for threads started from now on
         try:

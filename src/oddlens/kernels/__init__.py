@@ -94,9 +94,8 @@ def build(compiler: str, folder: Path) -> Path:
     try:
         command: list[str | Path] = [compiler, *FLAGS, "-o", temporary, SOURCE]
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILER_TIMEOUT)  # noqa: S603
-        with Path(temporary).open(
-            "rb"
-        ) as file:  # complete on disk before it gets its name: loading half a library crashes
+        # Complete on disk before it gets its name: loading half a library crashes.
+        with Path(temporary).open("rb") as file:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o600)
         Path(temporary).replace(target)

@@ -91,9 +91,8 @@ def build_plan(
         phase = np.zeros(len(table), dtype=np.int64)
     else:
         mask = np.packbits(table >= 0, axis=1)
-        patterns = np.ascontiguousarray(mask).view(
-            np.dtype((np.void, mask.shape[1]))
-        )  # so that whole rows are compared
+        # Each row becomes one value, so that whole rows are compared.
+        patterns = np.ascontiguousarray(mask).view(np.dtype((np.void, mask.shape[1])))
         phase = np.unique(patterns, return_inverse=True)[1].reshape(-1)
     order = np.argsort(phase, kind="stable")
     rows = np.split(order, np.flatnonzero(np.diff(phase[order])) + 1)

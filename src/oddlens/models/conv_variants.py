@@ -190,9 +190,8 @@ def im2col(batch: Tensor, side: int, stride: int, padding: int) -> Tensor:
     size = count * rows * columns, side * side * channels
     step, row, window_row = stride * channels, width * channels, side * channels
     items_per_word = 8 // batch.element_size()
-    if not any(
-        n % items_per_word for n in (step, row, window_row)
-    ):  # copying 64-bit words is faster than copying bfloat16 numbers
+    # Copying 64-bit words is faster than copying bfloat16 numbers.
+    if not any(n % items_per_word for n in (step, row, window_row)):
         padded = padded.view(count, height, row).view(torch.int64)
         step, row, window_row = step // items_per_word, row // items_per_word, window_row // items_per_word
     patches = padded.as_strided((count, rows, columns, side, window_row), (height * row, stride * row, step, row, 1))

@@ -23,9 +23,9 @@ from oddlens.models.registry import register_family
 MAX_FOLD_IMAGES = 100_000  # images in a fold
 PADDING_SCORE = -1e30  # fills the rows of folds that are smaller than the largest one
 WIDTH_RATIO = 0.08  # width of the range in which a score partly counts, by its distance from the median
-TAIL_COUNT = (
-    0.4  # of images: what all scores together count when far exceeded, and count too much when far from reached
-)
+# The most, in images, that all held-out scores together add to the count of images. Each one's share falls the further
+# it is exceeded and rises the further it is from being reached, so that scores beyond all of them are ordered, too.
+TAIL_COUNT = 0.4
 
 
 @register_family(settings=CrossfitSettings)

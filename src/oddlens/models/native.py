@@ -113,13 +113,11 @@ def last_convolution(module: UpsamplingModule, height: int, width: int) -> Nativ
     is_upsampled = isinstance(module, UpsampledConv2d)
 
     def pack_weights(weight: Tensor) -> Tensor:
-        taps = (
-            upsampling_to_transposed(weight) if is_upsampled else weight.permute(1, 2, 3, 0).flatten(1, 2)
-        )  # (O, 16, C)
+        # (O, 16, C)
+        taps = upsampling_to_transposed(weight) if is_upsampled else weight.permute(1, 2, 3, 0).flatten(1, 2)
         places = torch.unflatten(taps, 1, (2, 2, 2, 2)).flip(1, 3)  # the last taps belong to the first place
-        return places.permute(
-            2, 4, 0, 1, 3, 5
-        ).contiguous()  # (rows, columns, O) x (places above and below, left and right) x C
+        # (rows, columns, O) x (places above and below, left and right) x C
+        return places.permute(2, 4, 0, 1, 3, 5).contiguous()
 
     def pack_biases(bias: Tensor) -> Tensor:
         return F.pad(bias.repeat(4), (0, LANES - 4 * pixels))

@@ -11,7 +11,7 @@ from oddlens.reporting import figures, image_grids
 from oddlens.reporting.html import Report, Section, Table, write_report
 
 MAX_SHOWN_FILES = 18  # files of a finding whose images are drawn
-MAX_LISTED_FILES = 40  # files of a finding in its table
+MAX_TABLE_ROWS = 40  # files of a finding in its table
 
 
 def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
@@ -52,9 +52,9 @@ def finding_section(finding: Finding, diagnosis: Diagnosis, folder: Path) -> Sec
     columns = ("file", "resembles") if finding.similar else ("file",)
     similar = finding.similar or ("",) * len(finding.files)
     rows = [pair[: len(columns)] for pair in zip(finding.files, similar, strict=True)]
-    if len(rows) > MAX_LISTED_FILES:
-        text += f" The table lists the first {MAX_LISTED_FILES} of {len(rows)} files."
-    table = Table(columns, tuple(rows[:MAX_LISTED_FILES]))
+    if len(rows) > MAX_TABLE_ROWS:
+        text += f" The table lists the first {MAX_TABLE_ROWS} of {len(rows)} files."
+    table = Table(columns, tuple(rows[:MAX_TABLE_ROWS]))
     names = [name for row in rows for name in row][: MAX_SHOWN_FILES * len(columns)]
     images = [(Path(name).name, pixels) for name in names if (pixels := load_image(diagnosis, name)) is not None]
     if not images:

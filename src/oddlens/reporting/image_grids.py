@@ -240,9 +240,9 @@ def _draw_color_bar(
 
 def _draw_calibrated_scale(canvas: Canvas, corner: tuple[float, float], width: float) -> None:
     canvas.image(*corner, (width, 0.09), heatmaps.color_scale(200, 18) / 255)
-    for share, text in ((0.0, "0"), (0.5, "level"), (1.0, "2×")):
+    for share, text in ((0.0, "0"), (0.5, "threshold"), (1.0, "2×")):
         canvas.text(corner[0] + share * width, corner[1] + 0.13, text, size=SMALL, ha="center", va="top", color=INK)
-    _draw_scale_note(canvas, corner, width, "outlined: above the level of normal images")
+    _draw_scale_note(canvas, corner, width, "outlined: above the map threshold")
 
 
 def _draw_scale_note(canvas: Canvas, corner: tuple[float, float], width: float, note: str) -> None:

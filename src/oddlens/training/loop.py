@@ -143,7 +143,7 @@ def train_epoch(
 
 def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:
     """The mean loss on images (N, H, W, C) before any training, below which a working run falls."""
-    model.eval()  # leaves the running means of normalisation alone
+    model.eval()  # leaves the running means of normalization alone
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
         torch.manual_seed(seed)
         losses = [float(model.loss(batch)) * len(batch) for batch in model.batches(images)]

@@ -24,7 +24,7 @@ def test_digits_always_have_the_same_split(digits: DataSet) -> None:
     assert three.test.labels.tolist() == [int(kind != "3") for kind in digits.test.kinds]
 
 
-def test_tiles_are_labeled_and_every_defect_has_a_mask() -> None:
+def test_tiles_are_labelled_and_every_defect_has_a_mask() -> None:
     tiles = open_dataset("tiles")
     assert tiles.normal == "good"
     assert set(tiles.train.kinds) == {"good"}

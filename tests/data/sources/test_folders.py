@@ -19,7 +19,7 @@ from oddlens.errors import DataError, DataNotFoundError, ImageError
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
 
 
-def test_mvtec_layout_is_labeled_and_masks_are_paired(tmp_path: Path) -> None:
+def test_mvtec_layout_is_labelled_and_masks_are_paired(tmp_path: Path) -> None:
     data = open_dataset(write_mvtec(tmp_path / "carpet"))
     assert (data.name, data.normal) == ("carpet", "good")
     assert grey_levels(data.train) == [100, 101, 102]
@@ -55,7 +55,7 @@ def test_a_folder_with_only_a_test_part_has_no_training_images(tmp_path: Path) -
     assert data.test.labels.tolist() == [1, 0, 0, 1, 1]
 
 
-def test_class_folders_in_train_and_test_are_labeled_by_the_normal_class(tmp_path: Path) -> None:
+def test_class_folders_in_train_and_test_are_labelled_by_the_normal_class(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for i, kind in enumerate(("cat", "dog", "ship")):
             write_image(tmp_path / part / kind / "a.png", 10 * i + (part == "test"))

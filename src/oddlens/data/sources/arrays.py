@@ -1,4 +1,4 @@
-"""Open data sets in arrays: `.npy` and `.npz` files, and the labeled arrays of published data sets."""
+"""Open data sets in arrays: `.npy` and `.npz` files, and the labelled arrays of published data sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
 Array = npt.NDArray[Any]
 
 
-class LabeledArrays(NamedTuple):
+class LabelledArrays(NamedTuple):
     """Training and test images, (N, H, W[, C]), with their classes, (N,) str."""
 
     x_train: Array
@@ -29,7 +29,7 @@ class LabeledArrays(NamedTuple):
     kinds_test: npt.NDArray[np.str_]
 
 
-def build_labeled_dataset(name: str, arrays: LabeledArrays, normal: str | None) -> DataSet:
+def build_labelled_dataset(name: str, arrays: LabelledArrays, normal: str | None) -> DataSet:
     """Build a data set with one normal class; with None, all classes are normal and no test image is anomalous.
 
     Raises:
@@ -62,7 +62,7 @@ def open_array_file(source: str, normal: str | None) -> DataSet:
     else:
         with _open_npz(path) as file:
             if set(_KERAS_NAMES) <= set(file.files):
-                return build_labeled_dataset(path.stem, _read_labeled(path, file), normal)
+                return build_labelled_dataset(path.stem, _read_labelled(path, file), normal)
             if len(file.files) != 1:
                 raise DataError(
                     f"{source}: contains the arrays {', '.join(file.files) or '(none)'}; "
@@ -74,17 +74,17 @@ def open_array_file(source: str, normal: str | None) -> DataSet:
     return DataSet(path.stem, ImageSet.from_array(array, name=source), ImageSet.from_files([]), "good")
 
 
-def read_keras_npz(path: Path) -> LabeledArrays:
+def read_keras_npz(path: Path) -> LabelledArrays:
     """Read an `.npz` file with x_train, y_train, x_test and y_test; the class names are the label numbers.
 
     Raises:
         DataError: the file is damaged, or does not have one integer label per image.
     """
     with _open_npz(path) as file:
-        return _read_labeled(path, file)
+        return _read_labelled(path, file)
 
 
-def _read_labeled(path: Path, file: Mapping[str, Array]) -> LabeledArrays:
+def _read_labelled(path: Path, file: Mapping[str, Array]) -> LabelledArrays:
     x_train, y_train, x_test, y_test = (file[name] for name in _KERAS_NAMES)
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if labels.dtype.kind not in "iu" or images.ndim == 0 or labels.size != len(images):
@@ -92,7 +92,7 @@ def _read_labeled(path: Path, file: Mapping[str, Array]) -> LabeledArrays:
                 f"{path}: has labels of shape {labels.shape} and type {labels.dtype} for images of shape "
                 f"{images.shape}; save one integer label per image"
             )
-    return LabeledArrays(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
+    return LabelledArrays(x_train, y_train.ravel().astype(np.str_), x_test, y_test.ravel().astype(np.str_))
 
 
 @contextlib.contextmanager

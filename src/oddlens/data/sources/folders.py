@@ -51,7 +51,7 @@ def open_folder(source: str, normal: str | None) -> DataSet:
     require_class(normal, subfolders, source)
     _refuse_loose_images(source)
     train = ImageSet.from_files(list_image_files(_join(source, normal)), kind=normal)
-    return DataSet(name, train, _labeled_images(source, subfolders, normal), normal)
+    return DataSet(name, train, _labelled_images(source, subfolders, normal), normal)
 
 
 def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
@@ -65,12 +65,12 @@ def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
         normals = ImageSet.from_files(list_image_files(_join(train, normal)), kind=normal)
     else:
         normals = ImageSet.from_files(list_image_files(train) if Path(train).is_dir() else [], kind=normal)
-    labeled = _labeled_images(test, test_classes, normal, _join(source, MASKS))
-    if len(normals) + len(labeled) == 0:
+    labelled = _labelled_images(test, test_classes, normal, _join(source, MASKS))
+    if len(normals) + len(labelled) == 0:
         raise _no_images_error(source)
-    used = {str(mask) for mask in labeled.masks}
+    used = {str(mask) for mask in labelled.masks}
     masks = [_join(source, MASKS, file) for file in _image_files(_join(source, MASKS))]
-    return DataSet(name, normals, labeled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
+    return DataSet(name, normals, labelled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
 
 
 def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
@@ -87,8 +87,8 @@ def _choose_normal_class(source: str, train_classes: list[str], test_classes: li
     raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}")
 
 
-def _labeled_images(parent: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
-    """The labeled images of all classes, with their masks if `masks` is a folder that contains them by class."""
+def _labelled_images(parent: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
+    """The labelled images of all classes, with their masks if `masks` is a folder that contains them by class."""
     sets = []
     for kind in classes:
         files = list(_image_files(_join(parent, kind)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from oddlens.data.image_set import DataSet
-from oddlens.data.sources.arrays import LabeledArrays, build_labeled_dataset, read_keras_npz
+from oddlens.data.sources.arrays import LabelledArrays, build_labelled_dataset, read_keras_npz
 from oddlens.data.sources.builtin import load_digits, load_tiles_dataset
 from oddlens.data.sources.cifar import CLASSES as CIFAR_CLASSES
 from oddlens.data.sources.cifar import find_cifar, read_cifar
@@ -96,12 +96,12 @@ def open_named(
         DataError: its files are damaged, or it has no such class.
     """
     if name == "digits":
-        return build_labeled_dataset(name, load_digits(), normal)
+        return build_labelled_dataset(name, load_digits(), normal)
     if name == "tiles":
         return load_tiles_dataset(normal)
     root = data_dir or _default_root(name)
     arrays = _cifar10(root, download, progress) if name == "cifar10" else _mnist_family(name, root, download, progress)
-    return build_labeled_dataset(name, arrays, normal)
+    return build_labelled_dataset(name, arrays, normal)
 
 
 def _default_root(name: str) -> Path:
@@ -115,7 +115,7 @@ def _keras_folder() -> Path:
     return Path(home) / "datasets"
 
 
-def _cifar10(root: Path, download: bool, progress: DownloadProgress | None) -> LabeledArrays:
+def _cifar10(root: Path, download: bool, progress: DownloadProgress | None) -> LabelledArrays:
     source = find_cifar(root) or find_cifar(_keras_folder())
     if source is None:
         source = _fetch_all(
@@ -123,10 +123,10 @@ def _cifar10(root: Path, download: bool, progress: DownloadProgress | None) -> L
         )[0]
     (x_train, y_train), (x_test, y_test) = read_cifar(source)
     classes = np.array(CIFAR_CLASSES)
-    return LabeledArrays(x_train, classes[y_train], x_test, classes[y_test])
+    return LabelledArrays(x_train, classes[y_train], x_test, classes[y_test])
 
 
-def _mnist_family(name: str, root: Path, download: bool, progress: DownloadProgress | None) -> LabeledArrays:
+def _mnist_family(name: str, root: Path, download: bool, progress: DownloadProgress | None) -> LabelledArrays:
     for folder in (root, _keras_folder()):
         files = _find_idx(name, folder)
         if files:
@@ -153,7 +153,7 @@ def _find_idx(name: str, root: Path) -> list[Path]:
     return []
 
 
-def _read_idx_files(name: str, files: Sequence[Path]) -> LabeledArrays:
+def _read_idx_files(name: str, files: Sequence[Path]) -> LabelledArrays:
     x_train, y_train, x_test, y_test = (read_idx(path, 3 if "images" in path.name else 1) for path in files)
     classes = np.array(PUBLISHED_SETS[name].classes)
     for images, labels, path in ((x_train, y_train, files[1]), (x_test, y_test, files[3])):
@@ -162,7 +162,7 @@ def _read_idx_files(name: str, files: Sequence[Path]) -> LabeledArrays:
                 f"{path}: has {len(labels)} labels for {len(images)} images of {len(classes)} classes; "
                 "delete both files and download them again"
             )
-    return LabeledArrays(x_train, classes[y_train], x_test, classes[y_test])
+    return LabelledArrays(x_train, classes[y_train], x_test, classes[y_test])
 
 
 def _fetch_all(name: str, root: Path, files: str, download: bool, progress: DownloadProgress | None) -> list[Path]:

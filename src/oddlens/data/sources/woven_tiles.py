@@ -28,7 +28,7 @@ _Y, _X = np.mgrid[:SIDE, :SIDE].astype(np.float64)
 
 
 def load_tiles(seed: int = 0) -> tuple[Pixels, Pixels, tuple[str, ...], Mask]:
-    """Generate the data set: training images of good cloth, and a labeled test set.
+    """Generate the data set: training images of good cloth, and a labelled test set.
 
     Returns training pixels (500, 96, 96, 1) uint8, test pixels (400, 96, 96, 1) uint8, the classes of the test images
     ("good" or the name of the defect) and their masks (400, 96, 96) bool. A mask marks exactly the pixels that the
