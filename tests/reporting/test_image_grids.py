@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +142,13 @@ def test_hostile_and_very_long_names_are_drawn_as_plain_text_that_fits(tmp_path:
     assert "two□lines□.png" in texts(figure)
     assert "$\\frac{1}{0}$.png" in texts(figure)
     assert render(figure, tmp_path).shape[1] == round(figure.get_figwidth() * 200)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+def test_the_labels_of_the_calibrated_scale_fit_below_narrow_images(width: int) -> None:
+    pixels, anomaly_map = np.zeros((64, width, 1), np.uint8), np.ones((64, width), np.float32)
+    narrow = dataclasses.replace(example(), pixels=pixels, anomaly_map=anomaly_map, reconstruction=None, mask=None)
+    assert_nothing_overlaps(image_grids.verdict_grid([narrow], 255, map_threshold=0.5))
 
 
 def test_calibrated_maps_have_no_color_far_below_the_threshold_and_an_outline_above_it() -> None:

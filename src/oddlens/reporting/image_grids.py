@@ -239,6 +239,7 @@ def _draw_color_bar(
 
 
 def _draw_calibrated_scale(canvas: Canvas, corner: tuple[float, float], width: float) -> None:
+    width = max(width, 1.0)  # narrow images leave too little room for the labels
     canvas.image(*corner, (width, 0.09), heatmaps.color_scale(200, 18) / 255)
     for share, text in ((0.0, "0"), (0.5, "threshold"), (1.0, "2×")):
         canvas.text(corner[0] + share * width, corner[1] + 0.13, text, size=SMALL, ha="center", va="top", color=INK)
