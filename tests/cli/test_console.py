@@ -43,3 +43,20 @@ def test_without_a_terminal_each_epoch_is_one_plain_line(capsys: pytest.CaptureF
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.12345, "0.123"), (3, "3"), ("a", "a")])
 def test_cells_have_three_decimals(value: object, text: str) -> None:
     assert format_cell(value) == text
+
+
+def test_a_bar_over_bytes_ends_with_the_download_or_when_something_else_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    console = Console(as_json=False)
+    console.downloading("a.gz", 5, None)
+    console.downloading("a.gz", 9, 9)
+    assert console.bar is None
+    console.downloading("b.gz", 1, 9)
+    bytes_bar = console.bar
+    console.training(TrainingStep(1, 2, 1, 3, 0.5))
+    assert console.bar is not None
+    assert console.bar is not bytes_bar
+    assert console.bar.tasks[0].total == 6
+    console.close()

@@ -33,6 +33,12 @@ def test_a_setting_without_a_near_name_is_refused_with_all_names() -> None:
         parse(TrainingSettings, {"xyzzy": 1}, "test")
 
 
+def test_a_wrong_setting_of_auto_in_a_recipe_is_reported_with_those_of_auto() -> None:
+    values = {"name": "x", "data": {"source": "mnist"}, "model": {"family": "auto", "robus": True}}
+    with pytest.raises(SettingsError, match=r"'model\.robus' is not a setting \(did you mean 'robust'\?\)"):
+        parse(Recipe, values, "test")
+
+
 def test_the_names_of_a_setting_are_those_of_its_family() -> None:
     with pytest.raises(SettingsError, match=r"'model\.atom' is not a setting \(did you mean 'atoms'\?\)"):
         parse_model({"family": "crossfit", "model": {"family": "dictionary", "atom": 3}}, "test")

@@ -46,7 +46,7 @@ def test_a_subset_keeps_the_order_of_its_index(tmp_path: Path) -> None:
 
 
 def test_fields_of_unequal_length_are_refused() -> None:
-    with pytest.raises(DataError, match="one name, kind, label, image and mask an image"):
+    with pytest.raises(DataError, match="one name, kind, label, image and mask per image"):
         ImageSet(("a",), ("good", "good"), np.zeros(1, dtype=np.int8), np.zeros((1, 4, 4, 1), np.uint8), (None,))
 
 

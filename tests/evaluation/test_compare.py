@@ -12,7 +12,13 @@ from oddlens.config.detectors import FAMILIES
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.errors import CalibrationError, DataError, MissingExtraError, OddlensError, SettingsError, TrainingError
-from oddlens.evaluation.compare import COMPARABLE_DETECTORS, check_detector_name, compare, row_or_error
+from oddlens.evaluation.compare import (
+    check_detector_name,
+    comparable_detectors,
+    compare,
+    row_or_error,
+    without_repetitions,
+)
 from oddlens.reporting.leaderboard import draw_leaderboard, leaderboard_table
 from oddlens.training.history import TrainingStep
 
@@ -133,9 +139,13 @@ def test_an_unknown_detector_is_rejected_before_any_is_fitted(name: str, hint: s
 
 
 def test_every_family_without_a_plan_or_folds_can_be_compared() -> None:
-    assert set(COMPARABLE_DETECTORS) == {"auto", *FAMILIES} - {"ensemble", "crossfit"}
-    for name in COMPARABLE_DETECTORS:
+    assert set(comparable_detectors()) == {"auto", *FAMILIES} - {"ensemble", "crossfit"}
+    for name in comparable_detectors():
         check_detector_name(name)
+
+
+def test_two_names_of_one_family_are_one_detector() -> None:
+    assert without_repetitions(["transforms", "auto", "rotation", "auto"]) == ["transforms", "auto"]
 
 
 def test_data_without_training_images_or_with_one_label_is_rejected(data: DataSet) -> None:

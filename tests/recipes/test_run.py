@@ -44,6 +44,8 @@ def test_the_command_line_overrides_a_recipe() -> None:
     auto = run.override(run.find_recipe("mnist"), epochs=None, seed=5, detector="auto")
     assert (auto.model.family, auto.training.model_fields_set, auto.training.seed) == ("auto", {"seed"}, 5)
     assert auto.decision.method == "conformal"
+    rotation = run.override(run.find_recipe("mnist"), epochs=None, seed=5, detector="transforms")
+    assert run.override(rotation, epochs=None, seed=None, detector="rotation").model == rotation.model
     with pytest.raises(SettingsError, match="'nonsense' is not a detector"):
         run.override(run.find_recipe("mnist"), epochs=None, seed=None, detector="nonsense")
 

@@ -28,7 +28,6 @@ def fit_plan(settings: FamilySettings) -> FitPlan:
     values: dict[str, Any] = {
         "settings": settings, "training": TrainingSettings(epochs=1), "decision": DecisionSettings(), "size": None,
         "max_side": None, "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True,
-        "robust": False,
     }  # fmt: skip
     return FitPlan(**values)
 

@@ -73,7 +73,7 @@ def calibrate(
         decision = changed_decision(detector.manifest.decision, false_alarm_rate, confidence, on_average, None)
         # the groups that are named may be new for this detector
         images = with_groups(images, None, detector) if group_by is None else assign_groups(images, group_by)
-        detector.calibrate(images, decision=decision, runtime=new_runtime)
+        detector.calibrate(images, decision=decision, source=", ".join(sources), runtime=new_runtime)
         detector.save(output or path)
         result, lines = decision_result(detector, before, output or path)
         console.result(result | {"skipped": skipped}, lines)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
     from oddlens.training.history import TrainingStep
 
@@ -28,6 +28,7 @@ class Console:
         self.as_json = as_json
         self.threads = threads
         self.bar: Progress | None = None
+        self.in_bytes = False  # the bar counts bytes, not steps or images
         self.started = time.perf_counter()
         self.epochs = 0
 
@@ -93,19 +94,24 @@ class Console:
     def downloading(self, name: str, done: int, total: int | None) -> None:
         """Show a progress bar over bytes on a terminal; nothing otherwise."""
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._advance(name, done, total, columns)
+            self._advance(name, done, total, in_bytes=True)
             if done == total:
                 self.close()
 
-    def _advance(self, what: str, done: int, total: int | None, columns: Sequence[ProgressColumn] = ()) -> None:
+    def _advance(self, what: str, done: int, total: int | None, in_bytes: bool = False) -> None:
+        if self.bar is not None and self.in_bytes != in_bytes:
+            self.close()  # what it counted was left unfinished
         if self.bar is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich import progress
 
-            default = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*(columns or default), console=self.err, transient=True)
+            columns = (
+                (progress.DownloadColumn(), progress.TransferSpeedColumn())
+                if in_bytes
+                else (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+            )
+            description = progress.TextColumn("{task.description}")
+            self.bar = progress.Progress(description, progress.BarColumn(), *columns, console=self.err, transient=True)
+            self.in_bytes = in_bytes
             self.bar.start()
             self.bar.add_task(what, total=total)
         self.bar.update(self.bar.task_ids[0], completed=done, total=total, description=what)

@@ -27,6 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from oddlens.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Index = npt.NDArray[np.intp]  # which of several images
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 # Just below the 89.5 million pixels at which Pillow's process-wide guard starts to warn, so it never does.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.data.image_io import Pixels
+from oddlens.data.image_io import Index, Pixels
 
 THUMBNAIL_SIDE = 16  # pixels
 MAX_NEIGHBOURS = 32  # most similar images that are compared with each image
@@ -27,7 +27,6 @@ CHUNK_SIZE = 64  # images downscaled at a time
 _MAX_FLAT_STD = 1e-4  # share of the value range up to which the standard deviation of a thumbnail counts as 0
 
 Thumbnails = npt.NDArray[np.float32]  # (N, THUMBNAIL_SIDE ** 2), rows of unit length
-Index = npt.NDArray[np.intp]
 
 
 def thumbnails(images: Iterable[Pixels]) -> Thumbnails:

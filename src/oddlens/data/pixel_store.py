@@ -13,8 +13,7 @@ import tempfile
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.data.image_io import Pixels
-from oddlens.data.near_duplicates import Index
+from oddlens.data.image_io import Index, Pixels
 from oddlens.errors import DataError
 
 MAX_IN_MEMORY = 2**30  # bytes; larger arrays are stored in a file

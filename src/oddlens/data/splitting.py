@@ -12,8 +12,8 @@ import numpy.typing as npt
 from oddlens.config.base import DecisionSettings, InputSpec
 from oddlens.conformal.grouped import add_group_to_errors
 from oddlens.conformal.ranks import DEFAULT_RATE, min_calibration_size, threshold_rank
-from oddlens.data.image_io import Pixels
-from oddlens.data.near_duplicates import Index, near_duplicate_groups, thumbnails
+from oddlens.data.image_io import Index, Pixels
+from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
 from oddlens.data.training_images import TrainingImages
 from oddlens.errors import DataError

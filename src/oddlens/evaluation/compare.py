@@ -16,12 +16,12 @@ import numpy as np
 
 from oddlens import metrics
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
-from oddlens.config.detectors import FAMILIES
+from oddlens.config.detectors import FAMILIES, DetectorSettings, settings_class
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.data.image_io import Pixels
+from oddlens.data.image_io import Index, Pixels
 from oddlens.data.image_set import DataSet, ImageSet
-from oddlens.data.near_duplicates import Index, fingerprints
+from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.splitting import split_normals
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
@@ -37,10 +37,6 @@ from oddlens.evaluation.baselines import (
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
-COMPARABLE_DETECTORS = (
-    "auto",
-    *(family for family, settings in FAMILIES.items() if not settings.is_composite),
-)  # an ensemble needs a plan, and cross-conformal fitting a number of folds
 MIN_LEAK_AUROC = 0.95  # AUROC of the smallest thumbnails above which a leak is suspected
 MAX_TIMED_IMAGES = 256  # images on which scoring is timed
 
@@ -90,9 +86,9 @@ def compare(
         OddlensError: all of `detectors` failed, even if the baselines did not.
         MissingExtraError: training needs packages that are not installed.
     """
-    names = list(dict.fromkeys(detectors))
-    for name in names:
+    for name in detectors:
         check_detector_name(name)
+    names = without_repetitions(detectors)
     inputs = prepare_inputs(data, seed, budget, device, progress)
     rows = evaluate_all(names, inputs, log)
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
@@ -144,16 +140,30 @@ def prepare_inputs(
     return ComparisonInputs(data, test, spec, data.train.load(spec), test.load(spec), seed, budget, device, progress)
 
 
+def comparable_detectors() -> list[str]:
+    """`auto` and every single family; an ensemble needs a plan, and cross-conformal fitting a number of folds."""
+    return ["auto", *(family for family, settings in FAMILIES.items() if not settings.is_composite)]
+
+
+def without_repetitions(names: Sequence[str]) -> list[str]:
+    """The first name of each detector: some families have two."""
+    first_names: dict[type[DetectorSettings] | None, str] = {}
+    for name in names:
+        first_names.setdefault(settings_class(name), name)
+    return list(first_names.values())
+
+
 def check_detector_name(name: str) -> None:
     """Reject a detector that cannot be compared, before hours are spent on the others.
 
     Raises:
         SettingsError: there is no such detector, or it needs a plan.
     """
-    if name == "ensemble":
-        raise SettingsError("--detectors: 'ensemble' needs a plan; compare its members, or 'auto', which plans one")
-    if name not in COMPARABLE_DETECTORS:
-        raise SettingsError(f"--detectors: '{name}' is not a detector; choose from {', '.join(COMPARABLE_DETECTORS)}")
+    named, comparable = settings_class(name), comparable_detectors()
+    if named is not None and named.needs_plan:
+        raise SettingsError(f"--detectors: '{name}' needs a plan; compare its members, or 'auto', which plans one")
+    if name not in comparable:
+        raise SettingsError(f"--detectors: '{name}' is not a detector; choose from {', '.join(comparable)}")
 
 
 def row_or_error(evaluation: Callable[[], LeaderboardRow]) -> LeaderboardRow:

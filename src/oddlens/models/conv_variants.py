@@ -16,17 +16,12 @@ from torch import Tensor, nn
 
 MIN_CHANNELS = 8  # with fewer channels, im2col costs more than it saves
 
-# The device is explicit, as this module may be imported while `torch.device("meta")` is the default.
 # Along one side: the 4 taps of the transposed convolution that equals 2x2 up-sampling and a 3-tap kernel (3, 4).
-UPSAMPLING_TAPS = torch.tensor(
-    [[float(tap in (2 - pixel, 3 - pixel)) for pixel in range(4)] for tap in range(3)], device="cpu"
-)
+UPSAMPLING_TAPS = torch.tensor([[float(tap in (2 - pixel, 3 - pixel)) for pixel in range(4)] for tap in range(3)])
 UPSAMPLING_TAPS_2D = torch.kron(UPSAMPLING_TAPS, UPSAMPLING_TAPS)  # along both sides (9, 16)
 
 # Along one side: which tap of a transposed 4-tap kernel is which tap of a 3-tap one, for even and odd pixels (4, 2, 3).
-PHASE_TAPS = torch.tensor(
-    [[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)], device="cpu"
-)
+PHASE_TAPS = torch.tensor([[[float(a == q + 3 - 2 * i) for i in range(3)] for q in range(2)] for a in range(4)])
 
 
 class InputMajorLinear(nn.Linear):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oddlens.batch import verdict_files
+from oddlens.config.detectors import settings_class
 from oddlens.config.parse import parse
 from oddlens.config.recipe import Recipe, load_recipe
 from oddlens.data.image_io import Pixels
@@ -61,7 +62,7 @@ def override(recipe: Recipe, *, epochs: int | None, seed: int | None, detector: 
     the reference recipes, but hardly any detector that compares with its training images.
     """
     values = recipe.model_dump(exclude_unset=True)
-    if detector is not None and detector != recipe.model.family:
+    if detector is not None and settings_class(detector) is not type(recipe.model):
         values["model"] = {"family": detector}
         values["training"] = {"seed": recipe.training.seed}
         values.pop("decision", None)

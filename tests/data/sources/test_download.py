@@ -46,6 +46,16 @@ def test_a_file_appears_only_if_it_is_complete_and_has_the_published_checksum(
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_progress_ends_with_all_bytes(tmp_path: Path, mirror: tuple[Path, str]) -> None:
+    steps: list[tuple[str, int, int | None]] = []
+    content = bytes(50_000)
+    (mirror[0] / "a.gz").write_bytes(content)
+    fetch(f"{mirror[1]}/a.gz", hashlib.md5(content).hexdigest(), tmp_path, lambda *step: steps.append(step))
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert steps[-1] == ("a.gz", 50_000, 50_000)
+    assert len(steps) > 1
+
+
 def test_a_download_from_a_silent_server_times_out(tmp_path: Path) -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(DataNotFoundError, match=r"http://127\.0\.0\.1:\d+/a\.gz "):

@@ -26,7 +26,7 @@ def fetch(
 ) -> Path:
     """Download one file into `folder`; it appears there only when it is complete and its MD5 sum is right.
 
-    `progress` is called from another thread as bytes arrive.
+    `progress` is called from another thread as bytes arrive, and at the end with as many bytes as there are in all.
 
     Raises:
         DataNotFoundError: no connection, or no byte for `stall_seconds`.
@@ -50,6 +50,8 @@ def fetch(
                 last_byte, done = time.monotonic(), done + len(chunk)
                 if progress:
                     progress(name, done, total)
+            if progress and done != total:  # of unknown or wrong length
+                progress(name, done, done)
 
     def work() -> None:
         try:
