@@ -75,7 +75,7 @@ def test_a_plan_names_its_members() -> None:
     member = Member(model=AutoencoderSettings(), training={"seed": 7})  # type: ignore[arg-type]
     settings = EnsembleSettings(members=(member,))
     assert settings.planned_members == (member,)
-    assert settings.trained_class is EnsembleSettings
+    assert settings.training_class is EnsembleSettings
 
 
 def test_auto_is_named_like_a_family_without_being_one() -> None:
@@ -83,7 +83,7 @@ def test_auto_is_named_like_a_family_without_being_one() -> None:
     assert settings_class("transforms") is RotationSettings
     assert settings_class("nonsense") is settings_class(["auto"]) is None
     assert "auto" not in FAMILIES
-    assert AutoSettings().trained_class is EnsembleSettings
+    assert AutoSettings().training_class is EnsembleSettings
 
 
 def test_two_families_cannot_have_one_name() -> None:

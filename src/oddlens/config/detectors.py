@@ -57,13 +57,13 @@ class DetectorSettings(Settings, ABC):
         return ()
 
     @property
-    def trained_family(self) -> str:
+    def training_family(self) -> str:
         """The name, for messages, of what training settings apply to."""
         return self.family
 
     @property
     @abstractmethod
-    def trained_class(self) -> type[FamilySettings]:
+    def training_class(self) -> type[FamilySettings]:
         """The class of the settings of the model that training settings apply to."""
 
 
@@ -94,7 +94,7 @@ class FamilySettings(DetectorSettings):
         return self
 
     @property
-    def trained_class(self) -> type[FamilySettings]:
+    def training_class(self) -> type[FamilySettings]:
         """The class of `base`."""
         return type(self.base)
 
@@ -271,7 +271,7 @@ class CrossfitSettings(FamilySettings):
         return self.model
 
     @property
-    def trained_family(self) -> str:
+    def training_family(self) -> str:
         """The family of each fold's model."""
         return self.model.family
 
@@ -297,7 +297,7 @@ class AutoSettings(DetectorSettings):
         return self.robust
 
     @property
-    def trained_class(self) -> type[FamilySettings]:
+    def training_class(self) -> type[FamilySettings]:
         """An ensemble."""
         return EnsembleSettings
 

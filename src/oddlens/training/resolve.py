@@ -99,12 +99,12 @@ def resolve_training(requested: TrainingSettings | None, settings: DetectorSetti
     Raises:
         SettingsError: the family cannot follow one of them.
     """
-    family = registered_family(settings.trained_class)
+    family = registered_family(settings.training_class)
     requested = requested or family.default_training
     changes = {name: getattr(requested, name) for name in requested.model_fields_set}
     if settings.planned_members:  # a plan is repeated with its own seed
         changes.setdefault("seed", settings.planned_members[0].training.seed)
-    family.model.check_training(settings.trained_family, changes)
+    family.model.check_training(settings.training_family, changes)
     return family.default_training.model_copy(update=changes)
 
 
