@@ -1,4 +1,4 @@
-"""Training history: one row an epoch, and progress reports during training."""
+"""Training history: one row per epoch, and progress reports during training."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ Progress = Callable[[TrainingStep], None]
 
 
 def write_history(folder: Path, history: Sequence[HistoryRow]) -> None:
-    """Write the history as JSON lines, one an epoch."""
+    """Write the history as JSON lines, one per epoch."""
     write_bytes(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())

@@ -37,7 +37,7 @@ def train(
     progress: Progress | None = None,
     deadline: float = math.inf,
 ) -> list[HistoryRow]:
-    """Fit `model` to normal pixels (N, H, W, C). Returns one history row an epoch, none without gradient training.
+    """Fit `model` to normal pixels (N, H, W, C). Returns one history row per epoch, none without gradient training.
 
     With a `folder`, the history (`history.jsonl`) and the last two checkpoints are written there, and `resume`
     continues from the newest one. Each epoch draws from its own generator, so that a resumed run is bitwise equal to
