@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parent / "compatibility"
-TOLERANCE = {  # relative, on another processor or another PyTorch; on the same, scores are bitwise the same
-    "scores": 0.2,  # training a few steps in another precision
-    "files": 1e-3,
-    "eval": 0.02,
-}
+# As shares of the largest value beside it, on another processor or another PyTorch; on the same, equality is demanded.
+# In float32 on AVX2 alone, scores after training differed by up to 0.022 and those of the files by up to 3e-7.
+TOLERANCE = {"scores": 0.05, "files": 1e-4, "eval": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +37,46 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("part", ["scores", "files", "eval"])
 def test_everything_is_as_it_was_recorded(part: str, expected: dict[str, Any], computed: dict[str, Any]) -> None:
-    before, now = dict(leaves(expected[part])), dict(leaves(computed[part]))
-    assert before.keys() == now.keys()
     same_machine = expected["machine"] == computed["machine"]
-    for place, value in before.items():
-        if isinstance(value, float) and not same_machine:
-            assert np.isclose(value, now[place], rtol=TOLERANCE[part], atol=TOLERANCE[part]), place
-        elif isinstance(value, float) or same_machine:
-            assert value == now[place], place
+    assert differences(expected[part], computed[part], None if same_machine else TOLERANCE[part]) == []
+
+
+def test_a_changed_score_is_noticed_on_any_machine(expected: dict[str, Any]) -> None:
+    for part in ("scores", "files"):
+        for name, scores in expected[part].items():
+            moved = {**expected[part], name: [scores[0] + 0.06 * max(map(abs, scores)), *scores[1:]]}
+            assert differences(expected[part], moved, TOLERANCE[part]) == [f"/{name}/0"]
+    metrics = {**expected["eval"]["tiles"], "image_auroc": expected["eval"]["tiles"]["image_auroc"] - 0.01}
+    assert differences(expected["eval"]["tiles"], metrics, TOLERANCE["eval"]) == ["/image_auroc"]
+    assert differences({"a": 1.0, "n": 3}, {"a": 1.0 + 1e-15, "n": 3}, None) == ["/a"]
+    assert differences({"a": 1.0}, {"b": 1.0}, None) == ["/a", "/b"]
 
 
 def test_the_recorded_detectors_tell_images_apart(expected: dict[str, Any]) -> None:
     for name, scores in (expected["scores"] | expected["files"]).items():
         assert len(set(scores)) == len(scores), name
     assert expected["eval"]["tiles"]["image_auroc"] > 0.9
+
+
+def differences(before: Any, now: Any, tolerance: float | None) -> list[str]:
+    """The places of two JSON values at which they differ, numbers by more than a share of the largest beside them.
+
+    Without a tolerance anything but equality is a difference. With one, only floats are compared.
+    """
+    recorded, current = dict(leaves(before)), dict(leaves(now))
+    places = sorted(recorded.keys() ^ current.keys())
+    largest: dict[str, float] = {}
+    for place, value in recorded.items():
+        if isinstance(value, float):
+            parent = place.rpartition("/")[0]
+            largest[parent] = max(largest.get(parent, 0.0), abs(value))
+    for place in recorded.keys() & current.keys():
+        value, other = recorded[place], current[place]
+        if tolerance is None:
+            places += [place] if value != other else []
+        elif isinstance(value, float):
+            places += [] if abs(value - other) <= tolerance * largest[place.rpartition("/")[0]] else [place]
+    return places
 
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
