@@ -35,7 +35,7 @@ def carries_images(frame: FrameType, source: str) -> bool:
         kind = type(value).__name__
         if kind in ("ImageSet", "TrainingImages", "SplitImages", "CalibrationSet", "TrainingTask", "DataSet"):
             return True
-        if kind in ("ndarray", "Tensor") and getattr(value, "ndim", 0) == 4 and value is not None and len(value) > 1:
+        if kind in ("ndarray", "Tensor") and value is not None and value.ndim == 4 and len(value) > 1:
             return True
         if isinstance(value, str | Path) and str(value) == source:
             return True

@@ -145,7 +145,10 @@ def test_every_family_without_a_plan_or_folds_can_be_compared() -> None:
 
 
 def test_two_names_of_one_family_are_one_detector() -> None:
-    assert without_repetitions(["transforms", "auto", "rotation", "auto"]) == ["transforms", "auto"]
+    lines: list[str] = []
+    names = without_repetitions(["transforms", "auto", "rotation", "auto"], lines.append)
+    assert names == ["transforms", "auto"]
+    assert lines == ["rotation is another name of transforms; compared once"]
 
 
 def test_data_without_training_images_or_with_one_label_is_rejected(data: DataSet) -> None:

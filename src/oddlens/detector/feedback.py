@@ -1,4 +1,4 @@
-"""Feedback: a proposal for a new calibration from what people judged; the detector itself never changes."""
+"""Feedback: a proposal for a new calibration from what people judged; the detector file stays as it is."""
 
 from __future__ import annotations
 

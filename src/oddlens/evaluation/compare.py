@@ -88,7 +88,7 @@ def compare(
     """
     for name in detectors:
         check_detector_name(name)
-    names = without_repetitions(detectors)
+    names = without_repetitions(detectors, log)
     inputs = prepare_inputs(data, seed, budget, device, progress)
     rows = evaluate_all(names, inputs, log)
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
@@ -145,11 +145,13 @@ def comparable_detectors() -> list[str]:
     return ["auto", *(family for family, settings in FAMILIES.items() if not settings.is_composite)]
 
 
-def without_repetitions(names: Sequence[str]) -> list[str]:
-    """The first name of each detector: some families have two."""
+def without_repetitions(names: Sequence[str], log: Callable[[str], None] | None = None) -> list[str]:
+    """The first name of each detector, as some families have two; `log` is called for each one that is left out."""
     first_names: dict[type[DetectorSettings] | None, str] = {}
-    for name in names:
-        first_names.setdefault(settings_class(name), name)
+    for name in dict.fromkeys(names):
+        first = first_names.setdefault(settings_class(name), name)
+        if first != name and log:
+            log(f"{name} is another name of {first}; compared once")
     return list(first_names.values())
 
 

@@ -103,7 +103,7 @@ def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> N
             f"{counted(len(leaks), 'near-duplicate')} of training images in the test set: results on these are better "
             "than on new parts; split by part, not by image"
         )
-        representatives = dict(zip(groups[in_train].tolist(), train.names, strict=True))  # a training image a group
+        representatives = dict(zip(groups[in_train].tolist(), train.names, strict=True))  # one training image per group
         similar = [representatives[group] for group in groups[leaks].tolist()]
         diagnosis.add("warning", "leak", text, [names[i] for i in leaks], similar)
 

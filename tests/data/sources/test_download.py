@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_server import serve
 
 from oddlens.data.sources.download import fetch
 from oddlens.errors import DataError, DataNotFoundError
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the URL at which it is served."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with serve(folder) as url:
-        yield folder, url
 
 
 def test_a_file_appears_only_if_it_is_complete_and_has_the_published_checksum(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from dataset_files import (
     stack_images,
     write_idx_files,
 )
-from file_server import serve
 
 from oddlens.data.open import open_dataset
 from oddlens.data.sources import named
@@ -70,15 +68,6 @@ def test_data_dir_takes_precedence_over_the_environment_variable(
     np.testing.assert_array_equal(open_dataset("mnist").train.images, first[0][..., None])
     data = open_dataset("mnist", data_dir=tmp_path / "second")
     np.testing.assert_array_equal(data.train.images, second[0][..., None])
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the URL at which it is served."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with serve(folder) as url:
-        yield folder, url
 
 
 def test_a_missing_set_is_downloaded_once_from_the_mirror(
