@@ -181,8 +181,9 @@ def test_resuming_a_different_run_is_an_error_that_names_the_difference(
             score(*arguments, "-o", output, "--resume")
         assert partial(output).read_bytes() == content
     partial(output).write_text("mine\n")
-    with pytest.raises(OddlensError, match="is not a journal for this run; move it away"):
-        score(part, image_folder, "-o", output, "--resume")
+    for resume in ([], ["--resume"]):
+        with pytest.raises(OddlensError, match="is not a journal of oddlens and would be replaced; move it away"):
+            score(part, image_folder, "-o", output, *resume)
     assert partial(output).read_text() == "mine\n"
 
 

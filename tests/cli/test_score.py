@@ -114,7 +114,8 @@ def test_a_watched_stream_continues_and_raises_the_alarm(saved: Path, images: Pa
     assert first["drift"]["alarm"] is False
     assert first["drift"]["n"] == 60
     assert "no drift" in notes
-    with Image.open(state.with_suffix(".png")) as image:
+    assert first["drift"]["files"] == {"state": str(state), "figure": f"{state}.png"}
+    with Image.open(f"{state}.png") as image:
         assert image.size[0] > 600
     second, notes = score_json(saved, *files[60:], "--watch-drift", state)
     drift = second["drift"]

@@ -10,20 +10,69 @@ from dataset_files import (
     write_image,
 )
 
-from oddlens.data.open import open_dataset
+from oddlens.data.open import open_dataset, open_images
+from oddlens.data.sources.named import NAMES
+from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError
+from oddlens.recipes.run import find_recipe, recipe_names
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
 
 
-def test_a_name_is_a_folder_only_if_it_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_image(tmp_path / "digits/a.png")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_both_a_folder_and_a_data_set_is_asked_about(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / name / "a.png")
     monkeypatch.chdir(tmp_path)
-    assert len(open_dataset("digits").train) == 1300
-    assert len(open_dataset("./digits").train) == 1
-    assert len(open_dataset(Path("digits")).train) == 1
-    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(DataError, match=rf"write \./{name} for the folder, or dataset:{name} for the data set"):
+        open_dataset(name)
+    assert open_dataset(f"./{name}").train.names == (f"./{name}/a.png",)
+    assert len(open_dataset(Path(name)).train) == 1
+    with pytest.raises(DataError, match="both a folder"):
+        Detector().fit(name)
+
+
+def test_both_ways_to_write_a_named_set_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain, prefixed = open_dataset("digits"), open_dataset("dataset:digits")
+    assert (len(plain.train), plain.train.source) == (1300, "digits")
+    assert (len(prefixed.train), prefixed.train.source) == (1300, "digits")
     assert len(open_dataset(Path("digits")).train) == 1300
+    with pytest.raises(DataNotFoundError, match="'digit' is not a data set; name one of: digits, tiles"):
+        open_dataset("dataset:digit")
+    (tmp_path / "digits").write_text("a file is no data set, so the name is still plain")
+    assert len(open_dataset("digits").train) == 1300
+
+
+def test_a_folder_whose_name_begins_like_a_data_set_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits2", "MNIST", "dataset:parts"):
+        write_image(tmp_path / name / "a.png")
+        assert open_dataset(name).train.names == (f"{name}/a.png",)
+
+
+def test_recipes_name_their_data_sets_whatever_lies_in_the_working_folder() -> None:
+    for name in recipe_names():
+        data = find_recipe(name).data
+        for source in filter(None, (data.source, data.foreign)):
+            assert source.removeprefix("dataset:") in NAMES
+            assert source.startswith("dataset:")
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_image(tmp_path / "parts/a.png")
+    write_idx_files(tmp_path / "sets/MNIST/raw")
+    assert open_dataset("~/parts").train.names == (f"{tmp_path}/parts/a.png",)
+    assert open_images(["~/parts", Path("~/parts/a.png")]).names == (f"{tmp_path}/parts/a.png",) * 2
+    assert len(open_dataset("mnist", data_dir="~/sets").train) > 0
+    monkeypatch.setenv("ODDLENS_DATA", "~/sets")
+    assert len(open_dataset("mnist").train) > 0
+    with pytest.raises(DataNotFoundError, match="~no-such-user/parts: is no folder"):
+        open_dataset("~no-such-user/parts")
 
 
 def test_errors_for_unknown_names_and_classes_suggest_the_nearest_one(tmp_path: Path) -> None:

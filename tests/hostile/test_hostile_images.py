@@ -63,7 +63,7 @@ def refused(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "content", [b"hello, I am a text", b"GIF89a" + bytes(30), b"%PDF-1.7", b"\x00" * 64, b"\x89PNG"]
+    "content", [b"hello, I am a text", b"\0\0\0\x18ftypheic" + bytes(30), b"%PDF-1.7", b"\x00" * 64, b"\x89PNG"]
 )
 def test_errors_for_other_files_show_how_they_start(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from oddlens.errors import ArtifactError, OddlensError
-from oddlens.io.journal import journal_path, open_journal
+from oddlens.io.journal import MARK, journal_path, open_journal
 
 RUN = {"detector": "abc", "list of images": 3}
 
@@ -86,12 +87,27 @@ def test_a_different_run_is_refused_and_the_journal_stays(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["mine\n", '["a list"]\n', '{"detector": "abc"}\n'])
-def test_a_file_that_is_not_a_journal_is_refused_and_stays(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_file_that_is_not_a_journal_is_refused_and_stays(content: str, resume: bool, tmp_path: Path) -> None:
     (tmp_path / "j").write_text(content)
+    message = "is not a journal of oddlens and would be replaced; move it away"
+    with pytest.raises(ArtifactError, match=message), open_journal(tmp_path / "j", RUN, resume=resume):
+        pass
+    assert (tmp_path / "j").read_text() == content
+
+
+def test_a_journal_of_another_kind_of_run_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "j").write_text(json.dumps(MARK | {"something": "else"}) + "\n")
     message = "is not a journal for this run; move it away"
     with pytest.raises(ArtifactError, match=message), open_journal(tmp_path / "j", RUN, resume=True):
         pass
-    assert (tmp_path / "j").read_text() == content
+
+
+def test_an_empty_journal_of_a_run_that_was_killed_at_its_start_is_used(tmp_path: Path) -> None:
+    (tmp_path / "j").touch()
+    with open_journal(tmp_path / "j", RUN, resume=True) as journal:
+        assert journal.entries == 0
+    assert not (tmp_path / "j").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no lock")

@@ -87,15 +87,16 @@ def test_the_report_embeds_all_figures_with_the_description_and_provenance(
     digits_detector: Detector, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
-    figure_paths = evaluation_report.draw_figures(digits_detector, evaluation, tmp_path / "figures", history)
-    assert {"verdicts", "histogram", "roc", "training", "reconstructions-normal"} <= set(figure_paths)
-    assert all(path == tmp_path / "figures" / f"{name}.png" and path.exists() for name, path in figure_paths.items())
+    figures = evaluation_report.draw_figures(digits_detector, evaluation, history)
+    assert {"verdicts", "histogram", "roc", "training", "reconstructions-normal"} <= set(figures)
+    assert all(image.startswith(b"\x89PNG") for image in figures.values())
     path = tmp_path / "report.html"
     evaluation_report.write_evaluation_report(
-        path, "Digits", digits_detector, evaluation, figure_paths, "oddlens eval <digits>"
+        path, "Digits", digits_detector, evaluation, figures, "oddlens eval <digits>"
     )
     page = html.unescape(path.read_text())
-    assert page.count("data:image/png;base64,") == len(figure_paths)
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert list(tmp_path.iterdir()) == [path]
     assert evaluation_report.describe_metrics(evaluation.metrics, True) in page
     assert "oddlens eval <digits>" in page
     assert "Reconstructions: quarter turn" in page

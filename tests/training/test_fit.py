@@ -64,7 +64,7 @@ def test_folds_are_calibrated_on_their_training_images() -> None:
 def test_training_writes_its_history_and_checkpoints_to_the_folder(tmp_path: Path) -> None:
     result = fit_arrows(SMALL, tmp_path)
     assert [row["epoch"] for row in result.history] == [1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "history.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".oddlens.json", "checkpoints", "history.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_each_member_of_a_plan_trains_in_a_folder_of_its_own(tmp_path: Path) -> 
     member = Member(model=SMALL, training=TrainingSettings(epochs=1))
     plan = EnsembleSettings(members=(member, member))
     result = members.train_planned(plan, training_task(arrow_images(60), folder=tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-autoencoder", "1-autoencoder"]
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["0-autoencoder", "1-autoencoder"]
     assert isinstance(result.model, Ensemble)
     assert result.settings is plan
     assert [row["epoch"] for row in result.history] == [1]

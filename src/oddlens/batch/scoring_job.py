@@ -19,11 +19,12 @@ from oddlens.batch import verdict_files
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.detector.detector import Detector
-from oddlens.errors import UnreadableImageError
+from oddlens.errors import SettingsError, UnreadableImageError
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 from oddlens.io.digests import digest
 from oddlens.io.journal import Journal, RunIdentity
+from oddlens.io.own_files import is_own_png
 
 ROWS_PER_BATCH = 4096  # enough for a row group of Parquet, and few enough for constant memory
 INDEXED_SCORE = np.dtype([("index", np.intp), ("score", np.float64)])
@@ -40,6 +41,22 @@ class ScoringJob:
     images: ImageSet
     maps: Path | None = None
     skip_unreadable: bool = False
+
+    def check_map_files(self) -> None:
+        """Refuse maps that would replace files which oddlens did not write, before anything is scored.
+
+        Raises:
+            SettingsError: names the first of them.
+        """
+        if self.maps is None or not self.maps.is_dir():
+            return
+        paths = map(verdict_files.MapPaths(self.maps, self.images.names), self.images.names)
+        foreign = next((path for path in paths if os.path.lexists(path) and not is_own_png(path)), None)
+        if foreign is not None:
+            raise SettingsError(
+                f"{foreign}: was not written by oddlens and would be replaced by a map; move it away, or choose "
+                "another folder for --maps"
+            )
 
     def identity(self) -> RunIdentity:
         """The identity of a run: a run can be resumed only by one with equal values; errors use the keys as names."""

@@ -15,11 +15,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from oddlens.data.image_io import Pixels
 from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
 from oddlens.io.atomic import atomic_write
+from oddlens.io.own_files import PNG_METADATA
 from oddlens.reporting import heatmaps
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
@@ -149,5 +151,9 @@ def write_map(
     path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], threshold: float, value_max: int
 ) -> None:
     """Write the anomaly map over its image as PNG, at the size of the image; see `heatmaps.overlay`."""
+    info = PngInfo()
+    for name, text in PNG_METADATA.items():
+        info.add_text(name, text)
     with atomic_write(path) as file:
-        Image.fromarray(heatmaps.overlay(image, anomaly_map, threshold, value_max)).save(file, format="PNG")
+        overlay = heatmaps.overlay(image, anomaly_map, threshold, value_max)
+        Image.fromarray(overlay).save(file, format="PNG", pnginfo=info)

@@ -25,9 +25,11 @@ from oddlens.cli.session import (
     decision_result,
     decision_summary,
     drop_unreadable,
+    report_left_out,
     with_groups,
     without_none,
 )
+from oddlens.io.paths import check_output
 
 if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings
@@ -66,17 +68,20 @@ def calibrate(
         from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
 
+        check_output(output or path)
         detector = Detector.load(path, device=device, threads=console.threads)
         before = decision_summary(detector)
         new_runtime = changed_runtime(detector.manifest.runtime, runtime, precision)
-        images, skipped = drop_unreadable(open_images(sources), skip_unreadable, console)
+        images = open_images(sources, leave_out_own=True)
+        left_out = report_left_out(images.left_out, console)
+        images, skipped = drop_unreadable(images, skip_unreadable, console)
         decision = changed_decision(detector.manifest.decision, false_alarm_rate, confidence, on_average, None)
         # the groups that are named may be new for this detector
         images = with_groups(images, None, detector) if group_by is None else assign_groups(images, group_by)
         detector.calibrate(images, decision=decision, source=", ".join(sources), runtime=new_runtime)
         detector.save(output or path)
         result, lines = decision_result(detector, before, output or path)
-        console.result(result | {"skipped": skipped}, lines)
+        console.result(result | {"skipped": skipped, "left_out": left_out}, lines)
 
 
 def changed_runtime(current: RuntimeSettings, runtime: str | None, precision: str | None) -> RuntimeSettings:

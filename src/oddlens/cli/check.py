@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oddlens.cli.options import DataArgument, DataDirOption, JsonOption, NormalOption, SeedOption, ThreadsOption
+from oddlens.cli.options import (
+    DataArgument,
+    DataDirOption,
+    JsonOption,
+    NormalOption,
+    SeedOption,
+    ThreadsOption,
+    path_option,
+)
 from oddlens.cli.session import command, command_line
 from oddlens.errors import SettingsError
+from oddlens.io.paths import check_output, check_outside_data
 
 if TYPE_CHECKING:
     from oddlens.evaluation.diagnosis import Diagnosis
@@ -31,7 +40,7 @@ def check(
     data_dir: DataDirOption = None,
     false_alarm_rate: CheckedRateOption = 0.01,
     budget: CheckBudgetOption = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with images here.")] = None,
+    html: Annotated[Path | None, path_option("--html", help="Write a page with images here.")] = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
@@ -44,6 +53,9 @@ def check(
 
         if html is not None and html.suffix != ".html":
             raise SettingsError(f"{html}: pages end in .html")
+        if html is not None:
+            check_output(html)
+            check_outside_data(html, [data])
         dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
         seconds = contamination.default_budget(len(dataset.train))
         if budget is not None:

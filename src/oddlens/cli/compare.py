@@ -17,9 +17,11 @@ from oddlens.cli.options import (
     NormalOption,
     SeedOption,
     ThreadsOption,
+    path_option,
 )
-from oddlens.cli.session import command
+from oddlens.cli.session import command, report_left_out
 from oddlens.errors import SettingsError
+from oddlens.io.paths import check_output, check_outside_data
 
 
 def compare(
@@ -28,7 +30,7 @@ def compare(
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     budget: BudgetOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Draw the leaderboard here, .png.")] = None,
+    output: Annotated[Path | None, path_option("-o", "--output", help="Draw the leaderboard here, .png.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
@@ -43,8 +45,13 @@ def compare(
 
         if output is not None and output.suffix != ".png":
             raise SettingsError(f"{output}: figures end in .png")
+        if output is not None:
+            check_output(output)
+            check_outside_data(output, [data])
+        dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
+        left_out = report_left_out(dataset.left_out, console)
         result = comparison.compare(
-            open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading),
+            dataset,
             [name.strip() for name in detectors.split(",")],
             seed=seed or 0,
             budget=None if budget is None else duration(budget),
@@ -52,6 +59,7 @@ def compare(
             progress=console.training if console.err.is_terminal else None,  # elsewhere a line for each detector
             log=console.say,
         )
+        result["left_out"] = left_out
         result["seconds"] = {"compare": round(time.perf_counter() - console.started, 3)}
         if output is not None:
             from oddlens.reporting import figures

@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Console:
         self.in_bytes = False  # the bar counts bytes, not steps or images
         self.started = time.perf_counter()
         self.epochs = 0
+        self.can_resume: Callable[[], bool] = lambda: False  # whether --resume would continue this run
 
     @functools.cached_property
     def err(self) -> RichConsole:

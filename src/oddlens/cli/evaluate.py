@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from oddlens.cli.options import (
     DataArgument,
     DataDirOption,
@@ -20,15 +18,17 @@ from oddlens.cli.options import (
     SeedOption,
     SkipOption,
     ThreadsOption,
+    path_option,
 )
-from oddlens.cli.session import command, command_line, drop_unreadable, with_groups
+from oddlens.cli.session import command, command_line, drop_unreadable, report_left_out, with_groups
 from oddlens.errors import SettingsError
+from oddlens.io.paths import check_output, check_outside_data
 
 if TYPE_CHECKING:
     from oddlens.detector.detector import Detector
     from oddlens.evaluation.evaluate import Evaluation
 
-ReportOption = Annotated[Path | None, typer.Option("--report", help="Write an HTML report with figures here.")]
+ReportOption = Annotated[Path | None, path_option("--report", help="Write an HTML report with figures here.")]
 
 
 def evaluate(
@@ -53,10 +53,14 @@ def evaluate(
 
         if report is not None and report.suffix != ".html":
             raise SettingsError(f"{report}: reports end in .html")
+        if report is not None:
+            check_output(report)
+            check_outside_data(report, [data])
         detector = Detector.load(path, device=device, threads=console.threads)
         normal_class = detector.manifest.data.normal
         normal = normal or (normal_class if normal_class not in ("good", "all") else None)
         dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
+        left_out = report_left_out(dataset.left_out, console)
         readable, skipped = drop_unreadable(dataset.test, skip_unreadable, console)
         dataset = replace(dataset, test=with_groups(readable, group_by, detector))
         distort = dataset.normal == "all" and not dataset.test.labels.any()  # every class is normal
@@ -65,6 +69,7 @@ def evaluate(
         evaluation = evaluate.evaluate(detector, test, lambda done: console.counting("scoring", len(test), done))
         seconds = {"score": round(time.perf_counter() - started, 3)}
         result = {"detector": str(path), **evaluation.metrics, "seconds": seconds, "skipped": skipped}
+        result["left_out"] = left_out
         if evaluation.n_excluded:
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
         title = f"{path.name} on {dataset.name}"
@@ -78,12 +83,12 @@ def evaluate(
 
 
 def write_report(path: Path, title: str, detector: Detector, evaluation: Evaluation) -> dict[str, Any]:
-    """Write the HTML report with its figures in a folder beside it. Returns the paths, for JSON."""
+    """Write the HTML report. Returns its path, for JSON."""
     from oddlens.reporting import evaluation_report
 
-    figure_paths = evaluation_report.draw_figures(detector, evaluation, path.with_suffix(""), [])
-    evaluation_report.write_evaluation_report(path, title, detector, evaluation, figure_paths, command_line())
-    return {"report": str(path), "figures": {name: str(figure) for name, figure in figure_paths.items()}}
+    images = evaluation_report.draw_figures(detector, evaluation)
+    evaluation_report.write_evaluation_report(path, title, detector, evaluation, images, command_line())
+    return {"report": str(path)}
 
 
 def describe_aurocs(metrics: dict[str, Any]) -> list[str]:

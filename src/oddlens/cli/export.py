@@ -6,16 +6,15 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from oddlens.cli.options import DetectorArgument, JsonOption, SeedOption, ThreadsOption
+from oddlens.cli.options import DetectorArgument, JsonOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command
 from oddlens.errors import MissingExtraError
+from oddlens.io.paths import check_output
 
 
 def export_detector(
     path: DetectorArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .onnx.")],
+    output: Annotated[Path, path_option("-o", "--output", help="File to write, .onnx.")],
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
@@ -28,6 +27,7 @@ def export_detector(
             from oddlens.detector.export import export
         except ModuleNotFoundError as error:
             raise MissingExtraError("exporting a detector", "train") from error
+        check_output(output, inputs=[path])
         difference = export(Detector.load(path, device="cpu", threads=console.threads), output)
         result = {"files": {"onnx": str(output)}, "largest_relative_difference": difference}
         result["seconds"] = {"export": round(time.perf_counter() - console.started, 3)}

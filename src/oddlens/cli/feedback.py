@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from oddlens.cli.options import (
     DetectorArgument,
     DeviceOption,
@@ -14,16 +12,19 @@ from oddlens.cli.options import (
     JsonOption,
     SeedOption,
     ThreadsOption,
+    path_argument,
+    path_option,
 )
 from oddlens.cli.session import command, detector_summary, with_groups
 from oddlens.errors import SettingsError
+from oddlens.io.paths import check_output
 
 JudgedArgument = Annotated[
     Path,
-    typer.Argument(metavar="JUDGED.csv", help="Lines of file,judgement; a judgement is 'false alarm', 'missed', ..."),
+    path_argument("JUDGED.csv", help="Lines of file,judgement; a judgement is 'false alarm', 'missed', ..."),
 ]
 VersionOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="File of the new version; by default NAME-v2 and so on.")
+    Path | None, path_option("-o", "--output", help="File of the new version; by default NAME-v2 and so on.")
 ]
 
 
@@ -43,8 +44,9 @@ def feedback(
         from oddlens.detector.feedback import next_version, propose, read_judged
 
         new_path = output or next_version(path)
-        if new_path.absolute() == path.absolute():
+        if new_path.exists() and new_path.samefile(path):
             raise SettingsError(f"{new_path}: feedback never changes a detector; write the proposal to another file")
+        check_output(new_path, inputs=[judged])
         detector = Detector.load(path, device=device, threads=console.threads)
         proposal = propose(detector, with_groups(read_judged(judged), group_by, detector), str(judged))
         proposal.detector.save(new_path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,17 +26,21 @@ from oddlens.cli.options import (
     SeedOption,
     SkipOption,
     ThreadsOption,
+    path_option,
 )
-from oddlens.cli.session import command, detector_summary, report_left_out, without_none
+from oddlens.cli.session import command, detector_summary, report_left_out, report_unreadable, without_none
 from oddlens.errors import SettingsError
+from oddlens.io.own_folder import find_working_folders, lock, make_working_folder, remove_working_folder
+from oddlens.io.paths import check_output
 
 if TYPE_CHECKING:
+    from oddlens.cli.console import Console
     from oddlens.config.base import DecisionSettings
     from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
 
 PlanOption = Annotated[
-    Path | None, typer.Option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
+    Path | None, path_option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
 ]
 FoldsOption = Annotated[
     int | None,
@@ -50,7 +55,7 @@ RoiOption = Annotated[
 
 def fit(
     data: DataArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Detector file to write, .safetensors.")],
+    output: Annotated[Path, path_option("-o", "--output", help="Detector file to write, .safetensors.")],
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     detector: DetectorOption = None,
@@ -79,6 +84,7 @@ def fit(
 
         if output.suffix != ".safetensors":
             raise SettingsError(f"{output}: detector files end in .safetensors")
+        check_output(output)
         training = parse(TrainingSettings, without_none({"epochs": epochs, "seed": seed}), "options")
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
@@ -93,16 +99,40 @@ def fit(
             group_by=group_by,
             progress=console.downloading,
         )
-        skipped = report_left_out(problems, console)
+        left_out = report_left_out(images.left_out, console)
+        skipped = report_unreadable(problems, console)
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
-        work = output.with_suffix(".training")
-        new.fit(images, folder=work, resume=resume, progress=console.training)
-        new.save(output)
-        shutil.rmtree(work, ignore_errors=True)
+        with working_folder(output, resume, console) as folder:
+            new.fit(images, folder=folder, resume=resume, progress=console.training)
+            new.save(output)
         elapsed = round(time.perf_counter() - console.started, 3)
-        files = {"files": {"detector": str(output)}, "skipped": skipped}
+        files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}
         result = {"seconds": {"fit": elapsed}, **files, **detector_summary(new)}
         console.result(result, describe_fit(new, output, elapsed))
+
+
+@contextlib.contextmanager
+def working_folder(output: Path, resume: bool, console: Console) -> Iterator[Path]:
+    """The folder for the checkpoints of this run, or of the run that it resumes; removed once `output` is complete.
+
+    After an error it stays if there is a checkpoint to resume from.
+    """
+    earlier = find_working_folders(output)
+    if resume and not earlier:
+        console.say(f"{output}: no interrupted run to resume; training from the start")
+    elif earlier and not resume:
+        console.say(f"{earlier[0]}: left by an interrupted run; starting over (--resume continues it)")
+    folder = earlier[0] if resume and earlier else make_working_folder(output)
+    console.can_resume = lambda: any(folder.rglob("epoch-*.safetensors"))
+    with lock(folder):
+        try:
+            yield folder
+        except BaseException:
+            if not console.can_resume():
+                remove_working_folder(folder)
+            raise
+    for completed in {folder, *earlier}:
+        remove_working_folder(completed)
 
 
 def describe_fit(detector: Detector, output: Path, seconds: float) -> list[str]:

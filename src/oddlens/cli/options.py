@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+
+from oddlens.io.paths import expand_home
+
+
+def user_path(path: str | Path) -> Path:
+    """A path from the command line, with a "~" at its start as the home folder."""
+    return Path(expand_home(str(path)))
+
+
+def path_option(*names: str, help: str) -> Any:
+    """An option that takes a path."""
+    return typer.Option(*names, help=help, parser=user_path, metavar="PATH")
+
+
+def path_argument(metavar: str, help: str) -> Any:
+    """An argument that is a path."""
+    return typer.Argument(metavar=metavar, help=help, parser=user_path)
+
 
 Device = Literal["auto", "cpu", "cuda"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Number of processor threads.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed.")]
 DataDirOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
+    Path | None, path_option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
 ]
 NormalOption = Annotated[
     str | None, typer.Option("--normal", help="The class that is normal, in class folders or a named data set.")
@@ -39,12 +57,12 @@ GroupByOption = Annotated[
     typer.Option("--group-by", help="A threshold for each group (camera, product): 'folder', or FILE.csv:COLUMN."),
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Write the changed detector here; by default, in place.")
+    Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]
 OnAverageOption = Annotated[
     bool, typer.Option("--on-average", help="Guarantee the rate on average again, instead of with a confidence.")
 ]
-DetectorArgument = Annotated[Path, typer.Argument(metavar="DETECTOR", help="Detector file, .safetensors or .onnx.")]
+DetectorArgument = Annotated[Path, path_argument("DETECTOR", help="Detector file, .safetensors or .onnx.")]
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder, an array file, or the name of a data set.")
 ]

@@ -17,6 +17,7 @@ from oddlens.cli.options import (
     ResumeOption,
     SeedOption,
     ThreadsOption,
+    path_option,
 )
 from oddlens.cli.session import command, command_line
 
@@ -26,7 +27,7 @@ RecipeArgument = Annotated[
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("runs/demo"),
+    out: Annotated[Path, path_option("--out", help="Output folder.")] = Path("runs/demo"),
     as_json: JsonOption = False,
     threads: ThreadsOption = 1,  # the images are so small that several threads would wait for each other
     seed: SeedOption = None,
@@ -38,7 +39,7 @@ def demo(
 def run(
     recipe: RecipeArgument,
     data: DataDirOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Output folder; by default runs/RECIPE.")] = None,
+    out: Annotated[Path | None, path_option("--out", help="Output folder; by default runs/RECIPE.")] = None,
     epochs: EpochsOption = None,
     device: DeviceOption = "auto",
     detector: DetectorOption = None,
@@ -74,6 +75,7 @@ def run_recipe(
             download_progress=console.downloading,
             log=console.say,
         )
+        console.can_resume = lambda: any(recipe_run.out.glob("checkpoints/**/epoch-*.safetensors"))
         result = recipe_run(resume)
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
         console.table(recipe.title or recipe.name, kinds.columns, kinds.rows)

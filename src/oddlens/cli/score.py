@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,13 @@ from oddlens.cli.options import (
     SeedOption,
     SkipOption,
     ThreadsOption,
+    path_option,
 )
-from oddlens.cli.session import command, report_left_out, with_groups
+from oddlens.cli.session import command, report_left_out, report_unreadable, with_groups
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
+from oddlens.io.journal import journal_path
+from oddlens.io.own_files import is_own_png
+from oddlens.io.paths import check_output, check_outside_data, expand_home
 
 if TYPE_CHECKING:
     from oddlens.batch.scoring_job import ScoringJob
@@ -35,16 +40,16 @@ if TYPE_CHECKING:
 
 ImagesArgument = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files and folders.")]
 VerdictsOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Verdict file: .csv, .jsonl or .parquet; by default stdout.")
+    Path | None, path_option("-o", "--output", help="Verdict file: .csv, .jsonl or .parquet; by default stdout.")
 ]
-MapsOption = Annotated[Path | None, typer.Option("--maps", help="Write the anomaly map of each image to this folder.")]
+MapsOption = Annotated[Path | None, path_option("--maps", help="Write the anomaly map of each image to this folder.")]
 FdrOption = Annotated[
     float | None,
     typer.Option("--fdr", help="False discovery rate: maximum share of normal images among those flagged; 0.05 is 5%."),
 ]
 DriftOption = Annotated[
     Path | None,
-    typer.Option("--watch-drift", help="Keep the state of a stream of images in this file, and report drift."),
+    path_option("--watch-drift", help="Keep the state of a stream of images in this .json file, and report drift."),
 ]
 DeltaOption = Annotated[
     float, typer.Option("--delta", help="Probability of ever raising a false drift alarm, for a new stream.")
@@ -81,13 +86,17 @@ def score(
             find_writer(output)  # refused before anything is scored
         elif resume:
             raise SettingsError("--resume continues a verdict file: name it with -o")
+        check_outputs(sources, output, maps, group_by, watch_drift)
         detector = Detector.load(path, device=device, threads=console.threads)
         if maps is not None and detector.map_threshold is None:
             raise SettingsError(f"{path}: this detector has no calibrated maps; score without --maps")
-        images = with_groups(open_images(sources), group_by, detector)
+        images = open_images(sources, leave_out_own=True)
+        left_out = report_left_out(images.left_out, console)
+        images = with_groups(images, group_by, detector)
         notes = check_decision(detector, images, fdr, console)
         watch = open_drift_watch(watch_drift, detector, images, delta, seed or 0)
         job = ScoringJob(detector, images, maps, skip_unreadable)
+        job.check_map_files()
         identity = job.identity() | {"state of --watch-drift": None if watch is None else len(watch.scores)}
         started = time.perf_counter()
         with verdict_journal(output, identity, resume, console) as journal:
@@ -97,7 +106,7 @@ def score(
                 watch.save(watch_drift)
         seconds = {"score": round(time.perf_counter() - started, 3)}
         n = len(images) - len(skipped)
-        result = {"n": n, **summary, "skipped": skipped, "resumed": resumed, "seconds": seconds}
+        result = {"n": n, **summary, "skipped": skipped, "left_out": left_out, "resumed": resumed, "seconds": seconds}
         if fdr is None:
             result["false_alarm_rate"] = detector.decisions_.false_alarm_rate
         else:
@@ -111,6 +120,39 @@ def score(
             console.result(result | {"verdicts": rows})
             if not as_json:
                 print_csv(rows)
+
+
+def check_outputs(
+    sources: Sequence[str], output: Path | None, maps: Path | None, group_by: str | None, watch_drift: Path | None
+) -> None:
+    """Refuse output files and folders that cannot be written, or would replace or become something else.
+
+    Raises:
+        OddlensError: says which, and what to choose instead.
+    """
+    if output is not None:
+        table = [] if group_by is None else [expand_home(group_by.rpartition(":")[0])]
+        check_output(output, inputs=[*sources, *table])
+        check_output(journal_path(output))
+    if maps is not None:
+        check_output(maps / "image_map.png")
+        check_outside_data(maps, sources)
+    if watch_drift is not None:
+        if watch_drift.suffix != ".json":
+            raise SettingsError(f"{watch_drift}: the states of --watch-drift end in .json")
+        figure = drift_figure_path(watch_drift)
+        check_output(watch_drift)
+        check_outside_data(figure, sources)
+        if os.path.lexists(figure) and not is_own_png(figure):
+            raise SettingsError(
+                f"{figure}: was not written by oddlens and would be replaced by the figure of --watch-drift; move it "
+                "away, or choose another state file"
+            )
+
+
+def drift_figure_path(state: Path) -> Path:
+    """The path of the figure of a drift state."""
+    return state.with_name(f"{state.name}.png")
 
 
 def check_decision(detector: Detector, images: ImageSet, fdr: float | None, console: Console) -> list[str]:
@@ -148,7 +190,7 @@ def write_verdicts(
 @contextlib.contextmanager
 def verdict_journal(output: Path | None, identity: RunIdentity, resume: bool, console: Console) -> Iterator[Journal]:
     """The journal of an unfinished verdict file, and a note on what happens to an earlier one."""
-    from oddlens.io.journal import journal_path, open_journal
+    from oddlens.io.journal import open_journal
 
     path = None if output is None else journal_path(output)
     exists = path is not None and path.exists()
@@ -157,6 +199,7 @@ def verdict_journal(output: Path | None, identity: RunIdentity, resume: bool, co
             console.say(f"{path}: left by an interrupted run; starting over (--resume continues it)")
         elif path is not None and resume and not exists:
             console.say(f"{path}: does not exist, so there is nothing to resume; scoring from the first image")
+        console.can_resume = lambda: path is not None and journal.entries > 0
         try:
             yield journal
         except UnreadableImageError as error:
@@ -173,7 +216,7 @@ def score_missing(job: ScoringJob, journal: Journal, console: Console) -> tuple[
     for done, problems in job.score(journal):
         resumed = done if resumed is None else resumed
         console.counting("scoring", len(job.images), done)
-        skipped += report_left_out(problems, console)
+        skipped += report_unreadable(problems, console)
     return resumed or 0, skipped
 
 
@@ -218,7 +261,7 @@ def report_drift(watch: DriftWatch, state: Path, console: Console) -> dict[str, 
 
         figure = figures.drift_curve(watch.evidence, watch.limit, watch.alarm) if watch.evidence else None
         if figure is not None:
-            files["figure"] = str(figures.save_figure(figure, state.with_suffix(".png")))
+            files["figure"] = str(figures.save_figure(figure, drift_figure_path(state)))
     evidence, n = watch.evidence[-1] if watch.evidence else 0.0, len(watch.scores)
     drivers = [] if watch.alarm is None else [watch.files[index] for index in watch.drivers()]
     if watch.alarm is None:

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from oddlens.cli.console import Console
 from oddlens.errors import ImageError, SettingsError, UnreadableImageError
 from oddlens.io.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
-    from oddlens.data.image_set import ImageSet
+    from oddlens.data.image_set import ImageSet, LeftOut
     from oddlens.detector.detector import Detector
 
 
@@ -33,6 +35,10 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
     except UnreadableImageError as error:
         hint = "; or leave it out with --skip-unreadable" if skips else ""
         raise UnreadableImageError(error.name, error.reason + hint) from error
+    except KeyboardInterrupt:
+        console.close()
+        console.say("interrupted" + (f"; to continue: {resuming_command()}" if console.can_resume() else ""))
+        raise typer.Exit(1) from None
     finally:
         console.close()
 
@@ -48,7 +54,16 @@ def set_threads(threads: int | None) -> int | None:
     return threads
 
 
-def report_left_out(problems: Sequence[ImageError], console: Console) -> list[str]:
+def report_left_out(left_out: LeftOut, console: Console) -> dict[str, list[str]]:
+    """Say which files and folders were not read, and why. Returns all of them, for JSON."""
+    from oddlens.data.open import describe_left_out
+
+    for line in describe_left_out(left_out):
+        console.say(line)
+    return {reason: list(paths) for reason, paths in left_out.items()}
+
+
+def report_unreadable(problems: Sequence[ImageError], console: Console) -> list[str]:
     """Say which unreadable images were left out. Returns their names."""
     for problem in problems:
         console.say(f"left out: {problem}")
@@ -60,7 +75,7 @@ def drop_unreadable(images: ImageSet, skip_unreadable: bool, console: Console) -
     if not skip_unreadable:
         return images, []
     readable, problems = images.readable()
-    return readable, report_left_out(problems, console)
+    return readable, report_unreadable(problems, console)
 
 
 def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> ImageSet:
@@ -87,6 +102,11 @@ def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> I
 def command_line() -> str:
     """The command line as it was typed."""
     return shlex.join(["oddlens", *sys.argv[1:]])
+
+
+def resuming_command() -> str:
+    """The command line as it was typed, with --resume."""
+    return command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from oddlens.cli.options import (
     ThreadsOption,
 )
 from oddlens.cli.session import changed_decision, command, decision_result, decision_summary
+from oddlens.io.paths import check_output
 
 PercentileOption = Annotated[
     float | None,
@@ -41,6 +42,7 @@ def threshold(
     with command(as_json, threads) as console:
         from oddlens.detector.detector import Detector
 
+        check_output(output or path)
         detector = Detector.load(path, threads=console.threads)
         before = decision_summary(detector)
         current = detector.manifest.decision

@@ -1,12 +1,14 @@
 """Read image files and arrays: the only module that decodes bytes to pixels.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparent pixels are composited over white,
-palettes are looked up, CMYK and YCbCr are converted to RGB; ICC profiles and gamma are ignored. Files that cannot be
-decoded without losing levels, pages or channels are rejected, so a detector gets everything that the camera recorded.
+palettes are looked up, CMYK and YCbCr are converted to RGB; ICC profiles and gamma are ignored. Of a GIF, the first
+frame is decoded. Other files that cannot be decoded without losing levels, pages or channels are rejected, so a
+detector gets everything that the camera recorded.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -29,7 +33,11 @@ from oddlens.errors import ImageError
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Index = npt.NDArray[np.intp]  # which of several images
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm"}
+)
+FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF or PGM/PPM"
+HEAD_BYTES = 64  # of a file, by which `is_image` recognizes it
 # Just below the 89.5 million pixels at which Pillow's process-wide guard starts to warn, so it never does.
 MAX_PIXELS = 89_000_000
 
@@ -40,6 +48,14 @@ _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
     ((b"II*\0", b"MM\0*", b"II+\0"), TiffImageFile),  # Pillow cannot read a big-endian BigTIFF, MM\0+
     ((b"BM",), BmpImageFile),
     ((b"RIFF",), WebPImageFile),
+    ((b"GIF87a", b"GIF89a"), GifImageFile),
+    (tuple(b"P%d" % kind for kind in range(1, 7)), PpmImageFile),
+)
+# The signatures above suffice for files that are named like images; these rule out other files that begin like one.
+_IMAGE_HEAD = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0|RIFF.{4}WEBP|GIF8[79]a"
+    rb"|P[1-6]\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s",
+    re.DOTALL,
 )
 _DEEP_MODES = ("I;16", "I;16B")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", *_DEEP_MODES)
@@ -53,6 +69,11 @@ class ImageInfo:
     width: int
     channels: Literal[1, 3]
     bits: Literal[8, 16]
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with these `HEAD_BYTES` is an image that oddlens reads, whatever its name."""
+    return _IMAGE_HEAD.match(head) is not None
 
 
 def probe(path: Path) -> ImageInfo:
@@ -76,6 +97,8 @@ def decode(path: Path, background: int = 255) -> Pixels:
     """
     with _open_image(path) as image:
         info, orientation = _info(image), _orientation(image)
+        if isinstance(image, PpmImageFile) and info.bits == 16:
+            return _load_deep_pgm(image)
         image.load()
         pixels = _load(image, info, background, str(path))
         if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
@@ -123,7 +146,7 @@ def _detect_reader(file: BinaryIO, name: str) -> type[ImageFile]:
             return reader
     if not start:
         raise ImageError(name, "is empty; copy it again")
-    raise ImageError(name, f"is not a PNG, JPEG, TIFF, BMP or WebP image (it starts with {start!r}); convert it to PNG")
+    raise ImageError(name, f"is not a {FORMATS} image (it starts with {start!r}); convert it to PNG")
 
 
 def _too_large(size: str) -> str:
@@ -133,14 +156,14 @@ def _too_large(size: str) -> str:
 def _problem(image: ImageFile) -> str | None:
     """The reason why an image is rejected by its header, or None."""
     width, height = image.size
-    is_16_bit = image.mode in _DEEP_MODES
+    is_16_bit = _is_16_bit(image)
     if width * height > MAX_PIXELS:
         return _too_large(f"{width} x {height} pixels, more")
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and not isinstance(image, GifImageFile):
         return "contains several pages or frames; save the one to inspect as a separate file"
-    if image.mode in ("I", "F"):
+    if image.mode in ("I", "F") and _file_bits(image) != 16:
         return "contains 32-bit, signed or floating-point values; rescale it from its known range to 8 or 16 bits"
-    if image.mode not in _MODES:
+    if image.mode not in _MODES and not is_16_bit:
         return f"is in the {image.mode} colour space; convert it to RGB or grey"
     if isinstance(image, TiffImageFile):
         problem = _tiff_problem(image.tag_v2, image.mode)
@@ -171,8 +194,21 @@ def _tiff_problem(tags: Any, mode: str) -> str | None:
     return None
 
 
+def _is_16_bit(image: ImageFile) -> bool:
+    """Whether an image is grey with 16 bits, of which all levels can be read."""
+    return image.mode in _DEEP_MODES or (image.mode == "I" and isinstance(image, PpmImageFile))
+
+
+def _pgm_maximum(image: PpmImageFile) -> int:
+    """The largest level that a PGM or PPM file may contain, from its header."""
+    args = image.tile[0].args
+    return int(args[1]) if isinstance(args, tuple) else 65535 if args == "I;16B" else 255
+
+
 def _file_bits(image: ImageFile) -> int:
     """Bits per channel as stored, which Pillow's mode may hide."""
+    if isinstance(image, PpmImageFile):
+        return 16 if _pgm_maximum(image) > 255 else 8
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(258, (1,))))
     return 16 if isinstance(image, PngImageFile) and ";16" in str(image.tile[0].args) else 8
@@ -184,8 +220,9 @@ def _info(image: ImageFile) -> ImageInfo:
         width, height = image.tag_v2[256], image.tag_v2[257]
     if _orientation(image) >= 5:
         width, height = height, width
-    grey = image.mode in ("1", "L", "LA", "La", *_DEEP_MODES) or (image.mode in ("P", "PA") and _palette_is_grey(image))
-    return ImageInfo(height, width, 1 if grey else 3, 16 if image.mode in _DEEP_MODES else 8)
+    deep = _is_16_bit(image)
+    grey = deep or image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _palette_is_grey(image))
+    return ImageInfo(height, width, 1 if grey else 3, 16 if deep else 8)
 
 
 def _palette_is_grey(image: ImageFile) -> bool:
@@ -227,6 +264,20 @@ def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixe
     mode = "L" if info.channels == 1 else "RGB"
     plain = plain if plain.mode == mode else plain.convert(mode)
     return np.array(plain).reshape(*plain.size[::-1], info.channels)
+
+
+def _load_deep_pgm(image: PpmImageFile) -> Pixels:
+    """The levels of a 16-bit PGM file as the camera wrote them; Pillow stretches those of 12 bits, and slowly."""
+    codec, offset, maximum = image.tile[0].codec_name, image.tile[0].offset, _pgm_maximum(image)
+    if codec == "ppm_plain":
+        image.load()
+        return np.rint(np.array(image) * (maximum / 65535)).astype(np.uint16)[..., None]
+    file, (width, height) = cast(BinaryIO, image.fp), image.size
+    file.seek(offset)
+    content = file.read(2 * width * height)
+    if len(content) < 2 * width * height:
+        raise ValueError("image file is truncated")
+    return np.frombuffer(content, ">u2").astype(np.uint16).reshape(height, width, 1)
 
 
 def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,6 +25,7 @@ DECODERS = min(4, os.cpu_count() or 1)  # threads, of which Pillow decodes in se
 MAX_TASK_IMAGES = 16  # images per task, at most; passing single small images between threads costs as much as decoding
 
 Mask = Path | npt.NDArray[np.bool_]
+LeftOut = Mapping[str, tuple[str, ...]]  # why something is not read as an image -> paths
 T = TypeVar("T")
 
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 class ImageSet:
     """Images that are decoded on demand, with their names, classes, labels, masks and groups.
 
-    Every field but the last three has one entry per image.
+    The fields up to `groups` have one entry per image.
 
     Attributes:
         names: what verdict files show: the path as the user gave it, or "train[17]" for arrays.
@@ -44,6 +45,7 @@ class ImageSet:
         grouped_by: where the groups come from: "folder", or "column NAME" of a CSV file.
         source: where the images come from, as the user wrote it; the folder of the first one unless given.
         normal: the name of what is normal. A detector's manifest keeps both.
+        left_out: files and folders beside the images that were not read, by reason.
     """
 
     names: tuple[str, ...]
@@ -55,6 +57,7 @@ class ImageSet:
     grouped_by: str = ""
     source: str = ""
     normal: str = "good"
+    left_out: LeftOut = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -254,7 +257,7 @@ class DataSet:
 
     `train` may be empty (a data set for testing only) and so may `test` (normal images only). `normal` is
     "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
-    image.
+    image; `left_out` has the files and folders that were not read, by reason.
     """
 
     name: str
@@ -262,6 +265,7 @@ class DataSet:
     test: ImageSet
     normal: str
     stray_masks: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=dict)
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
@@ -285,7 +289,16 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
         grouped_by=next((part.grouped_by for part in sets), ""),
         source=next((part.source for part in sets), ""),
         normal=next((part.normal for part in sets), "good"),
+        left_out=merge_left_out(part.left_out for part in sets),
     )
+
+
+def merge_left_out(parts: Iterable[LeftOut]) -> LeftOut:
+    """What was left out of any part, by reason; each path once."""
+    merged: dict[str, dict[str, None]] = {}
+    for reason, paths in chain.from_iterable(part.items() for part in parts):
+        merged.setdefault(reason, {}).update(dict.fromkeys(paths))
+    return {reason: tuple(paths) for reason, paths in merged.items()}
 
 
 def require_class(normal: str, classes: Iterable[str], where: str) -> None:

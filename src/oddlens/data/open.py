@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.data.groups import assign_groups
-from oddlens.data.image_set import DataSet, ImageSet
+from oddlens.data.image_set import DataSet, ImageSet, LeftOut, merge_left_out
 from oddlens.data.sources.arrays import open_array_file
 from oddlens.data.sources.download import DownloadProgress
-from oddlens.data.sources.folders import list_image_files, open_folder
+from oddlens.data.sources.folders import open_folder, open_image_folder
+from oddlens.data.sources.listing import OWN
 from oddlens.data.sources.named import NAMES, open_named
 from oddlens.errors import DataError, DataNotFoundError, ImageError
+from oddlens.io.own_files import is_own_png
+
+MAX_NAMES = 10  # of what is left out for one reason, in a message
+NAME_PREFIX = "dataset:"  # before the name of a data set, where a folder has the same name
 
 Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
 
@@ -34,18 +40,24 @@ def open_dataset(
 ) -> DataSet:
     """Open a data set: a folder, a `.npy` or `.npz` file, or one of `NAMES`.
 
-    A name is read as a folder only where it is written as a path ("./mnist", "data/mnist", or a `Path` that exists).
+    A name of `NAMES` is that data set; where there is also a folder of that name, write "./mnist" (or a `Path`) for
+    the folder and "dataset:mnist" for the data set. A "~" at the start of a path is the home folder.
     `normal` is the class that is normal; by default "good" where there is such a class, else every image of a named
     set or of a folder without classes. Named sets are looked for in `data_dir`, else in $ODDLENS_DATA, else in a
     cache folder; with `download` False, nothing is downloaded. `progress` is called while a file is downloaded.
 
     Raises:
         DataNotFoundError: nothing is there, or a named set cannot be downloaded.
-        DataError: it cannot be used as a data set, or has no such class.
+        DataError: it cannot be used as a data set, has no such class, or its name means two things.
     """
     with translate_read_errors(str(source)):
-        data = _open(source, normal, None if data_dir is None else Path(data_dir), download, progress)
-    train, test = (replace(part, source=str(source), normal=data.normal) for part in (data.train, data.test))
+        folder = None if data_dir is None else Path(_expand_home(str(data_dir)))
+        path = Path(_expand_home(str(source))) if isinstance(source, Path) else _expand_home(source)
+        data = _open(path, normal, folder, download, progress)
+    name = str(source).removeprefix(NAME_PREFIX)
+    train, test = (
+        replace(part, source=name, normal=data.normal, left_out=data.left_out) for part in (data.train, data.test)
+    )
     return replace(data, train=train, test=test)
 
 
@@ -53,9 +65,17 @@ def _open(
     source: str | Path, normal: str | None, data_dir: Path | None, download: bool, progress: DownloadProgress | None
 ) -> DataSet:
     name, path = str(source), Path(source)
-    is_path = os.sep in name or name.startswith(".") or (isinstance(source, Path) and path.exists())
-    if name in NAMES and not is_path:
-        return open_named(name, normal, data_dir, download, progress)
+    set_name = name.removeprefix(NAME_PREFIX)
+    is_path = isinstance(source, Path) and path.exists()
+    if set_name in NAMES and not is_path:
+        if set_name == name and path.is_dir():
+            raise DataError(
+                f"{name}: is both a folder here and the name of a data set; write {os.curdir}{os.sep}{name} for the "
+                f"folder, or {NAME_PREFIX}{name} for the data set"
+            )
+        return open_named(set_name, normal, data_dir, download, progress)
+    if set_name != name and not path.exists():
+        raise DataNotFoundError(f"{name}: '{set_name}' is not a data set; name one of: {', '.join(NAMES)}")
     if path.is_dir():
         return open_folder(name, normal)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
@@ -90,7 +110,7 @@ def open_training_images(
 def as_training_images(images: Images) -> ImageSet:
     """Images to train or calibrate on: of a folder or data set with a training part, that part."""
     if isinstance(images, str | Path):
-        return open_dataset(images).train
+        return warn_left_out(open_dataset(images).train)
     return as_image_set(images)
 
 
@@ -104,27 +124,58 @@ def as_image_set(images: Images) -> ImageSet:
         return images
     if isinstance(images, np.ndarray):
         return ImageSet.from_array(images)
-    return open_images([images] if isinstance(images, str | Path) else images)
+    return warn_left_out(open_images([images] if isinstance(images, str | Path) else images))
 
 
-def open_images(sources: Sequence[str | Path]) -> ImageSet:
+def open_images(sources: Sequence[str | Path], leave_out_own: bool = False) -> ImageSet:
     """Open image files and the images in folders, in the order of `sources`, without classes or labels.
 
-    Folders are searched to any depth, in natural order ("2.png" before "10.png").
+    Folders are searched to any depth, in natural order ("2.png" before "10.png"). Figures and maps that oddlens wrote
+    are left out of folders; with `leave_out_own`, files that are named one by one (by a shell's "*.png") are too.
 
     Raises:
-        DataNotFoundError: a path does not exist, or a folder contains no image.
+        DataNotFoundError: a path does not exist, or there is no image.
+        DataError: masks lie among the images of a folder.
     """
-    names: list[str] = []
-    for source in map(str, sources):
+    parts: list[ImageSet] = []
+    own: list[str] = []
+    for source in (_expand_home(str(source)) for source in sources):
         with translate_read_errors(source):
-            if not Path(source).exists():
+            if Path(source).is_dir():
+                parts.append(open_image_folder(source))
+            elif not Path(source).exists():
                 raise DataNotFoundError(f"{source}: does not exist; check the path")
-            names += list_image_files(source) if Path(source).is_dir() else [source]
-    if not names:
-        raise DataNotFoundError("there are no images to open; give files or folders of images")
+            elif leave_out_own and is_own_png(Path(source)):
+                own.append(source)
+            else:
+                parts.append(ImageSet.from_files([source]))
+    if not parts:
+        ours = f"{own[0]} was {OWN}, " if own else ""
+        raise DataNotFoundError(f"{ours}there are no images to open; give files or folders of images")
+    names = [name for part in parts for name in part.names]
+    left_out = merge_left_out([*(part.left_out for part in parts), {OWN: tuple(own)} if own else {}])
     source = str(sources[0]) if len(sources) == 1 else f"{len(sources)} files and folders"
-    return ImageSet.from_files(names, kind="", source=source)
+    return replace(ImageSet.from_files(names, kind="", source=source), left_out=left_out)
+
+
+def _expand_home(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib would drop a "./" that the user wrote
+
+
+def warn_left_out(images: ImageSet) -> ImageSet:
+    """The same images; a Python warning says what was left out of them."""
+    for line in describe_left_out(images.left_out):
+        warnings.warn(line, stacklevel=4)
+    return images
+
+
+def describe_left_out(left_out: LeftOut) -> list[str]:
+    """What was left out, a line for each reason, with the first `MAX_NAMES` names."""
+    return [
+        f"left out, {reason}: {', '.join(paths[:MAX_NAMES])}"
+        + (f" and {len(paths) - MAX_NAMES} more" if len(paths) > MAX_NAMES else "")
+        for reason, paths in left_out.items()
+    ]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, th
 from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.evaluation import contamination
 from oddlens.evaluation.diagnosis import Diagnosis, counted
-from oddlens.evaluation.format_checks import check_formats, check_masks, check_readable
+from oddlens.evaluation.format_checks import check_formats, check_left_out, check_masks, check_readable
 from oddlens.metrics import auroc
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def check(
         "n_test": {kind: kinds[kind] for kind in sorted(kinds)},
         "n_masks": sum(mask is not None for mask in data.test.masks),
     }
+    check_left_out(diagnosis)
     train = check_readable(diagnosis, "train", data.train)
     test = check_readable(diagnosis, "test", data.test)
     check_masks(diagnosis, test)

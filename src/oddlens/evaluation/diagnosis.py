@@ -49,6 +49,6 @@ class Diagnosis:
         return {"ok": not any(f.level == "error" for f in self.findings), **self.facts, "findings": findings}
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "") -> str:
     """Return the count with its noun, in the plural unless it is 1."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -11,6 +11,16 @@ from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
 
 
+def check_left_out(diagnosis: Diagnosis) -> None:
+    """List the files and folders that are not read, a note for each reason."""
+    left_out = diagnosis.data.left_out
+    diagnosis.facts["left_out"] = {reason: list(paths) for reason, paths in left_out.items()}
+    for reason, paths in left_out.items():
+        diagnosis.add(
+            "note", "left out", f"{counted(len(paths), 'file or folder', 'files and folders')}: {reason}", paths
+        )
+
+
 def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSet:
     """Report files that cannot be decoded as an error, and return the other images."""
     readable, problems = images.readable()

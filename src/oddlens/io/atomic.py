@@ -23,18 +23,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         OddlensError: the file cannot be written (no permission, disk full).
     """
     temporary: str | None = None
+    target = Path(os.path.realpath(path))  # a link stays, and the file that it names is replaced
     try:
         with translate_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".oddlens-", suffix=".partial")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".oddlens-", suffix=".partial")
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(path)
+            Path(temporary).chmod(0o666 & ~umask())
+            Path(temporary).replace(target)
             temporary = None
-            sync_folder(path.parent)
+            sync_folder(target.parent)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -60,7 +61,7 @@ def translate_os_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _umask() -> int:
+def umask() -> int:
     """The file mode mask of the process (readable only by setting it)."""
     mask = os.umask(0o077)
     os.umask(mask)

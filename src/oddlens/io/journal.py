@@ -18,6 +18,7 @@ from oddlens.io.atomic import sync_folder, translate_os_errors
 SYNC_SECONDS = 5.0  # of work that a power cut may lose; a kill loses only the interrupted step
 
 RunIdentity = dict[str, Any]
+MARK = {"written by": "oddlens"}  # in the first line of every journal
 
 
 class Journal:
@@ -73,7 +74,9 @@ def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             _lock(file, path)
-            journal = _resume(file, run, path) if resume and file.tell() else _start(file, run)
+            _refuse_foreign(file, path)
+            has_content = file.seek(0, os.SEEK_END) > 0
+            journal = _resume(file, run, path) if resume and has_content else _start(file, run)
             try:
                 yield journal
             except BaseException:
@@ -100,9 +103,17 @@ def _lock(file: IO[bytes], path: Path) -> None:
         return  # some network drives have no locks
 
 
+def _refuse_foreign(file: IO[bytes], path: Path) -> None:
+    """Refuse a file that is no journal; an empty one is that of a run which was killed at its very start."""
+    beginning = json.dumps(MARK).encode()[:-1]
+    file.seek(0)
+    if not beginning.startswith(file.read(len(beginning))):
+        raise ArtifactError(f"{path}: is not a journal of oddlens and would be replaced; move it away")
+
+
 def _start(file: IO[bytes], run: RunIdentity) -> Journal:
     file.truncate(0)
-    file.write(json.dumps(run).encode() + b"\n")
+    file.write(json.dumps(MARK | run).encode() + b"\n")
     file.flush()
     return Journal(file)
 
@@ -111,7 +122,7 @@ def _resume(file: IO[bytes], run: RunIdentity, path: Path) -> Journal:
     """Read the journal up to its last complete line; truncate a line torn by a kill or a power cut and what follows."""
     file.seek(0)
     previous = _parse_line(file.readline())
-    if not isinstance(previous, dict) or previous.keys() != run.keys():
+    if not isinstance(previous, dict) or previous.keys() != (MARK | run).keys():
         raise ArtifactError(f"{path}: is not a journal for this run; move it away, or omit --resume to replace it")
     differences = [name for name in run if run[name] != previous[name]]
     if differences:

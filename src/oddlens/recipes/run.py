@@ -18,7 +18,7 @@ from oddlens.config.recipe import Recipe, load_recipe
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
-from oddlens.data.open import open_dataset
+from oddlens.data.open import describe_left_out, open_dataset
 from oddlens.data.sources.download import DownloadProgress
 from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
@@ -26,12 +26,15 @@ from oddlens.errors import DataError, DataNotFoundError, SettingsError
 from oddlens.evaluation import test_sets
 from oddlens.evaluation.evaluate import Evaluation, evaluate
 from oddlens.io.atomic import write_bytes
+from oddlens.io.own_folder import TRAINING_FILES, check_claim, record
+from oddlens.io.paths import check_outside_data
 from oddlens.reporting import evaluation_report
 
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
 FOLDER = Path(__file__).parent
+OUTPUTS = ("detector.safetensors", "verdicts.csv", "figures", "report.html", "metrics.json")
 MAX_FOREIGN_IMAGES = 1000  # of another data set, added to the test images
 
 
@@ -93,14 +96,19 @@ class RecipeRun:
             OddlensError: something cannot be done.
         """
         settings = self.recipe.data
+        check_outside_data(self.out, [settings.source])
+        check_claim(self.out, [*TRAINING_FILES, *OUTPUTS])
         data = open_dataset(
             settings.source, normal=settings.normal, data_dir=self.data_dir, progress=self.download_progress
         )
+        for line in describe_left_out(data.left_out):
+            self.say(line)
         foreign = self.load_foreign()
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)
         guarantee = " ".join(detector.decisions_.promises())
         result = {"recipe": self.recipe.name, **evaluation.metrics, "promise": guarantee}
+        result["left_out"] = {reason: list(paths) for reason, paths in data.left_out.items()}
         self.present(detector, evaluation, history)
         result |= {"seconds": self.seconds, "files": self.files}
         content = json.dumps(result, indent=2, allow_nan=False).encode()
@@ -147,23 +155,30 @@ class RecipeRun:
             order = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:MAX_FOREIGN_IMAGES]
             return test.subset(np.sort(order)).load(test.choose_spec(None))
         except DataNotFoundError as error:
-            if self.log:
-                self.log(f"left out the images of {name}: {error}")
+            self.say(f"left out the images of {name}: {error}")
             return None
+
+    def say(self, text: str) -> None:
+        """Report a note to whoever started the run."""
+        if self.log:
+            self.log(text)
 
     def present(self, detector: Detector, evaluation: Evaluation, history: list[dict[str, float]]) -> None:
         """Draw the figures and write the report."""
-        figure_paths = evaluation_report.draw_figures(detector, evaluation, self.out / "figures", history)
-        self.files["figures"] = {name: str(path) for name, path in figure_paths.items()}
+        images = evaluation_report.draw_figures(detector, evaluation, history)
+        paths = {name: write_bytes(self.out / "figures" / f"{name}.png", image) for name, image in images.items()}
+        self.files["figures"] = {name: str(path) for name, path in paths.items()}
+        record(self.out, ["figures"])
         title = self.recipe.title or self.recipe.name
         report = evaluation_report.write_evaluation_report(
-            self.out / "report.html", title, detector, evaluation, figure_paths, self.command
+            self.out / "report.html", title, detector, evaluation, images, self.command
         )
         self.add_file("report", report)
 
     def add_file(self, name: str, path: Path) -> None:
-        """Add an output file to `files`."""
+        """Add an output file to `files`, and note that it is oddlens's own."""
         self.files[name] = str(path)
+        record(self.out, [path.name])
 
 
 def half_of_test_normals(test: ImageSet, detector: Detector, seed: int) -> ImageSet:

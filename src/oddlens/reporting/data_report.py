@@ -15,7 +15,7 @@ MAX_TABLE_ROWS = 40  # files of a finding in its table
 
 
 def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
-    """Write a diagnosis as one HTML file, with its figures in a folder of the same name; `command` is the provenance.
+    """Write a diagnosis as one HTML file with its figures; `command` is the provenance.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
@@ -33,7 +33,7 @@ def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
         ("masks", f"{facts['n_masks']:,}"),
     )
     ordered = [finding for findings in by_level.values() for finding in findings]
-    sections = [finding_section(finding, diagnosis, path.with_suffix("")) for finding in ordered]
+    sections = [finding_section(finding, diagnosis) for finding in ordered]
     sizes = Table(("width", "height", "images"), tuple((s["width"], s["height"], s["n"]) for s in facts["sizes"]))
     if sizes.rows:
         sections.append(Section("Image sizes", table=sizes))
@@ -43,8 +43,8 @@ def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     )
 
 
-def finding_section(finding: Finding, diagnosis: Diagnosis, folder: Path) -> Section:
-    """Describe a finding, list its files, and draw those that can be read into a figure in `folder`."""
+def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
+    """Describe a finding, list its files, and draw those that can be read."""
     heading = f"{finding.level.capitalize()}: {finding.name}"
     text = finding.text[0].upper() + finding.text[1:] + "."
     if not finding.files:
@@ -60,9 +60,8 @@ def finding_section(finding: Finding, diagnosis: Diagnosis, folder: Path) -> Sec
     if not images:
         return Section(heading, text, table=table)
     figure = image_grids.contact_sheet([pixels for _, pixels in images], [name for name, _ in images])
-    figure_path = figures.save_figure(figure, folder / f"{finding.name.replace(' ', '-')}.png")
     caption = "Each image is followed by the one that it resembles." if finding.similar else ""
-    return Section(heading, text, figure_path, caption, table)
+    return Section(heading, text, figures.render(figure), caption, table)
 
 
 def load_image(diagnosis: Diagnosis, name: str) -> Pixels | None:

@@ -88,9 +88,9 @@ def build_examples(groups: Sequence[ExampleGroup], evaluation: Evaluation, count
 
 
 def draw_figures(
-    detector: Detector, evaluation: Evaluation, folder: Path, history: Sequence[dict[str, float]]
-) -> dict[str, Path]:
-    """Draw all figures of an evaluation into `folder`, and return their paths by name."""
+    detector: Detector, evaluation: Evaluation, history: Sequence[dict[str, float]] = ()
+) -> dict[str, bytes]:
+    """Draw all figures of an evaluation. Returns them as PNG by name."""
     groups, value_max = example_groups(detector, evaluation, MAX_STRIP_IMAGES), detector.spec.value_max
     drawn: dict[str, Any] = {}
     for group in groups:
@@ -105,7 +105,7 @@ def draw_figures(
     drawn["roc"] = figures.roc_curves(curves, operating_points(evaluation.metrics))
     if history:
         drawn["training"] = figures.training_curve(history)
-    return {name: figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()}
+    return {name: figures.render(figure) for name, figure in drawn.items()}
 
 
 def draw_histogram(evaluation: Evaluation) -> Figure:
@@ -247,12 +247,11 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
 
 
 def write_evaluation_report(
-    path: Path, title: str, detector: Detector, evaluation: Evaluation, figure_paths: dict[str, Path], command: str
+    path: Path, title: str, detector: Detector, evaluation: Evaluation, images: dict[str, bytes], command: str
 ) -> Path:
     """Write the self-contained HTML report of an evaluation; `command` is listed as its provenance.
 
     Raises:
-        DataError: a figure is missing.
         MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
@@ -263,7 +262,7 @@ def write_evaluation_report(
     verdicts_caption = "The first test images of each kind, not a selection."
     sections = [
         *([Section("Why this detector", "Based on normal training images only.", table=remarks)] if remarks else []),
-        Section("Verdicts", figure=figure_paths["verdicts"], caption=verdicts_caption),
+        Section("Verdicts", figure=images["verdicts"], caption=verdicts_caption),
         Section("Kinds of images", table=kinds_table(metrics)),
         *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
@@ -271,14 +270,14 @@ def write_evaluation_report(
             " ".join([*detector.decisions_.summary_lines(), rates_note]),
             table=decisions_table(metrics),
         ),
-        Section("Scores", figure=figure_paths["histogram"]),
-        Section("Ranking", figure=figure_paths["roc"]),
+        Section("Scores", figure=images["histogram"]),
+        Section("Ranking", figure=images["roc"]),
         *(
             Section(f"Reconstructions: {readable_kind(name.removeprefix('reconstructions-'))}", figure=figure)
-            for name, figure in figure_paths.items()
+            for name, figure in images.items()
             if name.startswith("reconstructions-")
         ),
-        *([Section("Training", figure=figure_paths["training"])] if "training" in figure_paths else []),
+        *([Section("Training", figure=images["training"])] if "training" in images else []),
     ]
     summary = describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
     footer = provenance(detector, command)

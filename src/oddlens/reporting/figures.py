@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.io.atomic import write_bytes
+from oddlens.io.own_files import PNG_METADATA
 from oddlens.metrics import auroc
 from oddlens.reporting.canvas import (
     ANOMALY,
@@ -195,15 +196,20 @@ def drift_curve(evidence: Sequence[float], limit: float, alarm: int | None) -> F
     return canvas.figure
 
 
+def render(figure: Figure) -> bytes:
+    """Draw a figure as PNG; `data.open_images` recognizes it as no photograph by its text chunk."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=SAVED_DPI, facecolor="white", metadata=PNG_METADATA)
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, with two pixels for each nominal one; the file is complete or does not exist.
 
     Raises:
         OddlensError: the file cannot be written.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=SAVED_DPI, facecolor="white")
-    return write_bytes(path, buffer.getvalue())
+    return write_bytes(path, render(figure))
 
 
 def _bins(scores: Mapping[str, Floats], thresholds: Sequence[float], normal: str) -> tuple[Floats, bool, bool]:

@@ -9,12 +9,12 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from oddlens.errors import DataError, MissingExtraError
+from oddlens.errors import MissingExtraError
 from oddlens.io.atomic import write_bytes
 
 Value = str | float | int | None
 
-_PNG_HEADER = struct.Struct(">8s4x4sII")  # signature, length, chunk name, width, height
+_PNG_SIZE = struct.Struct(">II")  # width and height, after the signature and the beginning of the first chunk
 _LOOKS_NUMERIC = re.compile(r"[<>≤≥≈+−-]?\s?\d")
 
 
@@ -28,11 +28,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a report: text (a blank line starts a paragraph), a table, and a PNG figure with its caption."""
+    """One section of a report: text (a blank line starts a paragraph), a table, and a figure (PNG) with its caption."""
 
     heading: str
     text: str = ""
-    figure: Path | None = None
+    figure: bytes | None = None
     caption: str = ""
     table: Table | None = None
 
@@ -57,7 +57,6 @@ def write_report(path: Path, report: Report) -> Path:
     All text is escaped, so that file names may contain any characters.
 
     Raises:
-        DataError: a section's figure is missing or is not a PNG file.
         MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
@@ -102,14 +101,8 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def _embed_png(path: Path) -> dict[str, str | int]:
-    """Return a PNG file as a data URL, with its size in nominal pixels (`figures.save_figure` writes two for each)."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); save the figure before the report") from error
-    signature, chunk, width, height = _PNG_HEADER.unpack(content[:24].ljust(24))
-    if (signature, chunk) != (b"\x89PNG\r\n\x1a\n", b"IHDR"):
-        raise DataError(f"{path}: is not a PNG file (it begins with {content[:8]!r}); save it with figures.save_figure")
+def _embed_png(content: bytes) -> dict[str, str | int]:
+    """Return a PNG image as a data URL, with its size in nominal pixels (`figures.render` draws two for each)."""
+    width, height = _PNG_SIZE.unpack(content[16:24])
     url = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     return {"url": url, "width": round(width / 2), "height": round(height / 2)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
+from oddlens.io.own_folder import TRAINING_FILES, check_claim
 from oddlens.training.history import Progress
 from oddlens.training.resolve import FitConfig, resolve
 from oddlens.training.strategies import train_model
@@ -22,6 +23,8 @@ def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, pr
         TrainingError: training diverged.
     """
     started = time.perf_counter()
+    if folder:
+        check_claim(folder, TRAINING_FILES)
     image_set = as_training_images(images)
     plan = resolve(config, len(image_set), bool(image_set.groups), started)
     loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)

@@ -96,7 +96,7 @@ def train_member(
     """Train one member; with a number, in a folder of its own."""
     folder = task.folder
     if folder and number is not None:
-        folder = folder / f"{number}-{member.model.family}"
+        folder = folder / "checkpoints" / f"{number}-{member.model.family}"
     history = loop.train(
         model,
         task.train,

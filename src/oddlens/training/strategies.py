@@ -7,6 +7,7 @@ from pathlib import Path
 
 from oddlens.config.detectors import FamilySettings
 from oddlens.data.splitting import SplitImages
+from oddlens.io.own_folder import claim_training_files
 from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
@@ -47,8 +48,10 @@ def train_model(
         progress=progress,
         robust=settings.tolerates_contamination,
     )
-    if folder and not resume:
-        clear_checkpoints(folder)
+    if folder:
+        claim_training_files(folder)
+        if not resume:
+            clear_checkpoints(folder)
     result = TRAINERS[settings.strategy](settings, task) if isinstance(settings, FamilySettings) else train_auto(task)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)

@@ -150,7 +150,7 @@ def test_errors_for_empty_folders_and_missing_paths_name_the_fix(tmp_path: Path)
         (open_dataset, "nowhere: is no folder, file or known data set"),
         (lambda path: open_images([path]), "nowhere: does not exist"),
     ):
-        with pytest.raises(DataNotFoundError, match=r"empty: contains no images; add some \(\.bmp, \.jpeg, .*\.webp\)"):
+        with pytest.raises(DataNotFoundError, match=r"empty: contains no images; add some \(\.bmp, \.gif, .*\.webp\)"):
             open_it(tmp_path / "empty")
         with pytest.raises(DataNotFoundError, match=missing):
             open_it(tmp_path / "nowhere")

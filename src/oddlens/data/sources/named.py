@@ -17,6 +17,7 @@ from oddlens.data.sources.cifar import find_cifar, read_cifar
 from oddlens.data.sources.download import DownloadProgress, fetch, import_pooch
 from oddlens.data.sources.idx import read_idx
 from oddlens.errors import DataError, DataNotFoundError
+from oddlens.io.paths import expand_home
 
 NAMES = ("digits", "tiles", "mnist", "fashion-mnist", "kmnist", "cifar10")
 
@@ -106,7 +107,7 @@ def open_named(
 
 def _default_root(name: str) -> Path:
     if os.environ.get("ODDLENS_DATA"):
-        return Path(os.environ["ODDLENS_DATA"])
+        return Path(expand_home(os.environ["ODDLENS_DATA"]))
     return Path(import_pooch(f"'{name}' without --data or $ODDLENS_DATA").os_cache("oddlens"))
 
 

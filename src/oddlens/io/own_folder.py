@@ -1,0 +1,174 @@
+"""Folders of oddlens's own files: a marker lists what oddlens wrote there, and nothing else is replaced or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from oddlens.errors import ArtifactError, SettingsError
+from oddlens.io.atomic import translate_os_errors, umask, write_bytes
+from oddlens.io.digests import digest
+from oddlens.io.own_files import MARKER, is_own_png
+from oddlens.io.paths import check_writable_folder
+
+WORK_SUFFIX = ".training"  # of the working folder of a fit: <output's stem>.<run's id>.training
+TRAINING_FILES = ("history.jsonl", "checkpoints")
+
+
+def claim_training_files(folder: Path) -> None:
+    """Make the files of a training oddlens's own from now on, whatever their content, before any is written.
+
+    Raises:
+        SettingsError, OddlensError: as `check_claim`.
+    """
+    check_claim(folder, TRAINING_FILES)
+    marker = read_marker(folder)
+    write_marker(folder, marker | {"files": marker.get("files", {}) | dict.fromkeys(TRAINING_FILES, "")})
+
+
+def check_claim(folder: Path, names: Sequence[str]) -> None:
+    """Check that files and folders of these names may be written in `folder`; nothing is changed.
+
+    The marker has the digest of each file that oddlens completed (`record`), so that a file that somebody changed or
+    replaced is not oddlens's any more. Of a folder, all PNG files must be oddlens's.
+
+    Raises:
+        SettingsError: there is already one that oddlens did not write.
+        OddlensError: the folder cannot be written to.
+    """
+    with translate_os_errors(folder):
+        check_writable_folder(folder)
+    files: dict[str, str] = read_marker(folder).get("files", {})
+    for name in names:
+        problem = foreign_file(folder / name, files.get(name))
+        if problem is not None:
+            raise SettingsError(
+                f"{problem}: was not written by oddlens, or was changed since, and would be replaced; move it away, or "
+                "choose another folder"
+            )
+
+
+def foreign_file(path: Path, own_digest: str | None) -> Path | None:
+    """The file at or below `path` that oddlens did not write; None where there is none.
+
+    `own_digest` is what the marker says about `path`: None if nothing, "" if its content was still changing.
+    """
+    if not os.path.lexists(path):
+        return None
+    if own_digest is None:
+        return path
+    if path.is_dir():
+        return next((image for image in sorted(path.rglob("*.png")) if not is_own_png(image)), None)
+    return None if own_digest in ("", file_digest(path)) else path
+
+
+def record(folder: Path, names: Sequence[str]) -> None:
+    """Note the digests of files that oddlens completed; those that do not exist are no longer oddlens's."""
+    marker = read_marker(folder)
+    files: dict[str, str] = marker.get("files", {})
+    for name in names:
+        path = folder / name
+        files.pop(name, None)
+        if path.exists():
+            files[name] = "" if path.is_dir() else file_digest(path)
+    write_marker(folder, marker | {"files": files})
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as file:
+        return digest(iter(lambda: file.read(2**20), b""))
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """The content of a folder's marker; empty where there is none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    path = folder / MARKER
+    try:
+        marker = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: is damaged or cannot be read; choose another folder") from error
+    if not isinstance(marker, dict) or not isinstance(marker.get("files", {}), dict):
+        raise ArtifactError(f"{path}: was not written by oddlens; choose another folder")
+    return marker
+
+
+def write_marker(folder: Path, marker: dict[str, Any]) -> None:
+    """Write a folder's marker."""
+    write_bytes(folder / MARKER, json.dumps(marker, indent=1).encode())
+
+
+def make_working_folder(output: Path) -> Path:
+    """Make a folder for a run that will write `output`, named after it and with a new id.
+
+    Raises:
+        OddlensError: it cannot be made.
+    """
+    with translate_os_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(WORK_SUFFIX, f"{output.stem}.", output.parent))
+        folder.chmod(0o777 & ~umask())
+    write_marker(folder, {"output": output.name})
+    return folder
+
+
+def find_working_folders(output: Path) -> list[Path]:
+    """The folders of interrupted runs for `output`, the newest first; those of runs in progress are not among them."""
+    parent, ending = output.parent, WORK_SUFFIX
+    candidates = [
+        path
+        for path in (parent.iterdir() if parent.is_dir() else ())
+        if path.name.startswith(f"{output.stem}.") and path.name.endswith(ending) and (path / MARKER).is_file()
+    ]
+    own = []
+    for path in candidates:
+        with contextlib.suppress(ArtifactError), lock(path) as is_free:
+            if is_free and read_marker(path).get("output") == output.name:
+                own.append(path)
+    return sorted(own, key=lambda path: (path / MARKER).stat().st_mtime, reverse=True)
+
+
+def remove_working_folder(folder: Path) -> None:
+    """Remove what training wrote to a marked folder, and the folder unless there is something else in it."""
+    if not (folder / MARKER).is_file():
+        return
+    shutil.rmtree(folder / TRAINING_FILES[1], ignore_errors=True)
+    for name in (TRAINING_FILES[0], MARKER):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder until the block or the process ends; False where another run has it. Windows has no lock."""
+    if sys.platform == "win32":
+        yield True
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+        return
+    except OSError:  # some network drives have no locks
+        yield True
+        return
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
