@@ -8,6 +8,10 @@ import subprocess
 import sys
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
+from oddlens.cli import app
+
 QUICK = ("--detector", "autoencoder")  # fits in a second or two
 
 
@@ -37,3 +41,11 @@ def error_of(*arguments: object, code: int = 1, **environment: str) -> str:
         assert done.stderr.startswith("error: "), done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr
+
+
+def invoke(*arguments: object) -> Result:
+    """Run a command in this process; its error, if any, is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result

@@ -44,9 +44,9 @@ def feedback(
         from oddlens.detector.feedback import next_version, propose, read_judged
 
         new_path = output or next_version(path)
-        if new_path.exists() and new_path.samefile(path):
-            raise SettingsError(f"{new_path}: feedback never changes a detector; write the proposal to another file")
         check_output(new_path, inputs=[judged])
+        if new_path.exists() and path.exists() and new_path.samefile(path):
+            raise SettingsError(f"{new_path}: feedback never changes a detector; write the proposal to another file")
         detector = Detector.load(path, device=device, threads=console.threads)
         proposal = propose(detector, with_groups(read_judged(judged), group_by, detector), str(judged))
         proposal.detector.save(new_path)
