@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from PIL import Image
@@ -156,5 +156,6 @@ TestUserFolder.settings = settings(
     stateful_step_count=10,
     deadline=None,
     derandomize=True,
+    phases=(Phase.generate,),  # shrinking would run hundreds of commands
     suppress_health_check=list(HealthCheck),
 )

@@ -15,10 +15,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _OWN_TEXT = b"Software\0oddlens "
 
 
-def is_own_png(path: Path) -> bool:
+def is_own_png(path: str | Path) -> bool:
     """Whether a file is a PNG figure or map that oddlens wrote; False where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - of 60,000 files
             return has_own_chunk(file.read(HEAD_BYTES))
     except OSError:
         return False

@@ -173,12 +173,13 @@ def reason_to_leave_out(entry: os.DirEntry[str]) -> str | None:
         return SIDE_FOLDER
     if suffix in FOREIGN_SUFFIXES:
         return FOREIGN
-    if not Path(entry.path).is_file():  # unlike the entry's own method, this never raises
+    is_file = Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()  # a loop of links raises there
+    if not is_file:
         is_broken_link = entry.is_symlink() and not Path(entry.path).exists()
         broken_reason = None if suffix in IMAGE_SUFFIXES else BROKEN_LINK
         return broken_reason if is_broken_link else NOT_A_FILE
     if suffix in IMAGE_SUFFIXES:
-        return OWN if suffix == ".png" and is_own_png(Path(entry.path)) else None
+        return OWN if suffix == ".png" and is_own_png(entry.path) else None
     try:
         with open(entry.path, "rb") as file:  # noqa: PTH123 - of 60,000 files
             return None if is_image(file.read(HEAD_BYTES)) else NOT_AN_IMAGE
