@@ -254,7 +254,7 @@ class DataSet:
 
     `train` may be empty (a data set for testing only) and so may `test` (normal images only). `normal` is
     "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
-    image.
+    image. A plain data set has neither parts nor classes, and all its images are in `train`.
     """
 
     name: str
@@ -262,6 +262,7 @@ class DataSet:
     test: ImageSet
     normal: str
     stray_masks: tuple[str, ...] = ()
+    is_plain: bool = False
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:

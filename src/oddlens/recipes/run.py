@@ -24,7 +24,7 @@ from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
 from oddlens.evaluation import test_sets
-from oddlens.evaluation.evaluate import Evaluation, evaluate
+from oddlens.evaluation.evaluate import Evaluation, evaluate, require_images
 from oddlens.io.atomic import write_bytes
 from oddlens.reporting import evaluation_report
 
@@ -96,6 +96,7 @@ class RecipeRun:
         data = open_dataset(
             settings.source, normal=settings.normal, data_dir=self.data_dir, progress=self.download_progress
         )
+        require_images(data.test)  # before training
         foreign = self.load_foreign()
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)

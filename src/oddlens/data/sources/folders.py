@@ -46,7 +46,8 @@ def open_folder(source: str, normal: str | None) -> DataSet:
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
-        return DataSet(name, ImageSet.from_files(list_image_files(source)), ImageSet.from_files([]), GOOD)
+        images = ImageSet.from_files(list_image_files(source))
+        return DataSet(name, images, ImageSet.from_files([]), GOOD, is_plain=True)
     normal = normal or GOOD
     require_class(normal, subfolders, source)
     _refuse_loose_images(source)
@@ -74,17 +75,23 @@ def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
 
 
 def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
-    """The normal class: `normal` if it is not None, else "good", else the only training class."""
+    """The normal class: `normal` if it is not None, else "good", else the only training class.
+
+    A test part may have defects alone: "good" need not be among its classes where it is `normal`, or where there is no
+    training part.
+    """
     classes = train_classes or test_classes
     if normal is not None:
-        require_class(normal, classes, source)
+        if normal != GOOD or train_classes:
+            require_class(normal, classes, source)
         return normal
-    if GOOD in classes or not classes:
+    if GOOD in classes or not classes or not Path(source, "train").is_dir():
         return GOOD
     if len(train_classes) == 1 and GOOD not in test_classes:
         return train_classes[0]
     folder = _join(source, "train" if train_classes else "test")
-    raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}")
+    alone = "" if train_classes else f", or choose '{GOOD}' if all of these are defects"
+    raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}{alone}")
 
 
 def _labelled_images(parent: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
