@@ -74,8 +74,8 @@ def test_training_images_are_excluded_from_all_metrics(
     table = evaluate.evaluate(digits_detector, concatenate([train_images, anomalous])).metrics
     assert (table["n_normal"], table["n_anomalous"], table["n_left_out_trained"]) == (0, 50, 40)
     assert evaluate.missing_metrics(table) == [
-        "There are no normal test images (without the 40 that the detector was trained on), so there is no false-alarm "
-        "rate, AUROC or average precision."
+        "There are no normal test images but the 40 that the detector was trained on, so there is no false-alarm rate, "
+        "AUROC or average precision."
     ]
     with pytest.raises(DataError, match="trained on all 40 test images; test it on others"):
         evaluate.evaluate(digits_detector, train_images)

@@ -142,9 +142,10 @@ class Evaluation:
 def missing_metrics(counts: Mapping[str, int]) -> list[str]:
     """Say which metrics a test set of one label lacks, and why; `counts` has the numbers of images, by their names."""
     n_excluded = counts["n_left_out_trained"]
-    without = f" (without the {n_excluded} that the detector was trained on)" if n_excluded else ""
+    others = f" but the {n_excluded} that the detector was trained on" if n_excluded else ""
+    images = {"normal": f"normal test images{others}", "anomalous": "anomalous test images"}
     return [
-        f"There are no {label} test images{without}, so there is no {rate}, AUROC or average precision."
+        f"There are no {images[label]}, so there is no {rate}, AUROC or average precision."
         for label, rate in (("normal", "false-alarm rate"), ("anomalous", "detection rate"))
         if not counts[f"n_{label}"]
     ]
