@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from command_line import QUICK, error_of, oddlens, run_json
@@ -26,6 +27,39 @@ def test_the_metrics_table_is_complete(part: Path, parts: Path, tmp_path: Path) 
     assert table["per_class"]["spot"]["n"] == 6
     assert table["image_auroc"] > 0.9
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
+
+
+def test_normal_images_alone_give_the_false_alarm_rate(part: Path, parts: Path, tmp_path: Path) -> None:
+    table = run_json("eval", part, parts / "test/good", "--report", tmp_path / "r.html")  # a plain folder
+    assert 0 <= table["false_alarm_rate_measured"] < 0.5
+    assert (table["n_normal"], table["n_anomalous"]) == (12, 0)
+    assert table["image_auroc"] is table["image_auroc_ci"] is table["image_ap"] is table["detection_rate"] is None
+    assert "no detection rate, AUROC or average precision" in (tmp_path / "r.html").read_text()
+    done = oddlens("eval", part, parts / "test/good")
+    assert done.returncode == 0, done.stderr
+    assert "has no classes, so all 12 images count as normal" in done.stderr
+    assert "There are no anomalous test images, so there is no detection rate" in done.stdout
+    assert "image AUROC" not in done.stdout
+
+
+def test_defects_alone_give_the_detection_rate(part: Path, parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts / "test/spot", tmp_path / "lot/test/spot")
+    shutil.copytree(parts / "ground_truth", tmp_path / "lot/ground_truth")
+    table = run_json("eval", part, tmp_path / "lot", "--report", tmp_path / "r.html")
+    assert table["detection_rate"] > 0.5
+    assert table["image_auroc"] is table["false_alarm_rate_measured"] is None
+    assert table["pixel_auroc"] > 0.5
+    assert "no false-alarm rate, AUROC or average precision" in (tmp_path / "r.html").read_text()
+
+
+def test_folders_that_may_be_classes_are_asked_about_and_no_images_are_an_error(
+    part: Path, parts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(parts / "test/spot", tmp_path / "lot/spot")
+    message = error_of("eval", part, tmp_path / "lot")
+    assert "has the folders spot and no part `test`, so it is not clear which images are normal" in message
+    shutil.copytree(parts / "train", tmp_path / "other/train")
+    assert "the test set has no images; put them into test/good" in error_of("eval", part, tmp_path / "other")
 
 
 def test_another_suffix_than_html_is_refused(part: Path, parts: Path, tmp_path: Path) -> None:

@@ -45,6 +45,25 @@ def test_a_csv_file_names_the_group_of_each_image(tmp_path: Path) -> None:
         assign_groups(images, f"{table}:camera")
 
 
+@pytest.mark.parametrize("name", ["cameras.csv", "CAMERAS.CSV", "cameras.tsv", "cameras.2026.txt"])
+def test_a_table_from_a_spreadsheet_on_another_system_names_the_groups(tmp_path: Path, name: str) -> None:
+    decomposed = "Ma\u0308rz.png"  # as macOS writes it
+    images = write_images(tmp_path, "a/1.png", f"b/{decomposed}", "b/2.png", "b/3.png")
+    table = tmp_path / name
+    text = f".\\a\\1.png;left\nb\\M\u00e4rz.png;right\n./b/2.png;left\n{tmp_path}/b/3.png;right\n"
+    table.write_text(f"File;Camera: no. 1\n{text}", encoding="utf-16")
+    assert assign_groups(images, f"{table}:camera: no. 1").groups == ("left", "right", "left", "right")
+
+
+def test_a_name_that_was_read_in_another_encoding_is_refused_with_the_fix(tmp_path: Path) -> None:
+    images, table = write_images(tmp_path, "M\u00e4rz.png"), tmp_path / "cameras.csv"
+    table.write_bytes("file,camera\nM\u00e4rz.png,left\n".encode("cp1252"))
+    assert assign_groups(images, f"{table}:camera").groups == ("left",)
+    table.write_bytes("file,camera\nM\u00e4rz.png,left\n".encode("cp850"))
+    with pytest.raises(DataError, match=r"has no row for .*; add a row with its path, or save the table as UTF-8"):
+        assign_groups(images, f"{table}:camera")
+
+
 @pytest.mark.parametrize(
     ("text", "by", "error", "match"),
     [
@@ -66,7 +85,8 @@ def test_a_csv_file_names_the_group_of_each_image(tmp_path: Path) -> None:
         ("file,camera\n1.png,\n", "{}:camera", DataError, "line 2: has no value for file or camera"),
         ("file,camera\n1.png,left\n1.png,right\n", "{}:camera", DataError, "line 3: puts 1.png into a second group"),
         ("file,camera\n2.png,left\n", "{}:camera", DataError, "has no row for .*1.png in column camera"),
-        ("file,camera\n\udcff,x\n", "{}:camera", DataError, "cannot be read as CSV"),
+        ("file,camera\n\udc81,x\n", "{}:camera", DataError, "is not text in UTF-8, UTF-16 or Windows-1252"),
+        ("file,camera\n1.png,left\n./1.png,right\n", "{}:camera", DataError, "line 3: puts ./1.png into a second"),
     ],
 )
 def test_errors_in_a_csv_file_of_groups_name_the_line(

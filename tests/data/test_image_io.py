@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from oddlens.data.image_io import ImageInfo, decode, probe
+from oddlens.data.image_io import ImageInfo, convert, decode, probe
 from oddlens.errors import ImageError
 
 Array = npt.NDArray[Any]
@@ -29,7 +30,7 @@ def save(path: Path, array: Array, **options: Any) -> Path:
 
 
 def check(path: Path, expected: Array) -> None:
-    """The file decodes to exactly these pixels, and `probe` reports their shape and type."""
+    """The file, its content and Pillow's image of it decode to these pixels, and `probe` reports shape and type."""
     pixels = decode(path)
     expected = expected[..., None] if expected.ndim == 2 else expected
     np.testing.assert_array_equal(pixels, expected)
@@ -38,6 +39,11 @@ def check(path: Path, expected: Array) -> None:
     assert probe(path) == ImageInfo(height, width, 1 if channels == 1 else 3, 8 if pixels.dtype == np.uint8 else 16)
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
+    assert probe(path.read_bytes()) == probe(path)
+    with Image.open(path) as image:
+        for same in (decode(path.read_bytes()), convert(image), convert(image)):  # the second time already decoded
+            np.testing.assert_array_equal(same, expected)
+            assert same.dtype == expected.dtype
 
 
 def refused(path: Path) -> str:
@@ -49,6 +55,8 @@ def refused(path: Path) -> str:
     assert str(probed.value) == str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.name == str(path)
+    with pytest.raises(ImageError, match=re.escape(raised.value.reason)):
+        decode(path.read_bytes())
     return raised.value.reason
 
 

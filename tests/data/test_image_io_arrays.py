@@ -79,6 +79,13 @@ def test_other_shapes_are_refused_with_the_fix(shape: tuple[int, ...], fix: str)
         as_pixels(np.zeros(shape, np.uint8))
 
 
+def test_masked_pixels_are_refused() -> None:
+    array = np.ma.masked_greater(np.arange(16, dtype=np.uint8).reshape(1, 4, 4), 20)
+    assert type(as_pixels(array)) is np.ndarray
+    with pytest.raises(ImageError, match=r"masked pixels.*array\.filled\(0\)"):
+        as_pixels(np.ma.masked_greater(array, 7))
+
+
 def test_a_list_is_refused_with_the_conversion() -> None:
     with pytest.raises(ImageError, match=r"np\.asarray"):
         as_pixels([[[0, 1]]])  # type: ignore[arg-type]

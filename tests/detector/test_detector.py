@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,51 @@ def test_files_arrays_and_folders_score_alike(digits_detector: Detector, digit_p
     np.testing.assert_array_equal(digits_detector.score(tmp_path), expected)
     np.testing.assert_array_equal(digits_detector.score(sorted(tmp_path.iterdir())), expected)
     np.testing.assert_array_equal(digits_detector.score(digit_pixels[:12, :, :, 0]), expected)
+
+
+@pytest.mark.parametrize("runtime", ["saved", "exported"])
+def test_images_in_memory_score_as_their_files_do(
+    runtime: str, digit_pixels: Pixels, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    detector = Detector.load(request.getfixturevalue(runtime))
+    grey = digit_pixels[:6, :, :, 0]
+    files = [tmp_path / f"{i}.png" for i in range(6)]
+    for file, pixels in zip(files, grey, strict=True):
+        Image.fromarray(pixels).save(file)
+    expected = detector.predict(files).anomaly_score
+    read_only = grey.copy()
+    read_only.setflags(write=False)
+    np.save(tmp_path / "a.npy", digit_pixels[:6])
+    forms: dict[str, Any] = {
+        "list of arrays": list(grey),
+        "list of images": [Image.fromarray(pixels) for pixels in grey],
+        "list of contents": [file.read_bytes() for file in files],
+        "mixed list": [*files[:2], grey[2], Image.fromarray(grey[3]), files[4].read_bytes(), files[5]],
+        "read-only": read_only,
+        "read-only colour": np.repeat(read_only[..., None], 3, axis=-1),
+        "Fortran order": np.asfortranarray(digit_pixels[:6]),
+        "reversed view": digit_pixels[5::-1][::-1],
+        "memory map": np.load(tmp_path / "a.npy", mmap_mode="r"),
+        "images of a memory map": list(np.load(tmp_path / "a.npy", mmap_mode="r")),
+    }
+    for name, images in forms.items():
+        np.testing.assert_array_equal(detector.score(images), expected, err_msg=name)
+        scores = np.concatenate([batch.anomaly_score for batch in detector.iter_predictions(images, batch=4)])
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, err_msg=name)
+    for one in (grey[0], read_only[0], Image.fromarray(grey[0]), files[0].read_bytes()):
+        verdicts = detector.predict(one)
+        assert verdicts.files == ("array[0]",)
+        np.testing.assert_allclose(verdicts.anomaly_score, expected[:1], rtol=1e-5)
+    assert detector.predict(forms["mixed list"]).files[1:4] == (str(files[1]), "array[2]", "array[3]")
+
+
+def test_a_list_of_images_fits_and_calibrates_as_their_array_does(digit_pixels: Pixels) -> None:
+    array, fresh = digit_pixels[:300], digit_pixels[300:420]
+    images = [Image.fromarray(pixels[..., 0]) for pixels in array]
+    one, other = (Detector("autoencoder", training=FAST).fit(form) for form in (array, images))
+    assert one.decision_.threshold == other.decision_.threshold
+    assert one.calibrate(fresh).decision_.threshold == other.calibrate(list(fresh)).decision_.threshold
+    assert other.manifest.data.calibration_source == "a list of 120"
 
 
 def test_images_that_are_all_alike_cannot_be_split(digit_pixels: Pixels) -> None:

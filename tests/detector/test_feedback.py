@@ -44,6 +44,13 @@ def test_the_rate_that_catches_a_missed_image_catches_it(
         ("file,judgement\nnowhere.png,missed\n", DataNotFoundError, "line 2: nowhere.png does not exist"),
         ("file,judgement\n,missed\n", DataNotFoundError, "line 2: names no file"),
         ("file,judgement\n000.png\n", DataError, "line 2: '' is not a judgement"),
+        ("file,judgment\n000.png,missed\n", DataError, r"\(its columns: file, judgment\); rename 'judgment' if it is"),
+        ("file,judgement\n" + "x" * 5000 + ",missed\n", DataNotFoundError, "line 2: x{500} does not exist"),
+        (
+            "file,judgement\nM\u201erz.png,missed\n",
+            DataNotFoundError,
+            "image, or save the table as UTF-8",
+        ),
     ],
 )
 def test_a_wrong_table_of_judgements_is_refused_with_its_line(
@@ -62,6 +69,16 @@ def test_judgements_are_read_with_their_labels_and_paths(tmp_path: Path) -> None
     path.write_text(f"file,judgement\n0.png,False_Alarm\n{files[1]},normal\n2.png,missed\n3.png, ANOMALY \n")
     images = feedback.read_judged(path)
     assert images.names == tuple(map(str, files))
+    assert images.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_table_from_a_spreadsheet_on_another_system_is_read(tmp_path: Path) -> None:
+    files = [write_image(tmp_path / name) for name in ("a/0.png", "a/1.png", "Ma\u0308rz.png", "3.png")]
+    path = tmp_path / "judged.csv"
+    rows = ("a\\0.png;Normal;3,5", ".\\a\\1.png;FALSE-ALARM;", "M\u00e4rz.png;missed;", "./3.png;anomaly", ";;")
+    path.write_text("\r\n".join(("sep=;", " File ;JUDGEMENT;Score", *rows)), encoding="utf-8-sig", newline="")
+    images = feedback.read_judged(path)
+    assert [Path(name).resolve() for name in images.names] == files
     assert images.labels.tolist() == [0, 0, 1, 1]
 
 

@@ -151,12 +151,30 @@ def test_two_names_of_one_family_are_one_detector() -> None:
     assert lines == ["rotation is another name of transforms; compared once"]
 
 
-def test_data_without_training_images_or_with_one_label_is_rejected(data: DataSet) -> None:
-    normal_only = DataSet("stripes", data.train, data.test.subset(data.test.labels == 0), "good")
-    with pytest.raises(DataError, match="30 normal and 0 anomalous images"):
-        compare(normal_only, ["autoencoder"])
+def test_data_without_training_or_test_images_is_rejected(data: DataSet) -> None:
+    with pytest.raises(DataError, match="test set has no images"):
+        compare(DataSet("stripes", data.train, data.test.subset([]), "good"), ["autoencoder"])
     with pytest.raises(DataError, match="no normal training images"):
         compare(DataSet("stripes", data.train.subset([]), data.test, "good"), ["autoencoder"])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_test_images_of_one_label_are_ranked_by_their_rate(data: DataSet, label: int) -> None:
+    name, other = "false_alarm_rate_measured", "detection_rate"
+    if label:
+        name, other = other, name
+    lines: list[str] = []
+    test = data.test.subset(data.test.labels == label)
+    result = compare(DataSet("stripes", data.train, test, "good"), ["autoencoder"], log=lines.append)
+    rows = result["leaderboard"]
+    rates = [row[name] for row in rows]
+    assert rates == sorted(rates, reverse=label == 1)
+    assert {row[missing] for row in rows for missing in ("image_auroc", "image_auroc_ci", "image_ap", other)} == {None}
+    assert "so there is no" in result["notes"][0]
+    assert len(lines) == 5
+    assert {cells[1] for cells in leaderboard_table(result).rows} == {None}
+    assert draw_leaderboard(result).axes[0].get_xlim()[0] < 0.5
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_training_images_in_the_test_set_are_left_out(data: DataSet) -> None:

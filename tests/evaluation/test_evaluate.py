@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -69,8 +70,15 @@ def test_training_images_are_excluded_from_all_metrics(
     evaluation = evaluate.evaluate(digits_detector, concatenate([test_images, train_images]))
     assert evaluation.n_excluded == 40
     assert evaluation.metrics["image_auroc"] == evaluate.evaluate(digits_detector, test_images).metrics["image_auroc"]
-    with pytest.raises(DataError, match="one label only"):
-        evaluate.evaluate(digits_detector, concatenate([train_images, test_images.subset(test_images.labels == 1)]))
+    anomalous = test_images.subset(np.flatnonzero(test_images.labels == 1)[:50])
+    table = evaluate.evaluate(digits_detector, concatenate([train_images, anomalous])).metrics
+    assert (table["n_normal"], table["n_anomalous"], table["n_left_out_trained"]) == (0, 50, 40)
+    assert evaluate.missing_metrics(table) == [
+        "There are no normal test images but the 40 that the detector was trained on, so there is no false-alarm rate, "
+        "AUROC or average precision."
+    ]
+    with pytest.raises(DataError, match="trained on all 40 test images; test it on others"):
+        evaluate.evaluate(digits_detector, train_images)
 
 
 def test_reconstruction_error_is_limited_to_the_region_of_interest(digits: DataSet) -> None:
@@ -109,9 +117,44 @@ def test_a_users_defect_class_is_not_taken_for_a_distortion(digits_detector: Det
     assert evaluate.evaluate(digits_detector, test_sets.build_test_set(digits, digits_detector.spec, 0, True)).distorted
 
 
-def test_a_test_set_with_one_label_is_rejected(digits_detector: Detector, digits: DataSet) -> None:
-    with pytest.raises(DataError, match="no anomalous images"):
-        evaluate.evaluate(digits_detector, digits.test)
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_test_set_of_one_label_has_the_rate_of_that_label(
+    label: int, digits_detector: Detector, test_images: ImageSet, evaluation: evaluate.Evaluation
+) -> None:
+    both = evaluation.metrics
+    table = evaluate.evaluate(digits_detector, test_images.subset(test_images.labels == label)).metrics
+    measured = {name: rate for name, rate in both.items() if name.startswith("false_alarm_rate_measured")}
+    missing = {"detection_rate": None}
+    if label:
+        measured, missing = {"detection_rate": both["detection_rate"]}, dict.fromkeys(measured)
+    missing |= dict.fromkeys(("image_auroc", "image_auroc_ci", "image_ap"))
+    assert table | measured | missing == table
+    assert table.keys() == both.keys()
+    assert (
+        table["decisions"]["conformal"] | measured | {name: None for name in missing if "rate" in name}
+        == (table["decisions"]["conformal"])
+    )
+    assert {row["auroc"] for row in table["per_class"].values()} == {None}
+    assert [row is None for row in table["reconstruction"].values()] == [label == 1, label == 0]
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    rate, name = ("false-alarm rate", "normal") if label else ("detection rate", "anomalous")
+    assert evaluate.missing_metrics(table) == [
+        f"There are no {name} test images, so there is no {rate}, AUROC or average precision."
+    ]
+    assert evaluate.missing_metrics(both) == []
+
+
+def test_defects_alone_with_masks_have_pixel_metrics(digits_detector: Detector, digits: DataSet) -> None:
+    pixels = corruptions.distort("hole", digits.test.load(digits_detector.spec)[:6], 255, 0)
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:5, 2:5] = True
+    masked = dataclasses.replace(test_sets.anomalous_images(pixels, "hole"), masks=(mask,) * 6)
+    assert set(evaluate.evaluate(digits_detector, masked).pixel_metrics) == {"pixel_auroc", "aupro"}
+
+
+def test_an_empty_test_set_is_rejected(digits_detector: Detector, digits: DataSet) -> None:
+    with pytest.raises(DataError, match="the test set has no images; put them into test/good"):
+        evaluate.evaluate(digits_detector, digits.test.subset([]))
 
 
 def test_pixel_metrics_compare_maps_and_masks_at_the_size_of_the_mask(digits: DataSet) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from oddlens.config.detectors import RotationSettings
 from oddlens.config.parse import parse
 from oddlens.config.recipe import Recipe
 from oddlens.data.open import open_dataset
-from oddlens.errors import SettingsError
+from oddlens.errors import DataError, SettingsError
 from oddlens.recipes import run
 from oddlens.training.history import TrainingStep
 
@@ -64,6 +65,27 @@ def test_one_class_is_tested_against_the_others_and_all_classes_against_distorti
     assert threes["per_class"]["3"]["auroc"] is None
     digits = run.RecipeRun(small_recipe(distort=True), tmp_path / "digits")()
     assert {"normal", "noise", "blank", "glyphs"} <= set(digits["per_class"])
+
+
+def test_a_recipe_without_test_images_is_refused_before_training(tmp_path: Path) -> None:
+    np.save(tmp_path / "parts.npy", np.zeros((60, 8, 8), np.uint8))
+    recipe = small_recipe(source=str(tmp_path / "parts.npy"))
+    with pytest.raises(DataError, match="test set has no images"):
+        run.RecipeRun(recipe, tmp_path / "out")()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_with_normal_test_images_alone_has_their_rate(tmp_path: Path) -> None:
+    digits = open_dataset("digits")
+    for part, images in (("train", digits.train), ("test", digits.test)):
+        (tmp_path / "lot" / part / "good").mkdir(parents=True)
+        for i in range(200):
+            Image.fromarray(images.image(i)[..., 0]).save(tmp_path / "lot" / part / "good" / f"{i:03}.png")
+    result = run.RecipeRun(small_recipe(source=str(tmp_path / "lot")), tmp_path / "out")()
+    assert 0 <= result["false_alarm_rate_measured"] < 0.2
+    assert (result["image_auroc"], result["detection_rate"]) == (None, None)
+    assert "roc" not in result["files"]["figures"]
+    assert "no detection rate, AUROC or average precision" in (tmp_path / "out/report.html").read_text()
 
 
 def test_each_step_is_timed_for_both_ways_to_calibrate(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from oddlens.config.base import DecisionSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
@@ -25,6 +28,7 @@ def table(**kinds: float) -> dict[str, Any]:
     return {
         "image_auroc": 0.8, "image_auroc_ci": [0.7, 0.9], "false_alarm_rate": 0.01, "method": "conformal",
         "false_alarm_rate_measured": 0.02, "detection_rate": 0.4, "n_normal_rates": 5000, "n_anomalous": 1200,
+        "n_normal": 5000, "n_left_out_trained": 0,
         "decisions": {"conformal": decision, "train_percentile": unknown},
         "per_class": {"normal": {"auroc": None, "detection_rate": 0.02, "n": 5000}, **rows},
     }  # fmt: skip
@@ -120,5 +124,47 @@ def test_the_histogram_shows_normal_images_that_no_threshold_was_computed_from(
 ) -> None:
     masked = replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) % 2 == 0)
     count = int((masked.rate_mask & (masked.labels == 0)).sum())
-    texts = [text.get_text() for text in evaluation_report.draw_histogram(masked).texts]
-    assert f"{count:,} images" in texts
+    figure = evaluation_report.draw_histogram(masked)
+    assert figure is not None
+    assert f"{count:,} images" in [text.get_text() for text in figure.texts]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_test_set_of_one_label_is_reported_without_what_it_cannot_give(
+    label: int, digits_detector: Detector, digits: DataSet, tmp_path: Path
+) -> None:
+    both = build_test_set(digits, digits_detector.spec, seed=0, distort=True)
+    images = both.subset(np.flatnonzero(both.labels == label)[:300])
+    evaluation = evaluate(digits_detector, images)
+    figures = evaluation_report.draw_figures(digits_detector, evaluation)
+    assert {"verdicts", "histogram"} <= set(figures)
+    assert "roc" not in figures
+    path = tmp_path / "report.html"
+    evaluation_report.write_evaluation_report(path, "Digits", digits_detector, evaluation, figures, "")
+    page = html.unescape(path.read_text())
+    measured, missing = ("normal test images (requested: 1.0%).", "no detection rate, AUROC or average precision")
+    if label:
+        measured, missing = ("of 300 anomalous images.", "no false-alarm rate, AUROC or average precision")
+        figure = evaluation_report.draw_histogram(evaluation)
+        assert figure is not None
+        assert "calibration" in [text.get_text() for text in figure.texts]
+    assert measured in page
+    assert missing in page
+    assert "not measured" in page
+    assert "Ranking" not in page
+    for section in (evaluation_report.kinds_table, evaluation_report.decisions_table):
+        assert section(evaluation.metrics).rows
+
+
+def test_without_normal_and_calibration_images_there_is_no_histogram(evaluation: Evaluation) -> None:
+    anomalous, training = evaluation.labels == 1, evaluation.decisions.single.training_scores
+    by_percentile = Decision(DecisionSettings(method="train_percentile"), np.empty(0), training)
+    uncalibrated = replace(
+        evaluation,
+        images=evaluation.images.subset(anomalous),
+        scores=evaluation.scores[anomalous],
+        rate_mask=evaluation.rate_mask[anomalous],
+        reconstruction_errors=None,
+        decisions=GroupedDecision({UNGROUPED: by_percentile}),
+    )
+    assert evaluation_report.draw_histogram(uncalibrated) is None

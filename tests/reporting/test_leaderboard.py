@@ -37,6 +37,14 @@ def test_the_table_has_every_row_with_a_cell_per_column(result: dict[str, Any]) 
     assert table.rows[2][:3] == ("auto", None, "failed")
 
 
+def test_a_detector_without_an_auroc_has_its_rates(result: dict[str, Any]) -> None:
+    result["leaderboard"][0] |= {"image_auroc": None, "image_auroc_ci": None}
+    assert leaderboard_table(result).rows[0][:4] == ("dictionary", None, None, "1.2%")
+    figure = draw_leaderboard(result)
+    assert {"dictionary", "not measured", "12.3"} <= set(texts(figure))
+    assert_nothing_overlaps(figure)
+
+
 def test_pixel_metrics_have_columns_if_a_row_has_them(result: dict[str, Any]) -> None:
     assert "AUPRO" not in leaderboard_table(result).columns
     result["leaderboard"][0] = row("dictionary", 0.97, aupro=0.8)

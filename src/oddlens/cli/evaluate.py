@@ -44,7 +44,7 @@ def evaluate(
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Compute metrics on a labelled test set, with intervals."""
+    """Compute metrics on a labelled test set, with intervals; on normal images alone, the false-alarm rate."""
     with command(as_json, threads, skips=True) as console:
         from oddlens.data.open import open_dataset
         from oddlens.detector.detector import Detector
@@ -61,6 +61,7 @@ def evaluate(
         normal = normal or (normal_class if normal_class not in ("good", "all") else None)
         dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
         left_out = report_left_out(dataset.left_out, console)
+        dataset = test_sets.with_test_images(dataset, console.say)
         readable, skipped = drop_unreadable(dataset.test, skip_unreadable, console)
         dataset = replace(dataset, test=with_groups(readable, group_by, detector))
         distort = dataset.normal == "all" and not dataset.test.labels.any()  # every class is normal
@@ -92,9 +93,10 @@ def write_report(path: Path, title: str, detector: Detector, evaluation: Evaluat
 
 
 def describe_aurocs(metrics: dict[str, Any]) -> list[str]:
-    """The areas under the curves, in lines."""
-    low, high = metrics["image_auroc_ci"]
-    lines = [f"image AUROC {metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"]
+    """The areas under the curves, in lines; without that of the images where there is none."""
+    from oddlens.reporting.evaluation_report import format_auroc
+
+    lines = [] if metrics["image_auroc"] is None else [f"image AUROC {format_auroc(metrics)}"]
     if "pixel_auroc" in metrics:
         lines.append(f"pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}")
     return lines

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from oddlens.data.csv_files import read_rows
+from oddlens.data.csv_files import normalized_path, read_rows
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, SettingsError
 
 FOLDER = "folder"
 FILE_COLUMN = "file"  # the column that names an image
+_TABLE_AND_COLUMN = re.compile(r"(.+?\.\w+):(.+)")
 
 
 def assign_groups(images: ImageSet, by: str) -> ImageSet:
     """Return the same images with their groups.
 
     `by` is "folder", which groups files by the name of their folder, or "FILE.csv:COLUMN", which groups images by a
-    column of a CSV file. Its column `file` names the images, by their path relative to the working directory or to the
-    CSV file. A bare file name is enough if only one of the images has it.
+    column of a CSV file (of any suffix). Its column `file` names the images, by their path relative to the working
+    directory or to the CSV file; separators and Unicode forms may be those of another system. A bare file name is
+    enough if only one of the images has it.
 
     Raises:
         SettingsError: `by` is neither of the two.
@@ -29,21 +32,22 @@ def assign_groups(images: ImageSet, by: str) -> ImageSet:
     """
     if by == FOLDER:
         return _group_by_folder(images)
-    table, _, column = by.rpartition(":")
-    if not table.endswith(".csv") or not column:
+    parts = _TABLE_AND_COLUMN.fullmatch(by)
+    if parts is None:
         raise SettingsError(f"--group-by {by}: must be 'folder' or FILE.csv:COLUMN")
-    path = Path(table)
+    path, column = Path(parts[1]), parts[2]
     groups = read_groups(path, column)
     by_path = {_absolute(path.parent / name): group for name, group in groups.items()}
     by_path |= {_absolute(name): group for name, group in groups.items()}
-    by_name = {name: group for name, group in groups.items() if os.sep not in name}
-    name_counts = Counter(Path(name).name for name in images.names)
+    by_name = {name: group for name, group in groups.items() if "/" not in name}
+    name_counts = Counter(Path(normalized_path(name)).name for name in images.names)
 
     def group_of(image: str) -> str:
-        name = Path(image).name
+        name = Path(normalized_path(image)).name
         group = by_path.get(_absolute(image)) or (by_name.get(name) if name_counts[name] == 1 else None)
         if group is None:
-            raise DataError(f"{path}: has no row for {image} in column {column}; add a row with its path")
+            fix = "add a row with its path" + ("" if name.isascii() else ", or save the table as UTF-8")
+            raise DataError(f"{path}: has no row for {image} in column {column}; {fix}")
         return group
 
     return replace(images, groups=tuple(map(group_of, images.names)), grouped_by=f"column {column}")
@@ -58,11 +62,11 @@ def _group_by_folder(images: ImageSet) -> ImageSet:
 
 
 def _absolute(path: str | Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - resolves ".."
+    return normalized_path(os.path.abspath(path))  # noqa: PTH100 - resolves ".."
 
 
 def read_groups(path: Path, column: str) -> dict[str, str]:
-    """Read the group of each file from a CSV file: file names in the column `file`, groups in `column`.
+    """Read the group of each file, by its `normalized_path`, from the columns `file` and `column` of a CSV file.
 
     Raises:
         DataNotFoundError: the CSV file does not exist.
@@ -70,9 +74,9 @@ def read_groups(path: Path, column: str) -> dict[str, str]:
     """
     groups: dict[str, str] = {}
     for line, row in read_rows(path, (FILE_COLUMN, column)):
-        name, group = row[FILE_COLUMN].strip(), row[column].strip()
+        name, group = row[FILE_COLUMN], row[column]
         if not name or not group:
             raise DataError(f"{path}, line {line}: has no value for {FILE_COLUMN} or {column}; fill it in")
-        if groups.setdefault(name, group) != group:
+        if groups.setdefault(normalized_path(name), group) != group:
             raise DataError(f"{path}, line {line}: puts {name} into a second group, {group}; keep one row per image")
     return groups

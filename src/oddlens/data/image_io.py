@@ -1,4 +1,4 @@
-"""Read image files and arrays: the only module that decodes bytes to pixels.
+"""Read image files, arrays and Pillow's images: the only module that makes pixels of them.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparent pixels are composited over white,
 palettes are looked up, CMYK and YCbCr are converted to RGB; ICC profiles and gamma are ignored. Of a GIF, the first
@@ -8,6 +8,7 @@ detector gets everything that the camera recorded.
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 from collections.abc import Iterator
@@ -76,18 +77,18 @@ def is_image(head: bytes) -> bool:
     return _IMAGE_HEAD.match(head) is not None
 
 
-def probe(path: Path) -> ImageInfo:
-    """Read the header of an image file without decoding any pixel.
+def probe(source: Path | bytes) -> ImageInfo:
+    """Read the header of an image file, or of its content, without decoding any pixel.
 
     Raises:
         ImageError: the file cannot be read, is not a supported image, or is of a kind that `decode` rejects.
     """
-    with _open_image(path) as image:
+    with _open_image(source) as image:
         return _info(image)
 
 
-def decode(path: Path, background: int = 255) -> Pixels:
-    """Decode an image file to (H, W, C), uint8 or uint16, with the shape and type that `probe` reports.
+def decode(source: Path | bytes, background: int = 255) -> Pixels:
+    """Decode an image file, or its content, to (H, W, C), uint8 or uint16, with the shape and type that `probe` gives.
 
     1-bit images and palettes that contain only greys become grey. Of a multi-picture JPEG (MPO) the main image is
     decoded. Transparent pixels are composited over the grey level `background` (0..255).
@@ -95,34 +96,84 @@ def decode(path: Path, background: int = 255) -> Pixels:
     Raises:
         ImageError: as for `probe`, or the pixels are damaged or truncated.
     """
-    with _open_image(path) as image:
-        info, orientation = _info(image), _orientation(image)
-        if isinstance(image, PpmImageFile) and info.bits == 16:
-            return _load_deep_pgm(image)
-        image.load()
-        pixels = _load(image, info, background, str(path))
-        if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
-            if _orientation(image) != orientation:
-                raise ImageError(str(path), "stores its EXIF orientation after the pixel data; save it again")
-            pixels = _undo_orientation(pixels, orientation)
+    with _open_image(source) as image:
+        return _pixels(image, background, _name(source))
+
+
+def convert(image: Image.Image, name: str = "image") -> Pixels:
+    """Convert an image that Pillow opened or made to (H, W, C), as `decode` converts its file.
+
+    Raises:
+        ImageError: its pixels cannot be read, or it is of a kind that `decode` rejects.
+    """
+    with _image_errors(name, "cannot be read", "open it again, and call its load() before its file is closed"):
+        problem = _problem(image) if all(image.size) else "has no pixels; pass another image"
+        if problem:
+            raise ImageError(name, problem)
+        return _pixels(image, 255, name)
+
+
+def _pixels(image: Image.Image, background: int, name: str) -> Pixels:
+    """Decode an open image, whose header was checked."""
+    info, orientation = _info(image), _orientation(image)
+    if isinstance(image, PpmImageFile) and info.bits == 16:
+        return _load_deep_pgm(image)
+    _load_unmapped(image)
+    pixels = _load(image, info, background, name)
+    if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
+        if _orientation(image) != orientation:
+            raise ImageError(name, "stores its EXIF orientation after the pixel data; save it again")
+        pixels = _undo_orientation(pixels, orientation)
     return pixels if pixels.flags.c_contiguous else pixels.copy()
 
 
-@contextmanager
-def _open_image(path: Path) -> Iterator[ImageFile]:
-    """Open one image; every error here or in the with-block is raised as an ImageError."""
-    name = str(path)
+def _load_unmapped(image: Image.Image) -> None:
+    """Load the pixels. Pillow maps a file that it opened by its name into memory, which garbles a rotated TIFF."""
+    if not isinstance(image, TiffImageFile):
+        image.load()
+        return
+    filename, image.filename = image.filename, ""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageError(name, "is a folder, not an image file; pass the files in it")
-        if not stat.S_ISREG(mode):  # opening a pipe would block forever
-            raise ImageError(name, "is a pipe, socket or device, not an image file; save the image to a file first")
-        with path.open("rb") as file, _detect_reader(file, name)(file) as image:
-            problem = _problem(image)
-            if problem:
-                raise ImageError(name, problem)
-            yield image
+        image.load()
+    finally:
+        image.filename = filename
+
+
+def _name(source: Path | bytes) -> str:
+    return "image" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def _open_image(source: Path | bytes) -> Iterator[ImageFile]:
+    """Open one image; every error here or in the with-block is raised as an ImageError."""
+    name = _name(source)
+    with (
+        _image_errors(name, "is damaged or has an unsupported format", "copy it again or save it as PNG"),
+        _open_stream(source) as file,
+        _detect_reader(file, name)(file) as image,
+    ):
+        problem = _problem(image)
+        if problem:
+            raise ImageError(name, problem)
+        yield image
+
+
+def _open_stream(source: Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    mode = source.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ImageError(str(source), "is a folder, not an image file; pass the files in it")
+    if not stat.S_ISREG(mode):  # opening a pipe would block forever
+        raise ImageError(str(source), "is a pipe, socket or device, not an image file; save the image to a file first")
+    return source.open("rb")
+
+
+@contextmanager
+def _image_errors(name: str, problem: str, fix: str) -> Iterator[None]:
+    """Raise every error in the with-block as an ImageError; `problem` and `fix` are for those of damaged images."""
+    try:
+        yield
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -133,9 +184,7 @@ def _open_image(path: Path) -> Iterator[ImageFile]:
         if isinstance(error, OSError) and error.errno:
             raise ImageError(name, f"cannot be read ({error.strerror}); check its permissions and the disk") from error
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            name, f"is damaged or has an unsupported format ({cause}); copy it again or save it as PNG"
-        ) from error
+        raise ImageError(name, f"{problem} ({cause}); {fix}") from error
 
 
 def _detect_reader(file: BinaryIO, name: str) -> type[ImageFile]:
@@ -153,13 +202,14 @@ def _too_large(size: str) -> str:
     return f"has {size} than the limit of {MAX_PIXELS:,}; reduce or crop it"
 
 
-def _problem(image: ImageFile) -> str | None:
+def _problem(image: Image.Image) -> str | None:
     """The reason why an image is rejected by its header, or None."""
     width, height = image.size
     is_16_bit = _is_16_bit(image)
     if width * height > MAX_PIXELS:
         return _too_large(f"{width} x {height} pixels, more")
-    if getattr(image, "is_animated", False) and not isinstance(image, GifImageFile):
+    has_one = isinstance(image, GifImageFile | JpegImageFile)  # the first frame, or the main image
+    if getattr(image, "is_animated", False) and not has_one:
         return "contains several pages or frames; save the one to inspect as a separate file"
     if image.mode in ("I", "F") and _file_bits(image) != 16:
         return "contains 32-bit, signed or floating-point values; rescale it from its known range to 8 or 16 bits"
@@ -175,7 +225,7 @@ def _problem(image: ImageFile) -> str | None:
         )
     if is_16_bit and image.has_transparency_data:
         return "has a transparent grey level at 16 bits; save it without transparency"
-    if isinstance(image, PngImageFile) and image.tile[0].args in ("L;2", "L;4") and image.has_transparency_data:
+    if _png_mode(image) in ("L;2", "L;4") and image.has_transparency_data:
         return "has a transparent grey level at 2 or 4 bits; save it at 8 bits"
     if isinstance(image, JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info:
         return "is a CMYK JPEG without the Adobe marker that tells whether its inks are inverted; convert it to RGB"
@@ -194,27 +244,32 @@ def _tiff_problem(tags: Any, mode: str) -> str | None:
     return None
 
 
-def _is_16_bit(image: ImageFile) -> bool:
-    """Whether an image is grey with 16 bits, of which all levels can be read."""
-    return image.mode in _DEEP_MODES or (image.mode == "I" and isinstance(image, PpmImageFile))
+def _is_16_bit(image: Image.Image) -> bool:
+    """Whether an image is grey with 16 bits, of which all levels can be read; a PGM only before it is decoded."""
+    return image.mode in _DEEP_MODES or (image.mode == "I" and isinstance(image, PpmImageFile) and bool(image.tile))
 
 
 def _pgm_maximum(image: PpmImageFile) -> int:
-    """The largest level that a PGM or PPM file may contain, from its header."""
-    args = image.tile[0].args
+    """The largest level that a PGM or PPM file may contain, from its header; 255 of one that is decoded already."""
+    args = image.tile[0].args if image.tile else ""
     return int(args[1]) if isinstance(args, tuple) else 65535 if args == "I;16B" else 255
 
 
-def _file_bits(image: ImageFile) -> int:
+def _file_bits(image: Image.Image) -> int:
     """Bits per channel as stored, which Pillow's mode may hide."""
     if isinstance(image, PpmImageFile):
         return 16 if _pgm_maximum(image) > 255 else 8
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(258, (1,))))
-    return 16 if isinstance(image, PngImageFile) and ";16" in str(image.tile[0].args) else 8
+    return 16 if ";16" in _png_mode(image) else 8
 
 
-def _info(image: ImageFile) -> ImageInfo:
+def _png_mode(image: Image.Image) -> str:
+    """How the pixels of a PNG file are stored; "" of other images, and of those that are decoded already."""
+    return str(image.tile[0].args) if isinstance(image, PngImageFile) and image.tile else ""
+
+
+def _info(image: Image.Image) -> ImageInfo:
     width, height = image.size
     if isinstance(image, TiffImageFile):  # `size` already accounts for one of the two places that store an orientation
         width, height = image.tag_v2[256], image.tag_v2[257]
@@ -225,7 +280,7 @@ def _info(image: ImageFile) -> ImageInfo:
     return ImageInfo(height, width, 1 if grey else 3, 16 if deep else 8)
 
 
-def _palette_is_grey(image: ImageFile) -> bool:
+def _palette_is_grey(image: Image.Image) -> bool:
     if image.palette is None:
         raise ValueError("no palette")
     order, data = image.palette.getdata()
@@ -234,7 +289,7 @@ def _palette_is_grey(image: ImageFile) -> bool:
     return bool((colours == colours[:, :1]).all())
 
 
-def _orientation(image: ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8 (1 = upright); an unreadable one counts as 1, as in viewers."""
     if not image.info and not isinstance(image, TiffImageFile):
         return 1
@@ -248,12 +303,12 @@ def _orientation(image: ImageFile) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixels:
+def _load(image: Image.Image, info: ImageInfo, background: int, name: str) -> Pixels:
     if info.bits == 16:
         levels = np.array(image, dtype=np.uint16)[..., None]
         white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
         return 65535 - levels if white_is_zero else levels  # Pillow inverts such files at 8 bits only
-    plain: Image.Image = image
+    plain = image
     if image.has_transparency_data:
         layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La converts to nothing else
         alpha = layers.getchannel("A")
@@ -305,6 +360,9 @@ def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
     problem = _shape_problem(array.shape)
     if problem:
         raise ImageError(name, f"has shape {array.shape}: {problem}")
+    if np.ma.is_masked(array):
+        raise ImageError(name, "has masked pixels, which would count as any others; fill them: array.filled(0)")
+    array = np.asarray(array)  # without NumPy's subclasses
     array = array[..., None] if array.ndim == 3 else array
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
@@ -315,7 +373,10 @@ def as_pixels(array: np.ndarray[Any, Any], name: str = "array") -> Pixels:
         raise ImageError(name, f"has type {array.dtype}; {fix}")
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):  # also rejects NaN
-        fix = "divide by the largest value that the camera can record, such as 255 or 4095"
+        fix = (
+            "divide by the largest value that the camera can record, such as 4095, or use array.astype(np.uint8) where "
+            "the values are 8-bit levels"
+        )
         raise ImageError(name, f"contains floats in {low:g}..{high:g}, but they must be in 0..1; {fix}")
     levels = array.astype(np.float32)
     levels *= 65535

@@ -39,7 +39,7 @@ class ImageSet:
         names: what verdict files show: the path as the user gave it, or "train[17]" for arrays.
         kinds: "good", a class or a defect.
         labels: (N,) int8: 0 normal, 1 anomalous.
-        images: one array (N, H, W, C), or for each image the path of its file or an array (H, W, C).
+        images: one array (N, H, W, C), or for each image the path of its file, its content or an array (H, W, C).
         masks: files or arrays (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect.
         groups: what each image belongs to (a camera, a product) where each group has its own threshold; empty without.
         grouped_by: where the groups come from: "folder", or "column NAME" of a CSV file.
@@ -51,7 +51,7 @@ class ImageSet:
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     labels: npt.NDArray[np.int8]
-    images: Pixels | tuple[str | Pixels, ...]
+    images: Pixels | tuple[str | bytes | Pixels, ...]
     masks: tuple[Mask | None, ...]
     groups: tuple[str, ...] = ()
     grouped_by: str = ""
@@ -133,10 +133,10 @@ class ImageSet:
             ImageError: its file cannot be read; the error has the image's name in this set.
         """
         image = self.images[i]
-        if not isinstance(image, str):
+        if isinstance(image, np.ndarray):
             return image
         try:
-            return decode(Path(image))
+            return decode(image if isinstance(image, bytes) else Path(image))
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -159,11 +159,11 @@ class ImageSet:
 
     def _info(self, i: int) -> ImageInfo:
         image = self.images[i]
-        if not isinstance(image, str):
+        if isinstance(image, np.ndarray):
             height, width, channels = image.shape
             return ImageInfo(height, width, 3 if channels == 3 else 1, 8 if image.dtype == np.uint8 else 16)
         try:
-            return probe(Path(image))
+            return probe(image if isinstance(image, bytes) else Path(image))
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -257,7 +257,8 @@ class DataSet:
 
     `train` may be empty (a data set for testing only) and so may `test` (normal images only). `normal` is
     "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
-    image; `left_out` has the files and folders that were not read, by reason.
+    image; `left_out` has the files and folders that were not read, by reason. A plain data set has neither parts nor
+    classes, and all its images are in `train`.
     """
 
     name: str
@@ -266,6 +267,7 @@ class DataSet:
     normal: str
     stray_masks: tuple[str, ...] = ()
     left_out: LeftOut = field(default_factory=dict)
+    is_plain: bool = False
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
@@ -274,7 +276,7 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
     Arrays of equal shape and type become one array; anything else is kept image by image.
     """
     arrays = [part.images for part in sets if isinstance(part.images, np.ndarray)]
-    images: Pixels | tuple[str | Pixels, ...]
+    images: Pixels | tuple[str | bytes | Pixels, ...]
     if arrays and len(arrays) == len(sets) and len({(array.shape[1:], array.dtype) for array in arrays}) == 1:
         images = cast(Pixels, np.concatenate(arrays))
     else:

@@ -8,14 +8,13 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from oddlens.data import in_memory
 from oddlens.data.groups import assign_groups
-from oddlens.data.image_set import DataSet, ImageSet, LeftOut, merge_left_out
+from oddlens.data.image_set import DataSet, ImageSet, LeftOut, concatenate, merge_left_out
+from oddlens.data.in_memory import ImageInMemory
 from oddlens.data.sources.arrays import open_array_file
 from oddlens.data.sources.download import DownloadProgress
 from oddlens.data.sources.folders import open_folder, open_image_folder
@@ -27,7 +26,8 @@ from oddlens.io.own_files import is_own_png
 MAX_NAMES = 10  # of what is left out for one reason, in a message
 NAME_PREFIX = "dataset:"  # before the name of a data set, where a folder has the same name
 
-Images = ImageSet | npt.NDArray[Any] | str | Path | Sequence[str | Path]
+ImagePath = str | os.PathLike[str]
+Images = ImageSet | ImagePath | ImageInMemory | Sequence[ImagePath | ImageInMemory]
 
 
 def open_dataset(
@@ -109,22 +109,41 @@ def open_training_images(
 
 def as_training_images(images: Images) -> ImageSet:
     """Images to train or calibrate on: of a folder or data set with a training part, that part."""
-    if isinstance(images, str | Path):
-        return warn_left_out(open_dataset(images).train)
+    if isinstance(images, str | os.PathLike):
+        return warn_left_out(open_dataset(images if isinstance(images, str) else Path(images)).train)
     return as_image_set(images)
 
 
 def as_image_set(images: Images) -> ImageSet:
     """Images in whatever form a user has them, as an `ImageSet`.
 
+    One image or a list of them, in which the forms may be mixed:
+
+    - the path of a file, or of a folder, which stands for all images in it;
+    - an array (H, W), (H, W, 1) or (H, W, 3) of uint8, uint16, bool or floats in 0..1, in the order RGB;
+    - a tensor that NumPy converts to such an array;
+    - an image of Pillow, which becomes the same pixels as its file;
+    - `bytes`, the content of an image file.
+
+    One array or tensor (N, H, W) or (N, H, W, C) holds N images. Images in memory are named "array[3]", by their
+    position. Arrays are not copied; contents of files are decoded when they are used.
+
     Raises:
-        DataError: an array or a path cannot be used.
+        DataError: it is something else, or an image cannot be used; the message gives the position and the fix.
     """
     if isinstance(images, ImageSet):
         return images
-    if isinstance(images, np.ndarray):
-        return ImageSet.from_array(images)
-    return warn_left_out(open_images([images] if isinstance(images, str | Path) else images))
+    if in_memory.is_array(images):
+        return ImageSet.from_array(in_memory.as_stack(images))
+    entries = in_memory.as_sequence(images)
+    parts = []
+    for are_paths, group in groupby(enumerate(entries), lambda entry: isinstance(entry[1], str | os.PathLike)):
+        run = list(group)
+        parts.append(open_images([os.fsdecode(path) for _, path in run]) if are_paths else in_memory.as_set(run))
+    if not parts:
+        return open_images([])
+    together = parts[0] if len(parts) == 1 else replace(concatenate(parts), source=f"a list of {len(entries)}")
+    return warn_left_out(together)
 
 
 def open_images(sources: Sequence[str | Path], leave_out_own: bool = False) -> ImageSet:

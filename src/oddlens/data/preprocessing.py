@@ -75,6 +75,8 @@ def fit_to(image: Pixels, spec: InputSpec, name: str) -> Pixels:
     if image.dtype != spec.dtype:
         bits, expected = image.dtype.itemsize * 8, 8 if spec.dtype == "uint8" else 16
         fix = f"use the camera's {expected}-bit image, or train again on {bits}-bit images"
+        if bits == 16:
+            fix += " (floats in 0..1 count as 16 bits, (255 * array).round().astype(np.uint8) as 8)"
         raise ImageError(name, f"has {bits} bits per channel, but the detector expects {expected}-bit images; {fix}")
     if spec.channels == 1:
         image = _grey(image)

@@ -99,8 +99,10 @@ class Detector:
         """Train on normal images, and calibrate on a held-out part of them.
 
         Parameters:
-            images: an array (N, H, W[, C]), an `ImageSet`, a list of files, or what `open_dataset` opens (of a
-                folder with `train/` and `test/` only the normal training images are used).
+            images: what `open_dataset` opens by its path or name (of a folder with `train/` and `test/` only the
+                normal training images are used), an `ImageSet`, an array or tensor (N, H, W[, C]), or a list of
+                paths, arrays (H, W[, C]), images of Pillow and `bytes` of image files. Colour is in the order RGB,
+                with the channels last; OpenCV's arrays are BGR, which cannot be told from RGB.
             hold_out: False trains on all images; `calibrate` must then be called with others.
             folder: where training writes its history and checkpoints; None writes none.
             resume: continue from the newest checkpoint in `folder`.
@@ -159,7 +161,7 @@ class Detector:
         add: bool = False,
         runtime: RuntimeSettings | None = None,
     ) -> Detector:
-        """Recalibrate on normal images that the detector was not trained on.
+        """Recalibrate on normal images that the detector was not trained on, in any form that `fit` takes.
 
         With `add`, they join the present calibration images, each image counting once. An `ImageSet` with groups
         (`data.groups.assign_groups`) gives each group its own threshold. With another `runtime`, the detector scores
@@ -226,26 +228,40 @@ class Detector:
     # -- scoring ----------------------------------------------------------------------------------
 
     def iter_predictions(self, images: Images, batch: int | None = None) -> Iterator[Predictions]:
-        """Scores, maps and reconstructions, `batch` images at a time, in order and with constant memory."""
+        """Scores, maps and reconstructions, `batch` images at a time, in order and with constant memory.
+
+        The images are of any form that `score` takes.
+
+        Raises:
+            StateError: the detector is not fitted.
+            DataError: the images are of no such form, or one cannot be read.
+        """
         backend = self._check_is_fitted()
         return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
 
     def score(self, images: Images) -> Scores:
         """Anomaly scores (N,): raw, higher is more anomalous.
 
+        Parameters:
+            images: one image or a list of them, each the path of a file or a folder, an array or tensor (H, W[, C])
+                in the order RGB, an image of Pillow, or the `bytes` of an image file; one array or tensor
+                (N, H, W[, C]); or an `ImageSet`.
+
         Raises:
             StateError: the detector is not fitted.
-            DataError: an image cannot be read.
+            DataError: the images are of no such form, or one cannot be read.
         """
         backend = self._check_is_fitted()
         return anomaly_scores(backend, as_image_set(images).batches(backend.spec, batch_size(backend.spec)))
 
     def predict(self, images: Images) -> Verdicts:
-        """Scores, p-values and verdicts.
+        """Scores, p-values and verdicts on images of any form that `score` takes.
+
+        Images in memory are named "array[3]", by their position.
 
         Raises:
             StateError: the detector is not fitted, or not calibrated and decides by `conformal`.
-            DataError: an image cannot be read.
+            DataError: the images are of no such form, or one cannot be read.
         """
         image_set = as_image_set(images)
         return self.predict_from_scores(image_set.names, self.score(image_set), groups=image_set.groups)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.conformal.ranks import Scores
-from oddlens.data.csv_files import read_rows
+from oddlens.data.csv_files import read_rows, spellings
 from oddlens.data.image_set import ImageSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError
@@ -18,6 +20,7 @@ from oddlens.errors import DataError, DataNotFoundError
 NORMAL, ANOMALY = 0, 1
 JUDGEMENTS = {"false alarm": NORMAL, "normal": NORMAL, "missed": ANOMALY, "anomaly": ANOMALY}
 COLUMNS = ("file", "judgement")
+MAX_NAME = 500  # characters of a name in a message
 MAX_MISSED_SHOWN = 5  # missed anomalies whose false-alarm rate is given
 
 
@@ -46,7 +49,7 @@ def read_judged(path: Path) -> ImageSet:
         raise DataError(f"{path}: contains no judgement; add rows with {' and '.join(COLUMNS)}")
     files, labels = [], []
     for line, row in rows:
-        judgement = row["judgement"].strip().lower().replace("_", " ")
+        judgement = " ".join(re.split(r"[\s_-]+", row["judgement"].lower()))
         if judgement not in JUDGEMENTS:
             raise DataError(f"{path}, line {line}: {judgement!r} is not a judgement; write {', '.join(JUDGEMENTS)}")
         files.append(resolve_image(path, row["file"], line))
@@ -56,11 +59,14 @@ def read_judged(path: Path) -> ImageSet:
 
 def resolve_image(path: Path, name: str, line: int) -> Path:
     """The path of the image that a line of the CSV file names."""
-    for file in (Path(name), path.parent / name):
-        if name and file.is_file():
-            return file
-    problem = f"{name} does not exist" if name else "names no file"
-    raise DataNotFoundError(f"{path}, line {line}: {problem}; give the path of an image")
+    if not name:
+        raise DataNotFoundError(f"{path}, line {line}: names no file; give the path of an image")
+    for spelling in spellings(name):
+        for file in (Path(spelling), path.parent / spelling):
+            if os.path.isfile(file):  # noqa: PTH113 - False for a name that is too long
+                return file
+    fix = "give the path of an image" + ("" if name.isascii() else ", or save the table as UTF-8")
+    raise DataNotFoundError(f"{path}, line {line}: {name[:MAX_NAME]} does not exist; {fix}")
 
 
 def propose(detector: Detector, judged: ImageSet, source: str) -> Proposal:

@@ -76,13 +76,14 @@ def compare(
 ) -> dict[str, Any]:
     """Fit each of `detectors` on the training images and evaluate it on the test images; rows are sorted by AUROC.
 
-    In a data set whose classes are all normal, the anomalies are distorted test images. `budget` is the time to fit
-    each detector, in seconds. A detector that fails gets a row with its `error`, and the comparison continues; `log`
+    In a data set whose classes are all normal, the anomalies are distorted test images. With anomalies alone, rows are
+    sorted by detection rate, with normal images alone by false-alarm rate. `budget` is the time to fit each detector,
+    in seconds. A detector that fails gets a row with its `error`, and the comparison continues; `log`
     is called with a line for each finished row.
 
     Raises:
         SettingsError: a name is not that of a detector (checked before any is fitted).
-        DataError: the data has no training images or no labelled test images.
+        DataError: the data has no training images or no test images.
         OddlensError: all of `detectors` failed, even if the baselines did not.
         MissingExtraError: training needs packages that are not installed.
     """
@@ -94,13 +95,25 @@ def compare(
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
     if names and len(failed) == len(names):
         raise OddlensError(f"{data.name}: nothing was compared because every detector failed; the first: {failed[0]}")
-    rows.sort(key=lambda row: -row["image_auroc"] if row["error"] is None else 2.0)
+    rows.sort(key=rank)
     area = leak_auroc(inputs)
+    n_anomalous = int(inputs.test.labels.sum())
+    counts = {"n_normal": len(inputs.test) - n_anomalous, "n_anomalous": n_anomalous, "n_left_out_trained": 0}
+    notes = evaluate.missing_metrics(counts)
+    if area is not None and area > MIN_LEAK_AUROC:
+        notes.append(leak_warning(area))
     return {
         "data": data.name, "normal": data.normal, "seed": seed, "budget": budget, "n_train": len(data.train),
-        "leaderboard": rows, "leak_auroc": area,
-        "notes": [] if area is None or area <= MIN_LEAK_AUROC else [leak_warning(area)],
+        "leaderboard": rows, "leak_auroc": area, "notes": notes,
     }  # fmt: skip
+
+
+def rank(row: LeaderboardRow) -> tuple[bool, bool, float, float, float]:
+    """Sort key of a leaderboard: by AUROC, then by the rates; rows without them come last, failed ones at the end."""
+    if row["error"] is not None:
+        return (True, True, 0.0, 0.0, 0.0)
+    area, caught, alarms = row["image_auroc"], row["detection_rate"], row["false_alarm_rate_measured"]
+    return (False, area is None, -(area or 0.0), -(caught or 0.0), alarms or 0.0)
 
 
 def evaluate_all(
@@ -126,17 +139,13 @@ def prepare_inputs(
     """Build the test set, and load the images for the baselines.
 
     Raises:
-        DataError: the data has no training images or no labelled test images.
+        DataError: the data has no training images or no test images.
     """
     if not len(data.train):
         raise DataError(f"{data.name}: has no normal training images; a comparison needs some (see docs/data.md)")
     spec = data.train.choose_spec(None)
     test = test_sets.build_test_set(data, spec, seed, distort=data.normal == "all" and not data.test.labels.any())
-    if len(set(test.labels.tolist())) < 2:
-        raise DataError(
-            f"{data.name}: the test set has {int((test.labels == 0).sum())} normal and "
-            f"{int((test.labels == 1).sum())} anomalous images; a comparison needs both kinds (see docs/data.md)"
-        )
+    evaluate.require_images(test)
     return ComparisonInputs(data, test, spec, data.train.load(spec), test.load(spec), seed, budget, device, progress)
 
 
@@ -284,5 +293,8 @@ def format_row(row: LeaderboardRow) -> str:
     """Summarize a finished row in one line."""
     if row["error"] is not None:
         return f"{row['detector']}: failed: {row['error']}"
+    seconds = f"{row['seconds']['fit']:.1f} s"
+    if row["image_auroc"] is None:
+        return f"{row['detector']}: {seconds}"
     low, high = row["image_auroc_ci"]
-    return f"{row['detector']}: AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f}), {row['seconds']['fit']:.1f} s"
+    return f"{row['detector']}: AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f}), {seconds}"

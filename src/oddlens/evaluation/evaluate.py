@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,12 +58,13 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics table, as printed by `eval --json`."""
+        """The metrics table, as printed by `eval --json`; what a test set of one label cannot give is None."""
         labels, scores = self.labels, self.scores
+        comparable = set(labels.tolist()) == {0, 1}
         return {
-            "image_auroc": metrics.auroc(labels, scores),
-            "image_auroc_ci": list(metrics.auroc_interval(labels, scores)),
-            "image_ap": metrics.average_precision(labels, scores),
+            "image_auroc": metrics.auroc(labels, scores) if comparable else None,
+            "image_auroc_ci": list(metrics.auroc_interval(labels, scores)) if comparable else None,
+            "image_ap": metrics.average_precision(labels, scores) if comparable else None,
             "anomaly_base_rate": float(labels.mean()),
             "false_alarm_rate": self.decisions.false_alarm_rate,
             **self._rates(self.thresholds),
@@ -97,12 +98,13 @@ class Evaluation:
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
         kinds, flagged, rows = np.array(self.images.kinds), self.scores > self.thresholds, {}
+        normal = self.labels == 0
         for kind in self.kinds:
             of_kind = kinds == kind
-            anomalous = bool(self.labels[of_kind][0])
-            compared = of_kind | (self.labels == 0)
+            compared = of_kind | normal
+            comparable = normal.any() and bool(self.labels[of_kind][0])
             rows[kind] = {
-                "auroc": metrics.auroc(self.labels[compared], self.scores[compared]) if anomalous else None,
+                "auroc": metrics.auroc(self.labels[compared], self.scores[compared]) if comparable else None,
                 "detection_rate": flagged_share(flagged[of_kind & self.rate_mask]),
                 "n": int(of_kind.sum()),
             }
@@ -124,16 +126,29 @@ class Evaluation:
         errors = self.reconstruction_errors
         if errors is None:
             return {}
-        means = {"normal": errors[self.labels == 0].mean(), "anomalous": errors[self.labels == 1].mean()}
-        table = {
-            kind: {"mse": float(mse), "psnr_db": float(-10 * np.log10(max(mse, 1e-12)))} for kind, mse in means.items()
-        }
+        table: dict[str, dict[str, float] | None] = {"normal": None, "anomalous": None}
+        for label, kind in enumerate(table):
+            if (self.labels == label).any():
+                mse = float(errors[self.labels == label].mean())
+                table[kind] = {"mse": mse, "psnr_db": float(-10 * np.log10(max(mse, 1e-12)))}
         return {"reconstruction": table}
 
     @property
     def distorted(self) -> bool:
         """Whether the anomalies are the distortions of `corruptions`, applied to normal images."""
         return set(corruptions.DISTORTIONS) <= set(self.images.kinds)
+
+
+def missing_metrics(counts: Mapping[str, int]) -> list[str]:
+    """Say which metrics a test set of one label lacks, and why; `counts` has the numbers of images, by their names."""
+    n_excluded = counts["n_left_out_trained"]
+    others = f" but the {n_excluded} that the detector was trained on" if n_excluded else ""
+    images = {"normal": f"normal test images{others}", "anomalous": "anomalous test images"}
+    return [
+        f"There are no {images[label]}, so there is no {rate}, AUROC or average precision."
+        for label, rate in (("normal", "false-alarm rate"), ("anomalous", "detection rate"))
+        if not counts[f"n_{label}"]
+    ]
 
 
 def flagged_share(flagged: npt.NDArray[np.bool_]) -> float | None:
@@ -144,13 +159,14 @@ def flagged_share(flagged: npt.NDArray[np.bool_]) -> float | None:
 def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None] | None = None) -> Evaluation:
     """Score a labelled test set, leaving out (and counting) the images that the detector was trained on.
 
-    `progress` is called with the number of images scored so far.
+    Of images of one label, the metrics are those that they give. `progress` is called with the number of images scored
+    so far.
 
     Raises:
-        DataError: the set has no normal or no anomalous images.
+        DataError: the set has no images, or the detector was trained on all of them.
         StateError: the detector is not fitted or not calibrated.
     """
-    require_both_labels(test)
+    require_images(test)
     spec = detector.spec
     sizes = mask_sizes(test)
     scores, digests, errors, maps = [], [], [], []
@@ -166,7 +182,9 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
             progress(done)
     prints, squared = np.concatenate(digests), np.concatenate(errors)
     included = np.flatnonzero(~np.isin(prints, detector.fingerprints("training")))
-    evaluation = Evaluation(
+    if not len(included):
+        raise DataError(f"the detector was trained on all {len(test)} test images; test it on others")
+    return Evaluation(
         images=test.subset(included),
         scores=np.concatenate(scores)[included],
         rate_mask=~np.isin(prints[included], detector.fingerprints("calibration")),
@@ -175,23 +193,16 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         decisions=detector.decisions_,
         n_excluded=len(test) - len(included),
     )
-    if len(set(evaluation.labels.tolist())) < 2:
-        raise DataError(
-            f"without the {evaluation.n_excluded} images that the detector was trained on, the test set has images of "
-            "one label only; use test images that are not among the training images"
-        )
-    return evaluation
 
 
-def require_both_labels(test: ImageSet) -> None:
-    """Check that a test set has normal and anomalous images.
+def require_images(test: ImageSet) -> None:
+    """Check that a test set has images.
 
     Raises:
-        DataError: it has none of one label.
+        DataError: it has none.
     """
-    for label, name in ((0, "normal"), (1, "anomalous")):
-        if not (test.labels == label).any():
-            raise DataError(f"the test set has no {name} images; evaluation needs both kinds (see docs/data.md)")
+    if not len(test):
+        raise DataError("the test set has no images; put them into test/good and test/<defect> (see docs/data.md)")
 
 
 def squared_errors(pixels: Pixels, outputs: Predictions, detector: Detector) -> npt.NDArray[np.float64]:

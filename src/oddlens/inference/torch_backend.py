@@ -67,7 +67,8 @@ class TorchBackend:
         )
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), exact, fast:
-            scored = self.graph(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+            writable = np.require(pixels, requirements=["C", "W"])  # PyTorch warns of read-only arrays
+            scored = self.graph(torch.from_numpy(writable).to(self.device))
             score, anomaly_map, reconstruction = scored
             return Predictions(
                 score.double().cpu().numpy(),

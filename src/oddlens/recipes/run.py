@@ -24,7 +24,7 @@ from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
 from oddlens.evaluation import test_sets
-from oddlens.evaluation.evaluate import Evaluation, evaluate
+from oddlens.evaluation.evaluate import Evaluation, evaluate, require_images
 from oddlens.io.atomic import write_bytes
 from oddlens.io.own_folder import TRAINING_FILES, check_claim, record
 from oddlens.io.paths import check_outside_data
@@ -103,6 +103,7 @@ class RecipeRun:
         )
         for line in describe_left_out(data.left_out):
             self.say(line)
+        require_images(data.test)  # before training
         foreign = self.load_foreign()
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)

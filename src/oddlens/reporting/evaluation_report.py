@@ -15,7 +15,7 @@ import numpy.typing as npt
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
-from oddlens.evaluation.evaluate import Evaluation
+from oddlens.evaluation.evaluate import Evaluation, missing_metrics
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import score_batches
 from oddlens.reporting import figures, image_grids
@@ -100,18 +100,23 @@ def draw_figures(
             )
     examples = build_examples(groups, evaluation, 2 if len(groups) <= 4 else 1)
     drawn["verdicts"] = image_grids.verdict_grid(examples, value_max, map_threshold=detector.map_threshold)
-    drawn["histogram"] = draw_histogram(evaluation)
-    curves = {"all anomalies": (evaluation.labels, evaluation.scores)}
-    drawn["roc"] = figures.roc_curves(curves, operating_points(evaluation.metrics))
+    histogram = draw_histogram(evaluation)
+    if histogram is not None:
+        drawn["histogram"] = histogram
+    metrics = evaluation.metrics
+    if metrics["image_auroc"] is not None:
+        curves = {"all anomalies": (evaluation.labels, evaluation.scores)}
+        drawn["roc"] = figures.roc_curves(curves, operating_points(metrics))
     if history:
         drawn["training"] = figures.training_curve(history)
     return {name: figures.render(figure) for name, figure in drawn.items()}
 
 
-def draw_histogram(evaluation: Evaluation) -> Figure:
+def draw_histogram(evaluation: Evaluation) -> Figure | None:
     """Draw the scores of each kind with all thresholds, the one that gives the verdicts first.
 
-    Of the normal images, those that a threshold was computed from are left out unless there are no others.
+    Of the normal images, those that a threshold was computed from are left out unless there are no others. Without
+    normal images, the calibration images take their place; None without those, too.
     """
     decisions, method = evaluation.metrics["decisions"], evaluation.decisions.settings.method
     values = {name: decisions[name]["threshold"] for name in sorted(decisions, key=lambda name: name != method)}
@@ -119,10 +124,16 @@ def draw_histogram(evaluation: Evaluation) -> Figure:
     labels, scores, kinds = evaluation.labels, evaluation.scores, np.array(evaluation.images.kinds)
     normal = labels == 0
     held_out = normal & evaluation.rate_mask
-    by_kind = {"normal": scores[held_out if held_out.any() else normal]}
+    reference, reference_scores = "normal", scores[held_out if held_out.any() else normal]
+    if not normal.any():
+        parts = evaluation.decisions.parts.values()
+        reference, reference_scores = "calibration", np.concatenate([part.calibration_scores for part in parts])
+    if not len(reference_scores):
+        return None
+    by_kind = {reference: reference_scores}
     for kind in dict.fromkeys(kinds[labels == 1].tolist()):
         by_kind[readable_kind(kind)] = scores[kinds == kind]
-    return figures.score_histogram(by_kind, thresholds, "normal")
+    return figures.score_histogram(by_kind, thresholds, reference)
 
 
 def operating_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -139,18 +150,9 @@ def describe_metrics(metrics: dict[str, Any], reconstruction_error: bool) -> str
 
     `reconstruction_error` tells whether its score is one, which explains some of what it misses.
     """
-    measured = metrics["false_alarm_rate_measured"]
-    caught = f"caught {format_percent(metrics['detection_rate'])} of {metrics['n_anomalous']:,} anomalous images"
-    if measured is None:
-        sentences = [
-            f"It {caught}. Its false-alarm rate cannot be measured here, because all normal test images were used to "
-            "train or calibrate the detector: keep some apart."
-        ]
-    else:
-        n, requested = metrics["n_normal_rates"], metrics["false_alarm_rate"]
-        sentences = [
-            f"It flagged {measured:.1%} of {n:,} normal test images (requested: {requested:.1%}) and {caught}."
-        ]
+    sentences = [*describe_rates(metrics), *missing_metrics(metrics)]
+    if metrics["image_auroc"] is None:
+        return " ".join(sentences)
     areas = {readable_kind(kind): row["auroc"] for kind, row in metrics["per_class"].items()}
     weak = {kind: area for kind, area in areas.items() if area is not None and area < MIN_GOOD_AUROC}
     if not weak:
@@ -164,6 +166,24 @@ def describe_metrics(metrics: dict[str, Any], reconstruction_error: bool) -> str
     if reconstruction_error:
         sentences.append(RECONSTRUCTION_NOTE)
     return " ".join(sentences)
+
+
+def describe_rates(metrics: dict[str, Any]) -> list[str]:
+    """Say how many of the normal test images are flagged, and how many of the anomalous ones."""
+    measured, rates = metrics["false_alarm_rate_measured"], []
+    if measured is not None:
+        n, requested = metrics["n_normal_rates"], metrics["false_alarm_rate"]
+        rates.append(f"flagged {measured:.1%} of {n:,} normal test images (requested: {requested:.1%})")
+    if metrics["n_anomalous"]:
+        caught = format_percent(metrics["detection_rate"])
+        rates.append(f"caught {caught} of {metrics['n_anomalous']:,} anomalous images")
+    sentences = [f"It {' and '.join(rates)}."] if rates else []
+    if measured is None and metrics["n_normal"]:
+        sentences.append(
+            "Its false-alarm rate cannot be measured here, because all normal test images were used to train or "
+            "calibrate the detector: keep some apart."
+        )
+    return sentences
 
 
 def missed_kinds_table(metrics: dict[str, Any]) -> Table | None:
@@ -220,16 +240,23 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
 
 def key_figures(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the key figures as (name, value)."""
-    low, high = metrics["image_auroc_ci"]
     flagged = format_percent(metrics["false_alarm_rate_measured"]) or "not measured"
     values = [
-        ("image AUROC", f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"),
+        ("image AUROC", format_auroc(metrics)),
         ("anomalies caught", format_percent(metrics["detection_rate"]) or "not measured"),
         ("normal images flagged", f"{flagged} (requested: {metrics['false_alarm_rate']:.1%})"),
     ]
     if "pixel_auroc" in metrics:
         values.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
     return tuple(values)
+
+
+def format_auroc(metrics: dict[str, Any]) -> str:
+    """Format the image AUROC with its interval."""
+    if metrics["image_auroc"] is None:
+        return "not measured"
+    low, high = metrics["image_auroc_ci"]
+    return f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
@@ -270,8 +297,11 @@ def write_evaluation_report(
             " ".join([*detector.decisions_.summary_lines(), rates_note]),
             table=decisions_table(metrics),
         ),
-        Section("Scores", figure=images["histogram"]),
-        Section("Ranking", figure=images["roc"]),
+        *(
+            Section(heading, figure=images[name])
+            for heading, name in (("Scores", "histogram"), ("Ranking", "roc"))
+            if name in images
+        ),
         *(
             Section(f"Reconstructions: {readable_kind(name.removeprefix('reconstructions-'))}", figure=figure)
             for name, figure in images.items()

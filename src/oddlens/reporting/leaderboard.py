@@ -26,12 +26,12 @@ def leaderboard_cells(row: LeaderboardRow, masks: bool) -> tuple[Value, ...]:
     name = row["detector"] + (" (baseline)" if row["baseline"] else "")
     if row["error"] is not None:
         return (name, None, "failed", *((None, None) if masks else ()), None, None, None, None, None)
-    low, high = row["image_auroc_ci"]
+    interval = row["image_auroc_ci"]
     rates = (row["false_alarm_rate_measured"], row["detection_rate"])
     return (
         name,
         row["image_auroc"],
-        f"{low:.3f} to {high:.3f}",
+        None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
         *((row["pixel_auroc"], row["aupro"]) if masks else ()),
         *(None if rate is None else f"{rate:.1%}" for rate in rates),
         f"{row['seconds']['fit']:.1f}",
@@ -52,7 +52,7 @@ def draw_leaderboard(result: dict[str, Any]) -> Figure:
     title = f"{result['data']}, normal: {result['normal']}"
     canvas.text(MARGIN, MARGIN, title, canvas.width - 2 * MARGIN, 11, weight="bold")
     axes = canvas.axes(left, top, 3.05, step * len(rows))
-    lowest = min([0.5, *(row["image_auroc_ci"][0] for row in rows if row["error"] is None)])
+    lowest = min([0.5, *(row["image_auroc_ci"][0] for row in rows if row.get("image_auroc_ci"))])
     axes.set(xlim=(max(0, lowest - 0.03), 1.01), ylim=(len(rows) - 0.5, -0.5), yticks=[])
     axes.axvline(0.5, color=RULE, linewidth=1, linestyle=(0, (4, 2)))
     columns = (left + 3.25, canvas.width - MARGIN)
@@ -64,12 +64,15 @@ def draw_leaderboard(result: dict[str, Any]) -> Figure:
         if row["error"] is not None:
             canvas.text(columns[0], middle, f"failed: {row['error']}", 2.0, SMALL, color=MUTED, va="center")
             continue
+        canvas.text(columns[1], middle, f"{row['seconds']['fit']:,.1f}", color=color, ha="right", va="center")
+        if row["image_auroc"] is None:
+            canvas.text(columns[0], middle, "not measured", size=SMALL, color=MUTED, va="center")
+            continue
         low, high = row["image_auroc_ci"]
         marker_color, face = (MUTED, "white") if row["baseline"] else (NORMAL, NORMAL)
         axes.plot([low, high], [index, index], color=marker_color, linewidth=2, solid_capstyle="butt")
         axes.plot(row["image_auroc"], index, "o", color=marker_color, markerfacecolor=face, markersize=7, clip_on=False)
         canvas.text(columns[0], middle, f"{row['image_auroc']:.3f} ({low:.3f}–{high:.3f})", color=color, va="center")
-        canvas.text(columns[1], middle, f"{row['seconds']['fit']:,.1f}", color=color, ha="right", va="center")
     axes.spines["left"].set_visible(False)
     label_axes(axes, "image AUROC with 95% confidence interval (dashed: chance; hollow: baseline)", "")
     return canvas.figure

@@ -80,6 +80,21 @@ def test_the_only_training_class_is_the_normal_one(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_a_test_part_may_have_defects_alone(tmp_path: Path) -> None:
+    for path in ("test/bent", "test/scratch"):
+        write_image(tmp_path / path / "a.png")
+    for normal in (None, "good"):
+        data = open_dataset(tmp_path, normal=normal)
+        assert (data.normal, data.test.labels.tolist(), data.test.kinds) == ("good", [1, 1], ("bent", "scratch"))
+    write_image(tmp_path / "train/a.png")
+    with pytest.raises(DataError, match=r"from: bent, scratch, or choose 'good' if all of these are defects$"):
+        open_dataset(tmp_path)  # one of the two may be the class of the training images
+    assert open_dataset(tmp_path, normal="good").test.labels.tolist() == [1, 1]
+    assert open_dataset(tmp_path, normal="bent").test.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="has no class 'goo'"):
+        open_dataset(tmp_path, normal="goo")
+
+
 def test_training_images_need_no_class_folder(tmp_path: Path) -> None:
     for path in ("train/a.png", "train/b.png", "test/good/c.png", "test/bad/d.png"):
         write_image(tmp_path / path)

@@ -71,7 +71,7 @@ def open_array_file(source: str, normal: str | None) -> DataSet:
             array = file[file.files[0]]
     if normal is not None:
         raise DataError(f"{source}: has no classes, so '{normal}' cannot be the normal class; leave it out")
-    return DataSet(path.stem, ImageSet.from_array(array, name=source), ImageSet.from_files([]), "good")
+    return DataSet(path.stem, ImageSet.from_array(array, name=source), ImageSet.from_files([]), "good", is_plain=True)
 
 
 def read_keras_npz(path: Path) -> LabelledArrays:

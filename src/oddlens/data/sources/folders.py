@@ -62,7 +62,7 @@ def _open_layout(name: str, listing: FolderListing, normal: str | None) -> DataS
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
-        return DataSet(name, _images_of(listing, ""), ImageSet.from_files([]), GOOD)
+        return DataSet(name, _images_of(listing, ""), ImageSet.from_files([]), GOOD, is_plain=True)
     normal = normal or GOOD
     require_class(normal, subfolders, source)
     _refuse_loose_images(listing, "")
@@ -93,17 +93,23 @@ def _open_train_and_test(name: str, listing: FolderListing, normal: str | None) 
 
 
 def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
-    """The normal class: `normal` if it is not None, else "good", else the only training class."""
+    """The normal class: `normal` if it is not None, else "good", else the only training class.
+
+    A test part may have defects alone: "good" need not be among its classes where it is `normal`, or where there is no
+    training part.
+    """
     classes = train_classes or test_classes
     if normal is not None:
-        require_class(normal, classes, source)
+        if normal != GOOD or train_classes:
+            require_class(normal, classes, source)
         return normal
-    if GOOD in classes or not classes:
+    if GOOD in classes or not classes or not Path(source, "train").is_dir():
         return GOOD
     if len(train_classes) == 1 and GOOD not in test_classes:
         return train_classes[0]
     folder = join(source, "train" if train_classes else "test")
-    raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}")
+    alone = "" if train_classes else f", or choose '{GOOD}' if all of these are defects"
+    raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}{alone}")
 
 
 def _images_of(listing: FolderListing, folder: str) -> ImageSet:
