@@ -14,7 +14,8 @@ from PIL import Image
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import decode
-from oddlens.data.preprocessing import read_mask, read_roi, resize_map
+from oddlens.data.masks import read_mask
+from oddlens.data.preprocessing import read_roi, resize_map
 from oddlens.errors import DataError, ImageError
 
 Array = npt.NDArray[Any]

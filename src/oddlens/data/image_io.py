@@ -7,8 +7,9 @@ decoded without losing levels, pages or channels are rejected, so a detector get
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Index = npt.NDArray[np.intp]  # which of several images
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+DECODERS = min(4, os.cpu_count() or 1)  # threads, of which Pillow decodes in several at once
 # Just below the 89.5 million pixels at which Pillow's process-wide guard starts to warn, so it never does.
 MAX_PIXELS = 89_000_000
 
@@ -65,24 +67,41 @@ def probe(path: Path) -> ImageInfo:
         return _info(image)
 
 
-def decode(path: Path, background: int = 255) -> Pixels:
+def decode(path: Path) -> Pixels:
     """Decode an image file to (H, W, C), uint8 or uint16, with the shape and type that `probe` reports.
 
     1-bit images and palettes that contain only greys become grey. Of a multi-picture JPEG (MPO) the main image is
-    decoded. Transparent pixels are composited over the grey level `background` (0..255).
+    decoded. Transparent pixels are composited over white.
+
+    Raises:
+        ImageError: as for `probe`, the pixels are damaged or truncated, or all are transparent.
+    """
+    return _decode(path, _over_white)[0]
+
+
+def decode_mask(path: Path) -> tuple[Pixels, bool]:
+    """Decode a mask to (H, W, C), and tell whether its levels are exact, which those of JPEG are not.
+
+    Transparent pixels are black, as what is not marked. A drawing in black on a transparent ground becomes white.
 
     Raises:
         ImageError: as for `probe`, or the pixels are damaged or truncated.
     """
+    return _decode(path, _over_black)
+
+
+def _decode(path: Path, flatten: Callable[[Image.Image, str], Image.Image]) -> tuple[Pixels, bool]:
+    """Decode a file whose transparency `flatten` removes; also tells whether the file's format keeps levels exactly."""
     with _open_image(path) as image:
         info, orientation = _info(image), _orientation(image)
         image.load()
-        pixels = _load(image, info, background, str(path))
+        pixels = _load(image, info, flatten, str(path))
         if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
             if _orientation(image) != orientation:
                 raise ImageError(str(path), "stores its EXIF orientation after the pixel data; save it again")
             pixels = _undo_orientation(pixels, orientation)
-    return pixels if pixels.flags.c_contiguous else pixels.copy()
+        is_exact = not isinstance(image, JpegImageFile)
+    return pixels if pixels.flags.c_contiguous else pixels.copy(), is_exact
 
 
 @contextmanager
@@ -211,22 +230,35 @@ def _orientation(image: ImageFile) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _load(image: ImageFile, info: ImageInfo, background: int, name: str) -> Pixels:
+def _load(image: ImageFile, info: ImageInfo, flatten: Callable[[Image.Image, str], Image.Image], name: str) -> Pixels:
     if info.bits == 16:
         levels = np.array(image, dtype=np.uint16)[..., None]
         white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
         return 65535 - levels if white_is_zero else levels  # Pillow inverts such files at 8 bits only
     plain: Image.Image = image
     if image.has_transparency_data:
-        layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La converts to nothing else
-        alpha = layers.getchannel("A")
-        if not alpha.getbbox():
-            raise ImageError(name, "is fully transparent; save it without transparency")
-        plain = Image.new("RGB", image.size, (background,) * 3)
-        plain.paste(layers, mask=alpha)
+        plain = flatten((image.convert("LA") if image.mode == "La" else image).convert("RGBA"), name)  # La: only to LA
     mode = "L" if info.channels == 1 else "RGB"
     plain = plain if plain.mode == mode else plain.convert(mode)
     return np.array(plain).reshape(*plain.size[::-1], info.channels)
+
+
+def _over_white(layers: Image.Image, name: str) -> Image.Image:
+    if not layers.getchannel("A").getbbox():
+        raise ImageError(name, "is fully transparent; save it without transparency")
+    return _composite(layers, 255)
+
+
+def _over_black(layers: Image.Image, name: str) -> Image.Image:
+    alpha, plain = layers.getchannel("A"), _composite(layers, 0)
+    is_black_drawing = not plain.getbbox() and bool((np.asarray(alpha) < 255).any())
+    return alpha if is_black_drawing else plain
+
+
+def _composite(layers: Image.Image, background: int) -> Image.Image:
+    plain = Image.new("RGB", layers.size, (background,) * 3)
+    plain.paste(layers, mask=layers.getchannel("A"))
+    return plain
 
 
 def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:

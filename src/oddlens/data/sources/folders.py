@@ -2,7 +2,8 @@
 
 The names of the subfolders determine the layout:
 
-- `train/` or `test/`: class folders below each of them, masks in `ground_truth/<class>/<name>_mask.*`;
+- `train/` or `test/`: class folders below each of them, masks in `ground_truth/<class>/`, matched by `mask_files`;
+- `Images/` and `Masks/`, or `Data/` with both: VisA's class folders, of which `Normal` is the normal one;
 - `good/` and other subfolders, or any subfolders if a normal class is given: one subfolder per class;
 - anything else: all images in the folder, at any depth, are normal.
 """
@@ -16,11 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oddlens.data.image_io import IMAGE_SUFFIXES
-from oddlens.data.image_set import DataSet, ImageSet, concatenate, require_class
+from oddlens.data.image_set import DataSet, ImageSet, require_class
+from oddlens.data.sources.mask_files import MASK_FOLDERS, MaskMatches, match_masks
 from oddlens.errors import DataError, DataNotFoundError
 
 GOOD = "good"
 MASKS = "ground_truth"
+VISA = ("Images", "Masks")  # the folders of VisA's layout, in which normal images are in Images/Normal
 
 _NUMBER = re.compile("[0-9]+")
 
@@ -36,13 +39,17 @@ def open_folder(source: str, normal: str | None) -> DataSet:
     subfolders = _subfolders(source)
     if "train" in subfolders or "test" in subfolders:
         return _open_train_and_test(name, source, normal)
+    if "Data" in subfolders and _is_visa(_join(source, "Data")):
+        source = _join(source, "Data")
+    if _is_visa(source):
+        return _open_visa(name, source, normal or "Normal")
     misplaced = [folder for folder in subfolders if folder.casefold() in ("train", "test", MASKS)]
     if misplaced:  # as a plain folder, its test images or masks would be training images
         raise DataError(
             f"{source}: has '{misplaced[0]}' but neither 'train' nor 'test'; name the folders "
             f"train/good, test/good, test/<defect> and {MASKS}/<defect>"
         )
-    sets = [folder for folder in subfolders if {"train", "test"} <= set(_subfolders(_join(source, folder)))]
+    sets = [folder for folder in subfolders if _is_data_set(_join(source, folder))]
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
@@ -51,7 +58,25 @@ def open_folder(source: str, normal: str | None) -> DataSet:
     require_class(normal, subfolders, source)
     _refuse_loose_images(source)
     train = ImageSet.from_files(list_image_files(_join(source, normal)), kind=normal)
-    return DataSet(name, train, _labelled_images(source, subfolders, normal), normal)
+    return DataSet(name, train, _labelled_images(source, subfolders, normal)[0], normal)
+
+
+def _is_visa(source: str) -> bool:
+    return set(VISA) <= set(_subfolders(source)) and "Normal" in _subfolders(_join(source, VISA[0]))
+
+
+def _is_data_set(source: str) -> bool:
+    return {"train", "test"} <= set(_subfolders(source)) or _is_visa(_join(source, "Data"))
+
+
+def _open_visa(name: str, source: str, normal: str) -> DataSet:
+    images, masks = (_join(source, folder) for folder in VISA)
+    classes = _subfolders(images)
+    require_class(normal, classes, images)
+    _refuse_loose_images(images)
+    train = ImageSet.from_files(list_image_files(_join(images, normal)), kind=normal)
+    labelled, matches = _labelled_images(images, classes, normal, [masks])
+    return DataSet(name, train, labelled, normal, matches.unused_by_reason)
 
 
 def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
@@ -65,12 +90,11 @@ def _open_train_and_test(name: str, source: str, normal: str | None) -> DataSet:
         normals = ImageSet.from_files(list_image_files(_join(train, normal)), kind=normal)
     else:
         normals = ImageSet.from_files(list_image_files(train) if Path(train).is_dir() else [], kind=normal)
-    labelled = _labelled_images(test, test_classes, normal, _join(source, MASKS))
+    folders = [_join(source, folder) for folder in _subfolders(source) if folder.casefold() in MASK_FOLDERS]
+    labelled, matches = _labelled_images(test, test_classes, normal, folders)
     if len(normals) + len(labelled) == 0:
         raise _no_images_error(source)
-    used = {str(mask) for mask in labelled.masks}
-    masks = [_join(source, MASKS, file) for file in _image_files(_join(source, MASKS))]
-    return DataSet(name, normals, labelled, normal, tuple(mask for mask in masks if str(Path(mask)) not in used))
+    return DataSet(name, normals, labelled, normal, matches.unused_by_reason)
 
 
 def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
@@ -87,17 +111,16 @@ def _choose_normal_class(source: str, train_classes: list[str], test_classes: li
     raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}")
 
 
-def _labelled_images(parent: str, classes: Sequence[str], normal: str, masks: str | None = None) -> ImageSet:
-    """The labelled images of all classes, with their masks if `masks` is a folder that contains them by class."""
-    sets = []
-    for kind in classes:
-        files = list(_image_files(_join(parent, kind)))
-        folder = None if masks is None else _join(masks, kind)
-        mask_files = {} if folder is None else {_stem(file): Path(folder, file) for file in _image_files(folder)}
-        paths = [_join(parent, kind, file) for file in files]
-        image_masks = [mask_files.get(f"{_stem(file)}_mask") for file in files]
-        sets.append(ImageSet.from_files(paths, kind=kind, label=int(kind != normal), masks=image_masks))
-    return concatenate(sets)
+def _labelled_images(
+    parent: str, classes: Sequence[str], normal: str, mask_folders: Sequence[str] = ()
+) -> tuple[ImageSet, MaskMatches]:
+    """The labelled images of all classes, with their masks, and how the files in `mask_folders` are matched."""
+    files = [(kind, file) for kind in classes for file in _image_files(_join(parent, kind))]
+    images = {_join(parent, *place): _join(*place) for place in files}
+    masks = {_join(folder, file): file for folder in mask_folders for file in _image_files(folder)}
+    matches = match_masks(images, masks)
+    kinds, labels = [kind for kind, _ in files], [int(kind != normal) for kind, _ in files]
+    return ImageSet.from_files(images, kind=kinds, label=labels, masks=matches.mask_of_each(images)), matches
 
 
 def list_image_files(folder: str) -> list[str]:
