@@ -82,7 +82,8 @@ def decode(path: Path) -> Pixels:
 def decode_mask(path: Path) -> tuple[Pixels, bool]:
     """Decode a mask to (H, W, C), and tell whether its levels are exact, which those of JPEG are not.
 
-    Transparent pixels are black, as what is not marked. A drawing in black on a transparent ground becomes white.
+    Transparent pixels are black, as what is not marked. A drawing in black on a transparent ground becomes white. A
+    palette that shows several levels in one colour is ignored.
 
     Raises:
         ImageError: as for `probe`, or the pixels are damaged or truncated.
@@ -95,7 +96,10 @@ def _decode(path: Path, flatten: Callable[[Image.Image, str], Image.Image]) -> t
     with _open_image(path) as image:
         info, orientation = _info(image), _orientation(image)
         image.load()
-        pixels = _load(image, info, flatten, str(path))
+        if flatten is _over_black and image.mode == "P" and _hides_levels(image):
+            pixels: Pixels = np.array(image)[..., None]
+        else:
+            pixels = _load(image, info, flatten, str(path))
         if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
             if _orientation(image) != orientation:
                 raise ImageError(str(path), "stores its EXIF orientation after the pixel data; save it again")
@@ -214,6 +218,14 @@ def _palette_is_grey(image: ImageFile) -> bool:
     entries = np.frombuffer(data, np.uint8)
     colours = entries.reshape(3, -1).T if order == "RGB;L" else entries.reshape(-1, len(order))[:, :3]
     return bool((colours == colours[:, :1]).all())
+
+
+def _hides_levels(image: ImageFile) -> bool:
+    """Whether the palette of an image shows several of its levels in one colour."""
+    palette = image.getpalette("RGB") or []
+    levels = np.unique(np.array(image)).tolist()
+    colours = {tuple(palette[3 * level : 3 * level + 3]) or (0, 0, 0) for level in levels}
+    return len(colours) < len(levels)
 
 
 def _orientation(image: ImageFile) -> int:

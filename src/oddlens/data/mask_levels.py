@@ -31,7 +31,7 @@ Histogram = npt.NDArray[np.intp]
 
 BLACK: Colour = (0, 0, 0)
 
-FIX = "mark defects in white on black"
+FIX = "mark pixels in white on black"
 ONE_LEVEL = f"every mask has one level only, which may mark all pixels or none; {FIX}"
 NO_GROUND = f"no level fills the larger part of most masks, and none is black; {FIX}"
 THREE_LEVELS = f"the larger part of most masks is {{}}, but other parts are black and of a third level; {FIX}"
@@ -139,18 +139,18 @@ def split_levels(profiles: Sequence[MaskProfile], reading: MaskReading, peak: in
     if colour_distance(reading.ground, BLACK) <= threshold:
         return MaskReading(reading.ground, threshold)
     dark = dark_areas[is_far].sum() / max(areas[is_far].sum(), 1)
-    if 0.05 < dark < 0.95:
+    if 0.01 < dark < 0.99:
         return MaskReading(problems={THREE_LEVELS.format(describe(reading.ground)): names})
     return MaskReading(reading.ground, threshold, reading.note)
 
 
 def has_two_levels(mask: MaskProfile, main: int) -> bool:
-    """Whether most pixels of a mask are near the ground or the main level, and areas of other levels are few."""
+    """Whether a mask has few pixels, and hardly any areas, that are neither near the ground nor near the main level."""
     steps = np.arange(256)
     off_ground = steps > main / 8
     between = off_ground & (abs(steps - main) > main / 4)
-    few_pixels = 2 * mask.pixels[between].sum() <= mask.pixels.sum()
-    few_areas = 4 * mask.areas[between].sum() <= mask.pixels[off_ground].sum()
+    few_pixels = 4 * mask.pixels[between].sum() <= mask.pixels.sum()
+    few_areas = 10 * mask.areas[between].sum() <= mask.pixels[off_ground].sum()
     return bool(few_pixels and few_areas)
 
 
