@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,9 +25,17 @@ SECOND_MASK = "their image has another mask, whose name ends in _mask or the lik
 CONFLICT = "an image has several masks; leave one of them"
 
 _TAG = "(?:ground[ _-]?truth|gt|masks?|labels?|seg|segmentation|annotation)"
-_SUFFIX, _PREFIX = re.compile(rf"[ ._-]{_TAG}$"), re.compile(rf"^{_TAG}[ ._-]")
+_SUFFIX, _PREFIX = re.compile(rf"[ ._-]{_TAG}$", re.I), re.compile(rf"{_TAG}[ ._-]", re.I)
 
 Scheme = Literal["tagged", "plain", "folder"]
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """The images that a mask belongs to, and the scheme by which it is named after them."""
+
+    images: list[str]
+    scheme: Scheme
 
 
 @dataclass
@@ -58,41 +66,43 @@ def match_masks(images: Mapping[str, str], masks: Mapping[str, str]) -> MaskMatc
     `_mask` or the like precedes one with the image's own name, which may be a copy of the image. Any other two masks of
     one image are a conflict.
     """
-    owners = defaultdict[str, list[str]](list)
-    for image, image_place in images.items():
-        for key in {_fold(image_place), _without_suffix(_fold(image_place))}:
-            owners[key].append(image)
     classes = {_fold(place).split("/")[0] for place in images.values()}
+    exact, folded = _by_name(images, _nfc), _by_name(images, _fold)
     matches, candidates = MaskMatches(), defaultdict[str, dict[Scheme, list[str]]](lambda: defaultdict(list))
     for mask, place in masks.items():
-        owner, scheme = _owner_key(_fold(place), owners)
-        if owner is None:
+        owners = _owners(_nfc(place), exact) or _owners(_fold(place), folded)
+        if owners is None:
             matches.unused[NO_IMAGE if _fold(place).split("/")[0] in classes else NO_CLASS].append(mask)
             continue
-        same_case = [image for image in owners[owner] if _nfc(Path(image).stem) in _nfc(Path(place).name)]
-        for image in same_case or owners[owner]:
-            candidates[image][scheme].append(mask)
+        for image in owners.images:
+            candidates[image][owners.scheme].append(mask)
     for image, schemes in candidates.items():
         matches.paths[image] = _choose_masks(schemes, matches)
     return matches
 
 
-def _owner_key(place: str, owners: Mapping[str, list[str]]) -> tuple[str | None, Scheme]:
-    """The key among `owners` under which a mask's image is, None without one; and the scheme by which it is named."""
+def _by_name(images: Mapping[str, str], form: Callable[[str], str]) -> dict[str, list[str]]:
+    """The images by their place, with and without suffix, in a form in which names are compared."""
+    index: dict[str, list[str]] = defaultdict(list)
+    for image, place in images.items():
+        index[form(place)].append(image)
+        if _without_suffix(place) != place:
+            index[_without_suffix(form(place))].append(image)
+    return index
+
+
+def _owners(place: str, index: Mapping[str, list[str]]) -> _Owners | None:
+    """The images that a mask at `place` belongs to by its name, or by that of its folder; None if there are none."""
     folder, _, name = place.rpartition("/")
     stem = _without_suffix(name)
-    if f"{folder}/{stem}" in owners:
-        return f"{folder}/{stem}", "plain"
-    while shorter := _SUFFIX.sub("", stem):
-        if shorter == stem:
-            break
-        stem = shorter
-        if f"{folder}/{stem}" in owners:
-            return f"{folder}/{stem}", "tagged"
-    key = f"{folder}/{_PREFIX.sub('', stem)}"
-    if key in owners:
-        return key, "tagged"
-    return (folder, "folder") if folder in owners else (None, "folder")
+    names: dict[str, Scheme] = {f"{folder}/{stem}": "plain"}
+    while _SUFFIX.search(stem):
+        stem = _SUFFIX.sub("", stem)
+        names[f"{folder}/{stem}"] = "tagged"
+    if _PREFIX.match(stem):
+        names[f"{folder}/{_PREFIX.sub('', stem)}"] = "tagged"
+    names[folder] = "folder"
+    return next((_Owners(index[key], scheme) for key, scheme in names.items() if key in index), None)
 
 
 def _choose_masks(schemes: Mapping[Scheme, list[str]], matches: MaskMatches) -> tuple[str, ...]:
@@ -107,12 +117,12 @@ def _choose_masks(schemes: Mapping[Scheme, list[str]], matches: MaskMatches) -> 
     return every
 
 
+def _nfc(place: str) -> str:
+    return unicodedata.normalize("NFC", place.replace(os.sep, "/"))
+
+
 def _fold(place: str) -> str:
-    return _nfc(_nfc(place).casefold()).replace(os.sep, "/")
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return _nfc(_nfc(place).casefold())
 
 
 def _without_suffix(name: str) -> str:
