@@ -64,12 +64,12 @@ def evaluate(
         started = time.perf_counter()
         evaluation = evaluate.evaluate(detector, test, lambda done: console.counting("scoring", len(test), done))
         seconds = {"score": round(time.perf_counter() - started, 3)}
-        masks = replace(evaluation.masks, unused={**dataset.unused_masks, **evaluation.masks.unused})
+        masks = evaluation.masks.with_unmatched(dataset.unused_masks)
         for line in masks.lines():
             console.say(line)
-        result = {"detector": str(path), **evaluation.metrics, "seconds": seconds, "skipped": skipped}
-        if masks.n_used or masks.unused:
-            result["masks"] = masks.as_json()
+        result = {
+            "detector": str(path), **evaluation.metrics, **masks.as_json, "seconds": seconds, "skipped": skipped,
+        }  # fmt: skip
         if evaluation.n_excluded:
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
         title = f"{path.name} on {dataset.name}"

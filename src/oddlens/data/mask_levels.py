@@ -129,12 +129,12 @@ def split_levels(profiles: Sequence[MaskProfile], reading: MaskReading, peak: in
     is_far = steps > farthest // 4
     has_areas = 10 * areas[is_far].sum() >= pixels[is_far].sum()
     main = int((areas * is_far).argmax()) if has_areas else farthest  # thin lines have no areas
-    unclear = tuple(mask.name for mask in profiles if main == 0 or not has_two_levels(mask, main))
-    if unclear:
-        return MaskReading(problems={MANY_LEVELS: unclear})
     names = tuple(mask.name for mask in profiles)
     if not pixels[: main // 8 + 1].any():
         return MaskReading(problems={NO_BLACK: names})
+    unclear = tuple(mask.name for mask in profiles if main == 0 or not has_two_levels(mask, main))
+    if unclear:
+        return MaskReading(problems={MANY_LEVELS: unclear})
     threshold = main * peak / 255 / 2
     if colour_distance(reading.ground, BLACK) <= threshold:
         return MaskReading(reading.ground, threshold)

@@ -9,7 +9,7 @@ from oddlens.data.image_io import ImageInfo
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
-from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, survey_masks
+from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, mask_name, survey_masks
 
 
 def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSet:
@@ -48,12 +48,15 @@ def check_masks(diagnosis: Diagnosis, test: ImageSet) -> None:
         diagnosis.add("error", "unreadable masks", text, [error.name for error in errors])
     for note in use.notes:
         diagnosis.add("note", "inverted masks", note)
+    images = {mask_name(test, i): name for i, name in enumerate(test.names)}
     if empty := use.unused.get(EMPTY):
         text = f"{counted(len(empty), 'empty mask')}: images with an empty mask do not count for pixel metrics"
-        diagnosis.add("note", "empty masks", text, empty)
+        diagnosis.add("note", "empty masks", text, [images[mask] for mask in empty])
     if contradicting := use.unused.get(CONTRADICTING):
-        text = f"{counted(len(contradicting), 'mask')} of normal images not used, as {CONTRADICTING}"
-        diagnosis.add("warning", "masks of normal images", text, contradicting)
+        text = (
+            f"{counted(len(contradicting), 'normal image')} with a mask that marks pixels: move the images or the masks"
+        )
+        diagnosis.add("warning", "masks of normal images", text, [images[mask] for mask in contradicting])
     if use.stretched:
         text = f"{counted(len(use.stretched), 'mask')} with another aspect ratio than their image: are they its masks?"
         diagnosis.add("warning", "stretched masks", text, use.stretched)

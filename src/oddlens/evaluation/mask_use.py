@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oddlens.data.image_set import ImageSet
@@ -12,8 +12,8 @@ from oddlens.errors import ImageError
 
 MAX_RATIO = 1.02  # of the aspect ratios of a mask and its image
 
-EMPTY = "they mark no pixel, though their images are anomalous"
-CONTRADICTING = "they mark pixels, though their images are normal; move the images, or empty the masks"
+EMPTY = "they mark no pixel of anomalous images"
+CONTRADICTING = "they mark pixels of normal images"
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,26 @@ class MaskUse:
     stretched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def with_unmatched(self, masks: Mapping[str, tuple[str, ...]]) -> MaskUse:
+        """The same with the masks of a data set that belong to no image, by the reason why, among the unused ones."""
+        return replace(self, unused={**masks, **self.unused})
+
+    @property
     def as_json(self) -> dict[str, Any]:
-        """The field `masks` of `eval --json`."""
-        return {
+        """The field `masks` of `eval --json`; no field where there are no masks."""
+        if not self.n_used and not self.unused:
+            return {}
+        values = {
             "n_used": self.n_used,
             "unused": {reason: list(names) for reason, names in self.unused.items()},
             "images_without_mask": list(self.without_mask),
             "stretched": list(self.stretched),
             "notes": list(self.notes),
         }
+        return {"masks": values}
 
     def lines(self) -> list[str]:
-        """What a user is told about masks."""
+        """What a user should know, one thing a line; nothing where each anomalous image has a mask that is used."""
         lines = [f"masks: {note}" for note in self.notes]
         lines += [f"masks not used, as {reason}: {listed(names)}" for reason, names in self.unused.items()]
         if self.stretched:
