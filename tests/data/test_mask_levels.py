@@ -57,12 +57,12 @@ def colour(left: tuple[int, ...], ground: tuple[int, ...] = (0, 0, 0), right: tu
     return draw
 
 
-def palette(*colours: int, **info: int) -> Draw:
+def palette(*colours: int, **info: Any) -> Draw:
     def draw(mask: Mask) -> Image.Image:
         image = Image.frombytes("P", SHAPE[::-1], mask.astype(np.uint8).tobytes())
         if colours:
             image.putpalette(colours)
-        image.info |= info
+        image.info.update(info)
         return image
 
     return draw

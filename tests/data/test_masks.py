@@ -13,6 +13,7 @@ from PIL import Image
 
 from oddlens.data import masks as masks_module
 from oddlens.data.image_set import ImageSet, concatenate
+from oddlens.data.mask_levels import MaskReading
 from oddlens.data.masks import MaskFile, MaskSet, listed, read_mask
 from oddlens.errors import DataError, ImageError
 
@@ -52,7 +53,7 @@ def test_no_mask_is_decoded_before_one_is_needed_and_all_are_surveyed_once(
 
     def count(files: tuple[Path, ...], ground: Any) -> Any:
         surveys.append(files)
-        return masks_module.MaskReading()
+        return MaskReading()
 
     monkeypatch.setattr(masks_module, "choose_reading", count)
     images = ImageSet.from_files(["a.png", "b.png", "c.png"], label=1, masks=paths).subset([0, 2])

@@ -227,7 +227,3 @@ def _join(*parts: str) -> str:
 
 def _suffix(file: str) -> str:
     return os.path.splitext(file)[1].lower()  # noqa: PTH122 - of 60,000 names
-
-
-def _stem(file: str) -> str:
-    return file.removesuffix(Path(file).suffix)

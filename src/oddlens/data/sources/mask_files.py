@@ -66,9 +66,11 @@ def match_masks(images: Mapping[str, str], masks: Mapping[str, str]) -> MaskMatc
     `_mask` or the like precedes one with the image's own name, which may be a copy of the image. Any other two masks of
     one image are a conflict.
     """
+    matches, candidates = MaskMatches(), defaultdict[str, dict[Scheme, list[str]]](lambda: defaultdict(list))
+    if not masks:  # to fold the names of very many images takes a while
+        return matches
     classes = {_fold(place).split("/")[0] for place in images.values()}
     exact, folded = _by_name(images, _nfc), _by_name(images, _fold)
-    matches, candidates = MaskMatches(), defaultdict[str, dict[Scheme, list[str]]](lambda: defaultdict(list))
     for mask, place in masks.items():
         owners = _owners(_nfc(place), exact) or _owners(_fold(place), folded)
         if owners is None:
