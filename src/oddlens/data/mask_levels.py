@@ -198,11 +198,12 @@ def read_profile(path: Path, ground: Colour, peak: int) -> MaskProfile | None:
 
 def distances(pixels: Pixels, colour: Colour) -> npt.NDArray[np.uint16]:
     """(H, W) distance of each pixel from a colour: the largest difference of a channel, at 16 bits."""
-    scale = np.uint16(257 if pixels.dtype == np.uint8 else 1)
     result = np.zeros(pixels.shape[:2], np.uint16)
     for channel in range(3 if len(set(colour)) > 1 else pixels.shape[2]):
-        plane, level = pixels[..., min(channel, pixels.shape[2] - 1)] * scale, np.uint16(colour[channel])
-        np.maximum(result, np.where(plane > level, plane - level, level - plane), out=result)
+        plane, level = pixels[..., min(channel, pixels.shape[2] - 1)].astype(np.uint16), np.uint16(colour[channel])
+        if pixels.dtype == np.uint8:
+            plane *= 257
+        np.maximum(result, np.maximum(plane, level) - np.minimum(plane, level) if level else plane, out=result)
     return result
 
 
@@ -215,8 +216,11 @@ def packed(pixels: Pixels) -> npt.NDArray[Any]:
     """(H, W) one number for each colour; 0 is black."""
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-    return red << 16 | green << 8 | blue
+    values = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        values <<= 8
+        values |= pixels[..., channel]
+    return values
 
 
 def unpacked(value: int, pixels: Pixels) -> Colour:
