@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 from command_line import QUICK, error_of, oddlens, run_json
 from PIL import Image
 
 from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
+from oddlens.evaluation.evaluate import evaluate
 
 
 def read_image(path: Path) -> Image.Image:
@@ -86,6 +89,52 @@ def test_areas_under_the_curves_are_printed_with_intervals(part: Path, parts: Pa
     assert done.returncode == 0, done.stderr
     assert "image AUROC " in done.stdout
     assert "pixel AUROC " in done.stdout
+
+
+def test_pixel_metrics_do_not_depend_on_how_masks_are_drawn(part: Path, parts: Path, tmp_path: Path) -> None:
+    """In red, in two colours, as labels, in black on white, as JPEG: as in white on black."""
+    spot = np.array(read_image(parts / "ground_truth/spot/000_mask.png")) > 0
+    left = spot & (np.arange(24) < 8)
+    drawings = {
+        "red": spot[..., None] * np.array([255, 0, 0]),
+        "two": spot[..., None] * np.array([255, 0, 0]) + left[..., None] * np.array([0, 255, 0]),
+        "labels": spot * 2,
+        "inverted": ~spot * 255,
+    }
+    detector = Detector.load(part)
+    expected = evaluate(detector, open_dataset(parts).test).pixel_metrics
+    for name, pixels in drawings.items():
+        root = tmp_path / name
+        shutil.copytree(parts / "test", root / "test")
+        (root / "ground_truth/spot").mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"ground_truth/spot/{i:03}.png")
+        assert evaluate(detector, open_dataset(root).test).pixel_metrics == expected, name
+
+
+def test_masks_that_are_not_used_are_named_with_the_reason(part: Path, parts: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(parts, root)
+    masks = root / "ground_truth/spot"
+    (masks / "005_mask.png").rename(masks / "defect5.png")
+    Image.new("L", (24, 20)).save(masks / "004_mask.png")
+    shutil.copytree(masks, root / "ground_truth/good")
+    done = oddlens("eval", part, root)
+    assert done.returncode == 0, done.stderr
+    assert f"masks not used, as they mark no pixel of anomalous images: {masks}/004_mask.png\n" in done.stderr
+    assert f"anomalous images without a mask, left out of pixel metrics: {root}/test/spot/005.png\n" in done.stderr
+    table = run_json("eval", part, root)["masks"]
+    assert table["n_used"] == 4
+    assert table["unused"] == {
+        "no test image of the same class has their name": [
+            str(root / f"ground_truth/{kind}/defect5.png") for kind in ("good", "spot")
+        ],
+        "they mark no pixel of anomalous images": [str(masks / "004_mask.png")],
+        "they mark pixels of normal images": [str(root / f"ground_truth/good/{i:03}_mask.png") for i in range(4)],
+    }
+    assert table["images_without_mask"] == [str(root / "test/spot/005.png")]
+    Image.fromarray(np.eye(24, dtype=np.uint8) * 255).save(masks / "000_gt.png")
+    assert "an image has several masks; leave one of them" in error_of("eval", part, root)
 
 
 def test_real_photographs_of_mixed_sizes_with_masks_work(real_data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from oddlens.data.image_io import ImageInfo, convert, decode, probe
+from oddlens.data.image_io import ImageInfo, convert, decode, decode_mask, probe
 from oddlens.errors import ImageError
 
 Array = npt.NDArray[Any]
@@ -367,3 +367,38 @@ def test_the_main_image_of_a_multi_image_jpeg_is_decoded(tmp_path: Path) -> None
     path = tmp_path / "a.jpg"
     Image.new("L", (32, 24), 200).save(path, "MPO", save_all=True, append_images=[Image.new("L", (32, 24), 20)])
     check(path, np.full((24, 32), 200, np.uint8))
+
+
+# Masks
+
+
+def test_transparent_pixels_of_a_mask_are_black(tmp_path: Path) -> None:
+    layers = np.zeros((4, 4, 4), np.uint8)
+    layers[:2] = (255, 0, 0, 255)
+    layers[2] = (255, 255, 255, 0)
+    pixels, is_exact = decode_mask(save(tmp_path / "a.png", layers))
+    np.testing.assert_array_equal(pixels, np.where(layers[..., 3:] == 255, layers[..., :3], 0))
+    assert is_exact
+    assert not decode_mask(save(tmp_path / "b.png", layers[2:]))[0].any()  # as an image, it would be refused
+
+
+def test_a_mask_drawn_in_black_on_a_transparent_ground_is_white(tmp_path: Path) -> None:
+    layers = np.zeros((4, 4, 4), np.uint8)
+    layers[:2, :, 3] = 255
+    pixels, _ = decode_mask(save(tmp_path / "a.png", layers))
+    assert pixels[..., 0].tolist() == [[255] * 4] * 2 + [[0] * 4] * 2
+    layers[..., 3] = 255
+    assert not decode_mask(save(tmp_path / "b.png", layers))[0].any()
+
+
+@pytest.mark.parametrize("palette", [[0, 0, 0], [9, 9, 9, 9, 9, 9, 200, 0, 0], [0, 0, 0, 0, 0, 0]])
+def test_a_palette_that_hides_levels_of_a_mask_is_ignored(tmp_path: Path, palette: list[int]) -> None:
+    image = Image.frombytes("P", (4, 1), bytes([0, 1, 1, 0]))
+    image.putpalette(palette)
+    image.save(tmp_path / "a.png")
+    assert decode_mask(tmp_path / "a.png")[0].tolist() == [[[0], [1], [1], [0]]]
+
+
+def test_only_jpeg_has_inexact_levels(tmp_path: Path) -> None:
+    exact = {suffix: decode_mask(save(tmp_path / f"a.{suffix}", GREY))[1] for suffix in ("png", "bmp", "tif", "jpg")}
+    assert exact == {"png": True, "bmp": True, "tif": True, "jpg": False}

@@ -1,4 +1,4 @@
-"""Masks and regions of interest are read, and maps resized."""
+"""Regions of interest are read, and maps resized."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import decode
-from oddlens.data.preprocessing import read_mask, read_roi, resize_map
-from oddlens.errors import DataError, ImageError
+from oddlens.data.masks import read_mask
+from oddlens.data.preprocessing import read_roi, resize_map
+from oddlens.errors import DataError
 
 Array = npt.NDArray[Any]
 
@@ -39,29 +40,6 @@ def test_a_map_may_have_values_outside_any_image_range() -> None:
     np.testing.assert_allclose(resize_map(np.full((3, 5), -1e6), 7, 2), np.full((7, 2), -1e6))
 
 
-def test_only_grey_over_127_is_marked(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", np.array([[0, 127, 128, 255]], np.uint8))
-    assert read_mask(path).tolist() == [[False, False, True, True]]
-    wide = save(tmp_path / "b.png", np.array([[0, 127 * 257, 127 * 257 + 1, 65535]], np.uint16))
-    assert read_mask(wide).tolist() == [[False, False, True, True]]
-    assert not read_mask(save(tmp_path / "c.png", np.zeros((3, 3), np.uint8))).any()
-
-
-def test_masks_of_any_mode_are_read(tmp_path: Path) -> None:
-    marks = np.eye(6, dtype=bool)
-    white = marks[..., None].repeat(3, axis=-1) * np.uint8(255)
-    see_through = np.concatenate([np.full((6, 6, 3), 255, np.uint8), white[..., :1]], axis=-1)
-    for name, array in {"bits": marks, "colour": white, "transparent": see_through}.items():
-        np.testing.assert_array_equal(read_mask(save(tmp_path / f"{name}.png", array)), marks)
-
-
-@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (1, np.uint16), (255, np.uint16)])
-def test_a_mask_on_the_wrong_scale_is_refused_instead_of_read_as_empty(tmp_path: Path, value: int, dtype: Any) -> None:
-    path = save(tmp_path / "a.png", np.eye(6, dtype=dtype) * dtype(value))
-    with pytest.raises(ImageError, match="marks no pixel"):
-        read_mask(path)
-
-
 def test_a_region_of_interest_is_read_from_fractions() -> None:
     roi = read_roi("0.25, 0, 0.75, 0.5", spec_of(4, 8))
     expected = np.zeros((4, 8), bool)
@@ -78,6 +56,24 @@ def test_a_region_of_interest_is_read_from_a_mask_of_any_size(tmp_path: Path) ->
     expected = np.zeros((8, 8), bool)
     expected[:4, 2:] = True
     np.testing.assert_array_equal(roi, expected)
+
+
+@pytest.mark.parametrize("level", [255, 1, 100])
+def test_a_region_of_interest_may_be_drawn_in_any_level_and_cover_most_of_the_image(tmp_path: Path, level: int) -> None:
+    mask = np.full((40, 40), level, np.uint8)
+    mask[:10] = 0
+    roi = read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8))
+    assert roi.sum(axis=1).tolist() == [0, 0, 8, 8, 8, 8, 8, 8]
+    colour = mask[..., None] * np.array([1, 0, 0], np.uint8)
+    np.testing.assert_array_equal(read_roi(str(save(tmp_path / "red.png", colour)), spec_of(8, 8)), roi)
+
+
+def test_a_region_of_interest_without_black_is_refused(tmp_path: Path) -> None:
+    mask = np.full((40, 40), 200, np.uint8)
+    assert read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8)).all()
+    mask[:10] = 100
+    with pytest.raises(DataError, match=r"region of interest .*roi\.png: there are several levels but no black"):
+        read_roi(str(save(tmp_path / "roi.png", mask)), spec_of(8, 8))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,6 +189,15 @@ def test_training_images_in_the_test_set_are_left_out(data: DataSet) -> None:
         assert row["n_left_out_trained"] == row["n_training"]
         assert row["n_normal_rates"] == 30
         assert row["n_normal"] == 30 + row["n_calibration"]
+
+
+def test_masks_that_are_not_used_are_noted(data: DataSet) -> None:
+    masks = (*data.test.masks[:-1], np.zeros((16, 16), bool))
+    data = replace(data, test=replace(data.test, masks=masks), unused_masks={"a reason": ("x.png",)})
+    assert compare(data, [])["notes"][:2] == [
+        "masks not used, as a reason: x.png",
+        f"masks not used, as they mark no pixel of anomalous images: {data.test.names[-1]}",
+    ]
 
 
 def test_near_duplicates_across_the_split_are_reported_as_a_leak() -> None:

@@ -192,3 +192,17 @@ def test_anomalies_with_an_empty_mask_do_not_count_for_pixel_metrics(
     all_masks = evaluate.evaluate(digits_detector, concatenate([normal, dataclasses.replace(anomalous, masks=masks)]))
     first = dataclasses.replace(anomalous.subset(np.arange(1)), masks=masks[:1])
     assert all_masks.pixel_metrics == evaluate.evaluate(digits_detector, concatenate([normal, first])).pixel_metrics
+
+
+def test_the_mask_of_a_normal_image_does_not_count(digits_detector: Detector, digits: DataSet) -> None:
+    """Its folder says that it is normal; `masks` says that its mask contradicts that."""
+    anomalous = test_sets.anomalous_images(
+        corruptions.distort("inversion", digits.test.load(digits_detector.spec)[:3], 255, 0), "inverted"
+    )
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:4, 2:5] = True
+    images = concatenate([digits.test.subset(np.arange(5)), dataclasses.replace(anomalous, masks=(mask,) * 3)])
+    contradicting = dataclasses.replace(images, masks=(mask, *images.masks[1:]))
+    evaluation = evaluate.evaluate(digits_detector, contradicting)
+    assert evaluation.pixel_metrics == evaluate.evaluate(digits_detector, images).pixel_metrics
+    assert sum(map(len, evaluation.masks.unused.values())) == 1

@@ -48,7 +48,9 @@ def test_masks_without_an_image_are_listed(tmp_path: Path) -> None:
         save(tmp_path / f"{name}.png", len(name))
     finding = check(tmp_path)["stray masks"]
     assert last_parts(finding) == {"bad/7_mask.png", "other/0_mask.png"}
-    assert finding.text.startswith("2 masks without a test image")
+    assert finding.text.startswith(
+        "2 masks without a test image (1, as no test image of the same class has their name;"
+    )
 
 
 def test_unreadable_images_are_an_error_and_the_others_are_checked(folder: Path) -> None:
@@ -71,6 +73,36 @@ def test_unreadable_and_empty_masks_are_told_apart(folder: Path) -> None:
     findings = check(folder)
     assert (findings["unreadable masks"].level, len(findings["unreadable masks"].files)) == ("error", 1)
     assert (findings["empty masks"].level, last_parts(findings["empty masks"])) == ("note", {"bad/1.png"})
+
+
+def save_mask(path: Path, marks: slice, ground: int = 0, size: tuple[int, int] = (24, 24)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full(size, ground, np.uint8)
+    pixels[marks, :5] = 255 - ground
+    Image.fromarray(pixels).save(path)
+
+
+def test_masks_that_are_inverted_contradict_or_are_missing_are_listed(folder: Path) -> None:
+    save_mask(folder / "ground_truth/bad/0_mask.png", slice(0, 5), 255, (24, 12))
+    save_mask(folder / "ground_truth/good/1_mask.png", slice(0, 5), 255)
+    save_mask(folder / "ground_truth/good/0_mask.png", slice(0, 0), 255)
+    findings = check(folder)
+    assert findings["inverted masks"].text.startswith("white is the larger part of 2 of 2 masks")
+    assert (findings["masks of normal images"].level, last_parts(findings["masks of normal images"])) == (
+        "warning",
+        {"good/1.png"},
+    )
+    assert last_parts(findings["stretched masks"]) == {"bad/0_mask.png"}
+    assert last_parts(findings["no mask"]) == {"bad/1.png"}
+    assert "empty masks" not in findings
+
+
+def test_unclear_masks_are_an_error_that_lists_them(folder: Path) -> None:
+    for i in range(2):
+        save_mask(folder / f"ground_truth/bad/{i}_mask.png", slice(0, 0), 255)
+    finding = check(folder)["unclear masks"]
+    assert (finding.level, last_parts(finding)) == ("error", {"bad/0_mask.png", "bad/1_mask.png"})
+    assert "every mask has one level only" in finding.text
 
 
 @pytest.mark.parametrize(("size", "level"), [((48, 48), "note"), ((48, 24), "warning")])

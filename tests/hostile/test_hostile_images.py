@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from oddlens.data.image_io import MAX_PIXELS, ImageInfo, decode, probe
-from oddlens.data.preprocessing import read_mask
+from oddlens.data.masks import read_mask
 from oddlens.errors import ImageError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_foreign_images_are_a_sample_of_another_data_set(monkeypatch: pytest.Mon
     assert foreign is not None
     assert foreign.shape == (5, 8, 8, 1)
     assert run.RecipeRun(small_recipe(), Path()).load_foreign() is None
+
+
+def test_masks_that_are_not_used_are_logged_and_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(open_dataset("digits"), unused_masks={"a reason": ("x.png",)})
+    monkeypatch.setattr(run, "open_dataset", lambda *_, **__: data)
+    notes: list[str] = []
+    result = run.RecipeRun(small_recipe(distort=True), tmp_path, log=notes.append)()
+    assert "masks not used, as a reason: x.png" in notes
+    assert result["masks"]["unused"] == {"a reason": ["x.png"]}
 
 
 def test_progress_is_reported_to_the_caller_and_nothing_is_printed(

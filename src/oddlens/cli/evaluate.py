@@ -69,7 +69,10 @@ def evaluate(
         started = time.perf_counter()
         evaluation = evaluate.evaluate(detector, test, lambda done: console.counting("scoring", len(test), done))
         seconds = {"score": round(time.perf_counter() - started, 3)}
-        result = {"detector": str(path), **evaluation.metrics, "seconds": seconds, "skipped": skipped}
+        masks = evaluation.masks.with_unmatched(dataset.unused_masks)
+        for line in masks.lines():
+            console.say(line)
+        result = {"detector": str(path), **evaluation.metrics, **masks.as_json, "seconds": seconds, "skipped": skipped}
         result["left_out"] = left_out
         if evaluation.n_excluded:
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")

@@ -9,9 +9,10 @@ detector gets everything that the camera recorded.
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF or PGM/PPM"
 HEAD_BYTES = 64  # of a file, by which `is_image` recognizes it
+DECODERS = min(4, os.cpu_count() or 1)  # threads, of which Pillow decodes in several at once
 # Just below the 89.5 million pixels at which Pillow's process-wide guard starts to warn, so it never does.
 MAX_PIXELS = 89_000_000
 
@@ -87,17 +89,30 @@ def probe(source: Path | bytes) -> ImageInfo:
         return _info(image)
 
 
-def decode(source: Path | bytes, background: int = 255) -> Pixels:
+def decode(source: Path | bytes) -> Pixels:
     """Decode an image file, or its content, to (H, W, C), uint8 or uint16, with the shape and type that `probe` gives.
 
     1-bit images and palettes that contain only greys become grey. Of a multi-picture JPEG (MPO) the main image is
-    decoded. Transparent pixels are composited over the grey level `background` (0..255).
+    decoded. Transparent pixels are composited over white.
+
+    Raises:
+        ImageError: as for `probe`, the pixels are damaged or truncated, or all are transparent.
+    """
+    with _open_image(source) as image:
+        return _pixels(image, _over_white, _name(source))
+
+
+def decode_mask(path: Path) -> tuple[Pixels, bool]:
+    """Decode a mask to (H, W, C), and tell whether its levels are exact, which those of JPEG are not.
+
+    Transparent pixels are black, as what is not marked. A drawing in black on a transparent ground becomes white. A
+    palette that shows several levels in one colour is ignored.
 
     Raises:
         ImageError: as for `probe`, or the pixels are damaged or truncated.
     """
-    with _open_image(source) as image:
-        return _pixels(image, background, _name(source))
+    with _open_image(path) as image:
+        return _pixels(image, _over_black, str(path)), not isinstance(image, JpegImageFile)
 
 
 def convert(image: Image.Image, name: str = "image") -> Pixels:
@@ -110,16 +125,19 @@ def convert(image: Image.Image, name: str = "image") -> Pixels:
         problem = _problem(image) if all(image.size) else "has no pixels; pass another image"
         if problem:
             raise ImageError(name, problem)
-        return _pixels(image, 255, name)
+        return _pixels(image, _over_white, name)
 
 
-def _pixels(image: Image.Image, background: int, name: str) -> Pixels:
-    """Decode an open image, whose header was checked."""
+def _pixels(image: Image.Image, flatten: Callable[[Image.Image, str], Image.Image], name: str) -> Pixels:
+    """Decode an open image, whose header was checked; `flatten` removes its transparency."""
     info, orientation = _info(image), _orientation(image)
     if isinstance(image, PpmImageFile) and info.bits == 16:
         return _load_deep_pgm(image)
     _load_unmapped(image)
-    pixels = _load(image, info, background, name)
+    if flatten is _over_black and image.mode == "P" and _hides_levels(image):
+        pixels: Pixels = np.array(image)[..., None]
+    else:
+        pixels = _load(image, info, flatten, name)
     if not isinstance(image, TiffImageFile):  # Pillow rotates TIFF itself
         if _orientation(image) != orientation:
             raise ImageError(name, "stores its EXIF orientation after the pixel data; save it again")
@@ -289,6 +307,14 @@ def _palette_is_grey(image: Image.Image) -> bool:
     return bool((colours == colours[:, :1]).all())
 
 
+def _hides_levels(image: Image.Image) -> bool:
+    """Whether the palette of an image shows several of its levels in one colour."""
+    palette = image.getpalette("RGB") or []
+    levels = np.unique(np.array(image)).tolist()
+    colours = {tuple(palette[3 * level : 3 * level + 3]) or (0, 0, 0) for level in levels}
+    return len(colours) < len(levels)
+
+
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8 (1 = upright); an unreadable one counts as 1, as in viewers."""
     if not image.info and not isinstance(image, TiffImageFile):
@@ -303,19 +329,14 @@ def _orientation(image: Image.Image) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _load(image: Image.Image, info: ImageInfo, background: int, name: str) -> Pixels:
+def _load(image: Image.Image, info: ImageInfo, flatten: Callable[[Image.Image, str], Image.Image], name: str) -> Pixels:
     if info.bits == 16:
         levels = np.array(image, dtype=np.uint16)[..., None]
         white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
         return 65535 - levels if white_is_zero else levels  # Pillow inverts such files at 8 bits only
     plain = image
     if image.has_transparency_data:
-        layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # La converts to nothing else
-        alpha = layers.getchannel("A")
-        if not alpha.getbbox():
-            raise ImageError(name, "is fully transparent; save it without transparency")
-        plain = Image.new("RGB", image.size, (background,) * 3)
-        plain.paste(layers, mask=alpha)
+        plain = flatten((image.convert("LA") if image.mode == "La" else image).convert("RGBA"), name)  # La: only to LA
     mode = "L" if info.channels == 1 else "RGB"
     plain = plain if plain.mode == mode else plain.convert(mode)
     return np.array(plain).reshape(*plain.size[::-1], info.channels)
@@ -333,6 +354,24 @@ def _load_deep_pgm(image: PpmImageFile) -> Pixels:
     if len(content) < 2 * width * height:
         raise ValueError("image file is truncated")
     return np.frombuffer(content, ">u2").astype(np.uint16).reshape(height, width, 1)
+
+
+def _over_white(layers: Image.Image, name: str) -> Image.Image:
+    if not layers.getchannel("A").getbbox():
+        raise ImageError(name, "is fully transparent; save it without transparency")
+    return _composite(layers, 255)
+
+
+def _over_black(layers: Image.Image, name: str) -> Image.Image:
+    alpha, plain = layers.getchannel("A"), _composite(layers, 0)
+    is_black_drawing = not plain.getbbox() and bool((np.asarray(alpha) < 255).any())
+    return alpha if is_black_drawing else plain
+
+
+def _composite(layers: Image.Image, background: int) -> Image.Image:
+    plain = Image.new("RGB", layers.size, (background,) * 3)
+    plain.paste(layers, mask=layers.getchannel("A"))
+    return plain
 
 
 def _undo_orientation(pixels: Pixels, orientation: int) -> Pixels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels, as_pixels, decode, probe
+from oddlens.data.image_io import DECODERS, ImageInfo, Pixels, as_pixels, decode, probe
+from oddlens.data.masks import MaskFile, MaskSet, with_mask_set
 from oddlens.data.ordered_pool import ordered_map
 from oddlens.data.pixel_store import allocate_pixels
-from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
+from oddlens.data.preprocessing import choose_spec, fit_to, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 
-DECODERS = min(4, os.cpu_count() or 1)  # threads, of which Pillow decodes in several at once
 MAX_TASK_IMAGES = 16  # images per task, at most; passing single small images between threads costs as much as decoding
 
-Mask = Path | npt.NDArray[np.bool_]
 LeftOut = Mapping[str, tuple[str, ...]]  # why something is not read as an image -> paths
+Mask = MaskFile | npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 
@@ -40,7 +39,7 @@ class ImageSet:
         kinds: "good", a class or a defect.
         labels: (N,) int8: 0 normal, 1 anomalous.
         images: one array (N, H, W, C), or for each image the path of its file, its content or an array (H, W, C).
-        masks: files or arrays (H, W) bool; None is no mask, which for a normal image means that no pixel is a defect.
+        masks: files, read alike, or arrays (H, W) bool; None is no mask, which for a normal image means no defect.
         groups: what each image belongs to (a camera, a product) where each group has its own threshold; empty without.
         grouped_by: where the groups come from: "folder", or "column NAME" of a CSV file.
         source: where the images come from, as the user wrote it; the folder of the first one unless given.
@@ -100,12 +99,12 @@ class ImageSet:
         *,
         kind: str | Sequence[str] = "good",
         label: int | npt.ArrayLike = 0,
-        masks: Sequence[Path | None] | None = None,
+        masks: Sequence[MaskFile | Path | None] | None = None,
         source: str = "",
     ) -> ImageSet:
-        """Image files in this order, each named as it was written; none is opened yet."""
+        """Image files in this order, each named as it was written; none is opened yet. Paths of masks are one set."""
         names = tuple(str(path) for path in paths)
-        mask_of_each = (None,) * len(names) if masks is None else tuple(masks)
+        mask_of_each = (None,) * len(names) if masks is None else with_mask_set(masks)
         kinds, labels = _each(kind, len(names)), _labels(label, len(names))
         return cls(names, kinds, labels, names, mask_of_each, source=source)
 
@@ -145,9 +144,15 @@ class ImageSet:
 
         Raises:
             ImageError: its file cannot be read.
+            DataError: the masks of its data set cannot be read, as what they mark is unclear.
         """
         mask = self.masks[i]
-        return read_mask(mask) if isinstance(mask, Path) else mask
+        return mask.read() if isinstance(mask, MaskFile) else mask
+
+    @property
+    def mask_sets(self) -> tuple[MaskSet, ...]:
+        """The sets of mask files that masks of these images belong to, in order."""
+        return tuple(dict.fromkeys(mask.masks for mask in self.masks if isinstance(mask, MaskFile)))
 
     def infos(self) -> list[ImageInfo]:
         """Size, channels and bits of every image; of files only the headers are read.
@@ -256,16 +261,16 @@ class DataSet:
     """A training set of normal images and a labelled test set.
 
     `train` may be empty (a data set for testing only) and so may `test` (normal images only). `normal` is
-    "good", the class that is normal, or "all" where every class is. `stray_masks` are mask files that belong to no
-    image; `left_out` has the files and folders that were not read, by reason. A plain data set has neither parts nor
-    classes, and all its images are in `train`.
+    "good", the class that is normal, or "all" where every class is. `unused_masks` are the mask files that belong to
+    no image, and `left_out` the files and folders that were not read, both by the reason why. A plain data set has
+    neither parts nor classes, and all its images are in `train`.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
     normal: str
-    stray_masks: tuple[str, ...] = ()
+    unused_masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=dict)
     is_plain: bool = False
 

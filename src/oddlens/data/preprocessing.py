@@ -1,4 +1,4 @@
-"""Convert images to the size, channels and value range of a detector's input; read masks and regions of interest."""
+"""Convert images to the size, channels and value range of a detector's input; read regions of interest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from oddlens.config.base import MAX_SIDE, InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels, decode
+from oddlens.data.image_io import ImageInfo, Pixels
+from oddlens.data.masks import read_mask
 from oddlens.errors import DataError, ImageError, SettingsError
 
 
@@ -109,25 +110,6 @@ def resize_map(values: np.ndarray[Any, Any], height: int, width: int) -> npt.NDA
     """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking."""
     plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.array(plane.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
-
-
-def read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Read a mask image of any kind as (H, W) bool: grey levels over 127 are marked, transparent pixels are not.
-
-    16-bit levels are divided by 257 first, so that full white is 255 at both depths.
-
-    Raises:
-        ImageError: the file cannot be read, or contains labels (0 and 1) or 8-bit levels in 16 bits, none of which
-            would be marked.
-    """
-    grey = _grey(decode(path, background=0))[..., 0]
-    scale = 257 if grey.dtype == np.uint16 else 1
-    peak = int(grey.max())
-    if peak == 1 or 0 < peak < scale:
-        raise ImageError(
-            str(path), f"marks no pixel, since its brightest is {peak} of {255 * scale}; mark pixels in white"
-        )
-    return grey > 127 * scale
 
 
 def read_roi(source: str, spec: InputSpec) -> npt.NDArray[np.bool_]:

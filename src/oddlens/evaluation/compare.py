@@ -33,6 +33,7 @@ from oddlens.evaluation.baselines import (
     make_thumbnails,
     nearest_distances,
 )
+from oddlens.evaluation.mask_use import survey_masks
 
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
@@ -83,7 +84,7 @@ def compare(
 
     Raises:
         SettingsError: a name is not that of a detector (checked before any is fitted).
-        DataError: the data has no training images or no test images.
+        DataError: the data has no training images or no test images, or what its masks mark is unclear.
         OddlensError: all of `detectors` failed, even if the baselines did not.
         MissingExtraError: training needs packages that are not installed.
     """
@@ -91,6 +92,7 @@ def compare(
         check_detector_name(name)
     names = without_repetitions(detectors, log)
     inputs = prepare_inputs(data, seed, budget, device, progress)
+    masks = survey_masks(inputs.test).with_unmatched(data.unused_masks)
     rows = evaluate_all(names, inputs, log)
     failed = [row["error"] for row in rows if row["error"] is not None and not row["baseline"]]
     if names and len(failed) == len(names):
@@ -104,7 +106,7 @@ def compare(
         notes.append(leak_warning(area))
     return {
         "data": data.name, "normal": data.normal, "seed": seed, "budget": budget, "n_train": len(data.train),
-        "leaderboard": rows, "leak_auroc": area, "notes": notes,
+        "leaderboard": rows, "leak_auroc": area, "notes": [*masks.lines(), *notes],
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from oddlens.data.preprocessing import resize_map
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.evaluation import corruptions
+from oddlens.evaluation.mask_use import MaskUse, survey_masks
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 
@@ -35,6 +36,7 @@ class Evaluation:
     pixel_metrics: dict[str, float]  # pixel_auroc and aupro, where masks exist
     decisions: GroupedDecision
     n_excluded: int  # test images that the detector was trained on; not among the N
+    masks: MaskUse = field(default_factory=MaskUse)  # of the whole test set
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -168,7 +170,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
     """
     require_images(test)
     spec = detector.spec
-    sizes = mask_sizes(test)
+    masks = survey_masks(test)
     scores, digests, errors, maps = [], [], [], []
     done = 0
     for pixels in test.batches(spec, batch_size(spec)):
@@ -176,7 +178,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         scores.append(outputs.anomaly_score)
         digests.append(fingerprints(pixels))
         errors.append(squared_errors(pixels, outputs, detector))
-        maps += maps_at_mask_size(outputs, sizes[done : done + len(pixels)]) if sizes else []
+        maps += maps_at_mask_size(outputs, masks.sizes[done : done + len(pixels)]) if masks.sizes else []
         done += len(pixels)
         if progress:
             progress(done)
@@ -192,6 +194,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         pixel_metrics=compute_pixel_metrics(test, maps, included),
         decisions=detector.decisions_,
         n_excluded=len(test) - len(included),
+        masks=masks,
     )
 
 
@@ -212,21 +215,6 @@ def squared_errors(pixels: Pixels, outputs: Predictions, detector: Detector) -> 
     difference = pixels.astype(np.float32) / detector.spec.value_max - outputs.reconstruction
     errors: npt.NDArray[np.float64] = np.square(difference[:, detector.region], dtype=np.float64).mean(axis=(1, 2))
     return errors
-
-
-def mask_sizes(test: ImageSet) -> list[tuple[int, int] | None]:
-    """Return the (height, width) at which each image's map is compared with its mask; empty without masks."""
-    if not any(mask is not None for mask in test.masks):
-        return []
-    infos = test.infos()
-    sizes: list[tuple[int, int] | None] = []
-    for i, info in enumerate(infos):
-        mask = test.mask(i)
-        if mask is not None and mask.any():
-            sizes.append((mask.shape[0], mask.shape[1]))
-        else:  # an anomaly without a mask, or with an empty one, has no known location
-            sizes.append(None if test.labels[i] else (info.height, info.width))
-    return sizes
 
 
 def maps_at_mask_size(
@@ -250,7 +238,7 @@ def compute_pixel_metrics(
     for i in index if maps else ():
         anomaly_map = maps[i]
         if anomaly_map is not None:
-            mask = test.mask(i)
+            mask = test.mask(i) if test.labels[i] else None
             values.append(anomaly_map)
             truth.append(np.zeros_like(anomaly_map, dtype=bool) if mask is None else mask)
     if not any(mask.any() for mask in truth):

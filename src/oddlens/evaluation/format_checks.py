@@ -9,6 +9,7 @@ from oddlens.data.image_io import ImageInfo
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
+from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, mask_name, survey_masks
 
 
 def check_left_out(diagnosis: Diagnosis) -> None:
@@ -37,27 +38,41 @@ def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSe
 
 
 def check_masks(diagnosis: Diagnosis, test: ImageSet) -> None:
-    """Report unreadable masks as an error, masks without an image as a warning and empty masks as a note."""
-    broken, empty = [], []
-    for i, name in enumerate(test.names):
-        try:
-            mask = test.mask(i)
-        except ImageError as error:
-            broken.append(error.name)
-            continue
-        if mask is not None and not mask.any():
-            empty.append(name)
-    if broken:
-        text = f"{counted(len(broken), 'mask')} cannot be read; repair or remove unreadable masks"
-        diagnosis.add("error", "unreadable masks", text, broken)
-    if empty:
-        text = f"{counted(len(empty), 'empty mask')}: images with an empty mask do not count for pixel metrics"
-        diagnosis.add("note", "empty masks", text, empty)
-    stray = list(diagnosis.data.stray_masks)
-    diagnosis.facts["n_stray_masks"] = len(stray)
-    if stray:
-        text = f"{counted(len(stray), 'mask')} without a test image: name the mask of test/<defect>/<name> "
+    """Report masks that are unreadable, unclear, unused, empty, inverted or stretched, and images without a mask."""
+    unused = diagnosis.data.unused_masks
+    diagnosis.facts["n_stray_masks"] = n_stray = sum(map(len, unused.values()))
+    if unused:
+        reasons = "; ".join(f"{len(names)}, as {reason}" for reason, names in unused.items())
+        text = f"{counted(n_stray, 'mask')} without a test image ({reasons}): name the mask of test/<defect>/<name> "
+        stray = [name for names in unused.values() for name in names]
         diagnosis.add("warning", "stray masks", text + "ground_truth/<defect>/<name>_mask", stray)
+    problems = [problem for masks in test.mask_sets for problem in masks.reading.problems.items()]
+    for reason, names in problems:
+        diagnosis.add("error", "unclear masks", f"masks cannot be used: {reason}", names)
+    if problems:
+        return
+    errors: list[ImageError] = []
+    use = survey_masks(test, errors)
+    if errors:
+        text = f"{counted(len(errors), 'mask')} cannot be read; repair or remove unreadable masks"
+        diagnosis.add("error", "unreadable masks", text, [error.name for error in errors])
+    for note in use.notes:
+        diagnosis.add("note", "inverted masks", note)
+    images = {mask_name(test, i): name for i, name in enumerate(test.names)}
+    if empty := use.unused.get(EMPTY):
+        text = f"{counted(len(empty), 'empty mask')}: images with an empty mask do not count for pixel metrics"
+        diagnosis.add("note", "empty masks", text, [images[mask] for mask in empty])
+    if contradicting := use.unused.get(CONTRADICTING):
+        text = (
+            f"{counted(len(contradicting), 'normal image')} with a mask that marks pixels: move the images or the masks"
+        )
+        diagnosis.add("warning", "masks of normal images", text, [images[mask] for mask in contradicting])
+    if use.stretched:
+        text = f"{counted(len(use.stretched), 'mask')} with another aspect ratio than their image: are they its masks?"
+        diagnosis.add("warning", "stretched masks", text, use.stretched)
+    if use.without_mask:
+        text = f"{counted(len(use.without_mask), 'anomalous image')} without a mask do not count for pixel metrics"
+        diagnosis.add("note", "no mask", text, use.without_mask)
 
 
 def check_formats(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None:

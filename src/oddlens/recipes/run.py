@@ -107,8 +107,12 @@ class RecipeRun:
         foreign = self.load_foreign()
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)
+        masks = evaluation.masks.with_unmatched(data.unused_masks)
+        if self.log:
+            for line in masks.lines():
+                self.log(line)
         guarantee = " ".join(detector.decisions_.promises())
-        result = {"recipe": self.recipe.name, **evaluation.metrics, "promise": guarantee}
+        result = {"recipe": self.recipe.name, **evaluation.metrics, **masks.as_json, "promise": guarantee}
         result["left_out"] = {reason: list(paths) for reason, paths in data.left_out.items()}
         self.present(detector, evaluation, history)
         result |= {"seconds": self.seconds, "files": self.files}

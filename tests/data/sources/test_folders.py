@@ -12,8 +12,10 @@ from dataset_files import (
     write_mask,
     write_mvtec,
 )
+from PIL import Image
 
 from oddlens.data.open import open_dataset, open_images
+from oddlens.data.sources.mask_files import NO_CLASS, NO_IMAGE
 from oddlens.errors import DataError, DataNotFoundError, ImageError
 
 pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
@@ -44,6 +46,63 @@ def test_a_mask_may_have_a_different_suffix_and_be_in_a_subfolder(tmp_path: Path
     marked = test.mask(1)
     assert marked is not None
     assert marked.sum() == 1
+
+
+def test_masks_are_in_one_set_and_others_are_named(tmp_path: Path) -> None:
+    folder = write_mvtec(tmp_path)
+    write_mask(folder / "Masks/bent/000.bmp", (slice(0, 1), slice(0, 1)))
+    write_mask(folder / "ground_truth/scratch/7_mask.png", (slice(0, 1), slice(0, 1)))
+    write_mask(folder / "ground_truth/crack/000_mask.png", (slice(0, 1), slice(0, 1)))
+    data = open_dataset(folder)
+    assert [data.test.mask(i) is None for i in range(5)] == [False, True, True, False, False]
+    assert len(data.test.mask_sets) == 1
+    assert data.unused_masks == {
+        NO_CLASS: (f"{folder}/ground_truth/crack/000_mask.png",),
+        NO_IMAGE: (f"{folder}/ground_truth/scratch/7_mask.png",),
+    }
+
+
+def test_several_masks_of_one_image_matter_only_where_masks_are_read(tmp_path: Path) -> None:
+    folder = write_mvtec(tmp_path)
+    write_mask(folder / "ground_truth/scratch/000_gt.png", (slice(0, 1), slice(0, 1)))
+    data = open_dataset(folder)
+    assert len(data.train) == 3
+    with pytest.raises(DataError, match=r"several masks.*scratch/000_gt\.png and .*scratch/000_mask\.png"):
+        data.test.mask(4)
+
+
+def test_btads_layout_opens_with_its_masks(tmp_path: Path) -> None:
+    for name in ("train/ok/0000.bmp", "test/ok/0000.bmp", "test/ko/0000.bmp", "test/ko/0001.bmp"):
+        write_image(tmp_path / name)
+    for i in range(2):
+        write_mask(tmp_path / f"ground_truth/ko/{i:04}.png", (slice(i, i + 2), slice(0, 5)))
+    data = open_dataset(tmp_path)
+    assert (data.normal, len(data.train), data.unused_masks) == ("ok", 1, {})
+    assert data.test.labels.tolist() == [1, 1, 0]
+    assert [mask is not None for mask in data.test.masks] == [True, True, False]
+
+
+def test_visas_layout_opens_with_its_masks(tmp_path: Path) -> None:
+    write_image(tmp_path / "candle/Data/Images/Normal/0000.JPG")
+    for i in range(2):
+        write_image(tmp_path / f"candle/Data/Images/Anomaly/{i:03}.JPG")
+        mask = np.zeros((8, 8), np.uint8)
+        mask[i, :3] = 1 + i
+        (tmp_path / "candle/Data/Masks/Anomaly").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"candle/Data/Masks/Anomaly/{i:03}.png")
+    write_mask(tmp_path / "candle/Data/Masks/Anomaly/007.png", (slice(0, 1), slice(0, 1)))
+    for source in (tmp_path / "candle", tmp_path / "candle/Data"):
+        data = open_dataset(source)
+        assert (data.name, data.normal, len(data.train)) == (source.name, "Normal", 1)
+        assert data.test.kinds == ("Anomaly", "Anomaly", "Normal")
+        assert data.test.labels.tolist() == [1, 1, 0]
+        marks = [data.test.mask(i) for i in range(3)]
+        assert [None if mask is None else int(mask.sum()) for mask in marks] == [3, 3, None]
+        assert data.unused_masks == {NO_IMAGE: (f"{tmp_path}/candle/Data/Masks/Anomaly/007.png",)}
+    with pytest.raises(DataError, match=r"folder of data sets; give one of them: candle$"):
+        open_dataset(tmp_path)
+    with pytest.raises(DataError, match="has no class 'good'"):
+        open_dataset(tmp_path / "candle", normal="good")
 
 
 def test_a_folder_with_only_a_test_part_has_no_training_images(tmp_path: Path) -> None:

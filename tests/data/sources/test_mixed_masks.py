@@ -36,6 +36,7 @@ SCHEMES = [
     ("e{i}.png", "e{i}_mask.png"),
     ("e{i}.png", "e{i}_GT.bmp"),
     ("e{i}.png", "e{i}-label.tif"),
+    ("e{i}.png", "mask_e{i}.png"),
     ("images/e{i}.jpg", "masks/e{i}.png"),
     ("images/e{i}.jpg", "Labels/e{i}.png"),
 ]

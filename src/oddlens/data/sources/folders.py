@@ -2,7 +2,8 @@
 
 The names of the subfolders determine the layout:
 
-- `train/` or `test/`: class folders below each of them, masks in `ground_truth/<class>/<name>_mask.*`;
+- `train/` or `test/`: class folders below each of them, masks in `ground_truth/<class>/`, matched by `mask_files`;
+- `Images/` and `Masks/`, or `Data/` with both: VisA's class folders, of which `Normal` is the normal one;
 - `good/` and other subfolders, or any subfolders if a normal class is given: one subfolder per class;
 - anything else: all images in the folder, at any depth, are normal.
 
@@ -15,13 +16,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from oddlens.data.image_set import DataSet, ImageSet, concatenate, require_class
+from oddlens.data.image_set import DataSet, ImageSet, require_class
 from oddlens.data.sources.listing import NOT_IN_LAYOUT, FolderListing, join, no_images_error
+from oddlens.data.sources.mask_files import MASK_FOLDERS, MaskMatches, match_masks
 from oddlens.data.sources.mixed_masks import refuse_masks_among_images
 from oddlens.errors import DataError
 
 GOOD = "good"
 MASKS = "ground_truth"
+VISA = ("Images", "Masks")  # the folders of VisA's layout, in which normal images are in Images/Normal
 
 
 def open_folder(source: str, normal: str | None) -> DataSet:
@@ -52,13 +55,16 @@ def _open_layout(name: str, listing: FolderListing, normal: str | None) -> DataS
     source, subfolders = listing.root, listing.subfolders()
     if "train" in subfolders or "test" in subfolders:
         return _open_train_and_test(name, listing, normal)
+    for parent in ("Data", ""):
+        if _is_visa(listing, parent):
+            return _open_visa(name, listing, parent, normal or "Normal")
     misplaced = [folder for folder in subfolders if folder.casefold() in ("train", "test", MASKS)]
     if misplaced:  # as a plain folder, its test images or masks would be training images
         raise DataError(
             f"{source}: has '{misplaced[0]}' but neither 'train' nor 'test'; name the folders "
             f"train/good, test/good, test/<defect> and {MASKS}/<defect>"
         )
-    sets = [folder for folder in subfolders if {"train", "test"} <= set(listing.subfolders(folder))]
+    sets = [folder for folder in subfolders if _is_data_set(listing, folder)]
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
@@ -66,53 +72,71 @@ def _open_layout(name: str, listing: FolderListing, normal: str | None) -> DataS
     normal = normal or GOOD
     require_class(normal, subfolders, source)
     _refuse_loose_images(listing, "")
-    train = _images_of(listing, normal)
-    labelled = _labelled(listing, "", subfolders, normal)
-    return DataSet(name, replace(train, kinds=(normal,) * len(train)), labelled, normal)
+    train = _images_of(listing, normal, kind=normal)
+    return DataSet(name, train, _labelled_images(listing, "", subfolders, normal)[0], normal)
+
+
+def _is_visa(listing: FolderListing, parent: str) -> bool:
+    return set(VISA) <= set(listing.subfolders(parent)) and "Normal" in listing.subfolders(join(parent, VISA[0]))
+
+
+def _is_data_set(listing: FolderListing, folder: str) -> bool:
+    return {"train", "test"} <= set(listing.subfolders(folder)) or _is_visa(listing, join(folder, "Data"))
+
+
+def _open_visa(name: str, listing: FolderListing, parent: str, normal: str) -> DataSet:
+    images, masks = (join(parent, folder) for folder in VISA)
+    classes = listing.subfolders(images)
+    require_class(normal, classes, join(listing.root, images))
+    _refuse_loose_images(listing, images)
+    _leave_out_the_rest(listing, parent, VISA)
+    if parent:
+        _leave_out_the_rest(listing, "", [parent])
+    train = _images_of(listing, join(images, normal), kind=normal)
+    labelled, matches = _labelled_images(listing, images, classes, normal, [masks])
+    return DataSet(name, train, labelled, normal, matches.unused_by_reason)
 
 
 def _open_train_and_test(name: str, listing: FolderListing, normal: str | None) -> DataSet:
-    source, train_classes, test_classes = listing.root, listing.subfolders("train"), listing.subfolders("test")
-    normal_class = _choose_normal_class(source, train_classes, test_classes, normal)
+    subfolders, train_classes = listing.subfolders(), listing.subfolders("train")
+    normal_class = _choose_normal_class(listing, normal)
     if train_classes:
         _refuse_loose_images(listing, "train")
     _refuse_loose_images(listing, "test")
-    _leave_out_the_rest(listing, "", ("train", "test", MASKS))
+    mask_folders = [folder for folder in subfolders if folder.casefold() in MASK_FOLDERS]
+    _leave_out_the_rest(listing, "", ["train", "test", *mask_folders])
     if train_classes and normal is None:
-        _leave_out_the_rest(listing, "train", (normal_class,))
+        _leave_out_the_rest(listing, "train", [normal_class])
     train = join("train", normal_class) if train_classes else "train"
-    has_train = "train" in listing.subfolders()
-    normals = _images_of(listing, train) if has_train else ImageSet.from_files([])
-    normals = replace(normals, kinds=(normal_class,) * len(normals))
-    labelled = _labelled(listing, "test", test_classes, normal_class, MASKS)
+    normals = _images_of(listing, train, kind=normal_class) if "train" in subfolders else ImageSet.from_files([])
+    labelled, matches = _labelled_images(listing, "test", listing.subfolders("test"), normal_class, mask_folders)
     if len(normals) + len(labelled) == 0:
-        raise no_images_error(source, listing.left_out)
-    used = {str(mask) for mask in labelled.masks}
-    masks = [join(source, file) for file in listing.images(MASKS)]
-    return DataSet(name, normals, labelled, normal_class, tuple(mask for mask in masks if str(Path(mask)) not in used))
+        raise no_images_error(listing.root, listing.left_out)
+    return DataSet(name, normals, labelled, normal_class, matches.unused_by_reason)
 
 
-def _choose_normal_class(source: str, train_classes: list[str], test_classes: list[str], normal: str | None) -> str:
+def _choose_normal_class(listing: FolderListing, normal: str | None) -> str:
     """The normal class: `normal` if it is not None, else "good", else the only training class.
 
     A test part may have defects alone: "good" need not be among its classes where it is `normal`, or where there is no
     training part.
     """
+    train_classes, test_classes = listing.subfolders("train"), listing.subfolders("test")
     classes = train_classes or test_classes
     if normal is not None:
         if normal != GOOD or train_classes:
-            require_class(normal, classes, source)
+            require_class(normal, classes, listing.root)
         return normal
-    if GOOD in classes or not classes or not Path(source, "train").is_dir():
+    if GOOD in classes or not classes or "train" not in listing.subfolders():
         return GOOD
     if len(train_classes) == 1 and GOOD not in test_classes:
         return train_classes[0]
-    folder = join(source, "train" if train_classes else "test")
+    folder = join(listing.root, "train" if train_classes else "test")
     alone = "" if train_classes else f", or choose '{GOOD}' if all of these are defects"
     raise DataError(f"{folder}: has no class '{GOOD}'; choose the normal class from: {', '.join(classes)}{alone}")
 
 
-def _images_of(listing: FolderListing, folder: str) -> ImageSet:
+def _images_of(listing: FolderListing, folder: str, kind: str = GOOD) -> ImageSet:
     """The images below a folder, all normal.
 
     Raises:
@@ -123,25 +147,28 @@ def _images_of(listing: FolderListing, folder: str) -> ImageSet:
     if not paths:
         raise no_images_error(join(listing.root, folder) if folder else listing.root, listing.left_out)
     refuse_masks_among_images(listing.root, paths)
-    return ImageSet.from_files([join(listing.root, path) for path in paths])
+    return ImageSet.from_files([join(listing.root, path) for path in paths], kind=kind)
 
 
-def _labelled(
-    listing: FolderListing, parent: str, classes: Sequence[str], normal: str, masks: str | None = None
-) -> ImageSet:
-    """The labelled images of all classes, with their masks if `masks` is a folder that contains them by class."""
-    sets = []
+def _labelled_images(
+    listing: FolderListing, parent: str, classes: Sequence[str], normal: str, mask_folders: Sequence[str] = ()
+) -> tuple[ImageSet, MaskMatches]:
+    """The labelled images of all classes, with their masks, and how the files in `mask_folders` are matched."""
+    places: dict[str, str] = {}  # path of the image -> its place below `parent`
+    kinds: list[str] = []
     for kind in classes:
-        folder = join(parent, kind)
-        files = [path.removeprefix(join(folder, "")) for path in listing.images(folder)]
-        refuse_masks_among_images(join(listing.root, folder), files)
-        mask_folder = "" if masks is None else join(masks, kind)
-        mask_paths = listing.images(mask_folder) if masks else []
-        mask_files = {_stem(path.removeprefix(join(mask_folder, ""))): Path(listing.root, path) for path in mask_paths}
-        paths = [join(listing.root, folder, file) for file in files]
-        image_masks = [mask_files.get(f"{_stem(file)}_mask") for file in files]
-        sets.append(ImageSet.from_files(paths, kind=kind, label=int(kind != normal), masks=image_masks))
-    return concatenate(sets)
+        paths = listing.images(join(parent, kind))
+        refuse_masks_among_images(listing.root, paths)
+        places |= {join(listing.root, path): path.removeprefix(join(parent, "")) for path in paths}
+        kinds += [kind] * len(paths)
+    masks = {
+        join(listing.root, path): path.removeprefix(join(folder, ""))
+        for folder in mask_folders
+        for path in listing.images(folder)
+    }
+    matches = match_masks(places, masks)
+    labels, mask_of_each = [int(kind != normal) for kind in kinds], matches.mask_of_each(places)
+    return ImageSet.from_files(places, kind=kinds, label=labels, masks=mask_of_each), matches
 
 
 def _refuse_loose_images(listing: FolderListing, folder: str) -> None:
@@ -162,7 +189,3 @@ def _leave_out_the_rest(listing: FolderListing, folder: str, used: Sequence[str]
     for name in listing.subfolders(folder):
         if name not in used:
             listing.leave_out(NOT_IN_LAYOUT, join(folder, name, ""))
-
-
-def _stem(file: str) -> str:
-    return file.removesuffix(Path(file).suffix)

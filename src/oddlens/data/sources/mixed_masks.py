@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -11,20 +10,16 @@ import numpy as np
 
 from oddlens.data.image_io import Pixels, decode
 from oddlens.data.sources.listing import join
+from oddlens.data.sources.mask_files import MASK_FOLDERS, TAG_BEGINNING, TAG_ENDING
 from oddlens.errors import DataError, ImageError
 
-MASK_FOLDERS = frozenset(
-    {
-        "mask", "masks", "gt", "ground_truth", "groundtruth", "ground-truth", "label", "labels", "annotation",
-        "annotations", "segmentation", "segmentations",
-    }
-)  # fmt: skip
+SUSPECT_FOLDERS = frozenset(
+    {*MASK_FOLDERS, "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
+)
 MAX_GROUPS = 40  # of suspects that are decoded to tell masks from images, evenly spaced
 MAX_LEVELS = 16  # of the labels in a mask
 MIN_EXTREME_SHARE = 0.98  # share of a mask's pixels that lie near one of two levels; its edges may be soft
 NEAR = 1 / 16  # of the range between the two levels
-
-_MASK_ENDING = re.compile(r"[-_. ]?(mask|masks|gt|label|labels|seg|annotation|groundtruth|ground_truth)$")
 
 
 def refuse_masks_among_images(root: str, paths: Sequence[str]) -> None:
@@ -52,11 +47,11 @@ def suspect_groups(paths: Sequence[str]) -> list[list[str]]:
     by_stem: dict[str, list[str]] = defaultdict(list)
     groups = []
     for path in paths:
-        if MASK_FOLDERS & {part.casefold() for part in PurePath(path).parts[:-1]}:
+        if SUSPECT_FOLDERS & {part.casefold() for part in PurePath(path).parts[:-1]}:
             groups.append([path])
         else:
-            stem = path.removesuffix(PurePath(path).suffix).casefold()
-            by_stem[_MASK_ENDING.sub("", stem)].append(path)
+            folder, _, name = path.removesuffix(PurePath(path).suffix).casefold().rpartition("/")
+            by_stem[f"{folder}/{TAG_BEGINNING.sub('', TAG_ENDING.sub('', name))}"].append(path)
     return groups + [group for group in by_stem.values() if len(group) > 1]
 
 
