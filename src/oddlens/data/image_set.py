@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import ImageInfo, Pixels, as_pixels, decode, probe
-from oddlens.data.ordered_pool import ordered_map
+from oddlens.data.ordered_pool import OrderedPool, ordered_map
 from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, read_mask, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
@@ -178,12 +178,21 @@ class ImageSet:
         return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
 
     def batches(
-        self, spec: InputSpec, batch_size: int, start: int = 0, problems: dict[int, UnreadableImageError] | None = None
+        self,
+        spec: InputSpec,
+        batch_size: int,
+        start: int = 0,
+        problems: dict[int, UnreadableImageError] | None = None,
+        *,
+        pool: OrderedPool[Any] | None = None,
+        on_image: Callable[[int, Pixels], None] | None = None,
     ) -> Iterator[Pixels]:
         """The images from `start` on in the form of `spec`, (B, height, width, channels) at a time, in order.
 
-        Files are decoded by a few threads that stay at most two batches ahead. With `problems`, images that cannot be
-        read are left out of their batch, which may be empty then, and their errors are put there under their positions.
+        Files are decoded by a few threads, or those of `pool`, that stay at most two batches ahead. With `problems`,
+        images that cannot be read are left out of their batch, which may be empty then, and their errors are put there
+        under their positions. `on_image` is called with the position and the pixels of each image at its own size, by
+        the thread that decoded it.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
@@ -196,7 +205,9 @@ class ImageSet:
         size = max(1, min(MAX_TASK_IMAGES, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
         with closing(
-            ordered_map(lambda task: self._resized(task, spec), tasks, DECODERS, 2 * batch_size // size)
+            ordered_map(
+                lambda task: self._resized(task, spec, on_image), tasks, pool or DECODERS, 2 * batch_size // size
+            )
         ) as done:
             resized = chain.from_iterable(done)
             for first in starts:
@@ -210,12 +221,17 @@ class ImageSet:
                         raise image
                 yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
 
-    def _resized(self, indices: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
+    def _resized(
+        self, indices: Iterable[int], spec: InputSpec, on_image: Callable[[int, Pixels], None] | None
+    ) -> list[Pixels | ImageError]:
         """Some images in the form of `spec`, or the error of each that cannot be read."""
         results: list[Pixels | ImageError] = []
         for i in indices:
             try:
-                results.append(fit_to(self.image(i), spec, self.names[i]))
+                image = self.image(i)
+                results.append(fit_to(image, spec, self.names[i]))
+                if on_image is not None:
+                    on_image(i, image)
             except ImageError as error:
                 results.append(error)
         return results

@@ -103,10 +103,17 @@ def _resize(image: Pixels, height: int, width: int) -> Pixels:
     return cast(Pixels, np.stack(resized, axis=-1))
 
 
-def resize_map(values: np.ndarray[Any, Any], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking."""
+def resize_map(
+    values: np.ndarray[Any, Any], height: int, width: int, rows: range | None = None
+) -> npt.NDArray[np.float32]:
+    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking.
+
+    With `rows`, only those rows of the result are computed, (len(rows), width).
+    """
     plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(plane.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+    rows = rows or range(height)
+    box = (0, rows.start * plane.height / height, plane.width, rows.stop * plane.height / height)
+    return np.array(plane.resize((width, len(rows)), Image.Resampling.BILINEAR, box), dtype=np.float32)
 
 
 def read_mask(path: Path) -> npt.NDArray[np.bool_]:
