@@ -208,7 +208,7 @@ def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
 def test_two_megabytes_beside_the_pixels_are_ignored(tmp_path: Path, suffix: str) -> None:
     content = np.random.default_rng(3).integers(1, 256, 2_000_000, dtype=np.uint8).tobytes()
-    options: dict[str, Any] = {".jpg": {"quality": 100}, ".tif": {}, ".webp": {"lossless": True}}[suffix]
+    options: dict[str, Any] = {"quality": 100, "lossless": True}  # as far as the format has them
     expected = decode(save(tmp_path / f"a{suffix}", COLOUR, **options))
     check(save(tmp_path / f"b{suffix}", COLOUR, icc_profile=content, **options), expected)
     if suffix == ".webp":

@@ -96,7 +96,7 @@ def fit(
         skipped = report_left_out(problems, console)
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         work = output.with_suffix(".training")
-        new.fit(images, folder=work, resume=resume, progress=console.training)
+        new.fit(images, folder=work, resume=resume, progress=console.training, log=console.say)
         new.save(output)
         shutil.rmtree(work, ignore_errors=True)
         elapsed = round(time.perf_counter() - console.started, 3)

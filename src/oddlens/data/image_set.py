@@ -164,13 +164,15 @@ class ImageSet:
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
-    def choose_spec(self, size: int | None) -> InputSpec:
+    def choose_spec(self, size: int | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
         """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.
+
+        `infos` are those of the images, where they have been read already.
 
         Raises:
             DataError: there are no images, or they do not go together.
         """
-        infos = self.infos()
+        infos = self.infos() if infos is None else infos
         if not infos:
             raise DataError("there are no images to choose an input size from; give at least one")
         deep = [i for i, info in enumerate(infos) if info.bits == 16]

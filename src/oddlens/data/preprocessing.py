@@ -43,12 +43,13 @@ def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) ->
     depths = Counter(info.bits for info in infos)
     if len(depths) > 1:
         raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them to one bit depth")
-    height, width = _choose_size(infos, size)
+    height, width = choose_size(infos, size)
     channels = max(info.channels for info in infos)
     return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": value_max})
 
 
-def _choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
+def choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
+    """Height and width of the input for a training set; see `choose_spec`."""
     first = infos[0]
     same_size = all((info.height, info.width) == (first.height, first.width) for info in infos)
     if size is None and same_size and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
