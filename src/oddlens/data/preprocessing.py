@@ -80,7 +80,7 @@ def fit_to(image: Pixels, spec: InputSpec, name: str) -> Pixels:
     if spec.channels == 1:
         image = _grey(image)
     if image.shape[:2] != (spec.height, spec.width):
-        image = _resize(image, spec.height, spec.width)
+        image = resize(image, spec.height, spec.width)
     if image.shape[-1] == spec.channels:
         return image
     return image.repeat(spec.channels, axis=-1)
@@ -93,7 +93,8 @@ def _grey(image: Pixels) -> Pixels:
     return cast(Pixels, ((image @ weights + 500) // 1000)[..., None].astype(image.dtype))
 
 
-def _resize(image: Pixels, height: int, width: int) -> Pixels:
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize an (H, W, C) image: bilinear between pixel centres, antialiased when shrinking."""
     planes = np.moveaxis(image, -1, 0)
     if image.dtype == np.uint8:
         resized = [
