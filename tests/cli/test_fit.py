@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import QUICK, error_of, run_json
+from command_line import QUICK, error_of, oddlens, run_json
 from PIL import Image
 
 from oddlens.data.image_io import Pixels
@@ -44,6 +45,19 @@ def test_both_names_of_the_rotation_family_can_be_calibrated_in_folds(parts: Pat
     path = tmp_path / "part.safetensors"
     run_json("fit", parts, "-o", path, "--detector", "transforms", "--folds", 2, "--epochs", 1, "--threads", 1)
     assert run_json("show", path)["manifest"]["model"]["model"]["family"] == "transforms"
+
+
+def test_shrinking_is_said_before_the_training_and_in_the_json(tmp_path: Path, digit_pixels: Pixels) -> None:
+    for i, pixels in enumerate(digit_pixels[:12]):
+        (tmp_path / "n").mkdir(exist_ok=True)
+        Image.fromarray(pixels[..., 0]).resize((160, 160)).save(tmp_path / f"n/{i}.png")
+    arguments = ("fit", tmp_path / "n", "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1, "--size")
+    done = oddlens(*arguments, 32, "--json")
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("size: images of 160 x 160 pixels are shrunk 5.0-fold to 32 x 32: a defect smaller than")
+    assert "epoch 1/1" in lines[1]
+    assert json.loads(done.stdout)["remarks"] == lines[:1]
+    assert run_json(*arguments, 40)["remarks"] == []
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -213,6 +213,18 @@ def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
     check(save(tmp_path / "a.png", COLOUR, icc_profile=b"not even a profile"), COLOUR)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
+def test_two_megabytes_beside_the_pixels_are_ignored(tmp_path: Path, suffix: str) -> None:
+    content = np.random.default_rng(3).integers(1, 256, 2_000_000, dtype=np.uint8).tobytes()
+    options: dict[str, Any] = {"quality": 100, "lossless": True}  # as far as the format has them
+    expected = decode(save(tmp_path / f"a{suffix}", COLOUR, **options))
+    check(save(tmp_path / f"b{suffix}", COLOUR, icc_profile=content, **options), expected)
+    if suffix == ".webp":
+        check(save(tmp_path / f"c{suffix}", COLOUR, xmp=content, **options), expected)
+    if suffix == ".tif":
+        check(save(tmp_path / f"c{suffix}", COLOUR, tiffinfo={270: "x" * len(content), 700: content}), expected)
+
+
 # Transparency
 
 

@@ -14,7 +14,7 @@ from dataset_files import (
 from thread_pools import have_ended, pool_threads
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo
+from oddlens.data.image_io import ImageInfo, Pixels
 from oddlens.data.image_set import ImageSet, concatenate
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 
@@ -61,6 +61,18 @@ def test_batches_of_mixed_files_are_in_order_and_match_the_spec(tmp_path: Path) 
     assert whole[:, 4, 4, 0].tolist() == list(range(10, 30))
     np.testing.assert_array_equal(whole, images.load(GREY8))
     assert {(info.height, info.width) for info in images.infos()} == set(sizes)
+
+
+def test_each_image_is_handed_over_at_its_own_size_when_it_was_decoded(tmp_path: Path) -> None:
+    sizes = [(8, 8), (16, 12), (30, 50), (9, 7)] * 5
+    images = ImageSet.from_files([write_image(tmp_path / f"{i:02}.png", 10 + i, size) for i, size in enumerate(sizes)])
+    (tmp_path / "07.png").write_bytes(b"broken")
+    received, problems = dict[int, Pixels](), dict[int, UnreadableImageError]()
+    for _ in images.batches(GREY8, 3, start=2, problems=problems, on_image=received.__setitem__):
+        pass
+    assert sorted(received) == [i for i in range(2, 20) if i != 7]
+    for i, image in received.items():
+        np.testing.assert_array_equal(image, images.image(i))
 
 
 def test_batches_of_an_array_that_matches_the_spec_are_slices(rng: np.random.Generator) -> None:

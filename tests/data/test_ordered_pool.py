@@ -75,3 +75,33 @@ def test_one_of_its_own_threads_may_close_the_generator() -> None:
     suspended.set()
     assert have_ended(started)
     assert outcome == ["ended"]
+
+
+def test_a_pool_may_work_with_the_threads_of_another() -> None:
+    before = pool_threads()
+    with OrderedPool[int](1) as owner:
+        names = list(ordered_map(lambda i: threading.current_thread().name, range(3), owner, 2))
+        owner.submit(abs, -1)
+        assert list(owner.results()) == [1], "the threads are still there"
+        assert names == [thread.name for thread in pool_threads() - before] * 3
+        started = pool_threads() - before
+    assert have_ended(started)
+
+
+def test_the_end_of_a_pool_cancels_its_own_tasks_alone() -> None:
+    busy, release = threading.Event(), threading.Event()
+
+    def work(_: int) -> bool:
+        busy.set()
+        return release.wait(10)
+
+    calls: list[int] = []
+    with OrderedPool[object](1) as owner:
+        owner.submit(work, 0)
+        busy.wait(10)
+        with OrderedPool[object](owner) as guest:
+            guest.submit(calls.append, 1)
+            owner.submit(calls.append, 2)
+        release.set()
+        assert list(owner.results()) == [True, None]
+    assert calls == [2]

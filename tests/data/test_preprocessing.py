@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import ImageInfo
-from oddlens.data.preprocessing import choose_spec, fit_to, value_max
+from oddlens.data.preprocessing import choose_spec, fit_to, resize_map, value_max
 from oddlens.errors import DataError, ImageError, SettingsError
 
 Array = npt.NDArray[Any]
@@ -197,3 +197,11 @@ def test_a_constant_image_stays_constant(level: int, old: tuple[int, int], new: 
     for channels_out in (1, 3):
         assert (fit_to(wide, spec_of(*new, channels_out, 65535), "a") == level).all()
         assert (fit_to(narrow, spec_of(*new, channels_out), "a") == level % 256).all()
+
+
+@pytest.mark.parametrize("size", [(3, 5), (48, 100), (391, 700)])
+def test_some_rows_of_a_resized_map_are_those_of_the_whole(size: tuple[int, int]) -> None:
+    whole = resize_map(LEVELS, *size)
+    for start in range(0, size[0], 7):
+        rows = range(start, min(start + 7, size[0]))
+        np.testing.assert_allclose(resize_map(LEVELS, *size, rows), whole[rows.start : rows.stop], rtol=1e-5)

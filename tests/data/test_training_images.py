@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from dataset_files import write_image
 
+from oddlens.data.image_io import ImageInfo, Pixels
 from oddlens.data.image_set import ImageSet
-from oddlens.data.training_images import DEFAULT_SIDE, choose_spec, load_training_images
+from oddlens.data.training_images import DEFAULT_SIDE, find_shrinking, load_training_images
 from oddlens.errors import DataError, ImageError
 
 
@@ -32,7 +33,7 @@ def blank_images(height: int, width: int) -> ImageSet:
 def test_the_input_is_as_large_as_requested_or_as_the_images_need(
     shape: tuple[int, int], size: int | None, max_side: int | None, expected: tuple[int, int]
 ) -> None:
-    spec = choose_spec(blank_images(*shape), size, max_side)
+    spec = load_training_images(blank_images(*shape), size, max_side, None).spec
     assert (spec.height, spec.width) == expected
 
 
@@ -44,6 +45,66 @@ def test_pixels_and_region_have_the_form_of_the_input() -> None:
     np.testing.assert_array_equal(loaded.roi, np.tile(np.arange(24) < 12, (20, 1)))
     assert (loaded.images.source, loaded.images.normal) == ("blanks", "good")
     assert load_training_images(images, None, None, None).roi is None
+
+
+def infos(*sizes: tuple[int, int]) -> list[ImageInfo]:
+    """Grey images of these (width, height)."""
+    return [ImageInfo(height, width, 1, 8) for width, height in sizes]
+
+
+def test_images_shrunk_more_than_fourfold_are_remarked_on_with_what_that_hides() -> None:
+    shrinking = find_shrinking(infos(*[(1263, 500)] * 3), (72, 192))
+    assert shrinking is not None
+    assert shrinking.index == (0, 1, 2)
+    assert shrinking.text == (
+        "images of 1263 x 500 pixels are shrunk 6.6-fold to 192 x 72: a defect smaller than about 7 pixels of the "
+        "original covers less than one pixel of the input and is likely to be missed; fit with a larger --size, or "
+        "crop the images"
+    )
+
+
+@pytest.mark.parametrize("size", [(768, 288), (288, 200), (192, 72), (20, 10)])
+def test_images_shrunk_up_to_fourfold_or_enlarged_are_not_remarked_on(size: tuple[int, int]) -> None:
+    assert find_shrinking(infos(size), (72, 192)) is None
+
+
+def test_of_several_sizes_those_concerned_are_remarked_on() -> None:
+    shrinking = find_shrinking(infos((200, 100), (1000, 500), (4032, 3024), (192, 72)), (72, 192))
+    assert shrinking is not None
+    assert shrinking.index == (1, 2)
+    assert shrinking.factor == 21
+    assert "2 of 4 images of up to 4032 x 3024 pixels are shrunk 5.2- to 21-fold to 192 x 72: " in shrinking.text
+    assert "smaller than about 21 pixels of the largest" in shrinking.text
+
+
+def test_an_upright_image_is_measured_along_its_height() -> None:
+    shrinking = find_shrinking(infos((500, 1263)), (192, 72))
+    assert shrinking is not None
+    assert "images of 500 x 1263 pixels are shrunk 6.6-fold to 72 x 192: " in shrinking.text
+
+
+def test_loaded_images_have_the_remark_for_the_size_that_they_were_brought_to() -> None:
+    (remark,) = load_training_images(blank_images(400, 800), None, None, None).remarks
+    assert remark.startswith("size: images of 800 x 400 pixels are shrunk 6.2-fold to 128 x 64: ")
+    (remark,) = load_training_images(blank_images(400, 800), None, 192, None).remarks
+    assert remark.startswith("size: images of 800 x 400 pixels are shrunk 4.2-fold to 192 x 96: ")
+    assert load_training_images(blank_images(400, 800), 256, 192, None).remarks == ()
+
+
+def test_sixteen_bit_images_are_decoded_once_for_their_peak_and_once_to_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write_image(tmp_path / f"{i}.png", 3000 + i, (200, 300), np.uint16) for i in range(3)]
+    decoded: list[int] = []
+    real = ImageSet.image
+
+    def image(self: ImageSet, i: int) -> Pixels:
+        decoded.append(i)
+        return real(self, i)
+
+    monkeypatch.setattr(ImageSet, "image", image)
+    load_training_images(ImageSet.from_files(files), None, 192, None)
+    assert sorted(decoded) == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_wrong_region_and_an_unreadable_image_are_refused(tmp_path: Path) -> None:

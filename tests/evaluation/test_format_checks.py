@@ -113,6 +113,31 @@ def test_mixed_sizes_are_a_warning_if_the_aspect_ratios_differ(folder: Path, siz
     assert ("range from 1.00 to 2.00" in finding.text) == (level == "warning")
 
 
+def test_images_that_fit_would_shrink_more_than_fourfold_are_a_warning_with_numbers(folder: Path) -> None:
+    diagnosis = data_checks.check(open_dataset(folder))
+    assert diagnosis.facts["input"] == {"width": 24, "height": 24}
+    assert diagnosis.facts["shrinking"] == {"n": 0, "factor": None}
+    for path in folder.rglob("*.png"):
+        save(path, 0, (1263, 500))
+    diagnosis = data_checks.check(open_dataset(folder))
+    (finding,) = [finding for finding in diagnosis.findings if finding.name == "shrinking"]
+    assert (finding.level, finding.files) == ("warning", ())
+    assert finding.text.startswith("images of 1263 x 500 pixels are shrunk 6.6-fold to 192 x 80: a defect smaller than")
+    assert diagnosis.facts["input"] == {"width": 192, "height": 80}
+    assert diagnosis.facts["shrinking"] == {"n": 14, "factor": 6.58}
+
+
+def test_only_the_images_that_are_shrunk_more_than_fourfold_are_listed(folder: Path) -> None:
+    save(folder / "train/good/10.png", 10, (900, 900))
+    save(folder / "test/bad/5.png", 11, (1200, 1200))
+    findings = check(folder)
+    assert last_parts(findings["shrinking"]) == {"good/10.png", "bad/5.png"}
+    assert "2 of 16 images of up to 1200 x 1200 pixels are shrunk 4.7- to 6.2-fold to 192 x 192" in (
+        findings["shrinking"].text
+    )
+    assert "have 2 sizes and are stretched to one" in findings["mixed sizes"].text
+
+
 def test_mixed_channels_list_the_rarer_mode(folder: Path) -> None:
     save(folder / "train/good/10.png", 10, mode="RGB")
     finding = check(folder)["mixed modes"]

@@ -249,19 +249,24 @@ def test_a_bomb_is_refused_by_its_header_with_the_limit(tmp_path: Path, name: st
 def test_bombs_take_no_memory(tmp_path: Path) -> None:
     for name, data in BOMBS.items():
         (tmp_path / name).write_bytes(data)
+    assert peak_memory_of_decoding(tmp_path, refused=True) < 32 * 2**20
+
+
+def peak_memory_of_decoding(folder: Path, refused: bool) -> int:
+    """The bytes that decoding all files takes in a process of its own; all or none are refused."""
     script = (
         "import resource, sys; from pathlib import Path; from oddlens.data.image_io import decode, ImageError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak()\n"
-        "for path in Path(sys.argv[1]).iterdir():\n"
+        "before, refused = peak(), []\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try: decode(path)\n"
-        "    except ImageError: pass\n"
-        "    else: sys.exit(f'{path} passed')\n"
-        "print(peak() - before)\n"
+        "    except ImageError: refused.append(path.name)\n"
+        "print(peak() - before, *refused)\n"
     )
-    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(run.stdout) * unit < 32 * 2**20
+    run = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    used, *names = run.stdout.split()
+    assert names == (sorted(path.name for path in folder.iterdir()) if refused else [])
+    return int(used) * (1 if sys.platform == "darwin" else 1024)
 
 
 def test_the_limit_does_not_depend_on_pillows_global_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,11 +283,29 @@ def test_an_image_just_within_the_limit_is_accepted(tmp_path: Path) -> None:
     assert probe(tmp_path / "a.png").height == MAX_PIXELS // 10_000
 
 
-def test_text_that_inflates_is_refused(tmp_path: Path) -> None:
-    data = encoded("a.png")
-    bomb = chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(2**26)))
-    (tmp_path / "a.png").write_bytes(data[:33] + bomb + data[33:])
-    assert "damaged" in refused(tmp_path / "a.png")
+TEXT_BOMBS = {
+    "zTXt": b"note\0\0" + zlib.compress(bytes(2**28)),
+    "iTXt": b"note\0\1\0\0\0" + zlib.compress(bytes(2**28)),
+    "iCCP": b"profile\0\0" + zlib.compress(bytes(2**28)),
+}
+ORIENTATION_BOMBS = {
+    "zTXt": b"Raw profile type exif\0\0" + zlib.compress(bytes(2**28)),
+    "iTXt": b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**28)),
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_text_that_inflates_is_not_inflated(tmp_path: Path, late: bool) -> None:
+    whole, where = encoded("a.png"), -12 if late else 33
+    for folder, bombs in (("read", TEXT_BOMBS), ("refused", ORIENTATION_BOMBS)):
+        (tmp_path / folder).mkdir()
+        for name, data in bombs.items():
+            content = whole[:where] + chunk(name.encode(), data) + whole[where:]
+            (tmp_path / folder / name).write_bytes(content)
+    assert peak_memory_of_decoding(tmp_path / "read", refused=False) < 4 * 2**20
+    assert peak_memory_of_decoding(tmp_path / "refused", refused=True) < 32 * 2**20
+    with pytest.raises(ImageError, match="EXIF or XMP data inflate to more than 8,388,608 bytes"):
+        decode(tmp_path / "refused" / "iTXt")
 
 
 def test_many_threads_get_the_same_answers_as_one(tmp_path: Path) -> None:

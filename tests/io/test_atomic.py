@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_missing_folders_are_created_and_permissions_are_the_default_ones(tmp_pa
     ordinary = tmp_path / "ordinary.txt"
     ordinary.write_bytes(b"x")
     assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+def test_the_file_mode_mask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may create a file at any moment, or write one atomically, too."""
+
+    def umask(mask: int) -> int:
+        raise AssertionError("the mask of the whole process was changed")
+
+    monkeypatch.setattr(os, "umask", umask)
+    write_bytes(tmp_path / "a.txt", b"x")
 
 
 def test_a_path_that_cannot_be_written_raises_an_oddlens_error(tmp_path: Path) -> None:

@@ -77,3 +77,16 @@ def test_an_image_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert data_report.load_image(diagnosis, "broken.png") is None
     assert data_report.load_image(diagnosis, "missing.png") is None
     assert data_report.load_image(diagnosis, "test[0]") is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((40, 60, 3), (40, 60, 3)), ((600, 1200, 1), (256, 512, 1)), ((5000, 2, 3), (512, 1, 3))]
+)
+def test_large_images_are_shrunk_before_they_are_drawn(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    pixels = np.full((1, *shape), 3000, dtype=np.uint16)
+    images = ImageSet.from_array(pixels, name="train")
+    image = data_report.load_image(Diagnosis(DataSet("large", images, images, "good")), "train[0]")
+    assert image is not None
+    assert image.shape == expected
+    assert image.dtype == np.uint16
+    assert (image == 3000).all()

@@ -19,10 +19,11 @@ from oddlens.config.detectors import (
     Member,
     RotationSettings,
 )
+from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
 from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError
 from oddlens.models.registry import family_of
-from oddlens.training.resolve import MAX_ENSEMBLE_SIDE, FitConfig, FitPlan, resolve
+from oddlens.training.resolve import FitConfig, FitPlan, resolve
 
 FOLDS = CrossfitSettings(model=DictionarySettings(), folds=3)
 

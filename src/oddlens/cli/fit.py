@@ -103,7 +103,7 @@ def fit(
         skipped = report_unreadable(problems, console)
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         with working_folder(output, resume, console) as folder:
-            new.fit(images, folder=folder, resume=resume, progress=console.training)
+            new.fit(images, folder=folder, resume=resume, progress=console.training, log=console.say)
             new.save(output)
         elapsed = round(time.perf_counter() - console.started, 3)
         files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}

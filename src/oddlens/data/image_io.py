@@ -30,6 +30,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from oddlens.data.png_file import PngFile
 from oddlens.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -46,7 +47,7 @@ MAX_PIXELS = 89_000_000
 
 # The readers are called directly, not through Image.open, whose size guard is a global setting and only warns.
 _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
-    ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
+    ((b"\x89PNG\r\n\x1a\n",), PngFile),
     ((b"\xff\xd8\xff",), JpegImageFile),
     ((b"II*\0", b"MM\0*", b"II+\0"), TiffImageFile),  # Pillow cannot read a big-endian BigTIFF, MM\0+
     ((b"BM",), BmpImageFile),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import DECODERS, ImageInfo, Pixels, as_pixels, decode, probe
 from oddlens.data.masks import MaskFile, MaskSet, with_mask_set
-from oddlens.data.ordered_pool import ordered_map
+from oddlens.data.ordered_pool import OrderedPool, ordered_map
 from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
@@ -172,13 +172,15 @@ class ImageSet:
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
-    def choose_spec(self, size: int | None) -> InputSpec:
+    def choose_spec(self, size: int | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
         """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.
+
+        `infos` are those of the images, where they have been read already.
 
         Raises:
             DataError: there are no images, or they do not go together.
         """
-        infos = self.infos()
+        infos = self.infos() if infos is None else infos
         if not infos:
             raise DataError("there are no images to choose an input size from; give at least one")
         deep = [i for i, info in enumerate(infos) if info.bits == 16]
@@ -186,12 +188,21 @@ class ImageSet:
         return choose_spec(infos, value_max(peak, 16 if deep else 8), size)
 
     def batches(
-        self, spec: InputSpec, batch_size: int, start: int = 0, problems: dict[int, UnreadableImageError] | None = None
+        self,
+        spec: InputSpec,
+        batch_size: int,
+        start: int = 0,
+        problems: dict[int, UnreadableImageError] | None = None,
+        *,
+        pool: OrderedPool[Any] | None = None,
+        on_image: Callable[[int, Pixels], None] | None = None,
     ) -> Iterator[Pixels]:
         """The images from `start` on in the form of `spec`, (B, height, width, channels) at a time, in order.
 
-        Files are decoded by a few threads that stay at most two batches ahead. With `problems`, images that cannot be
-        read are left out of their batch, which may be empty then, and their errors are put there under their positions.
+        Files are decoded by a few threads, or those of `pool`, that stay at most two batches ahead. With `problems`,
+        images that cannot be read are left out of their batch, which may be empty then, and their errors are put there
+        under their positions. `on_image` is called with the position and the pixels of each image at its own size, by
+        the thread that decoded it.
 
         Raises:
             ImageError: at the first image that cannot be read or does not fit the spec.
@@ -204,7 +215,9 @@ class ImageSet:
         size = max(1, min(MAX_TASK_IMAGES, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
         with closing(
-            ordered_map(lambda task: self._resized(task, spec), tasks, DECODERS, 2 * batch_size // size)
+            ordered_map(
+                lambda task: self._resized(task, spec, on_image), tasks, pool or DECODERS, 2 * batch_size // size
+            )
         ) as done:
             resized = chain.from_iterable(done)
             for first in starts:
@@ -218,12 +231,17 @@ class ImageSet:
                         raise image
                 yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
 
-    def _resized(self, indices: Iterable[int], spec: InputSpec) -> list[Pixels | ImageError]:
+    def _resized(
+        self, indices: Iterable[int], spec: InputSpec, on_image: Callable[[int, Pixels], None] | None
+    ) -> list[Pixels | ImageError]:
         """Some images in the form of `spec`, or the error of each that cannot be read."""
         results: list[Pixels | ImageError] = []
         for i in indices:
             try:
-                results.append(fit_to(self.image(i), spec, self.names[i]))
+                image = self.image(i)
+                results.append(fit_to(image, spec, self.names[i]))
+                if on_image is not None:
+                    on_image(i, image)
             except ImageError as error:
                 results.append(error)
         return results

@@ -6,17 +6,23 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 class OrderedPool(Generic[T]):
-    """Threads that work on submitted tasks; `results` returns what they return, in the order of submission."""
+    """Threads that work on submitted tasks; `results` returns what they return, in the order of submission.
 
-    def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads)
+    `threads` is their number, or another pool whose threads work for both.
+    """
+
+    def __init__(self, threads: int | OrderedPool[Any]) -> None:
+        self._owns_threads = isinstance(threads, int)
+        self._executor: ThreadPoolExecutor = (
+            ThreadPoolExecutor(threads) if isinstance(threads, int) else threads._executor
+        )
         self._pending: deque[Future[T]] = deque()
 
     def submit(self, work: Callable[[S], T], item: S) -> None:
@@ -38,12 +44,16 @@ class OrderedPool(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Without waiting: an abandoned generator may be collected in one of the pool's own threads.
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for future in self._pending:
+            future.cancel()
+        if self._owns_threads:  # without waiting: an abandoned generator may be collected in one of the pool's threads
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def ordered_map(work: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Generator[T]:
-    """`work` of each item in order, by threads that are at most `ahead` items in front.
+def ordered_map(
+    work: Callable[[S], T], items: Iterable[S], threads: int | OrderedPool[Any], ahead: int
+) -> Generator[T]:
+    """`work` of each item in order, by threads (or those of a pool) that are at most `ahead` items in front.
 
     >>> list(ordered_map(abs, [-1, 2, -3], threads=2, ahead=2))
     [1, 2, 3]

@@ -44,12 +44,13 @@ def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) ->
     depths = Counter(info.bits for info in infos)
     if len(depths) > 1:
         raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them to one bit depth")
-    height, width = _choose_size(infos, size)
+    height, width = choose_size(infos, size)
     channels = max(info.channels for info in infos)
     return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": value_max})
 
 
-def _choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
+def choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
+    """Height and width of the input for a training set; see `choose_spec`."""
     first = infos[0]
     same_size = all((info.height, info.width) == (first.height, first.width) for info in infos)
     if size is None and same_size and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
@@ -82,7 +83,7 @@ def fit_to(image: Pixels, spec: InputSpec, name: str) -> Pixels:
     if spec.channels == 1:
         image = _grey(image)
     if image.shape[:2] != (spec.height, spec.width):
-        image = _resize(image, spec.height, spec.width)
+        image = resize(image, spec.height, spec.width)
     if image.shape[-1] == spec.channels:
         return image
     return image.repeat(spec.channels, axis=-1)
@@ -95,7 +96,8 @@ def _grey(image: Pixels) -> Pixels:
     return cast(Pixels, ((image @ weights + 500) // 1000)[..., None].astype(image.dtype))
 
 
-def _resize(image: Pixels, height: int, width: int) -> Pixels:
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize an (H, W, C) image: bilinear between pixel centres, antialiased when shrinking."""
     planes = np.moveaxis(image, -1, 0)
     if image.dtype == np.uint8:
         resized = [
@@ -106,10 +108,17 @@ def _resize(image: Pixels, height: int, width: int) -> Pixels:
     return cast(Pixels, np.stack(resized, axis=-1))
 
 
-def resize_map(values: np.ndarray[Any, Any], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking."""
+def resize_map(
+    values: np.ndarray[Any, Any], height: int, width: int, rows: range | None = None
+) -> npt.NDArray[np.float32]:
+    """Resize an (h, w) map to (height, width) float32: bilinear between pixel centres, antialiased when shrinking.
+
+    With `rows`, only those rows of the result are computed, (len(rows), width).
+    """
     plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(plane.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+    rows = rows or range(height)
+    box = (0, rows.start * plane.height / height, plane.width, rows.stop * plane.height / height)
+    return np.array(plane.resize((width, len(rows)), Image.Resampling.BILINEAR, box), dtype=np.float32)
 
 
 def read_roi(source: str, spec: InputSpec) -> npt.NDArray[np.bool_]:

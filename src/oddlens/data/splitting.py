@@ -44,6 +44,7 @@ class SplitImages:
     roi: npt.NDArray[np.bool_] | None
     source: str
     normal: str
+    remarks: tuple[str, ...] = ()
 
 
 class Split(NamedTuple):
@@ -69,6 +70,7 @@ def split_training_images(
         roi=loaded.roi,
         source=images.source,
         normal=images.normal,
+        remarks=loaded.remarks,
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import Pixels
+from oddlens.data.image_io import ImageInfo, Pixels
 from oddlens.data.image_set import ImageSet
-from oddlens.data.preprocessing import read_roi
+from oddlens.data.preprocessing import choose_size, read_roi
 
 DEFAULT_SIDE = 128  # longer side of the input from which on a larger `max_side` counts
+MAX_ENSEMBLE_SIDE = 192  # longer side of the input of ensembles: small defects need more than the usual 128
+MAX_UNREMARKED_FACTOR = 4.0  # by which images are shrunk without a remark
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class TrainingImages:
     spec: InputSpec
     roi: npt.NDArray[np.bool_] | None  # (H, W); None: the whole image counts
     images: ImageSet  # where they come from: source, normal class, groups
+    remarks: tuple[str, ...] = ()  # on what the detector cannot see in them
 
 
 def load_training_images(images: ImageSet, size: int | None, max_side: int | None, roi: str | None) -> TrainingImages:
@@ -33,14 +38,50 @@ def load_training_images(images: ImageSet, size: int | None, max_side: int | Non
         ImageError: an image cannot be read.
         SettingsError: `size` is out of range.
     """
-    spec = choose_spec(images, size, max_side)
-    return TrainingImages(images.load(spec), spec, read_roi(roi, spec) if roi else None, images)
+    infos = images.infos()
+    spec = images.choose_spec(input_size(infos, size, max_side), infos)
+    shrinking = find_shrinking(infos, (spec.height, spec.width))
+    remarks = () if shrinking is None else (f"size: {shrinking.text}",)
+    return TrainingImages(images.load(spec), spec, read_roi(roi, spec) if roi else None, images, remarks)
 
 
-def choose_spec(images: ImageSet, size: int | None, max_side: int | None) -> InputSpec:
-    """The input of a detector of these images: with a longer side of `size`, else as usual, or up to `max_side`."""
-    spec = images.choose_spec(size)
-    if size is not None or max_side is None or max(spec.height, spec.width) < DEFAULT_SIDE:
-        return spec
-    longest = max(max(info.height, info.width) for info in images.infos())
-    return images.choose_spec(min(max_side, longest // 8 * 8))
+def input_size(infos: Sequence[ImageInfo], size: int | None, max_side: int | None) -> int | None:
+    """The longer side of the input of a detector: `size`, or up to `max_side` where images are large; else None."""
+    if size is not None or max_side is None or not infos or max(choose_size(infos, None)) < DEFAULT_SIDE:
+        return size
+    longest = max(max(info.height, info.width) for info in infos)
+    return min(max_side, longest // 8 * 8)
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """Which images are shrunk more than fourfold to the input of a detector, and what that hides."""
+
+    index: tuple[int, ...]  # of these images
+    factor: float  # along the longer side of the image that is shrunk most
+    text: str
+
+
+def find_shrinking(infos: Sequence[ImageInfo], shape: tuple[int, int]) -> Shrinking | None:
+    """The images that are shrunk more than fourfold to the input's `shape` (height, width); None if there are none."""
+    height, width = shape
+    factors = [info.width / width if info.width >= info.height else info.height / height for info in infos]
+    index = tuple(i for i, factor in enumerate(factors) if factor > MAX_UNREMARKED_FACTOR)
+    if not index:
+        return None
+    largest = max(index, key=factors.__getitem__)
+    least, most = min(factors[i] for i in index), factors[largest]
+    size = f"{infos[largest].width} x {infos[largest].height} pixels"
+    sizes = {(infos[i].width, infos[i].height) for i in index}
+    count = "images" if len(index) == len(infos) else f"{len(index)} of {len(infos)} images"
+    folds = _fold(most) if _fold(least) == _fold(most) else f"{_fold(least)}- to {_fold(most)}"
+    text = (
+        f"{count} of {'up to ' * (len(sizes) > 1)}{size} are shrunk {folds}-fold to {width} x {height}: a defect "
+        f"smaller than about {math.ceil(most)} pixels of {'the original' if len(sizes) == 1 else 'the largest'} covers "
+        "less than one pixel of the input and is likely to be missed; fit with a larger --size, or crop the images"
+    )
+    return Shrinking(index, most, text)
+
+
+def _fold(factor: float) -> str:
+    return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"

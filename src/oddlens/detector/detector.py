@@ -31,7 +31,7 @@ from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
 
 if TYPE_CHECKING:
     from oddlens.models.base import Model
-    from oddlens.training.history import Progress
+    from oddlens.training.history import Log, Progress
     from oddlens.training.summary import FitResult
 
 
@@ -95,6 +95,7 @@ class Detector:
         folder: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
+        log: Log | None = None,
     ) -> Detector:
         """Train on normal images, and calibrate on a held-out part of them.
 
@@ -107,6 +108,8 @@ class Detector:
             folder: where training writes its history and checkpoints; None writes none.
             resume: continue from the newest checkpoint in `folder`.
             progress: called with a `TrainingStep` now and then.
+            log: called before training with each remark on what the detector cannot see in the images; they are in the
+                manifest, too.
 
         Raises:
             DataError: the images cannot be used.
@@ -116,7 +119,7 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        result = self._train(images, hold_out, folder, resume, progress)
+        result = self._train(images, hold_out, folder, resume, progress, log)
         self._manifest = result.manifest
         self.backend_: Backend = result.backend
         self._roi, self._statistics = result.roi, result.statistics
@@ -129,7 +132,13 @@ class Detector:
         return self._set_statistics(result.statistics, decision, summary)
 
     def _train(
-        self, images: Images, hold_out: bool, folder: Path | None, resume: bool, progress: Progress | None
+        self,
+        images: Images,
+        hold_out: bool,
+        folder: Path | None,
+        resume: bool,
+        progress: Progress | None,
+        log: Log | None,
     ) -> FitResult:
         if has_kernels(self.model):
             from oddlens import kernels
@@ -150,7 +159,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        return fit(config, images, folder, resume, progress)
+        return fit(config, images, folder, resume, progress, log)
 
     def calibrate(
         self,

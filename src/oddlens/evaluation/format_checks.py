@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from oddlens.data.image_io import ImageInfo
 from oddlens.data.image_set import ImageSet
+from oddlens.data.preprocessing import choose_size
+from oddlens.data.training_images import MAX_ENSEMBLE_SIDE, find_shrinking, input_size
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
 from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, mask_name, survey_masks
@@ -79,6 +81,7 @@ def check_formats(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None
     """Report mixed sizes and channels among the training images, and mixed bit depths among all images."""
     train_infos, test_infos = train.infos(), test.infos()
     check_sizes(diagnosis, train_infos)
+    check_shrinking(diagnosis, (*train.names, *test.names), train_infos, test_infos)
     check_channels(diagnosis, train.names, train_infos)
     check_bit_depths(diagnosis, (*train.names, *test.names), (*train_infos, *test_infos))
 
@@ -99,6 +102,24 @@ def check_sizes(diagnosis: Diagnosis, infos: Sequence[ImageInfo]) -> None:
             "one ratio for sharper maps"
         )
     diagnosis.add("warning" if distorted else "note", "mixed sizes", text)
+
+
+def check_shrinking(
+    diagnosis: Diagnosis, names: Sequence[str], train_infos: Sequence[ImageInfo], test_infos: Sequence[ImageInfo]
+) -> None:
+    """Report images that `fit`, without options, shrinks more than fourfold as a warning, with the files of some."""
+    if not train_infos:
+        return
+    infos = (*train_infos, *test_infos)
+    height, width = choose_size(train_infos, input_size(train_infos, None, MAX_ENSEMBLE_SIDE))
+    shrinking = find_shrinking(infos, (height, width))
+    diagnosis.facts["input"] = {"width": width, "height": height}
+    diagnosis.facts["shrinking"] = {"n": 0, "factor": None}
+    if shrinking is None:
+        return
+    diagnosis.facts["shrinking"] = {"n": len(shrinking.index), "factor": round(shrinking.factor, 2)}
+    files = [names[i] for i in shrinking.index] if len(shrinking.index) < len(infos) else []
+    diagnosis.add("warning", "shrinking", shrinking.text, files)
 
 
 def check_channels(diagnosis: Diagnosis, names: Sequence[str], infos: Sequence[ImageInfo]) -> None:

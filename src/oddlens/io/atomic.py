@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -22,24 +22,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OddlensError: the file cannot be written (no permission, disk full).
     """
-    temporary: str | None = None
     target = Path(os.path.realpath(path))  # a link stays, and the file that it names is replaced
+    temporary = target.parent / f".oddlens-{secrets.token_hex(8)}.partial"
     try:
         with translate_os_errors(path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".oddlens-", suffix=".partial")
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("xb") as file:  # not by tempfile, whose files are private to the user
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~umask())
-            Path(temporary).replace(target)
-            temporary = None
+            temporary.replace(target)
             sync_folder(target.parent)
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -59,13 +55,6 @@ def translate_os_errors(path: Path) -> Iterator[None]:
         raise OddlensError(
             f"{path}: cannot be written ({reason}); free some space or choose another location"
         ) from error
-
-
-def umask() -> int:
-    """The file mode mask of the process (readable only by setting it)."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def sync_folder(folder: Path) -> None:

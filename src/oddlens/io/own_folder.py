@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from oddlens.errors import ArtifactError, SettingsError
-from oddlens.io.atomic import translate_os_errors, umask, write_bytes
+from oddlens.io.atomic import translate_os_errors, write_bytes
 from oddlens.io.digests import digest
 from oddlens.io.own_files import MARKER, is_own_png
 from oddlens.io.paths import check_writable_folder
@@ -117,9 +117,8 @@ def make_working_folder(output: Path) -> Path:
         OddlensError: it cannot be made.
     """
     with translate_os_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(WORK_SUFFIX, f"{output.stem}.", output.parent))
-        folder.chmod(0o777 & ~umask())
+        folder = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{WORK_SUFFIX}")
+        folder.mkdir(parents=True)
     write_marker(folder, {"output": output.name})
     return folder
 

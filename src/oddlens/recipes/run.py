@@ -127,7 +127,9 @@ class RecipeRun:
             recipe.model, training=recipe.training, decision=recipe.decision, size=recipe.data.size, device=self.device
         )
         hold_out = recipe.data.calibration == "split"
-        detector.fit(data.train, hold_out=hold_out, folder=self.out, resume=resume, progress=self.progress)
+        detector.fit(
+            data.train, hold_out=hold_out, folder=self.out, resume=resume, progress=self.progress, log=self.log
+        )
         if recipe.data.calibration == "test_half":
             half = half_of_test_normals(data.test, detector, recipe.training.seed)
             detector.calibrate(half, source="half of the test normals")

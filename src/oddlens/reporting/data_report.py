@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from oddlens.data.image_io import Pixels
+from oddlens.data.preprocessing import resize
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, Finding
 from oddlens.reporting import figures, image_grids
 from oddlens.reporting.html import Report, Section, Table, write_report
 
 MAX_SHOWN_FILES = 18  # files of a finding whose images are drawn
+MAX_SHOWN_SIDE = 512  # pixels of an image that is drawn, twice what the figure has room for
 MAX_TABLE_ROWS = 40  # files of a finding in its table
 
 
@@ -65,11 +67,14 @@ def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
 
 
 def load_image(diagnosis: Diagnosis, name: str) -> Pixels | None:
-    """Return an image of the data set by its name, or None if there is no such image or it cannot be read."""
+    """Return an image of the data set by its name, at most `MAX_SHOWN_SIDE` large; None if it cannot be read."""
     for images in (diagnosis.data.train, diagnosis.data.test):
         if name in images.names:
             try:
-                return images.image(images.names.index(name))
+                image = images.image(images.names.index(name))
             except ImageError:
                 return None
+            height, width, _ = image.shape
+            scale = min(1.0, MAX_SHOWN_SIDE / max(height, width))
+            return image if scale == 1 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
     return None

@@ -6,9 +6,10 @@ or below it everywhere. So a normal image has almost no colour, and regions abov
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
 
 from oddlens.data.image_io import Pixels
 from oddlens.data.preprocessing import resize_map
@@ -16,6 +17,7 @@ from oddlens.data.preprocessing import resize_map
 MIN_SHOWN, MAX_SHOWN = 0.5, 2.0  # in thresholds: no colour below the first, no change above the second
 THRESHOLD_COLOR, MAX_COLOR = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red
 MAX_OPACITY = 0.8  # below 1, so that the image stays visible
+STRIP_PIXELS = 2**18  # pixels of an image that are blended at a time, few enough for a processor's cache
 
 RGBImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -28,30 +30,87 @@ def overlay(
     There is no colour up to half of `threshold`; it is yellow at the threshold, and red from twice the threshold.
     Regions above it are outlined in white and black, which is visible on any background.
     """
-    grey = image.mean(axis=2) * (255 / value_max)
-    evidence = resize_map(anomaly_map, *image.shape[:2]) / threshold
-    blended = blend_evidence(grey, evidence)
-    above = evidence > 1
+    grey = grey_levels(image, value_max)[..., 0]
+    height, width = grey.shape
+    blended = np.empty((height, width, 3), dtype=np.uint8)
+    above = np.empty((height, width), dtype=bool)
+    for rows in _strips(height, max(1, STRIP_PIXELS // width)):
+        part = slice(rows.start, rows.stop)
+        evidence = resize_map(anomaly_map, height, width, rows) / np.float32(threshold)
+        blended[part] = blend_evidence(grey[part], evidence)
+        above[part] = evidence > 1
     if outlined and above.any():
-        width = 2 * max(1, round(max(above.shape) / 400)) + 1
-        dilated = np.asarray(Image.fromarray(above).convert("L").filter(ImageFilter.MaxFilter(width))) > 0
-        eroded = np.asarray(Image.fromarray(above).convert("L").filter(ImageFilter.MinFilter(width))) > 0
-        blended[dilated & ~above] = 255
-        blended[above & ~eroded] = 0
+        draw_outline(blended, above)
     return blended
 
 
-def blend_evidence(grey: npt.NDArray[np.floating], evidence: npt.NDArray[np.floating]) -> RGBImage:
-    """Blend the colours of (H, W) evidence, in units of the threshold, over (H, W) grey values in 0..255."""
-    visible = np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1)[..., None]
-    redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)[..., None]
-    color = np.array(THRESHOLD_COLOR) * (1 - redness) + np.array(MAX_COLOR) * redness
-    alpha = MAX_OPACITY * np.sqrt(visible)
-    blended: RGBImage = np.clip(grey[..., None] * (1 - alpha) + color * alpha, 0, 255).astype(np.uint8)
+def _strips(height: int, count: int) -> Iterator[range]:
+    """Cover the rows of an image by ranges of at most `count` rows."""
+    for start in range(0, height, count):
+        yield range(start, min(start + count, height))
+
+
+def draw_outline(pixels: RGBImage, above: npt.NDArray[np.bool_]) -> None:
+    """Draw the outline of the region `above`, (H, W), into pixels (H, W, 3): white around it, black within."""
+    height, width = above.shape
+    radius = max(1, round(max(height, width) / 400))
+    for rows in _strips(height, max(4 * radius, STRIP_PIXELS // width)):
+        first = max(0, rows.start - radius)
+        nearby = above[first : rows.stop + radius]
+        if nearby.all() or not nearby.any():
+            continue
+        inside = above[rows.start : rows.stop]
+        part = slice(rows.start - first, rows.stop - first)
+        strip = pixels[rows.start : rows.stop]
+        strip[dilate(nearby, radius)[part] & ~inside] = 255
+        strip[dilate(~nearby, radius)[part] & inside] = 0
+
+
+def dilate(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """Mark in an (H, W) mask every pixel within a square of 2 `radius` + 1 pixels around a marked one.
+
+    Rows and columns are widened one after the other, each time to twice the width, so that a large radius costs
+    little more than a small one.
+    """
+    size = 2 * radius + 1
+    for _ in range(2):
+        mask, width = np.pad(mask, ((0, 0), (radius, radius))), 1
+        while width < size:
+            step = min(width, size - width)
+            mask, width = mask[:, step:] | mask[:, :-step], width + step
+        mask = mask.T
+    return mask
+
+
+def grey_levels(image: Pixels, value_max: int) -> npt.NDArray[np.uint8]:
+    """The mean of the channels of an image (H, W, C) in 0..value_max, as (H, W, 1) in 0..255, rounded down."""
+    height, width, channels = image.shape
+    if image.dtype == np.uint8 and channels == 1 and value_max == 255:
+        return image.astype(np.uint8, copy=False)
+    grey = np.empty((height, width, 1), dtype=np.uint8)
+    for rows in _strips(height, max(1, STRIP_PIXELS // width)):
+        strip = image[rows.start : rows.stop]
+        total = strip[..., 0].astype(np.uint32)
+        for channel in range(1, channels):
+            total += strip[..., channel]
+        grey[rows.start : rows.stop, :, 0] = np.minimum(total * 255 // (channels * value_max), 255)
+    return grey
+
+
+def blend_evidence(grey: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floating]) -> RGBImage:
+    """Blend the colours of (H, W) evidence, in units of the threshold, over (H, W) grey levels."""
+    blended: RGBImage = grey[..., None].repeat(3, axis=2)
+    colored = evidence > MIN_SHOWN  # few pixels of a normal image
+    level, evidence = grey[colored].astype(np.float32), evidence[colored]
+    opacity = MAX_OPACITY * np.sqrt(np.minimum((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 1))
+    redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)
+    for channel, (least, most) in enumerate(zip(THRESHOLD_COLOR, MAX_COLOR, strict=True)):
+        color = least + (most - least) * redness
+        blended[..., channel][colored] = level + (color - level) * opacity
     return blended
 
 
 def color_scale(width: int, height: int) -> RGBImage:
     """Draw the colour scale, (height, width, 3): evidence from 0 to `MAX_SHOWN` over a middle grey."""
     evidence = np.broadcast_to(np.linspace(0, MAX_SHOWN, width), (height, width))
-    return blend_evidence(np.full((height, width), 128.0), evidence)
+    return blend_evidence(np.full((height, width), 128, dtype=np.uint8), evidence)

@@ -9,13 +9,20 @@ from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
 from oddlens.io.own_folder import TRAINING_FILES, check_claim
-from oddlens.training.history import Progress
+from oddlens.training.history import Log, Progress
 from oddlens.training.resolve import FitConfig, resolve
 from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 
 
-def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
+def fit(
+    config: FitConfig,
+    images: Images,
+    folder: Path | None,
+    resume: bool,
+    progress: Progress | None,
+    log: Log | None = None,
+) -> FitResult:
     """Train on normal images; see `Detector.fit`.
 
     Raises:
@@ -28,6 +35,9 @@ def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, pr
     image_set = as_training_images(images)
     plan = resolve(config, len(image_set), bool(image_set.groups), started)
     loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)
+    if log is not None:
+        for remark in loaded.remarks:
+            log(remark)
     split = split_training_images(
         loaded, plan.decision, plan.training.seed, hold_out=plan.holds_out, standardize=plan.is_ensemble
     )

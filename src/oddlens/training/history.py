@@ -25,6 +25,7 @@ class TrainingStep:
 
 
 Progress = Callable[[TrainingStep], None]
+Log = Callable[[str], None]  # shows a note
 
 
 def write_history(folder: Path, history: Sequence[HistoryRow]) -> None:

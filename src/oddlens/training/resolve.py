@@ -12,13 +12,13 @@ from oddlens.config.detectors import DetectorSettings, Strategy
 from oddlens.config.parse import parse_detector
 from oddlens.conformal.ranks import threshold_rank
 from oddlens.data.image_io import Pixels
+from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
 from oddlens.models.registry import registered_family
 
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
 RESERVED_SECONDS = 3.0  # of the budget, for computing the threshold and writing the file
-MAX_ENSEMBLE_SIDE = 192  # longer side of the input of ensembles: small defects need more than the usual 128
 MAX_SCORED_TRAINING_IMAGES = 500  # of ensembles, with which scoring an image takes time
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.artifact.detector_file import Tensors
-from oddlens.config.base import InputSpec
 from oddlens.config.manifest import DataSummary, Manifest
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import fingerprints
@@ -64,7 +63,7 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
         n_standardising=len(split.standardization),
         fingerprint=digest([prints.tobytes()]),
     )
-    manifest = build_manifest(plan, split.spec, result, data, golden_scores(backend))
+    manifest = build_manifest(plan, split, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
     return FitResult(backend, split.roi, statistics, manifest, result.history, calibration, seconds)
 
@@ -87,17 +86,17 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
 
 
 def build_manifest(
-    plan: FitPlan, spec: InputSpec, result: TrainedModel, data: DataSummary, golden: tuple[float, ...]
+    plan: FitPlan, split: SplitImages, result: TrainedModel, data: DataSummary, golden: tuple[float, ...]
 ) -> Manifest:
     """The manifest of a trained model."""
     return Manifest(
         model=result.settings,
         training=plan.training,
-        input=spec,
+        input=split.spec,
         decision=plan.decision,
         data=data,
         history=summarize_history(result.history),
-        remarks=result.remarks,
+        remarks=(*split.remarks, *result.remarks),
         versions=package_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         golden=golden,
