@@ -8,12 +8,14 @@ from pathlib import Path
 from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
+from oddlens.inference.torch_threads import fork_safe
 from oddlens.training.history import Progress
 from oddlens.training.resolve import FitConfig, resolve
 from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 
 
+@fork_safe()
 def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
     """Train on normal images; see `Detector.fit`.
 
