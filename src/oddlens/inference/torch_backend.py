@@ -69,11 +69,7 @@ class TorchBackend:
         Raises:
             StateError: the GPU was used before this process was forked.
         """
-        if self.device.type == "cuda" and torch.cuda._is_in_bad_fork():
-            raise StateError(
-                "a GPU cannot be used in a process that was forked after its first use; start processes with "
-                "multiprocessing.get_context('spawn'), or load the detector with device='cpu'"
-            )
+        check_device(self.device)
         exact = exact_on_gpu() if self.device.type == "cuda" else nullcontext()
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), exact, fast:
@@ -95,20 +91,35 @@ def exact_on_gpu() -> Iterator[None]:
         yield
 
 
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU in a process that was forked after its first use.
+
+    Raises:
+        StateError: says what works.
+    """
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise StateError(
+            "a GPU cannot be used in a process that was forked after its first use; start processes with "
+            "multiprocessing.get_context('spawn'), or load the detector with device='cpu'"
+        )
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where available, else the CPU.
 
     Raises:
         SettingsError: CUDA is requested and not available.
+        StateError: CUDA is requested, and this process was forked after its first use.
     """
-    is_available = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
     if name == "auto":
-        name = "cuda" if is_available else "cpu"
-    if name == "cuda" and not is_available:
+        name = "cuda" if torch.cuda.is_available() and not torch.cuda._is_in_bad_fork() else "cpu"
+    device = torch.device(name)
+    check_device(device)
+    if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
             "--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install its GPU build"
         )
-    return torch.device(name)
+    return device
 
 
 @fork_safe()
