@@ -28,6 +28,7 @@ from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
+from oddlens.io.text import as_text
 
 if TYPE_CHECKING:
     from oddlens.models.base import Model
@@ -211,7 +212,7 @@ class Detector:
         backend = self._check_is_fitted()
         statistics = calibration.calibration_statistics(backend, new_set, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
-        summary = {"calibration_source": source, "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
+        summary = {"calibration_source": as_text(source), "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
         return self._set_statistics(statistics, decision, summary)
 
     def _set_statistics(self, statistics: Tensors, decision: DecisionSettings, summary: dict[str, object]) -> Detector:
