@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _PUBLIC = {  # name -> the module that it lives in, imported when first asked fo
 
 __all__ = sorted([*_PUBLIC, "__version__"])
 __version__ = "0.1.0"
+PROCESS = os.getpid()  # that imported oddlens; another one was forked from it
 
 
 def __getattr__(name: str) -> object:

@@ -71,3 +71,6 @@ class MissingExtraError(OddlensError):
         super().__init__(f"{feature} needs packages that are not installed: pip install 'oddlens[{extra}]'")
         self.feature = feature
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), (self.feature, self.extra)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.detector.detector import Detector, has_kernels
-from oddlens.errors import DataError, ImageError, SettingsError, StateError
+from oddlens.errors import ArtifactError, DataError, ImageError, SettingsError, StateError
 
 FAST = TrainingSettings(epochs=1)
 
@@ -203,3 +206,50 @@ def test_the_kernels_are_built_for_autoencoders_only() -> None:
     assert has_kernels(AutoencoderSettings())
     for other in ("dictionary", DictionarySettings(), "auto", AutoSettings(), "nothing"):
         assert not has_kernels(other)
+
+
+@pytest.mark.parametrize("kind", ["saved", "exported"])
+@pytest.mark.parametrize("copied", [lambda d: pickle.loads(pickle.dumps(d)), copy.copy, copy.deepcopy])
+def test_a_copy_scores_alike_and_recalibrating_it_leaves_the_original_alone(
+    kind: str, copied: Callable[[Detector], Detector], request: pytest.FixtureRequest, digits: DataSet
+) -> None:
+    original = Detector.load(request.getfixturevalue(kind), device="cpu", threads=1)
+    other = copied(original)
+    assert (other.manifest, other.device, other.threads, other.loaded) == (original.manifest, "cpu", 1, True)
+    before = original.predict(digits.test)
+    np.testing.assert_array_equal(other.predict(digits.test).anomaly_score, before.anomaly_score)
+    other.calibrate(digits.test.subset(np.arange(150)), decision=DecisionSettings(false_alarm_rate=0.2))
+    other.set_decision(DecisionSettings(false_alarm_rate=0.1))
+    after = original.predict(digits.test)
+    assert original.decision_.false_alarm_rate == 0.01
+    np.testing.assert_array_equal(after.threshold, before.threshold)
+    assert (other.predict(digits.test).threshold < before.threshold).all()
+
+
+def test_a_pickled_detector_still_has_its_parameters_and_its_history(digits_detector: Detector) -> None:
+    other = pickle.loads(pickle.dumps(digits_detector))
+    assert isinstance(other, Detector)
+    for name in ("model", "training", "decision", "size", "roi", "device", "budget", "loaded", "history_", "seconds_"):
+        assert getattr(other, name) == getattr(digits_detector, name), name
+
+
+def test_an_unfitted_detector_is_pickled_as_its_parameters(digit_pixels: Pixels) -> None:
+    other = pickle.loads(pickle.dumps(Detector("autoencoder", training=FAST, size=8, roi="0,0,1,1", budget=60)))
+    assert (other.model, other.training, other.size, other.roi, other.budget) == (
+        "autoencoder",
+        FAST,
+        8,
+        "0,0,1,1",
+        60,
+    )
+    with pytest.raises(StateError, match="call fit"):
+        other.score(digit_pixels[:3])
+    assert np.isfinite(other.fit(digit_pixels[:200]).score(digit_pixels[:3])).all()
+
+
+@pytest.mark.parametrize("kind", ["saved", "exported"])
+def test_a_pickled_detector_is_verified_as_a_file_is(kind: str, request: pytest.FixtureRequest) -> None:
+    content = bytearray(pickle.dumps(Detector.load(request.getfixturevalue(kind))))
+    content[len(content) // 2] ^= 0x10
+    with pytest.raises(ArtifactError, match=r"^pickled detector\.(safetensors|onnx): "):
+        pickle.loads(content)

@@ -12,7 +12,8 @@ from oddlens.artifact import onnx_file
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError
-from oddlens.inference.onnx_backend import OnnxBackend
+from oddlens.inference import onnx_backend
+from oddlens.inference.onnx_backend import OnnxBackend, create_session
 
 
 @pytest.fixture
@@ -39,17 +40,23 @@ def test_maps_and_reconstructions_are_those_of_the_detector(
 
 
 def test_a_session_for_single_threads_is_created_for_the_first_full_batch(
-    backend: OnnxBackend, digit_pixels: Pixels
+    exported: Path, digit_pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    threads: list[int] = []
+
+    def create(graph: bytes, n_threads: int) -> ort.InferenceSession:
+        threads.append(n_threads)
+        return create_session(graph, n_threads)
+
+    monkeypatch.setattr(onnx_backend, "create_session", create)
+    graph, manifest, _ = onnx_file.read_onnx(exported)
+    backend = OnnxBackend(graph, manifest.input, exported, threads=2)
     assert backend.streams == 2
-    assert backend._single_threaded is None
-    first = backend.score_single_threaded(digit_pixels[:5])
-    session = backend._single_threaded
-    assert session is not None
-    assert session.get_session_options().intra_op_num_threads == 1
-    np.testing.assert_allclose(first.anomaly_score, backend(digit_pixels[:5]).anomaly_score, rtol=1e-6)
-    backend.score_single_threaded(digit_pixels[:5])
-    assert backend._single_threaded is session
+    assert threads == [2]
+    for _ in range(2):
+        first = backend.score_single_threaded(digit_pixels[:5])
+        np.testing.assert_allclose(first.anomaly_score, backend(digit_pixels[:5]).anomaly_score, rtol=1e-6)
+    assert threads == [2, 1]
 
 
 def test_pixels_of_another_shape_are_an_error_in_one_line(backend: OnnxBackend) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from oddlens.config.base import DecisionSettings, RuntimeSettings
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
-from oddlens.errors import SettingsError
+from oddlens.errors import SettingsError, StateError
 from oddlens.inference.torch_backend import TorchBackend, resolve_device
 from oddlens.models.layers import fast_bf16
 
@@ -64,6 +65,19 @@ def test_cuda_is_refused_and_auto_uses_the_cpu_without_a_cuda_device() -> None:
     with pytest.raises(SettingsError, match="sees no CUDA device; use --device cpu"):
         resolve_device("cuda")
     assert resolve_device("auto").type == "cpu"
+
+
+def test_a_forked_process_is_told_how_to_use_the_gpu_that_its_parent_has_used(
+    saved: Path, digit_pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Detector.load(saved, device="cpu").backend
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == "cpu"
+    monkeypatch.setattr(backend, "device", torch.device("cuda"))
+    for use_gpu in (lambda: resolve_device("cuda"), lambda: backend(digit_pixels[:3])):
+        with pytest.raises(StateError, match=r"get_context\('spawn'\), or load the detector with device='cpu'"):
+            use_gpu()
 
 
 def test_batches_are_scored_concurrently_as_far_as_there_are_threads(digits_detector: Detector) -> None:

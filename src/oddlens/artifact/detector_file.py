@@ -46,7 +46,12 @@ def save(path: Path, manifest: Manifest, tensors: Tensors) -> Path:
     Raises:
         OddlensError: the file cannot be written.
     """
-    return write_bytes(path, save_tensors(tensors, {"oddlens": serialize_manifest(manifest, tensors)}))
+    return write_bytes(path, detector_content(manifest, tensors))
+
+
+def detector_content(manifest: Manifest, tensors: Tensors) -> bytes:
+    """The bytes of a `.safetensors` detector file."""
+    return save_tensors(tensors, {"oddlens": serialize_manifest(manifest, tensors)})
 
 
 def serialize_manifest(manifest: Manifest, tensors: Tensors) -> str:
@@ -72,14 +77,16 @@ def tensor_parts(tensors: Tensors) -> Iterator[bytes]:
         yield tensor.tobytes()
 
 
-def load(path: Path) -> tuple[Manifest, Tensors]:
+def load(path: Path, content: bytes | None = None) -> tuple[Manifest, Tensors]:
     """Read a `.safetensors` detector file without trusting anything in it.
+
+    With `content`, those bytes are read instead of the file, which `path` then only names in errors.
 
     Raises:
         DataNotFoundError: there is no such file.
         ArtifactError: it is not an oddlens detector, is cut short or changed, or was made by a newer version.
     """
-    content = read_file(path)
+    content = read_file(path) if content is None else content
     header = read_header(path, content)
     metadata = header.pop("__metadata__", None)
     manifest = read_manifest(path, metadata)

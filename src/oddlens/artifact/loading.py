@@ -25,8 +25,10 @@ class LoadedDetector(NamedTuple):
     graph: bytes | None  # of an exported file
 
 
-def load_verified(path: Path, device: str, threads: int | None = None) -> LoadedDetector:
+def load_verified(path: Path, device: str, threads: int | None = None, content: bytes | None = None) -> LoadedDetector:
     """Read a detector file into the runtime that it was calibrated in, and verify that it scores as it did.
+
+    With `content`, those bytes are read instead of the file, which `path` then only names in errors.
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -34,22 +36,22 @@ def load_verified(path: Path, device: str, threads: int | None = None) -> Loaded
         MissingExtraError: its runtime (torch, for a `.safetensors` file) is not installed.
     """
     if path.suffix == ".safetensors":
-        loaded = load_torch(path, device)
+        loaded = load_torch(path, device, content)
     elif path.suffix == ".onnx":
-        loaded = load_onnx(path, device, threads)
+        loaded = load_onnx(path, device, threads, content)
     else:
         raise ArtifactError(f"{path}: is not a detector file; detectors end in .safetensors or .onnx")
     check_golden(path, loaded.backend, loaded.manifest)
     return loaded
 
 
-def load_torch(path: Path, device: str) -> LoadedDetector:
+def load_torch(path: Path, device: str, content: bytes | None) -> LoadedDetector:
     """Load a `.safetensors` file as a torch backend."""
     try:
         from oddlens.inference.torch_backend import rebuild
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
-    manifest, tensors = load(path)
+    manifest, tensors = load(path, content)
     if manifest.runtime.engine != "torch":
         raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs only .onnx files")
     weights = {
@@ -60,9 +62,9 @@ def load_torch(path: Path, device: str) -> LoadedDetector:
     return LoadedDetector(backend, manifest, tensors, None)
 
 
-def load_onnx(path: Path, device: str, threads: int | None) -> LoadedDetector:
+def load_onnx(path: Path, device: str, threads: int | None, content: bytes | None) -> LoadedDetector:
     """Load an exported `.onnx` file into its runtime, without importing torch."""
     if device == "cuda":
         raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
-    graph, manifest, tensors = read_onnx(path)
+    graph, manifest, tensors = read_onnx(path, content)
     return LoadedDetector(open_graph(graph, manifest.input, manifest.runtime, path, threads), manifest, tensors, graph)

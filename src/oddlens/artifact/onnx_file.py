@@ -50,14 +50,16 @@ def save_onnx(path: Path, graph: bytes, manifest: Manifest, tensors: Tensors) ->
     return write_bytes(path, onnx_content(graph, manifest, tensors))
 
 
-def read_onnx(path: Path) -> tuple[bytes, Manifest, Tensors]:
+def read_onnx(path: Path, content: bytes | None = None) -> tuple[bytes, Manifest, Tensors]:
     """Graph, manifest and statistics of an exported file; nothing in it is trusted, and no runtime has loaded it yet.
+
+    With `content`, those bytes are read instead of the file, which `path` then only names in errors.
 
     Raises:
         DataNotFoundError: there is no such file.
         ArtifactError: something is missing, damaged, foreign, or differs from what was written.
     """
-    graph, metadata = onnx_proto.split_metadata(read_file(path), path)
+    graph, metadata = onnx_proto.split_metadata(read_file(path) if content is None else content, path)
     manifest = read_manifest(path, metadata)
     try:
         tensors: Tensors = load_tensors(base64.b64decode(metadata.get("oddlens.statistics", ""), validate=True))

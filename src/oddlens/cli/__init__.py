@@ -21,6 +21,7 @@ from oddlens.cli.fit import fit
 from oddlens.cli.run import demo, run
 from oddlens.cli.score import score
 from oddlens.cli.show import show
+from oddlens.cli.streams import prepare_streams, visible
 from oddlens.cli.threshold import threshold
 from oddlens.errors import OddlensError
 
@@ -35,11 +36,12 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors of oddlens become one line on stderr and exit code 1."""
+    prepare_streams()
     warnings.filterwarnings("ignore", module="PIL")  # oddlens raises its own errors for bad images
     try:
         app()
     except OddlensError as error:
-        print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
+        print("error:", visible(str(error)), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
@@ -49,7 +51,7 @@ def main() -> None:
 def show_version(value: bool) -> None:
     """Print the version and stop."""
     if value:
-        print(f"oddlens {__version__}")
+        typer.echo(f"oddlens {__version__}")
         raise typer.Exit
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from oddlens.cli.streams import visible
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -38,14 +41,19 @@ class Console:
         """Rich's console on stderr, on which progress bars are drawn."""
         from rich.console import Console as RichConsole
 
-        return RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        return RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    @property
+    def draws_bars(self) -> bool:
+        """Whether stderr is a terminal that can redraw a line."""
+        return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
     def say(self, text: str) -> None:
         """Print a note on stderr."""
         if self.bar is None:
-            print(text, file=sys.stderr)
+            print(visible(text), file=sys.stderr)
         else:
-            self.err.print(text, markup=False)
+            self.err.print(visible(text))
 
     def result(self, values: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """Print the result of the command: with --json `values`, otherwise `lines`."""
@@ -54,7 +62,8 @@ class Console:
             print(json.dumps(values, indent=2, allow_nan=False))
         else:
             for line in lines:
-                print(line)
+                print(visible(line))
+        sys.stdout.flush()  # an error in writing is one of this command
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table; nothing with --json."""
@@ -64,17 +73,17 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=visible(title), title_justify="left", title_style="bold")
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(format_cell(value) for value in row))
+            table.add_row(*(visible(format_cell(value)) for value in row))
         width = None if sys.stdout.isatty() else REDIRECTED_WIDTH
-        RichConsole(width=width, highlight=False).print(table)
+        RichConsole(width=width, highlight=False, markup=False, emoji=False).print(table)
 
     def training(self, step: TrainingStep) -> None:
         """Show the progress of training: a bar on a terminal, otherwise a line for each epoch."""
-        if sys.stderr.isatty():
+        if self.draws_bars:
             total = step.epochs * step.steps
             done = (step.epoch - 1) * step.steps + step.step
             self._advance(f"training {step.family}: loss {step.loss:.4g}", done, total)
@@ -89,12 +98,12 @@ class Console:
 
     def counting(self, what: str, total: int, done: int) -> None:
         """Show a progress bar over images on a terminal; nothing otherwise."""
-        if sys.stderr.isatty():
+        if self.draws_bars:
             self._advance(what, done, total)
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
         """Show a progress bar over bytes on a terminal; nothing otherwise."""
-        if sys.stderr.isatty():
+        if self.draws_bars:
             self._advance(name, done, total, in_bytes=True)
             if done == total:
                 self.close()
@@ -110,7 +119,7 @@ class Console:
                 if in_bytes
                 else (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
             )
-            description = progress.TextColumn("{task.description}")
+            description = progress.TextColumn("{task.description}", markup=False)
             self.bar = progress.Progress(description, progress.BarColumn(), *columns, console=self.err, transient=True)
             self.in_bytes = in_bytes
             self.bar.start()

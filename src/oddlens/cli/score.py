@@ -23,6 +23,7 @@ from oddlens.cli.options import (
     path_option,
 )
 from oddlens.cli.session import command, report_left_out, report_unreadable, with_groups
+from oddlens.cli.streams import visible
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 from oddlens.io.journal import journal_path
 from oddlens.io.own_files import is_own_png
@@ -281,9 +282,11 @@ def report_drift(watch: DriftWatch, state: Path, console: Console) -> dict[str, 
 
 
 def print_csv(rows: Sequence[VerdictRow]) -> None:
-    """Print verdict rows as CSV on stdout."""
+    """Print verdict rows as CSV on stdout, in UTF-8; names as a terminal shows them only where it is one."""
     from oddlens.batch.verdict_files import csv_writer
 
+    if sys.stdout.isatty():
+        rows = [row | {"file": visible(row["file"])} for row in rows]
     sys.stdout.flush()
     with csv_writer(sys.stdout.buffer) as write:
         write(rows)

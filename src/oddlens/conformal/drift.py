@@ -26,6 +26,7 @@ from oddlens.conformal.ranks import Scores
 from oddlens.errors import ArtifactError, CalibrationError, StateError
 from oddlens.io.atomic import write_bytes
 from oddlens.io.digests import digest
+from oddlens.io.text import as_text
 
 DEFAULT_DELTA = 0.01  # probability of ever raising a false alarm
 JUMP_RATE = 0.002  # share of the capital that is spread evenly over all bets before each image
@@ -79,7 +80,7 @@ class DriftWatch:
             growth = float(self.capital.sum())
             self.capital /= growth
             insort(self.sorted_scores, score)
-            self.files.append(file)
+            self.files.append(as_text(file))
             self.scores.append(score)
             self.evidence.append(total + math.log10(growth))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from oddlens.data.csv_files import normalized_path, read_rows
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, SettingsError
+from oddlens.io.text import as_text
 
 FOLDER = "folder"
 FILE_COLUMN = "file"  # the column that names an image
@@ -50,14 +51,16 @@ def assign_groups(images: ImageSet, by: str) -> ImageSet:
             raise DataError(f"{path}: has no row for {image} in column {column}; {fix}")
         return group
 
-    return replace(images, groups=tuple(map(group_of, images.names)), grouped_by=f"column {column}")
+    return replace(
+        images, groups=tuple(as_text(group_of(name)) for name in images.names), grouped_by=f"column {column}"
+    )
 
 
 def _group_by_folder(images: ImageSet) -> ImageSet:
     arrays = [name for name, image in zip(images.names, images.images, strict=True) if not isinstance(image, str)]
     if arrays:
         raise DataError(f"{arrays[0]}: is not a file, so it has no folder; group images of arrays by FILE.csv:COLUMN")
-    groups = tuple(Path(_absolute(name)).parent.name or "/" for name in images.names)
+    groups = tuple(as_text(Path(_absolute(name)).parent.name) or "/" for name in images.names)
     return replace(images, groups=groups, grouped_by=FOLDER)
 
 

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,14 @@ from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
+from oddlens.io.text import as_text
 
 if TYPE_CHECKING:
     from oddlens.models.base import Model
     from oddlens.training.history import Log, Progress
     from oddlens.training.summary import FitResult
+
+IN_FILE = frozenset({"backend_", "decisions_", "graph", "_manifest", "_roi", "_statistics"})  # attributes in a file
 
 
 class Detector:
@@ -220,7 +223,7 @@ class Detector:
         backend = self._check_is_fitted()
         statistics = calibration.calibration_statistics(backend, new_set, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
-        summary = {"calibration_source": source, "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
+        summary = {"calibration_source": as_text(source), "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
         return self._set_statistics(statistics, decision, summary)
 
     def _set_statistics(self, statistics: Tensors, decision: DecisionSettings, summary: dict[str, object]) -> Detector:
@@ -401,7 +404,11 @@ class Detector:
             ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
             MissingExtraError: its runtime is not installed.
         """
-        backend, manifest, tensors, graph = load_verified(Path(path), device, threads)
+        return cls._load(path, device, threads)
+
+    @classmethod
+    def _load(cls, path: str | Path, device: str, threads: int | None, content: bytes | None = None) -> Detector:
+        backend, manifest, tensors, graph = load_verified(Path(path), device, threads, content)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True
         detector.graph, detector.threads = graph, threads
@@ -410,6 +417,25 @@ class Detector:
         detector._manifest = manifest
         detector.decisions_ = calibration.build_decision(manifest.decision, tensors, manifest.data)
         return detector
+
+    # -- copies -----------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the bytes of the detector file, which are verified when they are read, and the parameters."""
+        if not hasattr(self, "backend_"):
+            return type(self), (), dict(vars(self))
+        if self.graph is not None:
+            suffix, content = ".onnx", onnx_file.onnx_content(self.graph, self.manifest, self.tensors)
+        else:
+            suffix, content = ".safetensors", detector_file.detector_content(self.manifest, self.tensors)
+        others = {name: value for name, value in vars(self).items() if name not in IN_FILE}
+        return type(self)._load, (f"pickled detector{suffix}", self.device, self.threads, content), others
+
+    def __copy__(self) -> Detector:
+        """A copy that shares the runtime; recalibrating one leaves the other alone."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
 
     # -- internals --------------------------------------------------------------------------------
 

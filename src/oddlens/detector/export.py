@@ -22,6 +22,7 @@ from oddlens.inference.backend import INPUT, OUTPUTS, Backend
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores
+from oddlens.inference.torch_threads import fork_safe
 from oddlens.io import onnx_proto
 from oddlens.models.base import Model, ScoringGraph
 
@@ -62,6 +63,7 @@ def export(detector: Detector, path: str | Path) -> float:
     return difference
 
 
+@fork_safe()
 def trace(network: Model) -> bytes:
     """The scoring graph of a network as ONNX bytes: standard operators only, and no metadata."""
     try:

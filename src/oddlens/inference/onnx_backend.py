@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from pathlib import Path
-
-import onnxruntime as ort
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
 from oddlens.inference.backend import INPUT, Predictions, count_streams, first_line, graph_outputs, to_predictions
+from oddlens.inference.per_process import PerProcess
+from oddlens.io.environment import default_variable
+
+# The telemetry sends data to its makers, and its thread lets forked processes hang when they exit.
+with default_variable("ORT_DISABLE_TELEMETRY", "1"):
+    import onnxruntime as ort
 
 
 class OnnxBackend:
@@ -21,20 +25,20 @@ class OnnxBackend:
     """
 
     def __init__(self, graph: bytes, spec: InputSpec, source: Path, threads: int | None = None) -> None:
+        self._session = PerProcess(partial(create_session, graph, threads or 0))
+        self._single_threaded = PerProcess(partial(create_session, graph, 1))  # created for the first full batch
         try:
-            self.session = create_session(graph, threads or 0)
+            session = self._session.get()
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{source}: ONNX Runtime cannot load it ({first_line(error)}); export the detector again"
             ) from error
-        inputs = [tensor.name for tensor in self.session.get_inputs()]
-        outputs = [tensor.name for tensor in self.session.get_outputs()]
+        inputs = [tensor.name for tensor in session.get_inputs()]
+        outputs = [tensor.name for tensor in session.get_outputs()]
         self.outputs = graph_outputs(inputs, outputs, source)
         self.source = source
         self.streams = count_streams(threads)
-        self._graph, self._spec = graph, spec
-        self._single_threaded: ort.InferenceSession | None = None  # created for the first full batch
-        self._session_lock = threading.Lock()
+        self._spec = spec
 
     @property
     def name(self) -> str:
@@ -48,18 +52,15 @@ class OnnxBackend:
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
-        return self._run(self.session, pixels)
+        return self._run(self._session, pixels)
 
     def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the calling thread."""
-        with self._session_lock:
-            if self._single_threaded is None:
-                self._single_threaded = create_session(self._graph, 1)
         return self._run(self._single_threaded, pixels)
 
-    def _run(self, session: ort.InferenceSession, pixels: Pixels) -> Predictions:
+    def _run(self, session: PerProcess[ort.InferenceSession], pixels: Pixels) -> Predictions:
         try:
-            values = session.run(self.outputs, {INPUT: pixels})
+            values = session.get().run(self.outputs, {INPUT: pixels})
         except Exception as error:  # onnxruntime raises many kinds, none of them public
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,25 @@ from oddlens.inference.backend import (
     graph_outputs,
     to_predictions,
 )
+from oddlens.inference.per_process import PerProcess
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; by default it uses bf16 where it can
+
+
+class Compiled:
+    """A graph that OpenVINO has compiled; each thread has a request, which holds one batch."""
+
+    def __init__(self, graph: bytes, hints: dict[str, str]) -> None:
+        core = ov.Core()
+        self.model = core.compile_model(core.read_model(graph), "CPU", hints)
+        self._local = threading.local()
+
+    @property
+    def request(self) -> ov.InferRequest:
+        """The request of the calling thread."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self.model.create_infer_request()
+        return self._local.request
 
 
 class OpenvinoBackend:
@@ -42,33 +59,28 @@ class OpenvinoBackend:
         source: Path,
         threads: int | None = None,
     ) -> None:
-        self._hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": str(threads or 0)}
+        hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": str(threads or 0)}
+        self.streams = count_streams(threads)
+        self._compiled = PerProcess(partial(Compiled, graph, hints | {"PERFORMANCE_HINT": "LATENCY"}))
+        one_each = {"NUM_STREAMS": str(self.streams)}
+        self._single_threaded = PerProcess(partial(Compiled, graph, hints | one_each))  # for the first full batch
         try:
-            core = ov.Core()
-            self._model = core.read_model(graph)
-            all_threads = {"PERFORMANCE_HINT": "LATENCY"}
-            self.compiled = core.compile_model(self._model, "CPU", self._hints | all_threads)
+            model = self._compiled.get().model
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{source}: OpenVINO cannot load it ({first_line(error)}); export the detector again"
             ) from error
-        actual = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
             raise SettingsError(
                 f"{source}: on this processor OpenVINO computes in {actual} and not in {precision}; export the "
                 "detector again, and calibrate it with --precision fp32 if at all"
             )
-        inputs, outputs = self.compiled.inputs, self.compiled.outputs
-        self.outputs = graph_outputs(
-            [port_name(port) for port in inputs], [port_name(port) for port in outputs], source
-        )
+        inputs, outputs = ([port_name(port) for port in ports] for ports in (model.inputs, model.outputs))
+        self.outputs = graph_outputs(inputs, outputs, source)
         self.precision = precision
         self.source = source
         self._spec = spec
-        self.streams = count_streams(threads)
-        self._lock = threading.Lock()  # a request holds one batch
-        self._single_threaded: ov.CompiledModel | None = None  # created for the first full batch
-        self._requests = threading.local()  # a request for each thread
 
     @property
     def name(self) -> str:
@@ -82,22 +94,15 @@ class OpenvinoBackend:
 
     def __call__(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) with all threads."""
-        with self._lock:
-            return self._run(self.compiled, pixels)
+        return self._run(self._compiled, pixels)
 
     def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in a stream of one thread."""
-        with self._lock:
-            if self._single_threaded is None:
-                one_each = {"NUM_STREAMS": str(self.streams)}
-                self._single_threaded = ov.Core().compile_model(self._model, "CPU", self._hints | one_each)
-        if not hasattr(self._requests, "request"):
-            self._requests.request = self._single_threaded.create_infer_request()
-        return self._run(self._requests.request.infer, pixels)
+        return self._run(self._single_threaded, pixels)
 
-    def _run(self, infer: Callable[..., Any], pixels: Pixels) -> Predictions:
+    def _run(self, compiled: PerProcess[Compiled], pixels: Pixels) -> Predictions:
         try:
-            values = infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
+            values = compiled.get().request.infer({INPUT: np.ascontiguousarray(pixels)}, share_outputs=False)
         except Exception as error:  # openvino raises RuntimeError for everything
             raise ArtifactError(
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -13,26 +14,31 @@ import torch
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import FamilySettings
 from oddlens.data.image_io import Pixels
-from oddlens.errors import SettingsError
+from oddlens.errors import SettingsError, StateError
 from oddlens.inference.backend import MAX_STREAMS, Predictions
+from oddlens.inference.per_process import PerProcess
+from oddlens.inference.torch_threads import fork_safe, get_threads, single_thread
 from oddlens.models import registry
 from oddlens.models.base import Model, ScoringGraph
 from oddlens.models.layers import fast_bf16
+
+GPU_LOCK = PerProcess(threading.Lock)
 
 
 class TorchBackend:
     """Runs a model's scoring graph on a device ("cpu" or "cuda").
 
-    In bf16, convolutions and matrix products multiply in bfloat16; errors, means and distances stay in float32.
+    In bf16, convolutions and matrix products multiply in bfloat16; errors, means and distances stay in float32. In a
+    forked process, it runs in a single thread.
     """
 
+    @fork_safe()
     def __init__(self, model: Model, device: torch.device, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         self.model = model.eval()
         self.graph = ScoringGraph(model).to(device)
         self.graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.device = device
         self.precision = precision
-        self._threads = torch.get_num_threads()
 
     @property
     def name(self) -> str:
@@ -49,22 +55,22 @@ class TorchBackend:
     def streams(self) -> int:
         """Number of batches scored concurrently: 1 on a GPU, or where one batch keeps all threads busy."""
         alone = self.device.type != "cpu" or self.model.uses_all_threads
-        return 1 if alone else min(self._threads, MAX_STREAMS)
+        return 1 if alone else min(get_threads(), MAX_STREAMS)
 
     def score_single_threaded(self, pixels: Pixels) -> Predictions:
         """Score pixels (N, H, W, C) in the calling thread."""
-        torch.set_num_threads(1)  # for the calling thread, and for threads started from now on
-        try:
+        with single_thread():
             return self(pixels)
-        finally:
-            torch.set_num_threads(self._threads)
 
+    @fork_safe()
     def __call__(self, pixels: Pixels) -> Predictions:
-        """Score pixels (N, H, W, C) with all threads."""
-        on_gpu = self.device.type == "cuda"  # these settings belong to the process: not for concurrent calls
-        exact = (
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
-        )
+        """Score pixels (N, H, W, C) with all threads.
+
+        Raises:
+            StateError: the GPU was used before this process was forked.
+        """
+        check_device(self.device)
+        exact = exact_on_gpu() if self.device.type == "cuda" else nullcontext()
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), exact, fast:
             writable = np.require(pixels, requirements=["C", "W"])  # PyTorch warns of read-only arrays
@@ -79,21 +85,45 @@ class TorchBackend:
             )
 
 
+@contextmanager
+def exact_on_gpu() -> Iterator[None]:
+    """Deterministic float32 on a GPU; these settings belong to the process, so one thread at a time has them."""
+    with GPU_LOCK.get(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU in a process that was forked after its first use.
+
+    Raises:
+        StateError: says what works.
+    """
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise StateError(
+            "a GPU cannot be used in a process that was forked after its first use; start processes with "
+            "multiprocessing.get_context('spawn'), or load the detector with device='cpu'"
+        )
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where available, else the CPU.
 
     Raises:
         SettingsError: CUDA is requested and not available.
+        StateError: CUDA is requested, and this process was forked after its first use.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() and not torch.cuda._is_in_bad_fork() else "cpu"
+    device = torch.device(name)
+    check_device(device)
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
             "--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install its GPU build"
         )
-    return torch.device(name)
+    return device
 
 
+@fork_safe()
 def rebuild(
     settings: FamilySettings,
     spec: InputSpec,

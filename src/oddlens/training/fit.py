@@ -8,6 +8,7 @@ from pathlib import Path
 from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
+from oddlens.inference.torch_threads import fork_safe
 from oddlens.io.own_folder import TRAINING_FILES, check_claim
 from oddlens.training.history import Log, Progress
 from oddlens.training.resolve import FitConfig, resolve
@@ -15,6 +16,7 @@ from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 
 
+@fork_safe()
 def fit(
     config: FitConfig,
     images: Images,

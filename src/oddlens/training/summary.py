@@ -21,6 +21,7 @@ from oddlens.inference.golden import golden_scores
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
+from oddlens.io.text import as_text
 from oddlens.models.base import leave_one_out
 from oddlens.training.history import HistoryRow
 from oddlens.training.members import TrainedModel
@@ -57,8 +58,8 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
         calibration = split.calibration
     statistics["training.fingerprints"] = prints
     data = DataSummary(
-        source=split.source,
-        normal=split.normal,
+        source=as_text(split.source),
+        normal=as_text(split.normal),
         n_training=len(split.train),
         n_standardising=len(split.standardization),
         fingerprint=digest([prints.tobytes()]),
