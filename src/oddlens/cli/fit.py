@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,13 +27,15 @@ from oddlens.cli.options import (
     SkipOption,
     ThreadsOption,
 )
-from oddlens.cli.session import command, detector_summary, report_left_out, without_none
+from oddlens.cli.session import command, detector_summary, report_left_out, waiting_seconds, without_none
 from oddlens.errors import SettingsError
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
     from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
+
+BUSY_SHARE = 0.1  # of the time, above which waiting for a processor is worth a word
 
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
@@ -84,7 +87,6 @@ def fit(
         decision = parse(DecisionSettings, rates, "options")
         settings, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
         seconds = duration(budget) if budget else settings.default_budget
-        left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - console.started))
         images, problems = open_training_images(
             data,
             normal=normal,
@@ -94,24 +96,48 @@ def fit(
             progress=console.downloading,
         )
         skipped = report_left_out(problems, console)
+        started = console.downloaded or console.started  # a download does not count
+        left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - started))
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         work = output.with_suffix(".training")
         new.fit(images, folder=work, resume=resume, progress=console.training)
         new.save(output)
         shutil.rmtree(work, ignore_errors=True)
-        elapsed = round(time.perf_counter() - console.started, 3)
+        elapsed, used = (round(time.perf_counter() - start, 3) for start in (console.started, started))
+        use = None if seconds is None else budget_use(new, seconds, used, waiting_seconds())
         files = {"files": {"detector": str(output)}, "skipped": skipped}
-        result = {"seconds": {"fit": elapsed}, **files, **detector_summary(new)}
-        console.result(result, describe_fit(new, output, elapsed))
+        result = {"seconds": {"fit": elapsed}, "budget": use, **files, **detector_summary(new)}
+        console.result(result, describe_fit(new, output, elapsed, use))
 
 
-def describe_fit(detector: Detector, output: Path, seconds: float) -> list[str]:
+def budget_use(detector: Detector, seconds: float, used: float, waited: float | None) -> dict[str, Any]:
+    """What became of a budget, in JSON: the seconds, and how much of its plan each member trained."""
+    members = [dataclasses.asdict(record) for record in detector.records_]
+    return {"seconds": seconds, "used": used, "waited": waited, "members": members}
+
+
+def describe_budget(use: dict[str, Any]) -> str:
+    """What became of a budget, in a line."""
+    planned = [member for member in use["members"] if member["planned_epochs"]]
+    line = f"budget: {use['used']:.0f} of {use['seconds']:.0f} s"
+    if all(member["epochs"] >= member["planned_epochs"] for member in planned):
+        return line + ("; trained all planned epochs" if planned else "")
+    parts = (f"{member['title']} {member['epochs']:.0f} of {member['planned_epochs']}" for member in planned)
+    line += f"; trained fewer epochs than planned ({', '.join(parts)})"
+    waited = use["waited"] or 0.0
+    if waited > BUSY_SHARE * use["used"]:
+        return f"{line}, and waited {waited:.0f} s for other programs: on a quiet machine it trains more"
+    return f"{line}: a longer --budget trains more"
+
+
+def describe_fit(detector: Detector, output: Path, seconds: float, use: dict[str, Any] | None) -> list[str]:
     """What was fitted, in lines."""
     data = detector.manifest.data
     held_out = f"{data.n_calibration} held-out images"
     return [
         f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on "
         + (held_out if data.folds == 1 else f"the same images out of fold ({data.folds} folds)"),
+        *([] if use is None else [describe_budget(use)]),
         *detector.manifest.remarks,
         *detector.decisions_.promises(),
     ]

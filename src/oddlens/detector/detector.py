@@ -114,11 +114,12 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        result = self._train(images, hold_out, folder, resume, progress)
+        result = self._train(images, hold_out, folder, resume, progress, time.perf_counter())
         self._manifest = result.manifest
         self.backend_: Backend = result.backend
         self._roi, self._statistics = result.roi, result.statistics
         self.history_, self.seconds_ = result.history, {"fit": result.seconds}
+        self.records_ = result.records
         decision = self.decision or DecisionSettings()
         if result.calibration is not None:
             return self._calibrate(result.calibration, decision, "held out of the training images")
@@ -127,7 +128,13 @@ class Detector:
         return self._set_statistics(result.statistics, decision, summary)
 
     def _train(
-        self, images: Images, hold_out: bool, folder: Path | None, resume: bool, progress: Progress | None
+        self,
+        images: Images,
+        hold_out: bool,
+        folder: Path | None,
+        resume: bool,
+        progress: Progress | None,
+        started: float,
     ) -> FitResult:
         if has_kernels(self.model):
             from oddlens import kernels
@@ -148,7 +155,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        return fit(config, images, folder, resume, progress)
+        return fit(config, images, folder, resume, progress, started)
 
     def calibrate(
         self,

@@ -14,8 +14,15 @@ from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 
 
-def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, progress: Progress | None) -> FitResult:
-    """Train on normal images; see `Detector.fit`.
+def fit(
+    config: FitConfig,
+    images: Images,
+    folder: Path | None,
+    resume: bool,
+    progress: Progress | None,
+    budget_started: float | None = None,
+) -> FitResult:
+    """Train on normal images; see `Detector.fit`. The budget began at `budget_started` (of `time.perf_counter`).
 
     Raises:
         SettingsError, DataError, CalibrationError: before training; see the five steps.
@@ -23,7 +30,7 @@ def fit(config: FitConfig, images: Images, folder: Path | None, resume: bool, pr
     """
     started = time.perf_counter()
     image_set = as_training_images(images)
-    plan = resolve(config, len(image_set), bool(image_set.groups), started)
+    plan = resolve(config, len(image_set), bool(image_set.groups), budget_started or started)
     loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)
     split = split_training_images(
         loaded, plan.decision, plan.training.seed, hold_out=plan.holds_out, standardize=plan.is_ensemble

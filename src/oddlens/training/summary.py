@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -23,9 +24,11 @@ from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
 from oddlens.models.base import leave_one_out
-from oddlens.training.history import HistoryRow
+from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import FitPlan
+
+MIN_SCORED_IMAGES = 32  # training images that are scored even where the budget leaves no time
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class FitResult:
     statistics: Tensors
     manifest: Manifest
     history: list[HistoryRow]
+    records: tuple[TrainingRecord, ...]
     calibration: CalibrationSet | None  # None where the calibration is complete: out of fold
     seconds: float
 
@@ -54,8 +58,9 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     if plan.strategy == "folds":
         statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
     else:
-        statistics = {"training.scores": training_scores(backend, plan.scored_images(split.train))}
         calibration = split.calibration
+        pixels = affordable_images(backend, plan, split)
+        statistics = {"training.scores": training_scores(backend, pixels)}
     statistics["training.fingerprints"] = prints
     data = DataSummary(
         source=split.source,
@@ -66,7 +71,20 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     )
     manifest = build_manifest(plan, split.spec, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
-    return FitResult(backend, split.roi, statistics, manifest, result.history, calibration, seconds)
+    return FitResult(backend, split.roi, statistics, manifest, result.history, result.records, calibration, seconds)
+
+
+def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) -> Pixels:
+    """The training images (n, H, W, C) that are scored: fewer where calibration leaves too little time for all."""
+    pixels = plan.scored_images(split.train)
+    if plan.deadline == math.inf or len(pixels) <= MIN_SCORED_IMAGES or plan.decision.method == "train_percentile":
+        return pixels
+    batch = pixels[:MIN_SCORED_IMAGES]
+    started = time.perf_counter()
+    backend(batch)
+    now = time.perf_counter()
+    count = int((plan.deadline - now) * len(batch) / max(1e-9, now - started)) - len(split.calibration.pixels)
+    return pixels[:: -(-len(pixels) // max(MIN_SCORED_IMAGES, count))]
 
 
 def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
