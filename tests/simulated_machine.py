@@ -27,8 +27,8 @@ class Machine:
 
     def work(self, seconds: float) -> None:
         """Do work that takes so many seconds on a quiet machine, in parts as long as the slowness may change."""
-        for _ in range(10):
-            self.now += seconds / 10 * self.slowness(self.now)
+        for _ in range(8):
+            self.now += seconds / 8 * self.slowness(self.now)
 
 
 class SlowSettings(FamilySettings):

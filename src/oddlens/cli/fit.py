@@ -118,11 +118,11 @@ def budget_use(detector: Detector, seconds: float, used: float, waited: float | 
 
 def describe_budget(use: dict[str, Any]) -> str:
     """What became of a budget, in a line."""
-    planned = [member for member in use["members"] if member["planned_epochs"]]
     line = f"budget: {use['used']:.0f} of {use['seconds']:.0f} s"
-    if all(member["epochs"] >= member["planned_epochs"] for member in planned):
-        return line + ("; trained all planned epochs" if planned else "")
-    parts = (f"{member['title']} {member['epochs']:.0f} of {member['planned_epochs']}" for member in planned)
+    shortened = [member for member in use["members"] if member["epochs"] < member["planned_epochs"]]
+    if not shortened:
+        return f"{line}; trained all that was planned"
+    parts = (f"{member['title']} {member['epochs']:.3g} of {member['planned_epochs']}" for member in shortened)
     line += f"; trained fewer epochs than planned ({', '.join(parts)})"
     waited = use["waited"] or 0.0
     if waited > BUSY_SHARE * use["used"]:

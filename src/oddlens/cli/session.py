@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SPIN_COUNT = "1000"  # times that a waiting thread looks before it sleeps: what OpenMP itself takes on a full machine
 
+SCHEDULER_STATISTICS = Path("/proc/thread-self/schedstat")  # of Linux: nanoseconds run, nanoseconds waited, times run
+
 
 @contextlib.contextmanager
 def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Console]:
@@ -59,7 +61,7 @@ def set_threads(threads: int | None) -> int | None:
 def waiting_seconds() -> float | None:
     """Seconds that this thread was ready to run and waited for a processor; None where the system does not say it."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        return int(SCHEDULER_STATISTICS.read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return None
 

@@ -79,8 +79,9 @@ def train_auto(task: TrainingTask) -> TrainedModel:
         records.append(new_member.record)
         weight, reason = member_weight(new_member.model, task)
         reasons.append(f"{settings.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
-        paced = member.model_copy(update={"weight": weight, "training": with_pace(training, new_member.history)})
-        members.append(replace(new_member, member=paced))
+        paced = with_pace(new_member.member.training, new_member.history)
+        weighted = new_member.member.model_copy(update={"weight": weight, "training": paced})
+        members.append(replace(new_member, member=weighted))
     best = max(member.member.weight for member in members)
     selected = [member for member in members if member.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
     reasons += [

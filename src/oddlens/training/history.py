@@ -29,7 +29,7 @@ Progress = Callable[[TrainingStep], None]
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How much of its plan a member trained; closed-form members plan no epochs."""
+    """How much of its plan a member trained; in closed form, an epoch goes through all images."""
 
     title: str  # of the detector
     epochs: float

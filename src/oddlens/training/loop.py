@@ -53,6 +53,8 @@ def train(
     images = torch.from_numpy(pixels).to(device)
     if folder and not resume:
         clear_checkpoints(folder)
+    if settings.epoch_images and not isinstance(model, GradientModel):
+        images = images[drawn_images(len(images), settings).to(device)]
     with torch.no_grad():
         model.prepare(images, settings.seed)
     history: list[HistoryRow] = []
@@ -62,6 +64,12 @@ def train(
     with torch.no_grad():
         model.fit_closed_form(images, settings.seed)
     return history
+
+
+def drawn_images(count: int, settings: TrainingSettings) -> Tensor:
+    """Sorted indices (n,) of the `epoch_images` that a model is fitted to in closed form, drawn at random."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+    return order[: settings.epoch_images].sort().values
 
 
 def run_epochs(

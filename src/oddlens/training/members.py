@@ -31,7 +31,9 @@ from oddlens.training.history import HistoryRow, Progress, TrainingRecord, count
 from oddlens.training.time_limit import TimeLimit
 
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
-MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 32, 2**18  # of the batch whose time is that of all scoring
+CLOSED_FORM_COST = 2.0  # of fitting a model in closed form to an image, relative to scoring it
+MIN_FITTING_IMAGES = 100  # to which a model is fitted in closed form, however little time is left
+MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 32, 2**17  # of the batch whose time is that of all scoring
 
 M = TypeVar("M", bound=Model)
 
@@ -75,15 +77,7 @@ class TrainedMember:
     member: Member
     model: Model
     history: list[HistoryRow]
-    seconds: float = 0.0
-
-    @property
-    def record(self) -> TrainingRecord:
-        """How much of its plan it trained."""
-        training = self.member.training
-        planned = (len(training.pace) or training.epochs) if isinstance(self.model, GradientModel) else 0
-        epochs = len(self.history) if training.pace else count_epochs(self.history)
-        return TrainingRecord(self.member.model.title, epochs, planned, self.seconds)
+    record: TrainingRecord
 
 
 def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> Model:
@@ -105,8 +99,10 @@ def build_composite(model_class: type[M], settings: FamilySettings, task: Traini
 def train_member(
     model: Model, member: Member, task: TrainingTask, number: int | None, limit: TimeLimit | None = None
 ) -> TrainedMember:
-    """Train one member; with a number, in a folder of its own."""
+    """Train one member; with a number, in a folder of its own. In closed form, on as many images as the time allows."""
     started, folder = time.perf_counter(), task.folder
+    if limit is not None and not isinstance(model, GradientModel):
+        member = with_fewer_images(member, task, limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task)))
     if folder and number is not None:
         folder = folder / f"{number}-{member.model.family}"
     history = loop.train(
@@ -119,7 +115,26 @@ def train_member(
         progress=task.progress,
         limit=limit,
     )
-    return TrainedMember(member, model, history, round(time.perf_counter() - started, 3))
+    return TrainedMember(member, model, history, training_record(member, history, task, time.perf_counter() - started))
+
+
+def training_record(member: Member, history: list[HistoryRow], task: TrainingTask, seconds: float) -> TrainingRecord:
+    """How much of its plan a member trained; a fit in closed form is planned to go through all images once."""
+    training, count = member.training, len(task.train)
+    epochs, planned = count_epochs(history), training.epochs
+    if not history:
+        epochs, planned = min(1.0, (training.epoch_images or count) / count), 1
+    elif training.pace:
+        epochs, planned = len(history), len(training.pace)
+    return TrainingRecord(member.model.title, epochs, planned, round(seconds, 3))
+
+
+def with_fewer_images(member: Member, task: TrainingTask, affordable: float) -> Member:
+    """The member, trained on the affordable number of images where that is less than all."""
+    if affordable >= len(task.train):
+        return member
+    count = min(len(task.train), max(MIN_FITTING_IMAGES, int(affordable)))
+    return member.model_copy(update={"training": member.training.model_copy(update={"epoch_images": count})})
 
 
 def train_single(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
@@ -194,10 +209,9 @@ def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
 
 def time_limit(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
     """The time limit of the first untrained model, which shares the time with the others; None without a deadline."""
-    if task.deadline == math.inf or not isinstance(untrained[0], GradientModel):
+    if task.deadline == math.inf:
         return None
-    sharers = sum(isinstance(model, GradientModel) for model in untrained)
-    return TimeLimit(task.deadline, lambda: seconds_after_training(trained, untrained, task), sharers)
+    return TimeLimit(task.deadline, lambda: seconds_after_training(trained, untrained, task), len(untrained))
 
 
 def seconds_after_training(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> float:
@@ -224,7 +238,7 @@ def seconds_per_image(model: Model, task: TrainingTask) -> float:
         float(model(batch).anomaly_score.sum())
         seconds = time.perf_counter() - started
     model.train(in_training)
-    return seconds / len(pixels)
+    return max(1e-9, seconds / len(pixels))
 
 
 def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import math
 import platform
 import time
 from collections.abc import Sequence
@@ -26,9 +25,9 @@ from oddlens.io.digests import digest
 from oddlens.models.base import leave_one_out
 from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
-from oddlens.training.resolve import FitPlan
+from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
 
-MIN_SCORED_IMAGES = 32  # training images that are scored even where the budget leaves no time
+MAX_TIMED_IMAGES = 16  # whose scoring is timed, to know how many training images there is time for
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,14 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
 def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) -> Pixels:
     """The training images (n, H, W, C) that are scored: fewer where calibration leaves too little time for all."""
     pixels = plan.scored_images(split.train)
-    if plan.deadline == math.inf or len(pixels) <= MIN_SCORED_IMAGES or plan.decision.method == "train_percentile":
+    if not plan.may_score_fewer or len(pixels) <= MIN_SCORED_TRAINING_IMAGES:
         return pixels
-    batch = pixels[:MIN_SCORED_IMAGES]
+    batch = pixels[:MAX_TIMED_IMAGES]
     started = time.perf_counter()
     backend(batch)
     now = time.perf_counter()
-    count = int((plan.deadline - now) * len(batch) / max(1e-9, now - started)) - len(split.calibration.pixels)
-    return pixels[:: -(-len(pixels) // max(MIN_SCORED_IMAGES, count))]
+    affordable = (plan.deadline - now) * len(batch) / max(1e-9, now - started) - len(split.calibration.pixels)
+    return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable)))
 
 
 def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
