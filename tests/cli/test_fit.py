@@ -89,7 +89,7 @@ def test_a_budget_that_is_too_short_still_gives_a_calibrated_detector(parts: Pat
 
 def test_without_a_budget_there_is_nothing_to_say_about_one(parts: Path, tmp_path: Path) -> None:
     done = oddlens("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)
-    assert "budget" not in done.stdout
+    assert "budget:" not in done.stdout
     assert run_json("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)["budget"] is None
 
 

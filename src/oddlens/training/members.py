@@ -33,7 +33,7 @@ from oddlens.training.time_limit import TimeLimit
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
 CLOSED_FORM_COST = 2.0  # of fitting a model in closed form to an image, relative to scoring it
 MIN_FITTING_IMAGES = 100  # to which a model is fitted in closed form, however little time is left
-MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 32, 2**17  # of the batch whose time is that of all scoring
+MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 16, 2**17  # of the batch whose time is that of all scoring
 
 M = TypeVar("M", bound=Model)
 
@@ -208,10 +208,14 @@ def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
 
 
 def time_limit(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
-    """The time limit of the first untrained model, which shares the time with the others; None without a deadline."""
+    """The time limit of the first untrained model, which shares the time with the others; None without a deadline.
+
+    A fit in closed form comes first. It has its share before the scoring of the others, which may be left out, counts.
+    """
     if task.deadline == math.inf:
         return None
-    return TimeLimit(task.deadline, lambda: seconds_after_training(trained, untrained, task), len(untrained))
+    following = untrained if isinstance(untrained[0], GradientModel) else untrained[:1]
+    return TimeLimit(task.deadline, lambda: seconds_after_training(trained, following, task), len(untrained))
 
 
 def seconds_after_training(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> float:
