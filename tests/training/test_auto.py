@@ -128,11 +128,11 @@ def test_the_budget_is_used_and_ends_in_time_though_the_machine_becomes_three_ti
 
 
 def test_a_plan_repeats_a_training_that_was_cut_short(slow_members: Machine) -> None:
-    slow_members.slowness = lambda now: 3.0 if now >= 79.7 else 1.0  # in the middle of an epoch
+    slow_members.slowness = lambda now: 10.0 if now >= 80.3 else 1.0  # in the middle of an epoch
     detector = Detector("auto", budget=120.0).fit(grey_images(200))
     plan = detector.manifest.model
     assert isinstance(plan, EnsembleSettings)
-    assert min(plan.members[2].training.pace_shares) < 1
+    assert all(min(member.training.pace_shares, default=1.0) < 1 for member in plan.members[1:])
     again = Detector(plan).fit(grey_images(200))
     assert slow_members.now > 200  # however long it takes
     for name in ("model.members.1.level", "model.members.2.level", "calibration.scores"):
