@@ -93,22 +93,23 @@ def test_without_a_budget_there_is_nothing_to_say_about_one(parts: Path, tmp_pat
     assert run_json("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)["budget"] is None
 
 
+BUSY = "waited 25 s for other programs: on a quiet machine the same command trains more"
+
+
 @pytest.mark.parametrize(
     ("epochs", "waited", "line"),
     [
-        (120.0, 30.0, "budget: 58 of 60 s; trained all that was planned"),
-        (31.4, None, "budget: 58 of 60 s; trained fewer epochs than planned (rotation 31.4 of 120): a longer --budget "
-         "trains more"),
-        (31.4, 25.0, "budget: 58 of 60 s; trained fewer epochs than planned (rotation 31.4 of 120), and waited 25 s "
-         "for other programs: on a quiet machine it trains more"),
+        ([120.0], 30.0, "trained all that was planned"),
+        ([31.4], None, "epochs trained: 31.4 of 120 of rotation; a longer --budget trains more"),
+        ([31.4], 25.0, f"epochs trained: 31.4 of 120 of rotation; {BUSY}"),
+        ([31.4, 40.0, 32.0], 25.0, f"epochs trained: 31.4 to 40 of 120 of rotation; {BUSY}"),  # folds
     ],
-)  # fmt: skip
-def test_the_budget_is_described_in_a_line(epochs: float, waited: float | None, line: str) -> None:
-    members = [
-        {"title": "dictionary", "epochs": 1.0, "planned_epochs": 1, "seconds": 5.0},
-        {"title": "rotation", "epochs": epochs, "planned_epochs": 120, "seconds": 40.0},
-    ]
-    assert describe_budget({"seconds": 60.0, "used": 58.2, "waited": waited, "members": members}) == line
+)
+def test_the_budget_is_described_in_a_line(epochs: list[float], waited: float | None, line: str) -> None:
+    rotation = [{"title": "rotation", "epochs": number, "planned_epochs": 120, "seconds": 40.0} for number in epochs]
+    members = [{"title": "dictionary", "epochs": 1.0, "planned_epochs": 1, "seconds": 5.0}, *rotation]
+    use = {"seconds": 60.0, "used": 58.2, "waited": waited, "members": members}
+    assert describe_budget(use) == f"budget: 58 of 60 s; {line}"
 
 
 def test_a_rate_that_cannot_be_guaranteed_is_refused(parts: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,21 +115,34 @@ def fit(
 def budget_use(detector: Detector, seconds: float, used: float, waited: float | None) -> dict[str, Any]:
     """What became of a budget, in JSON: the seconds, and how much of its plan each member trained."""
     members = [dataclasses.asdict(record) for record in detector.records_]
-    return {"seconds": seconds, "used": used, "waited": waited, "members": members}
+    rounded = None if waited is None else round(waited, 3)
+    return {"seconds": seconds, "used": used, "waited": rounded, "members": members}
 
 
 def describe_budget(use: dict[str, Any]) -> str:
     """What became of a budget, in a line."""
-    line = f"budget: {use['used']:.0f} of {use['seconds']:.0f} s"
-    shortened = [member for member in use["members"] if member["epochs"] < member["planned_epochs"]]
+    line, shortened = f"budget: {use['used']:.0f} of {use['seconds']:.0f} s", defaultdict[str, list[float]](list)
+    for member in use["members"]:
+        if member["epochs"] < member["planned_epochs"]:
+            shortened[f"{{}} of {member['planned_epochs']} of {member['title']}"].append(member["epochs"])
     if not shortened:
         return f"{line}; trained all that was planned"
-    parts = (f"{member['title']} {member['epochs']:.3g} of {member['planned_epochs']}" for member in shortened)
-    line += f"; trained fewer epochs than planned ({', '.join(parts)})"
+    parts = (text.format(number_range(epochs)) for text, epochs in shortened.items())
+    line += f"; epochs trained: {', '.join(parts)}"
     waited = use["waited"] or 0.0
     if waited > BUSY_SHARE * use["used"]:
-        return f"{line}, and waited {waited:.0f} s for other programs: on a quiet machine it trains more"
-    return f"{line}: a longer --budget trains more"
+        return f"{line}; waited {waited:.0f} s for other programs: on a quiet machine the same command trains more"
+    return f"{line}; a longer --budget trains more"
+
+
+def number_range(numbers: Sequence[float]) -> str:
+    """The least and the largest of some numbers, or the only one.
+
+    >>> number_range([3.25, 4.0, 3.5])
+    '3.25 to 4'
+    """
+    texts = [f"{number:.3g}" for number in (min(numbers), max(numbers))]
+    return " to ".join(dict.fromkeys(texts))
 
 
 def describe_fit(detector: Detector, output: Path, seconds: float, use: dict[str, Any] | None) -> list[str]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from oddlens.detector.detector import Detector
 
 SPIN_COUNT = "1000"  # times that a waiting thread looks before it sleeps: what OpenMP itself takes on a full machine
-
 SCHEDULER_STATISTICS = Path("/proc/thread-self/schedstat")  # of Linux: nanoseconds run, nanoseconds waited, times run
 
 
