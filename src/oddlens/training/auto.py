@@ -40,6 +40,7 @@ from oddlens.training.members import (
     time_limit,
     train_member,
 )
+from oddlens.training.time_limit import TimeLimit
 
 MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
 MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task perfectly; the dictionary's is 1
@@ -70,7 +71,7 @@ def train_auto(task: TrainingTask) -> TrainedModel:
         training = family_of(settings).default_training.model_copy(update={"seed": task.seed})
         limit = time_limit([member.model for member in members], tuple(untrained), task)
         model = untrained.pop(0)
-        if limit and members and limit.left() < min_training_seconds(model, training, task):
+        if limit and members and not leaves_time(limit, model, training, task):
             reasons.append(f"{settings.title}: left out, because the budget leaves no time for it")
             records.append(TrainingRecord(settings.title, 0.0, training.epochs, 0.0))
             continue
@@ -94,10 +95,12 @@ def train_auto(task: TrainingTask) -> TrainedModel:
     return TrainedModel(ensemble, plan, longest_history(selected), tuple(reasons), tuple(records))
 
 
-def min_training_seconds(model: Model, training: TrainingSettings, task: TrainingTask) -> float:
-    """Seconds below which gradient training is not worth starting: a few at least, and enough for some steps."""
-    step_seconds = STEP_COST * training.batch_size * seconds_per_image(model, task)
-    return max(MIN_TRAINING_SECONDS, MIN_TRAINING_STEPS * step_seconds)
+def leaves_time(limit: TimeLimit, model: Model, training: TrainingSettings, task: TrainingTask) -> bool:
+    """Whether gradient training is worth starting: there are some seconds for it, and they are enough for some steps."""
+    left = limit.left()
+    if left < MIN_TRAINING_SECONDS:
+        return False
+    return left >= MIN_TRAINING_STEPS * STEP_COST * training.batch_size * seconds_per_image(model, task)
 
 
 def with_pace(training: TrainingSettings, history: Sequence[HistoryRow]) -> TrainingSettings:
