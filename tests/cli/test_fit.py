@@ -10,6 +10,7 @@ import pytest
 from command_line import QUICK, error_of, oddlens, run_json
 from PIL import Image
 
+from oddlens.cli.fit import describe_budget
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 
@@ -80,6 +81,49 @@ def test_a_truncated_image_is_named_and_left_out_only_on_request(parts: Path, tm
     result = run_json(*arguments, "--skip-unreadable")
     assert result["skipped"] == [str(folder / "077.jpg")]
     assert result["n_training"] + result["n_calibration"] == 129
+
+
+def test_with_a_budget_it_says_how_much_of_the_plan_was_trained(parts: Path, tmp_path: Path) -> None:
+    result = run_json("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--budget", "1h", "--epochs", 2)
+    budget = result["budget"]
+    assert budget["seconds"] == 3600
+    assert 0 < budget["used"] <= result["seconds"]["fit"]
+    (member,) = budget["members"]
+    assert (member["title"], member["epochs"], member["planned_epochs"]) == ("autoencoder", 2, 2)
+
+
+def test_a_budget_that_is_too_short_still_gives_a_calibrated_detector(parts: Path, tmp_path: Path) -> None:
+    options = (*QUICK, "--epochs", 50_000, "--budget", 1)
+    result = run_json("fit", parts, "-o", tmp_path / "p.safetensors", *options)
+    assert result["n_calibration"] == 65
+    (member,) = result["budget"]["members"]
+    assert member["planned_epochs"] == 50_000
+    assert 0 < member["epochs"] < 50_000
+
+
+def test_without_a_budget_there_is_nothing_to_say_about_one(parts: Path, tmp_path: Path) -> None:
+    done = oddlens("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)
+    assert "budget:" not in done.stdout
+    assert run_json("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--epochs", 1)["budget"] is None
+
+
+BUSY = "waited 25 s for other programs: on a quiet machine the same command trains more"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "waited", "line"),
+    [
+        ([120.0], 30.0, "trained all that was planned"),
+        ([31.4], None, "epochs trained: 31.4 of 120 of rotation; a longer --budget trains more"),
+        ([31.4], 25.0, f"epochs trained: 31.4 of 120 of rotation; {BUSY}"),
+        ([31.4, 40.0, 32.0], 25.0, f"epochs trained: 31.4 to 40 of 120 of rotation; {BUSY}"),  # folds
+    ],
+)
+def test_the_budget_is_described_in_a_line(epochs: list[float], waited: float | None, line: str) -> None:
+    rotation = [{"title": "rotation", "epochs": number, "planned_epochs": 120, "seconds": 40.0} for number in epochs]
+    members = [{"title": "dictionary", "epochs": 1.0, "planned_epochs": 1, "seconds": 5.0}, *rotation]
+    use = {"seconds": 60.0, "used": 58.2, "waited": waited, "members": members}
+    assert describe_budget(use) == f"budget: 58 of 60 s; {line}"
 
 
 def test_a_rate_that_cannot_be_guaranteed_is_refused(parts: Path, tmp_path: Path) -> None:

@@ -43,6 +43,33 @@ def test_without_the_option_a_plain_number_in_the_environment_counts(
     assert os.environ["OMP_NUM_THREADS"] == value
 
 
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_without_work_soon_sleep_unless_the_environment_says_otherwise(
+    environment: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    session.set_threads(None)
+    assert os.environ.get("GOMP_SPINCOUNT") == count
+
+
+def test_waiting_for_a_processor_is_counted_where_the_system_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content, seconds in (("5000 2500000000 17\n", 2.5), ("", None), ("no numbers", None)):
+        (tmp_path / "schedstat").write_text(content)
+        monkeypatch.setattr(session, "SCHEDULER_STATISTICS", tmp_path / "schedstat")
+        assert session.waiting_seconds() == seconds
+    monkeypatch.setattr(session, "SCHEDULER_STATISTICS", tmp_path / "none")
+    assert session.waiting_seconds() is None
+
+
 @pytest.mark.parametrize("skips", [True, False])
 def test_only_a_command_that_can_leave_images_out_suggests_it(skips: bool) -> None:
     with pytest.raises(UnreadableImageError) as raised, session.command(True, None, skips=skips):

@@ -43,6 +43,12 @@ def test_a_pace_must_rise(pace: tuple[float, ...]) -> None:
         parse(TrainingSettings, {"pace": pace}, "test")
 
 
+def test_each_epoch_of_a_pace_has_a_share_or_none_has() -> None:
+    assert TrainingSettings(pace=(0.5, 1.0), pace_shares=(1.0, 0.25)).pace_shares == (1.0, 0.25)
+    with pytest.raises(SettingsError, match="one value for each epoch"):
+        parse(TrainingSettings, {"pace": (0.5, 1.0), "pace_shares": (0.5,)}, "test")
+
+
 def test_muon_takes_no_weight_decay() -> None:
     with pytest.raises(SettingsError, match="takes no weight_decay"):
         parse(TrainingSettings, {"optimizer": "muon", "weight_decay": 0.1}, "test")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from arrow_images import arrow_images, training_task
+from simulated_machine import Machine, SlowSettings, grey_images, simulated_machine
 
 from oddlens.config.base import TrainingSettings
-from oddlens.config.detectors import EnsembleSettings, FamilySettings, Member, RotationSettings
+from oddlens.config.detectors import DictionarySettings, EnsembleSettings, FamilySettings, RotationSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.models import registry
-from oddlens.models.base import Model
 from oddlens.training import auto, loop
-from oddlens.training.members import TrainedMember, TrainingTask
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +100,52 @@ def test_robust_compares_with_more_neighbours_and_trusts_the_network_more() -> N
     assert robust.surprise > plain.surprise
 
 
-def test_gradient_members_share_the_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds: list[float] = []
+@pytest.fixture
+def slow_members(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A simulated machine on which `auto` tries a dictionary, which takes no time, and two slow members."""
+    training = TrainingSettings(epochs=100, epoch_images=64, batch_size=16, schedule="linear")
+    with simulated_machine(Machine(), training) as machine:
+        slow = [SlowSettings(name=name, step=0.5) for name in ("first", "second")]
+        monkeypatch.setattr(auto, "select_candidates", lambda task: ([DictionarySettings(atoms=10), *slow], []))
+        yield machine
 
-    def train_nothing(model: Model, member: Member, task: TrainingTask, number: int, deadline: float) -> TrainedMember:
-        seconds.append(deadline - time.perf_counter())
-        model.eval()
-        return TrainedMember(member, model, [])
 
-    monkeypatch.setattr(auto, "train_member", train_nothing)
-    monkeypatch.setattr(auto, "member_weight", lambda model, task: (1.0, "weight 1"))
-    monkeypatch.setattr(auto, "scoring_seconds", lambda members, task: 10.0 * len(members))
-    images = np.random.default_rng(0).integers(0, 255, (120, 80, 80, 1), dtype=np.uint8)
-    auto.train_auto(training_task(images, deadline=time.perf_counter() + 130))
-    assert seconds[1:] == pytest.approx([50, 100], abs=5)  # half of what scoring all three leaves; then all of it
+@pytest.mark.parametrize("moment", [np.inf, 0.0, 60.0, 80.0, 106.0])
+def test_the_budget_is_used_and_ends_in_time_though_the_machine_becomes_three_times_slower(
+    moment: float, slow_members: Machine
+) -> None:
+    """From the start, in the middle of the first or the second member, or when all are about to be scored."""
+    slow_members.slowness = lambda now: 3.0 if now >= moment else 1.0
+    detector = Detector("auto", budget=120.0).fit(grey_images(200))
+    assert 108 < slow_members.now <= 132
+    _, first, second = detector.records_
+    assert (first.title, second.title) == ("first", "second")
+    assert not first.complete
+    assert not second.complete
+    quiet = 24.0  # epochs of each member on a quiet machine
+    expected = {np.inf: (1, 1), 0.0: (1 / 4, 1 / 4), 60.0: (1, 1 / 4), 80.0: (1, 1 / 2), 106.0: (1, 1)}[moment]
+    assert (first.epochs / quiet, second.epochs / quiet) == pytest.approx(expected, abs=0.2)
+
+
+def test_a_plan_repeats_a_training_that_was_cut_short(slow_members: Machine) -> None:
+    slow_members.slowness = lambda now: 10.0 if now >= 80.3 else 1.0  # in the middle of an epoch
+    detector = Detector("auto", budget=120.0).fit(grey_images(200))
+    plan = detector.manifest.model
+    assert isinstance(plan, EnsembleSettings)
+    assert all(min(member.training.pace_shares, default=1.0) < 1 for member in plan.members[1:])
+    again = Detector(plan).fit(grey_images(200))
+    assert slow_members.now > 200  # however long it takes
+    for name in ("model.members.1.level", "model.members.2.level", "calibration.scores"):
+        np.testing.assert_array_equal(detector.tensors[name], again.tensors[name], err_msg=name)
+    assert all(record.complete for record in again.records_)
+
+
+def test_a_member_that_has_time_for_a_few_steps_only_is_left_out(slow_members: Machine) -> None:
+    slow_members.slowness = lambda now: 10.0
+    detector = Detector("auto", budget=60.0).fit(grey_images(200))
+    assert slow_members.now <= 66
+    assert [record.epochs for record in detector.records_[1:]] == [0.0, 0.0]
+    assert "second: left out, because the budget leaves no time for it" in detector.manifest.remarks
 
 
 def test_the_weight_follows_from_the_accuracy_on_rotations() -> None:

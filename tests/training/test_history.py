@@ -11,7 +11,7 @@ from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.image_io import Pixels
 from oddlens.models import registry
-from oddlens.training import loop
+from oddlens.training import history, loop
 from oddlens.training.history import HistoryRow, TrainingStep, write_history
 
 
@@ -43,3 +43,11 @@ def test_reports_count_the_steps_of_an_epoch_that_draws_some_of_the_images(digit
     steps: list[TrainingStep] = []
     train_small(digit_pixels, epochs=2, epoch_images=70, progress=steps.append)
     assert {step.steps for step in steps} == {3}  # 32 + 32 + 6
+
+
+def test_epochs_that_were_cut_short_count_by_their_share() -> None:
+    whole = {"epoch": 1.0, "loss": 1.0, "progress": 0.5, "seconds": 1.0}
+    assert history.count_epochs([]) == 0
+    assert history.count_epochs([whole, whole, {**whole, "share": 0.25}]) == 2.25
+    assert not history.TrainingRecord("rotation", 2.25, 3, 1.0).complete
+    assert history.TrainingRecord("rotation", 3.0, 3, 1.0).complete

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from arrow_images import arrow_images, training_task
+from simulated_machine import Machine, SlowSettings, grey_images, simulated_machine
 
 from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import (
@@ -25,9 +26,12 @@ from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.cross_conformal import CrossConformal
 from oddlens.models.ensemble import Ensemble
 from oddlens.training import members
+from oddlens.training.history import TrainingRecord, TrainingStep, count_epochs
 from oddlens.training.plan import load_plan
+from oddlens.training.time_limit import TimeLimit
 
 SMALL = AutoencoderSettings(widths=(4,), latent_dim=4)
+TRAINING = TrainingSettings(epochs=100, epoch_images=64, batch_size=16, schedule="linear")  # epochs of four steps
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +111,90 @@ def test_the_longest_history_is_that_of_most_epochs() -> None:
     task = training_task(arrow_images(30))
     model = members.build_untrained(SMALL, 0, task)
     rows = [{"epoch": 1.0, "loss": 1.0}, {"epoch": 2.0, "loss": 0.5}]
-    short, long = (members.TrainedMember(Member(model=SMALL), model, rows[:count]) for count in (1, 2))
+    record = TrainingRecord("autoencoder", 2, 10, 1.0)
+    none, short, long = (members.TrainedMember(Member(model=SMALL), model, rows[:count], record) for count in (0, 1, 2))
     assert members.longest_history([short, long]) == rows
-    assert members.longest_history([members.TrainedMember(Member(model=SMALL), model, [])]) == []
+    assert members.longest_history([none]) == []
 
 
-def test_the_estimate_of_scoring_time_grows_with_the_models_and_needs_none_without() -> None:
-    task = training_task(arrow_images(60), to_score=10)
-    model = members.build_untrained(SMALL, 0, task)
-    assert members.scoring_seconds([], task) == 0
-    assert 0 < members.scoring_seconds([model], task) < math.inf
+def test_what_follows_training_is_estimated_from_a_small_batch_of_each_model() -> None:
+    with simulated_machine(Machine(), TrainingSettings()):
+        task = training_task(grey_images(100), to_score=50)  # 80 to train on, 20 for standardization
+        slow, fast = (members.build_untrained(SlowSettings(image=image), 0, task) for image in (0.5, 0.25))
+        fast.train()
+        assert members.seconds_after_training([], [], task) == 0
+        assert members.seconds_after_training([slow], [], task) == pytest.approx(0.5 * 70)
+        assert members.seconds_after_training([slow], [fast], task) == pytest.approx(0.5 * 70 + 0.25 * (70 + 40))
+        assert fast.training  # as it was
+        assert members.time_limit([slow], [fast], task) is None
+
+
+@pytest.mark.parametrize("moment", [0.0, 12.0, 45.0])
+def test_a_budget_ends_in_time_though_the_machine_becomes_slow(moment: float) -> None:
+    """Of a single detector; 45 s are in the middle of training, which a quiet machine ends after 54 s."""
+    with simulated_machine(Machine(lambda now: 3.0 if now >= moment else 1.0), TRAINING) as machine:
+        detector = Detector(SlowSettings(step=0.5), budget=60.0).fit(grey_images(200))
+        assert 54 < machine.now <= 63
+        (record,) = detector.records_
+        assert record.planned_epochs == 100
+        assert 0 < record.epochs < 25
+        assert record.epochs == count_epochs(detector.history_)
+        assert detector.history_[-1]["progress"] == 1.0
+        assert len(detector.decision_.calibration_scores) == 99  # however little time there was
+
+
+def test_all_is_trained_and_scored_where_the_budget_allows_it() -> None:
+    with simulated_machine(Machine(), TRAINING) as machine:
+        detector = Detector(SlowSettings(step=0.01), budget=60.0).fit(grey_images(200))
+        assert machine.now < 20
+        assert detector.records_[0].complete
+        assert len(detector.tensors["training.scores"]) == 101
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1.0, 100), (250.0, 125), (319.0, 159), (321.0, None)])
+def test_a_fit_in_closed_form_takes_as_many_images_as_the_time_allows(
+    seconds: float, count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "seconds_per_image", lambda model, task: 1.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    task = training_task(arrow_images(200))
+    limit, member = TimeLimit(seconds, lambda: 0.0), Member(model=DictionarySettings(atoms=10))
+    result = members.train_member(members.build_untrained(member.model, 0, task), member, task, None, limit)
+    assert result.member.training.epoch_images == count
+    assert result.record.epochs == (count or 160) / 160
+    assert result.record.complete == (count is None)
+    plan = EnsembleSettings(members=(result.member,))
+    again = members.train_planned(plan, task).model.state_dict()
+    for name, tensor in result.model.state_dict().items():
+        np.testing.assert_array_equal(tensor, again[f"members.0.{name}"], err_msg=name)
+
+
+def test_folds_share_a_budget_and_end_in_time_though_the_machine_becomes_slow() -> None:
+    settings = CrossfitSettings(model=SlowSettings(step=0.25, closed_form=0.1), folds=4)
+    with simulated_machine(Machine(lambda now: 3.0 if now >= 60 else 1.0), TRAINING) as machine:
+        detector = Detector(settings, budget=120.0).fit(grey_images(200))
+        assert 108 < machine.now <= 130
+        assert len(detector.records_) == 4
+        assert all(record.epochs > 1 for record in detector.records_)
+
+
+def test_an_interrupted_training_with_a_budget_goes_on_and_ends_in_time(tmp_path: Path) -> None:
+    class InterruptedError(Exception):
+        pass
+
+    def interrupt(step: TrainingStep) -> None:
+        if step.epoch == 5:
+            raise InterruptedError
+
+    with simulated_machine(Machine(), TRAINING) as machine:
+        detector = Detector(SlowSettings(step=0.5), budget=60.0)
+        with pytest.raises(InterruptedError):
+            detector.fit(grey_images(200), folder=tmp_path, progress=interrupt)
+        before, machine.slowness = machine.now, lambda now: 2.0
+        detector.fit(grey_images(200), folder=tmp_path, resume=True)
+        assert 50 < machine.now - before <= 63
+        assert [row["epoch"] for row in detector.history_][:6] == [1, 2, 3, 4, 5, 6]
+        assert detector.history_[-1]["progress"] == 1.0
 
 
 def test_the_region_of_interest_is_part_of_a_model_before_training() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from arrow_images import arrow_images
+from simulated_machine import Machine, grey_images
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings, DictionarySettings, EnsembleSettings, FamilySettings, Member
@@ -95,6 +98,23 @@ def test_an_ensemble_scores_some_training_images_and_a_single_detector_all(
     assert len(rows) == scored
     assert rows[0] == 0
     assert len(set(np.diff(rows))) == 1  # evenly spaced
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(-5.0, 100), (1000.0, 100), (5000.0, 167), (30_000.0, 500)])
+def test_fewer_training_images_are_scored_where_calibration_leaves_too_little_time(
+    seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here scoring an image takes 16 s, and 50 images calibrate; at least some training images are always scored."""
+    machine = Machine()
+    monkeypatch.setattr(time, "perf_counter", lambda: machine.now)
+    pixels = grey_images(500)
+    plan = replace(fit_plan(DictionarySettings()), deadline=seconds)
+    split: Any = SimpleNamespace(train=pixels, calibration=SimpleNamespace(pixels=pixels[:50]))
+    scoring: Any = lambda batch: machine.work(16.0 * len(batch))  # noqa: E731
+    assert len(summary.affordable_images(scoring, plan, split)) == count
+    percentile = replace(plan, decision=DecisionSettings(method="train_percentile"))
+    without_limit = replace(plan, deadline=float("inf"))
+    assert all(len(summary.affordable_images(scoring, p, split)) == 500 for p in (percentile, without_limit))
 
 
 def test_out_of_fold_scores_are_ranks() -> None:

@@ -33,6 +33,7 @@ class Console:
         self.bar: Progress | None = None
         self.in_bytes = False  # the bar counts bytes, not steps or images
         self.started = time.perf_counter()
+        self.downloaded: float | None = None  # when the latest download ended; None without any
         self.epochs = 0
         self.can_resume: Callable[[], bool] = lambda: False  # whether --resume would continue this run
 
@@ -103,6 +104,7 @@ class Console:
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
         """Show a progress bar over bytes on a terminal; nothing otherwise."""
+        self.downloaded = time.perf_counter()
         if self.draws_bars:
             self._advance(name, done, total, in_bytes=True)
             if done == total:

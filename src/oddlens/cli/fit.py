@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +30,14 @@ from oddlens.cli.options import (
     ThreadsOption,
     path_option,
 )
-from oddlens.cli.session import command, detector_summary, report_left_out, report_unreadable, without_none
+from oddlens.cli.session import (
+    command,
+    detector_summary,
+    report_left_out,
+    report_unreadable,
+    waiting_seconds,
+    without_none,
+)
 from oddlens.errors import SettingsError
 from oddlens.io.own_folder import find_working_folders, lock, make_working_folder, remove_working_folder
 from oddlens.io.paths import check_output
@@ -38,6 +47,8 @@ if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
     from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
+
+BUSY_SHARE = 0.1  # of the time, above which waiting for a processor is worth a word
 
 PlanOption = Annotated[
     Path | None, path_option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
@@ -90,7 +101,6 @@ def fit(
         decision = parse(DecisionSettings, rates, "options")
         settings, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
         seconds = duration(budget) if budget else settings.default_budget
-        left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - console.started))
         images, problems = open_training_images(
             data,
             normal=normal,
@@ -101,14 +111,17 @@ def fit(
         )
         left_out = report_left_out(images.left_out, console)
         skipped = report_unreadable(problems, console)
+        started = console.downloaded or console.started  # a download does not count
+        left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - started))
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         with working_folder(output, resume, console) as folder:
             new.fit(images, folder=folder, resume=resume, progress=console.training, log=console.say)
             new.save(output)
-        elapsed = round(time.perf_counter() - console.started, 3)
+        elapsed, used = (round(time.perf_counter() - start, 3) for start in (console.started, started))
+        use = None if seconds is None else budget_use(new, seconds, used, waiting_seconds())
         files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}
-        result = {"seconds": {"fit": elapsed}, **files, **detector_summary(new)}
-        console.result(result, describe_fit(new, output, elapsed))
+        result = {"seconds": {"fit": elapsed}, "budget": use, **files, **detector_summary(new)}
+        console.result(result, describe_fit(new, output, elapsed, use))
 
 
 @contextlib.contextmanager
@@ -135,13 +148,47 @@ def working_folder(output: Path, resume: bool, console: Console) -> Iterator[Pat
         remove_working_folder(completed)
 
 
-def describe_fit(detector: Detector, output: Path, seconds: float) -> list[str]:
+def budget_use(detector: Detector, seconds: float, used: float, waited: float | None) -> dict[str, Any]:
+    """What became of a budget, in JSON: the seconds, and how much of its plan each member trained."""
+    members = [dataclasses.asdict(record) for record in detector.records_]
+    rounded = None if waited is None else round(waited, 3)
+    return {"seconds": seconds, "used": used, "waited": rounded, "members": members}
+
+
+def describe_budget(use: dict[str, Any]) -> str:
+    """What became of a budget, in a line."""
+    line, shortened = f"budget: {use['used']:.0f} of {use['seconds']:.0f} s", defaultdict[str, list[float]](list)
+    for member in use["members"]:
+        if member["epochs"] < member["planned_epochs"]:
+            shortened[f"{{}} of {member['planned_epochs']} of {member['title']}"].append(member["epochs"])
+    if not shortened:
+        return f"{line}; trained all that was planned"
+    parts = (text.format(number_range(epochs)) for text, epochs in shortened.items())
+    line += f"; epochs trained: {', '.join(parts)}"
+    waited = use["waited"] or 0.0
+    if waited > BUSY_SHARE * use["used"]:
+        return f"{line}; waited {waited:.0f} s for other programs: on a quiet machine the same command trains more"
+    return f"{line}; a longer --budget trains more"
+
+
+def number_range(numbers: Sequence[float]) -> str:
+    """The least and the largest of some numbers, or the only one.
+
+    >>> number_range([3.25, 4.0, 3.5])
+    '3.25 to 4'
+    """
+    texts = [f"{number:.3g}" for number in (min(numbers), max(numbers))]
+    return " to ".join(dict.fromkeys(texts))
+
+
+def describe_fit(detector: Detector, output: Path, seconds: float, use: dict[str, Any] | None) -> list[str]:
     """What was fitted, in lines."""
     data = detector.manifest.data
     held_out = f"{data.n_calibration} held-out images"
     return [
         f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on "
         + (held_out if data.folds == 1 else f"the same images out of fold ({data.folds} folds)"),
+        *([] if use is None else [describe_budget(use)]),
         *detector.manifest.remarks,
         *detector.decisions_.promises(),
     ]

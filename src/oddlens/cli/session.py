@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from oddlens.data.image_set import ImageSet, LeftOut
     from oddlens.detector.detector import Detector
 
+SPIN_COUNT = "1000"  # times that a waiting thread looks before it sleeps: what OpenMP itself takes on a full machine
+SCHEDULER_STATISTICS = Path("/proc/thread-self/schedstat")  # of Linux: nanoseconds run, nanoseconds waited, times run
+
 
 @contextlib.contextmanager
 def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator[Console]:
@@ -44,7 +47,13 @@ def command(as_json: bool, threads: int | None, skips: bool = False) -> Iterator
 
 
 def set_threads(threads: int | None) -> int | None:
-    """Set the number of threads of this process; by default what $OMP_NUM_THREADS says, if it is a plain number."""
+    """Set the number of threads of this process; by default what $OMP_NUM_THREADS says, if it is a plain number.
+
+    Threads without work soon sleep, unless $OMP_WAIT_POLICY or $GOMP_SPINCOUNT says otherwise: on a busy machine they
+    would take the processor from the threads that they wait for.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read by torch when it is imported
     if threads is None:
         variable = os.environ.get("OMP_NUM_THREADS", "")  # may be a list, which is for OpenMP alone
         return int(variable) if variable.isdecimal() and int(variable) else None
@@ -52,6 +61,14 @@ def set_threads(threads: int | None) -> int | None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return threads
+
+
+def waiting_seconds() -> float | None:
+    """Seconds that this thread was ready to run and waited for a processor; None where the system does not say it."""
+    try:
+        return int(SCHEDULER_STATISTICS.read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def report_left_out(left_out: LeftOut, console: Console) -> dict[str, list[str]]:

@@ -48,7 +48,8 @@ class TrainingSettings(Settings):
     An epoch goes through all images, or through `epoch_images` of them, newly drawn each time. `muon` steps
     convolutions along their orthogonalized momentum. `linear` lowers the learning rate to zero over the whole training;
     `one_cycle` raises it over the first fifth before that. `pace` is the progress of the whole training after each
-    epoch, for trainings whose budget made it uneven; it replaces `epochs`. With the `precision` "auto", training
+    epoch, for trainings whose budget made it uneven; it replaces `epochs`. Where the time made some of them shorter,
+    `pace_shares` has the share of its steps that each epoch of the pace has. With the `precision` "auto", training
     multiplies in bfloat16 where the processor has instructions for it; weights, optimizer state and all scoring stay in
     float32.
     """
@@ -61,6 +62,7 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "linear", "one_cycle"] = "constant"
     weight_decay: float = Field(0.0, ge=0, le=1)
     pace: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    pace_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -68,6 +70,8 @@ class TrainingSettings(Settings):
     def _check_combination(self) -> TrainingSettings:
         if any(after <= before for before, after in pairwise(self.pace)):
             raise ValueError("pace must rise from epoch to epoch")
+        if self.pace_shares and len(self.pace_shares) != len(self.pace):
+            raise ValueError("pace_shares must have one value for each epoch of the pace")
         if self.optimizer == "muon" and self.weight_decay:
             raise ValueError("muon keeps convolutions at a fixed norm and takes no weight_decay")
         return self

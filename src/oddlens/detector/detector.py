@@ -122,11 +122,12 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        result = self._train(images, hold_out, folder, resume, progress, log)
+        result = self._train(images, hold_out, folder, resume, progress, log, time.perf_counter())
         self._manifest = result.manifest
         self.backend_: Backend = result.backend
         self._roi, self._statistics = result.roi, result.statistics
         self.history_, self.seconds_ = result.history, {"fit": result.seconds}
+        self.records_ = result.records
         decision = self.decision or DecisionSettings()
         if result.calibration is not None:
             return self._calibrate(result.calibration, decision, "held out of the training images")
@@ -142,6 +143,7 @@ class Detector:
         resume: bool,
         progress: Progress | None,
         log: Log | None,
+        started: float,
     ) -> FitResult:
         if has_kernels(self.model):
             from oddlens import kernels
@@ -162,7 +164,7 @@ class Detector:
             budget=self.budget,
             hold_out=hold_out,
         )
-        return fit(config, images, folder, resume, progress, log)
+        return fit(config, images, folder, resume, progress, log, started)
 
     def calibrate(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from oddlens import metrics
+from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import (
     DefectsSettings,
     DictionarySettings,
@@ -22,9 +24,10 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
-from oddlens.models.base import GradientModel, Model
+from oddlens.models.base import Model
 from oddlens.models.registry import family_of
 from oddlens.models.rotation import is_rotation_symmetric
+from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import (
     MAX_WEIGHTING_IMAGES,
     TrainedMember,
@@ -33,9 +36,11 @@ from oddlens.training.members import (
     build_ensemble,
     build_untrained,
     longest_history,
-    scoring_seconds,
+    seconds_per_image,
+    time_limit,
     train_member,
 )
+from oddlens.training.time_limit import TimeLimit
 
 MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
 MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task perfectly; the dictionary's is 1
@@ -44,6 +49,8 @@ USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
 MIN_TRAINING_SECONDS = 5.0  # below which gradient training is not worth starting
+MIN_TRAINING_STEPS = 16  # the same for steps
+STEP_COST = 3.0  # of a training step, relative to scoring its images
 MAX_MIRROR_RATIO = 1.1  # mirrored images count as normal if they lie at most this much farther from the others
 MAX_ROBUST_NEIGHBOURS = 100  # robust: number of neighbours, at most
 ROBUST_SURPRISE = 10.0  # robust: weight of surprise in the rotation family
@@ -57,21 +64,25 @@ def train_auto(task: TrainingTask) -> TrainedModel:
     """
     candidates, reasons = select_candidates(task)
     members: list[TrainedMember] = []
-    untried = [build_untrained(settings, task.seed, task) for settings in candidates]
+    records: list[TrainingRecord] = []
+    untrained = [build_untrained(settings, task.seed, task) for settings in candidates]
     for settings in candidates:
+        started = time.perf_counter()
         training = family_of(settings).default_training.model_copy(update={"seed": task.seed})
-        left = task.deadline - scoring_seconds([*untried, *(member.model for member in members)], task)
-        started, n_gradient = time.perf_counter(), sum(isinstance(model, GradientModel) for model in untried)
-        share, model = (left - started) / max(1, n_gradient), untried.pop(0)
-        if isinstance(model, GradientModel) and share < MIN_TRAINING_SECONDS and members:
+        limit = time_limit([member.model for member in members], tuple(untrained), task)
+        model = untrained.pop(0)
+        if limit and members and not leaves_time(limit, model, training, task):
             reasons.append(f"{settings.title}: left out, because the budget leaves no time for it")
+            records.append(TrainingRecord(settings.title, 0.0, training.epochs, 0.0))
             continue
         member = Member(model=settings, training=training)
-        new_member = train_member(model, member, task, len(members), started + share)
+        new_member = train_member(model, member, task, len(members), limit)
+        records.append(new_member.record)
         weight, reason = member_weight(new_member.model, task)
         reasons.append(f"{settings.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
-        paced = training.model_copy(update={"pace": tuple(row["progress"] for row in new_member.history)})
-        members.append(replace(new_member, member=member.model_copy(update={"weight": weight, "training": paced})))
+        paced = with_pace(new_member.member.training, new_member.history)
+        weighted = new_member.member.model_copy(update={"weight": weight, "training": paced})
+        members.append(replace(new_member, member=weighted))
     best = max(member.member.weight for member in members)
     selected = [member for member in members if member.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
     reasons += [
@@ -80,7 +91,23 @@ def train_auto(task: TrainingTask) -> TrainedModel:
         if member not in selected
     ]
     plan = EnsembleSettings(members=tuple(member.member for member in selected))
-    return TrainedModel(build_ensemble(plan, selected, task), plan, longest_history(selected), tuple(reasons))
+    ensemble = build_ensemble(plan, selected, task)
+    return TrainedModel(ensemble, plan, longest_history(selected), tuple(reasons), tuple(records))
+
+
+def leaves_time(limit: TimeLimit, model: Model, training: TrainingSettings, task: TrainingTask) -> bool:
+    """Whether gradient training is worth starting: there are seconds for it, and they are enough for some steps."""
+    left = limit.left()
+    if left < MIN_TRAINING_SECONDS:
+        return False
+    return left >= MIN_TRAINING_STEPS * STEP_COST * training.batch_size * seconds_per_image(model, task)
+
+
+def with_pace(training: TrainingSettings, history: Sequence[HistoryRow]) -> TrainingSettings:
+    """Training settings that repeat a history."""
+    shares = tuple(row.get("share", 1.0) for row in history)
+    pace: dict[str, object] = {"pace": tuple(row["progress"] for row in history)}
+    return training.model_copy(update=pace | ({"pace_shares": shares} if min(shares, default=1.0) < 1 else {}))
 
 
 def select_candidates(task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:

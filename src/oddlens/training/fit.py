@@ -24,8 +24,9 @@ def fit(
     resume: bool,
     progress: Progress | None,
     log: Log | None = None,
+    budget_started: float | None = None,
 ) -> FitResult:
-    """Train on normal images; see `Detector.fit`.
+    """Train on normal images; see `Detector.fit`. The budget began at `budget_started` (of `time.perf_counter`).
 
     Raises:
         SettingsError, DataError, CalibrationError: before training; see the five steps.
@@ -35,7 +36,7 @@ def fit(
     if folder:
         check_claim(folder, TRAINING_FILES)
     image_set = as_training_images(images)
-    plan = resolve(config, len(image_set), bool(image_set.groups), started)
+    plan = resolve(config, len(image_set), bool(image_set.groups), budget_started or started)
     loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)
     if log is not None:
         for remark in loaded.remarks:

@@ -17,7 +17,8 @@ from oddlens.models.layers import fast_bf16
 from oddlens.training.checkpoints import clear_checkpoints, load_checkpoint, run_digest, save_checkpoint
 from oddlens.training.history import HistoryRow, Progress, TrainingStep, write_history
 from oddlens.training.optim import OPTIMIZERS, Adam
-from oddlens.training.schedule import current_progress, lr_multiplier, next_progress
+from oddlens.training.schedule import Pacer, Span, lr_multiplier
+from oddlens.training.time_limit import TimeLimit
 
 CHECK_EVERY = 50  # steps between two checks of the loss
 MAX_LOSS_RATIO = 1.25  # of the loss to that without training; above it, training has diverged
@@ -35,14 +36,14 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    deadline: float = math.inf,
+    limit: TimeLimit | None = None,
 ) -> list[HistoryRow]:
     """Fit `model` to normal pixels (N, H, W, C). Returns one history row per epoch, none without gradient training.
 
     With a `folder`, the history (`history.jsonl`) and the last two checkpoints are written there, and `resume`
     continues from the newest one. Each epoch draws from its own generator, so that a resumed run is bitwise equal to
-    an uninterrupted one. With a `deadline` (of `time.perf_counter`), there are fewer epochs where time runs short,
-    and the schedule ends with the last of them; the rows' `progress` is the pace that repeats the run.
+    an uninterrupted one. With a time limit, there are fewer epochs where time runs short, some of them cut short, and
+    the schedule ends with the last of them; the rows' `progress` and `share` are the pace that repeats the run.
 
     Raises:
         TrainingError: the loss is not finite or explodes, or a checkpoint belongs to another run.
@@ -52,15 +53,23 @@ def train(
     images = torch.from_numpy(pixels).to(device)
     if folder and not resume:
         clear_checkpoints(folder)
+    if settings.epoch_images and not isinstance(model, GradientModel):
+        images = images[drawn_images(len(images), settings).to(device)]
     with torch.no_grad():
         model.prepare(images, settings.seed)
     history: list[HistoryRow] = []
     if isinstance(model, GradientModel):
-        history = run_epochs(model, images, pixels, settings, folder, resume, progress, deadline)
+        history = run_epochs(model, images, pixels, settings, folder, resume, progress, limit)
     model.eval()
     with torch.no_grad():
         model.fit_closed_form(images, settings.seed)
     return history
+
+
+def drawn_images(count: int, settings: TrainingSettings) -> Tensor:
+    """Sorted indices (n,) of the `epoch_images` that a model is fitted to in closed form, drawn at random."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+    return order[: settings.epoch_images].sort().values
 
 
 def run_epochs(
@@ -71,7 +80,7 @@ def run_epochs(
     folder: Path | None,
     resume: bool,
     progress: Progress | None,
-    deadline: float,
+    limit: TimeLimit | None,
 ) -> list[HistoryRow]:
     """Train by gradients, one epoch after the other."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -83,14 +92,17 @@ def run_epochs(
     if folder and resume:
         history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
-    while (epoch_end := next_progress(history, settings, deadline)) is not None:
+    steps_per_epoch = -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
+    pacer = Pacer(settings, steps_per_epoch, limit, history)
+    while (span := pacer.next_epoch(history)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
-        span = (current_progress(history, settings, deadline), epoch_end)
-        loss = train_epoch(model, images, optimizer, settings, epoch, span, progress)
+        loss, steps = train_epoch(model, images, optimizer, settings, epoch, span, pacer, progress)
         seconds = round(time.perf_counter() - started, 3)
-        history.append({"epoch": epoch, "loss": loss, "progress": epoch_end, "seconds": seconds})
-        steps = epoch * -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
-        settled = steps >= MIN_SETTLED_STEPS or (epoch_end == 1 and deadline == math.inf)
+        end = span.end if steps == span.steps else span.progress(steps)
+        share = {} if steps == steps_per_epoch else {"share": steps / steps_per_epoch}
+        history.append({"epoch": epoch, "loss": loss, "progress": end, "seconds": seconds, **share})
+        complete = end == 1 and limit is None and not settings.pace
+        settled = not share and (complete or pacer.count_steps(history) >= MIN_SETTLED_STEPS)
         max_loss = (MAX_LOSS_RATIO if settled else MAX_EARLY_LOSS_RATIO) * initial_loss
         if loss > max_loss:  # before the checkpoint, so that a run is resumed from a network that works
             raise divergence_error(f"is worse than the {initial_loss:.3g} without any training", loss, epoch, settings)
@@ -106,22 +118,21 @@ def train_epoch(
     optimizer: Adam,
     settings: TrainingSettings,
     epoch: int,
-    span: tuple[float, float],
+    span: Span,
+    pacer: Pacer,
     progress: Progress | None,
-) -> float:
-    """Train on the images (N, H, W, C) once, in a new random order. Returns the mean loss.
+) -> tuple[float, int]:
+    """Train on the images (N, H, W, C) once, or on some of them, in a new random order.
 
-    `span` is the progress of the whole training, from 0 to 1, before and after this epoch.
+    Returns the mean loss and the number of steps: those of `span`, or fewer where the pacer says that time is short.
     """
     bf16 = use_bf16(settings.precision, images.device)
     total, count = torch.zeros((), device=images.device), 0
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(settings.seed * 100_003 + epoch)
         order = torch.randperm(len(images), device=images.device)[: settings.epoch_images]
-        batches = torch.split(order, settings.batch_size)
-        for step, index in enumerate(batches, 1):
-            position = span[0] + (span[1] - span[0]) * (step - 0.5) / len(batches)
-            optimizer.factor = lr_multiplier(settings.schedule, position)
+        for step, index in enumerate(torch.split(order, settings.batch_size)[: span.steps], 1):
+            optimizer.factor = lr_multiplier(settings.schedule, span.progress(step - 0.5))
             batch = model.scale(images.index_select(0, index))
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model.loss(batch)
@@ -130,15 +141,18 @@ def train_epoch(
             optimizer.step()
             total += loss.detach() * len(index)
             count += len(index)
-            if step == 1 or step % CHECK_EVERY == 0 or step == len(batches):
+            is_last = pacer.must_stop(span, step) or step == span.steps
+            if step == 1 or step % CHECK_EVERY == 0 or is_last:
                 mean = float(total) / count
                 if not math.isfinite(mean):
                     raise divergence_error("is not a number", mean, epoch, settings)
                 if progress:
-                    epochs = epoch + round((1 - span[1]) / (span[1] - span[0]))
-                    family = model.settings.family
-                    progress(TrainingStep(epoch, epochs, step, len(batches), mean, family))
-    return float(total) / count
+                    epochs = epoch + round((1 - span.end) / (span.end - span.start))
+                    steps = step if is_last else span.steps
+                    progress(TrainingStep(epoch, epochs, step, steps, mean, model.settings.family))
+            if is_last:
+                break
+    return float(total) / count, step
 
 
 def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:

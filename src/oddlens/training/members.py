@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,14 +23,17 @@ from oddlens.errors import DataError
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.models import registry
-from oddlens.models.base import Model
+from oddlens.models.base import GradientModel, Model
 from oddlens.models.cross_conformal import CrossConformal
 from oddlens.models.ensemble import Ensemble
 from oddlens.training import loop
-from oddlens.training.history import HistoryRow, Progress
+from oddlens.training.history import HistoryRow, Progress, TrainingRecord, count_epochs
+from oddlens.training.time_limit import TimeLimit
 
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
-MAX_TIMED_IMAGES = 32  # used to estimate the time of scoring
+CLOSED_FORM_COST = 2.0  # of fitting a model in closed form to an image, relative to scoring it
+MIN_FITTING_IMAGES = 100  # to which a model is fitted in closed form, however little time is left
+MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 16, 2**17  # of the batch whose time is that of all scoring
 
 M = TypeVar("M", bound=Model)
 
@@ -62,6 +66,7 @@ class TrainedModel:
     settings: FamilySettings
     history: list[HistoryRow]
     remarks: tuple[str, ...]
+    records: tuple[TrainingRecord, ...] = ()  # of the members, also of those that the time was too short for
     peaks: npt.NDArray[np.float64] | None = None  # folds: largest value of each training image's map, out of fold
 
 
@@ -72,6 +77,7 @@ class TrainedMember:
     member: Member
     model: Model
     history: list[HistoryRow]
+    record: TrainingRecord
 
 
 def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> Model:
@@ -91,10 +97,12 @@ def build_composite(model_class: type[M], settings: FamilySettings, task: Traini
 
 
 def train_member(
-    model: Model, member: Member, task: TrainingTask, number: int | None, deadline: float
+    model: Model, member: Member, task: TrainingTask, number: int | None, limit: TimeLimit | None = None
 ) -> TrainedMember:
-    """Train one member; with a number, in a folder of its own."""
-    folder = task.folder
+    """Train one member; with a number, in a folder of its own. In closed form, on as many images as the time allows."""
+    started, folder = time.perf_counter(), task.folder
+    if limit is not None and not isinstance(model, GradientModel):
+        member = with_fewer_images(member, task, limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task)))
     if folder and number is not None:
         folder = folder / "checkpoints" / f"{number}-{member.model.family}"
     history = loop.train(
@@ -105,31 +113,51 @@ def train_member(
         folder=folder,
         resume=task.resume,
         progress=task.progress,
-        deadline=deadline,
+        limit=limit,
     )
-    return TrainedMember(member, model, history)
+    return TrainedMember(member, model, history, training_record(member, history, task, time.perf_counter() - started))
+
+
+def training_record(member: Member, history: list[HistoryRow], task: TrainingTask, seconds: float) -> TrainingRecord:
+    """How much of its plan a member trained; a fit in closed form is planned to go through all images once."""
+    training, count = member.training, len(task.train)
+    epochs, planned = count_epochs(history), training.epochs
+    if not history:
+        epochs, planned = min(1.0, (training.epoch_images or count) / count), 1
+    elif training.pace:
+        epochs, planned = len(history), len(training.pace)
+    return TrainingRecord(member.model.title, epochs, planned, round(seconds, 3))
+
+
+def with_fewer_images(member: Member, task: TrainingTask, affordable: float) -> Member:
+    """The member, trained on the affordable number of images where that is less than all."""
+    if affordable >= len(task.train):
+        return member
+    count = min(len(task.train), max(MIN_FITTING_IMAGES, int(affordable)))
+    return member.model_copy(update={"training": member.training.model_copy(update={"epoch_images": count})})
 
 
 def train_single(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     """Train one detector by itself. It may evaluate itself on the calibration images; they do not change it."""
     model = build_untrained(settings, task.training.seed, task)
-    deadline = task.deadline - (scoring_seconds([model], task) if task.deadline < math.inf else 0)
-    member = train_member(model, Member(model=settings, training=task.training), task, None, deadline)
+    limit = time_limit([], [model], task)
+    member = train_member(model, Member(model=settings, training=task.training), task, None, limit)
     remark: str | None = None
     if task.calibration is not None and len(task.calibration):
         with torch.inference_mode():
             remark = model.remark(torch.from_numpy(task.calibration).to(task.device))
-    return TrainedModel(model, settings, member.history, (remark,) if remark else ())
+    return TrainedModel(model, settings, member.history, (remark,) if remark else (), (member.record,))
 
 
 def train_planned(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     """Train the members of a plan as it says."""
     members = [
-        train_member(build_untrained(member.model, member.training.seed, task), member, task, number, math.inf)
+        train_member(build_untrained(member.model, member.training.seed, task), member, task, number)
         for number, member in enumerate(settings.planned_members)
     ]
     ensemble = build_ensemble(settings, members, task)
-    return TrainedModel(ensemble, settings, longest_history(members), ("plan: fitted as a plan says",))
+    remarks, records = ("plan: fitted as a plan says",), tuple(member.record for member in members)
+    return TrainedModel(ensemble, settings, longest_history(members), remarks, records)
 
 
 def train_folds(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
@@ -151,17 +179,16 @@ def train_folds(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
         rest = take_rows(task.train, np.delete(np.arange(count), fold))
         fold_task = replace(task, train=rest, to_score=len(fold), deadline=deadline)
         fold_model = build_untrained(settings.base, task.training.seed, fold_task)
-        if deadline < math.inf:
-            deadline -= scoring_seconds([fold_model], fold_task)
-        member = Member(model=settings.base, training=task.training)
-        members.append(train_member(fold_model, member, fold_task, number, deadline))
+        member, limit = Member(model=settings.base, training=task.training), time_limit([], [fold_model], fold_task)
+        members.append(train_member(fold_model, member, fold_task, number, limit))
         model.members[number] = fold_model
         fold_scores, fold_peaks = score_fold(fold_model, take_rows(task.train, fold), task)
         scores.append(fold_scores)
         peaks.append(fold_peaks)
     model.set_held_out_scores(scores, peaks)
     scaled = [fold_peaks / scale for fold_peaks, scale in zip(peaks, model.peak.tolist(), strict=True)]
-    return TrainedModel(model, settings, longest_history(members), (), np.concatenate(scaled))
+    records = tuple(member.record for member in members)
+    return TrainedModel(model, settings, longest_history(members), (), records, np.concatenate(scaled))
 
 
 def score_fold(
@@ -180,22 +207,42 @@ def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
     return max((member.history for member in members), key=len)
 
 
-def scoring_seconds(models: list[Model], task: TrainingTask) -> float:
-    """Estimated seconds of all scoring after training, from the time of one batch."""
-    pixels = torch.from_numpy(task.train[: min(MAX_TIMED_IMAGES, batch_size(task.spec))]).to(task.device)
+def time_limit(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
+    """The time limit of the first untrained model, which shares the time with the others; None without a deadline.
+
+    A fit in closed form comes first. It has its share before the scoring of the others, which may be left out, counts.
+    """
+    if task.deadline == math.inf:
+        return None
+    following = untrained if isinstance(untrained[0], GradientModel) else untrained[:1]
+    return TimeLimit(task.deadline, lambda: seconds_after_training(trained, following, task), len(untrained))
+
+
+def seconds_after_training(trained: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> float:
+    """Estimated seconds of all scoring that follows gradient training, at the present speed of the machine."""
     n_standardization = len(task.standardization)
-    total = 0.0
-    for model in models:
-        model.eval()
-        with torch.inference_mode():
-            batch = model.scale(pixels)
-            model(batch)
-            started = time.perf_counter()
-            model(batch)
-            seconds_per_image = (time.perf_counter() - started) / len(pixels)
-        n_weighting = n_standardization + 2 * min(MAX_WEIGHTING_IMAGES, n_standardization)
-        total += seconds_per_image * (task.to_score + n_weighting + model.n_closed_form_images(len(task.train)))
-    return total
+    n_scored, n_weighting = task.to_score + n_standardization, 2 * min(MAX_WEIGHTING_IMAGES, n_standardization)
+    seconds = sum(seconds_per_image(model, task) * n_scored for model in trained)
+    for model in untrained:
+        n_closed_form = model.n_closed_form_images(len(task.train))
+        seconds += seconds_per_image(model, task) * (n_scored + n_weighting + n_closed_form)
+    return seconds
+
+
+def seconds_per_image(model: Model, task: TrainingTask) -> float:
+    """Seconds that scoring an image takes now, from the time of one small batch."""
+    count = max(1, min(MAX_TIMED_IMAGES, MAX_TIMED_PIXELS // (task.spec.height * task.spec.width)))
+    pixels = torch.from_numpy(task.train[:count]).to(task.device)
+    in_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        batch = model.scale(pixels)
+        float(model(batch).anomaly_score.sum())  # the first time is slower; the number waits for the device
+        started = time.perf_counter()
+        float(model(batch).anomaly_score.sum())
+        seconds = time.perf_counter() - started
+    model.train(in_training)
+    return max(1e-9, seconds / len(pixels))
 
 
 def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:

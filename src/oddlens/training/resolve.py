@@ -20,6 +20,7 @@ from oddlens.models.registry import registered_family
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
 RESERVED_SECONDS = 3.0  # of the budget, for computing the threshold and writing the file
 MAX_SCORED_TRAINING_IMAGES = 500  # of ensembles, with which scoring an image takes time
+MIN_SCORED_TRAINING_IMAGES = 100  # for which the budget sets time aside; the others are scored if time is left
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,22 @@ class FitPlan:
 
     def scored_images(self, train: Pixels) -> Pixels:
         """The training images (N, H, W, C) whose scores are kept: all, or for ensembles some, evenly spaced."""
-        return train[:: max(1, -(-len(train) // MAX_SCORED_TRAINING_IMAGES))] if self.is_ensemble else train
+        return spaced(train, MAX_SCORED_TRAINING_IMAGES) if self.is_ensemble else train
+
+    def n_images_to_score(self, train: Pixels, calibration: Pixels) -> int:
+        """Number of images for whose scoring the budget sets time aside."""
+        n_scored = len(self.scored_images(train))
+        return len(calibration) + (min(n_scored, MIN_SCORED_TRAINING_IMAGES) if self.may_score_fewer else n_scored)
+
+    @property
+    def may_score_fewer(self) -> bool:
+        """Whether the scores of some training images may be left out where time is short."""
+        return self.deadline < math.inf and self.decision.method != "train_percentile"
+
+
+def spaced(pixels: Pixels, count: int) -> Pixels:
+    """At most so many of the pixels (N, H, W, C), evenly spaced."""
+    return pixels[:: max(1, -(-len(pixels) // count))]
 
 
 def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) -> FitPlan:

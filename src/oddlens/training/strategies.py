@@ -41,7 +41,7 @@ def train_model(
         seed=plan.training.seed,
         training=plan.training,
         calibration=calibration,
-        to_score=len(plan.scored_images(split.train)) + len(calibration),
+        to_score=plan.n_images_to_score(split.train, calibration),
         deadline=plan.deadline,
         folder=folder,
         resume=resume,

@@ -23,9 +23,11 @@ from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
 from oddlens.io.text import as_text
 from oddlens.models.base import leave_one_out
-from oddlens.training.history import HistoryRow
+from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
-from oddlens.training.resolve import FitPlan
+from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
+
+MAX_TIMED_IMAGES = 16  # whose scoring is timed, to know how many training images there is time for
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class FitResult:
     statistics: Tensors
     manifest: Manifest
     history: list[HistoryRow]
+    records: tuple[TrainingRecord, ...]
     calibration: CalibrationSet | None  # None where the calibration is complete: out of fold
     seconds: float
 
@@ -54,8 +57,9 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     if plan.strategy == "folds":
         statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
     else:
-        statistics = {"training.scores": training_scores(backend, plan.scored_images(split.train))}
         calibration = split.calibration
+        pixels = affordable_images(backend, plan, split)
+        statistics = {"training.scores": training_scores(backend, pixels)}
     statistics["training.fingerprints"] = prints
     data = DataSummary(
         source=as_text(split.source),
@@ -66,7 +70,20 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     )
     manifest = build_manifest(plan, split, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
-    return FitResult(backend, split.roi, statistics, manifest, result.history, calibration, seconds)
+    return FitResult(backend, split.roi, statistics, manifest, result.history, result.records, calibration, seconds)
+
+
+def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) -> Pixels:
+    """The training images (n, H, W, C) that are scored: fewer where calibration leaves too little time for all."""
+    pixels = plan.scored_images(split.train)
+    if not plan.may_score_fewer or len(pixels) <= MIN_SCORED_TRAINING_IMAGES:
+        return pixels
+    batch = pixels[:MAX_TIMED_IMAGES]
+    started = time.perf_counter()
+    backend(batch)
+    now = time.perf_counter()
+    affordable = (plan.deadline - now) * len(batch) / max(1e-9, now - started) - len(split.calibration.pixels)
+    return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable)))
 
 
 def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
