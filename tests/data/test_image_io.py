@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from oddlens.data.image_io import ImageInfo, convert, decode, decode_mask, probe
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import convert, decode, decode_mask, probe
 from oddlens.errors import ImageError
 
 Array = npt.NDArray[Any]

@@ -14,7 +14,8 @@ from dataset_files import (
 from thread_pools import have_ended, pool_threads
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet, concatenate
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 

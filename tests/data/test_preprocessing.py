@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo
+from oddlens.data.image_header import ImageInfo
 from oddlens.data.preprocessing import choose_spec, fit_to, resize_map, value_max
 from oddlens.errors import DataError, ImageError, SettingsError
 

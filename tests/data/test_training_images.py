@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from dataset_files import write_image
 
-from oddlens.data.image_io import ImageInfo, Pixels
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.training_images import DEFAULT_SIDE, find_shrinking, load_training_images
 from oddlens.errors import DataError, ImageError

@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from oddlens.data.image_io import MAX_PIXELS, ImageInfo, decode, probe
+from oddlens.data.image_header import MAX_PIXELS, ImageInfo
+from oddlens.data.image_io import decode, probe
 from oddlens.data.masks import read_mask
 from oddlens.errors import ImageError
 

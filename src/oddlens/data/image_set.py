@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import DECODERS, ImageInfo, Pixels, as_pixels, decode, probe
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import DECODERS, Pixels, as_pixels, decode, probe
 from oddlens.data.masks import MaskFile, MaskSet, with_mask_set
 from oddlens.data.ordered_pool import OrderedPool, ordered_map
 from oddlens.data.pixel_store import allocate_pixels

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from oddlens.config.base import MAX_SIDE, InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import Pixels
 from oddlens.data.masks import read_mask
 from oddlens.errors import DataError, ImageError, SettingsError
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import InputSpec
-from oddlens.data.image_io import ImageInfo, Pixels
+from oddlens.data.image_header import ImageInfo
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.preprocessing import choose_size, read_roi
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from oddlens.data.image_io import ImageInfo
+from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_set import ImageSet
 from oddlens.data.preprocessing import choose_size
 from oddlens.data.training_images import MAX_ENSEMBLE_SIDE, find_shrinking, input_size

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from oddlens.data.image_io import HEAD_BYTES, IMAGE_SUFFIXES, is_image
+from oddlens.data.image_header import HEAD_BYTES, IMAGE_SUFFIXES, is_image
 from oddlens.data.image_set import LeftOut
 from oddlens.errors import DataError, DataNotFoundError
 from oddlens.io.own_files import MARKER, is_own_png

@@ -1,4 +1,4 @@
-"""GIF and the Netpbm formats are decoded to exact values; `is_image` knows images by their content."""
+"""Images are known by their content; GIF and the Netpbm formats are decoded to exact values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oddlens.data.image_io import HEAD_BYTES, ImageInfo, decode, is_image, probe
+from oddlens.data.image_header import HEAD_BYTES, ImageInfo, is_image
+from oddlens.data.image_io import decode, probe
 from oddlens.errors import ImageError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
