@@ -17,7 +17,7 @@ from oddlens.data.preprocessing import resize_map
 MIN_SHOWN, MAX_SHOWN = 0.5, 2.0  # in thresholds: no colour below the first, no change above the second
 THRESHOLD_COLOR, MAX_COLOR = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red
 MAX_OPACITY = 0.8  # below 1, so that the image stays visible
-STRIP_PIXELS = 2**18  # pixels of an image that are blended at a time, few enough for a processor's cache
+STRIP_PIXELS = 2**16  # pixels of an image that are blended at a time, few enough for a processor's cache
 
 RGBImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -99,14 +99,14 @@ def grey_levels(image: Pixels, value_max: int) -> npt.NDArray[np.uint8]:
 
 def blend_evidence(grey: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floating]) -> RGBImage:
     """Blend the colours of (H, W) evidence, in units of the threshold, over (H, W) grey levels."""
-    blended: RGBImage = grey[..., None].repeat(3, axis=2)
-    colored = evidence > MIN_SHOWN  # few pixels of a normal image
-    level, evidence = grey[colored].astype(np.float32), evidence[colored]
-    opacity = MAX_OPACITY * np.sqrt(np.minimum((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 1))
-    redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)
+    if not (evidence > MIN_SHOWN).any():  # most of a normal image
+        return grey[..., None].repeat(3, axis=2)
+    opacity = MAX_OPACITY * np.sqrt(np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1))
+    redness = opacity * np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)
+    remaining = grey * (1 - opacity)
+    blended = np.empty((*grey.shape, 3), dtype=np.uint8)
     for channel, (least, most) in enumerate(zip(THRESHOLD_COLOR, MAX_COLOR, strict=True)):
-        color = least + (most - least) * redness
-        blended[..., channel][colored] = level + (color - level) * opacity
+        blended[..., channel] = remaining + least * opacity + (most - least) * redness
     return blended
 
 
