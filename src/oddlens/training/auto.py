@@ -96,7 +96,7 @@ def train_auto(task: TrainingTask) -> TrainedModel:
 
 
 def leaves_time(limit: TimeLimit, model: Model, training: TrainingSettings, task: TrainingTask) -> bool:
-    """Whether gradient training is worth starting: there are seconds for it, and they are enough for some steps."""
+    """Whether gradient training is worth starting: for some seconds at least, in which there are enough steps."""
     left = limit.left()
     if left < MIN_TRAINING_SECONDS:
         return False

@@ -28,6 +28,7 @@ from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
 
 MAX_TIMED_IMAGES = 16  # whose scoring is timed, to know how many training images there is time for
+SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for each image as a small one
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) 
     backend(batch)
     now = time.perf_counter()
     affordable = (plan.deadline - now) * len(batch) / max(1e-9, now - started) - len(split.calibration.pixels)
-    return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable)))
+    return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable * SCORING_SHARE)))
 
 
 def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
