@@ -18,6 +18,7 @@ from PIL import Image
 
 from oddlens.cli.console import Console
 from oddlens.data.open import open_dataset
+from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError, SettingsError
 from oddlens.io.own_folder import find_working_folders
 
@@ -307,6 +308,13 @@ def test_the_home_folder_is_expanded_in_paths(folder: Path, monkeypatch: pytest.
     )
     assert result.exit_code == 0
     assert {"v.csv", "line3.json", "m"} <= set(names(str(folder)))
+    Path("cameras.csv").write_text("file,camera\n" + "".join(f"n/{i:03}.png,left\n" for i in range(12)))
+    Image.new("L", (24, 20), 255).save("roi.png")
+    groups, region = ("--group-by", "~/cameras.csv:camera"), ("--roi", "~/roi.png")
+    assert invoke("fit", "~/n", "-o", "~/e.safetensors", *QUICK, "--epochs", 1, *groups, *region).exit_code == 0
+    Path("lot.toml").write_text('name = "lot"\n[data]\nsource = "~/c"\nnormal = "good"\n[training]\nepochs = 1\n')
+    assert invoke("run", "~/lot.toml", "--out", "~/out", *ONE_THREAD).exit_code == 0
+    assert Detector.load("~/e.safetensors").save("~/f.safetensors") == folder / "f.safetensors"
     assert not (folder / "~").exists()
 
 

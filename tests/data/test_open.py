@@ -87,3 +87,10 @@ def test_errors_for_unknown_names_and_classes_suggest_the_nearest_one(tmp_path: 
         open_dataset(write_image(tmp_path / "a.png"))
     with pytest.raises(DataError, match=r"cannot be read \(File name too long\)"):
         open_dataset("x" * 5000)
+
+
+def test_no_class_may_be_called_like_all_classes(tmp_path: Path) -> None:
+    for kind in ("all", "dent"):
+        write_image(tmp_path / kind / "a.png")
+    with pytest.raises(DataError, match="the normal class cannot be called 'all', which means every class"):
+        open_dataset(tmp_path, normal="all")

@@ -11,6 +11,7 @@ from pathlib import Path
 from oddlens.data.csv_files import normalized_path, read_rows
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, SettingsError
+from oddlens.io.paths import expand_home
 from oddlens.io.text import as_text
 
 FOLDER = "folder"
@@ -36,7 +37,7 @@ def assign_groups(images: ImageSet, by: str) -> ImageSet:
     parts = _TABLE_AND_COLUMN.fullmatch(by)
     if parts is None:
         raise SettingsError(f"--group-by {by}: must be 'folder' or FILE.csv:COLUMN")
-    path, column = Path(parts[1]), parts[2]
+    path, column = Path(expand_home(parts[1])), parts[2]
     groups = read_groups(path, column)
     by_path = {_absolute(path.parent / name): group for name, group in groups.items()}
     by_path |= {_absolute(name): group for name, group in groups.items()}

@@ -23,6 +23,7 @@ from oddlens.data.sources.named import NAMES, open_named
 from oddlens.errors import DataError, DataNotFoundError, ImageError
 from oddlens.io.own_files import is_own_png
 
+ALL = "all"  # the normal "class" of a data set in which every class is normal
 MAX_NAMES = 10  # of what is left out for one reason, in a message
 NAME_PREFIX = "dataset:"  # before the name of a data set, where a folder has the same name
 
@@ -50,6 +51,10 @@ def open_dataset(
         DataNotFoundError: nothing is there, or a named set cannot be downloaded.
         DataError: it cannot be used as a data set, has no such class, or its name means two things.
     """
+    if normal == ALL:
+        raise DataError(
+            f"{source}: the normal class cannot be called '{ALL}', which means every class; leave it out, or rename it"
+        )
     with translate_read_errors(str(source)):
         folder = None if data_dir is None else Path(_expand_home(str(data_dir)))
         path = Path(_expand_home(str(source))) if isinstance(source, Path) else _expand_home(source)

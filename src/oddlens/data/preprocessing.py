@@ -18,6 +18,7 @@ from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_io import Pixels
 from oddlens.data.masks import read_mask
 from oddlens.errors import DataError, ImageError, SettingsError
+from oddlens.io.paths import expand_home
 
 
 def value_max(peak: int, bits: int) -> Literal[255, 4095, 65535]:
@@ -134,7 +135,7 @@ def read_roi(source: str, spec: InputSpec) -> npt.NDArray[np.bool_]:
     rectangle = _parse_rectangle(source)
     if rectangle is None:
         try:
-            mask = read_mask(Path(source))
+            mask = read_mask(Path(expand_home(source)))
         except ImageError as error:
             raise DataError(f"region of interest {error}, or pass fractions such as 0.1,0.1,0.9,0.9") from error
         roi = resize_map(mask, spec.height, spec.width) >= 0.5

@@ -28,6 +28,7 @@ from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
+from oddlens.io.paths import expand_home
 from oddlens.io.text import as_text
 
 if TYPE_CHECKING:
@@ -380,7 +381,7 @@ class Detector:
             SettingsError: the name does not end in .safetensors (in .onnx, where it was loaded from such a file).
             OddlensError: the file cannot be written.
         """
-        path = Path(path)
+        path = Path(expand_home(str(path)))
         self._check_is_fitted()
         if self.graph is not None:
             if path.suffix != ".onnx":
@@ -410,7 +411,7 @@ class Detector:
 
     @classmethod
     def _load(cls, path: str | Path, device: str, threads: int | None, content: bytes | None = None) -> Detector:
-        backend, manifest, tensors, graph = load_verified(Path(path), device, threads, content)
+        backend, manifest, tensors, graph = load_verified(Path(expand_home(str(path))), device, threads, content)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True
         detector.graph, detector.threads = graph, threads

@@ -27,7 +27,7 @@ from oddlens.evaluation import test_sets
 from oddlens.evaluation.evaluate import Evaluation, evaluate, require_images
 from oddlens.io.atomic import write_bytes
 from oddlens.io.own_folder import TRAINING_FILES, check_claim, record
-from oddlens.io.paths import check_outside_data
+from oddlens.io.paths import check_outside_data, expand_home
 from oddlens.reporting import evaluation_report
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def find_recipe(name: str) -> Recipe:
         SettingsError: there is no such recipe, or it has wrong settings.
     """
     if name.endswith(".toml"):
-        return load_recipe(Path(name))
+        return load_recipe(Path(expand_home(name)))
     if name not in recipe_names():
         raise SettingsError(
             f"'{name}' is not a recipe; built in are {', '.join(recipe_names())}, or give the path of a .toml file"
