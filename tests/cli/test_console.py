@@ -49,6 +49,7 @@ def test_a_bar_over_bytes_ends_with_the_download_or_when_something_else_is_count
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     console = Console(as_json=False)
     console.downloading("a.gz", 5, None)
     console.downloading("a.gz", 9, 9)
@@ -60,3 +61,34 @@ def test_a_bar_over_bytes_ends_with_the_download_or_when_something_else_is_count
     assert console.bar is not bytes_bar
     assert console.bar.tasks[0].total == 6
     console.close()
+
+
+def test_names_are_printed_as_they_are_but_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(as_json=False)
+    name = "[bold]x[/]:smile:\x1b[2J"
+    console.table(name, ("file", "score"), [(name, 1.0)])
+    console.say(name)
+    console.result({}, [name])
+    out, err = capsys.readouterr()
+    assert out.count(r"[bold]x[/]:smile:\x1b[2J") == 3
+    assert err == "[bold]x[/]:smile:\\x1b[2J\n"
+
+
+def test_a_narrow_terminal_cuts_no_number(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    console = Console(as_json=False)
+    console.table("title", ("a long decision",) * 4, [("conformal", "0.0156789", "12.3%", "100.0%")])
+    out = capsys.readouterr().out
+    assert all(value in out for value in ("conformal", "0.0156789", "12.3%", "100.0%"))
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    console = Console(as_json=False)
+    console.training(TrainingStep(1, 2, 3, 3, 0.5))
+    assert console.bar is None
+    assert capsys.readouterr().err.startswith("epoch 1/2: loss 0.5")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oddlens.training.history import TrainingStep
 
 REDIRECTED_WIDTH = 120  # of tables, where stdout is not a terminal
+MIN_WIDTH = 80  # of tables; a narrower terminal breaks their lines, but no number is cut
 
 
 class Console:
@@ -79,8 +80,9 @@ class Console:
             table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(visible(format_cell(value)) for value in row))
-        width = None if sys.stdout.isatty() else REDIRECTED_WIDTH
-        RichConsole(width=width, highlight=False, markup=False, emoji=False).print(table)
+        console = RichConsole(highlight=False, markup=False, emoji=False)
+        console.width = max(console.width, MIN_WIDTH) if sys.stdout.isatty() else REDIRECTED_WIDTH
+        console.print(table, soft_wrap=True)
 
     def training(self, step: TrainingStep) -> None:
         """Show the progress of training: a bar on a terminal, otherwise a line for each epoch."""

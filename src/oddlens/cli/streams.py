@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from typing import TextIO
 
 from oddlens.errors import OddlensError
+from oddlens.io.text import as_text
 
 PLAIN = {
     "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "·": ".", "•": "*", "≤": "<=", "≥": ">=", "≈": "~", "±": "+/-",
@@ -66,8 +68,10 @@ class ResultFile(io.FileIO):
             raise
         except OSError as error:
             write_to_nowhere(self.fileno())
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
             raise OddlensError(
-                f"the result cannot be written to stdout ({error.strerror}); redirect it to another place"
+                f"the result cannot be printed to stdout ({reason}); files that the command writes are complete; "
+                "redirect stdout to a file, or to /dev/null"
             ) from error
 
 
@@ -114,4 +118,4 @@ def visible(text: str) -> str:
     >>> visible("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
     """
-    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), as_text(text))

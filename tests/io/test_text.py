@@ -1,0 +1,27 @@
+"""File names as text."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from oddlens.io.text import as_text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"part.png", "part.png"),
+        ("Prüfling 検査.png".encode(), "Prüfling 検査.png"),
+        (b"caf\xe9.png", r"caf\xe9.png"),
+        (b"\xff\xfe\x9b", r"\xff\xfe\x9b"),
+    ],
+)
+def test_bytes_that_are_not_text_become_their_numbers(name: bytes, text: str) -> None:
+    assert as_text(os.fsdecode(name)) == text
+    assert as_text(as_text(os.fsdecode(name))) == text
+
+
+def test_a_name_that_was_decoded_as_ascii_becomes_what_it_is() -> None:
+    assert as_text("Prüfling".encode().decode("ascii", "surrogateescape")) == "Prüfling"
