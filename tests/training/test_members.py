@@ -155,6 +155,7 @@ def test_a_fit_in_closed_form_takes_as_many_images_as_the_time_allows(
     seconds: float, count: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(members, "seconds_per_image", lambda model, task: 1.0)
+    monkeypatch.setattr(members, "MIN_FITTING_IMAGES", 100)
     monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
     task = training_task(arrow_images(200))
     limit, member = TimeLimit(seconds, lambda: 0.0), Member(model=DictionarySettings(atoms=10))
