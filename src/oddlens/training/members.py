@@ -32,7 +32,7 @@ from oddlens.training.time_limit import TimeLimit
 
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
 CLOSED_FORM_COST = 2.0  # of fitting a model in closed form to an image, relative to scoring it
-MIN_FITTING_IMAGES = 100  # to which a model is fitted in closed form, however little time is left
+MIN_FITTING_IMAGES = 500  # to which a model is fitted in closed form, however little time is left
 MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 16, 2**17  # of the batch whose time is that of all scoring
 
 M = TypeVar("M", bound=Model)
@@ -220,8 +220,8 @@ def time_limit(ready: Sequence[Model], waiting: Sequence[Model], task: TrainingT
 
 def seconds_after_training(ready: Sequence[Model], waiting: Sequence[Model], task: TrainingTask) -> float:
     """Estimated seconds of all scoring that follows gradient training, at the present speed of the machine."""
-    n_standardization = len(task.standardization)
-    n_scored, n_weighting = task.to_score + n_standardization, 2 * min(MAX_WEIGHTING_IMAGES, n_standardization)
+    n_scored = task.to_score + len(task.standardization)
+    n_weighting = 2 * min(MAX_WEIGHTING_IMAGES, len(task.standardization))
     seconds = sum(seconds_per_image(model, task) * n_scored for model in ready)
     for model in waiting:
         n_closed_form = model.n_closed_form_images(len(task.train))
@@ -230,19 +230,20 @@ def seconds_after_training(ready: Sequence[Model], waiting: Sequence[Model], tas
 
 
 def seconds_per_image(model: Model, task: TrainingTask) -> float:
-    """Seconds that scoring an image takes now, from the time of one small batch."""
+    """Seconds that scoring an image takes now, from the times of one small batch, of which the first is too long."""
     count = max(1, min(MAX_TIMED_IMAGES, MAX_TIMED_PIXELS // (task.spec.height * task.spec.width)))
     pixels = torch.from_numpy(task.train[:count]).to(task.device)
     in_training = model.training
     model.eval()
+    seconds = []
     with torch.inference_mode():
         batch = model.scale(pixels)
-        float(model(batch).anomaly_score.sum())  # the first time is slower; the number waits for the device
-        started = time.perf_counter()
-        float(model(batch).anomaly_score.sum())
-        seconds = time.perf_counter() - started
+        for _ in range(3):
+            started = time.perf_counter()
+            float(model(batch).anomaly_score.sum())  # the number waits for the device
+            seconds.append(time.perf_counter() - started)
     model.train(in_training)
-    return max(1e-9, seconds / len(pixels))
+    return max(1e-9, min(seconds) / len(pixels))
 
 
 def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
