@@ -18,7 +18,7 @@ from oddlens.config.recipe import Recipe, load_recipe
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
-from oddlens.data.open import describe_left_out, open_dataset
+from oddlens.data.open import NAME_PREFIX, describe_left_out, open_dataset
 from oddlens.data.sources.download import DownloadProgress
 from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
@@ -162,7 +162,7 @@ class RecipeRun:
             order = np.random.default_rng(self.recipe.training.seed).permutation(len(test))[:MAX_FOREIGN_IMAGES]
             return test.subset(np.sort(order)).load(test.choose_spec(None))
         except DataNotFoundError as error:
-            self.say(f"left out the images of {name}: {error}")
+            self.say(f"left out the images of {name.removeprefix(NAME_PREFIX)}: {error}")
             return None
 
     def say(self, text: str) -> None:
