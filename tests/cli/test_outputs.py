@@ -115,13 +115,20 @@ def test_a_fit_that_is_interrupted_before_its_first_checkpoint_leaves_nothing(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_at_a_real_process_gives_one_line_and_exit_code_1(folder: Path) -> None:
-    command = [sys.executable, "-m", "oddlens", "fit", "n", "-o", "new.safetensors", *QUICK, "--epochs", "100000"]
+    program = (  # a process that is started in the background ignores the signal
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from oddlens.cli import main; main()"
+    )
+    arguments = ["fit", "n", "-o", "new.safetensors", *QUICK, "--epochs", "100000"]
+    command = [sys.executable, "-c", program, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(folder.glob("new.*.training/checkpoints/epoch-*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 1
     assert stdout == ""
     assert stderr.splitlines()[-1].endswith("--epochs 100000 --resume")

@@ -207,23 +207,23 @@ def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
     return max((member.history for member in members), key=len)
 
 
-def time_limit(ready: Sequence[Model], waiting: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
-    """The time limit of the first waiting model, which shares the time with the others; None without a deadline.
+def time_limit(finished: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
+    """The time limit of the first untrained model, which shares the time with the others; None without a deadline.
 
     A fit in closed form comes first. It has its share before the scoring of the others, which may be left out, counts.
     """
     if task.deadline == math.inf:
         return None
-    following = waiting if isinstance(waiting[0], GradientModel) else waiting[:1]
-    return TimeLimit(task.deadline, lambda: seconds_after_training(ready, following, task), len(waiting))
+    following = untrained if isinstance(untrained[0], GradientModel) else untrained[:1]
+    return TimeLimit(task.deadline, lambda: seconds_after_training(finished, following, task), len(untrained))
 
 
-def seconds_after_training(ready: Sequence[Model], waiting: Sequence[Model], task: TrainingTask) -> float:
+def seconds_after_training(finished: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> float:
     """Estimated seconds of all scoring that follows gradient training, at the present speed of the machine."""
     n_scored = task.to_score + len(task.standardization)
     n_weighting = 2 * min(MAX_WEIGHTING_IMAGES, len(task.standardization))
-    seconds = sum(seconds_per_image(model, task) * n_scored for model in ready)
-    for model in waiting:
+    seconds = sum(seconds_per_image(model, task) * n_scored for model in finished)
+    for model in untrained:
         n_closed_form = model.n_closed_form_images(len(task.train))
         seconds += seconds_per_image(model, task) * (n_scored + n_weighting + n_closed_form)
     return seconds
@@ -247,7 +247,7 @@ def seconds_per_image(model: Model, task: TrainingTask) -> float:
 
 
 def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
-    """The ensemble of ready members, brought to one scale."""
+    """The ensemble of trained members, brought to one scale."""
     ensemble = build_composite(Ensemble, settings, task)
     for number, member in enumerate(members):
         ensemble.members[number] = member.model
