@@ -20,7 +20,7 @@ from oddlens.cli.console import Console
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError, SettingsError
-from oddlens.io.own_folder import find_working_folders
+from oddlens.io.own_folder import find_working_folders, lock
 
 ONE_THREAD = ("--threads", 1)
 
@@ -76,7 +76,7 @@ class TestInterrupted:
 
     def test_it_says_how_to_continue(self) -> None:
         assert self.result.exit_code == 1
-        assert self.result.stderr == "interrupted; to continue: oddlens fit n -o new.safetensors --resume\n"
+        assert self.result.stderr == "interrupted; to continue: oddlens fit --resume n -o new.safetensors\n"
         (folder,) = find_working_folders(Path("new.safetensors"))
         assert (folder / "checkpoints/epoch-000001.safetensors").exists()
         assert not Path("new.safetensors").exists()
@@ -131,7 +131,7 @@ def test_ctrl_c_at_a_real_process_gives_one_line_and_exit_code_1(folder: Path) -
             process.kill()
     assert process.returncode == 1
     assert stdout == ""
-    assert stderr.splitlines()[-1].endswith("--epochs 100000 --resume")
+    assert stderr.splitlines()[-1].startswith("interrupted; to continue: oddlens fit --resume n -o new.safetensors")
     assert "Traceback" not in stderr
 
 
@@ -140,7 +140,7 @@ def test_an_interrupted_scoring_says_how_to_continue(folder: Path, monkeypatch: 
     monkeypatch.setattr(Console, "counting", _interrupt_when_something_is_done)
     result = invoke("score", "d.safetensors", "n", "-o", "v.csv")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1, "interrupted; to continue: oddlens score d.safetensors n -o v.csv --resume"
+        1, "interrupted; to continue: oddlens score --resume d.safetensors n -o v.csv"
     )  # fmt: skip
     monkeypatch.undo()
     assert json.loads(invoke("score", folder / "d.safetensors", folder / "n", "-o", folder / "v.csv", "--resume",
@@ -234,6 +234,32 @@ def test_maps_replace_older_maps_but_no_other_picture(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"maps/005_map\.png: was not written by oddlens and would be replaced"):
         invoke("score", "d.safetensors", "n", "-o", "v.csv", "--maps", "maps")
     assert snapshot(folder) == before
+
+
+def test_outputs_of_one_command_need_different_names(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="-o, --maps and --watch-drift need different names"):
+        invoke("score", "d.safetensors", "n", "-o", "w.csv", "--maps", "w.csv")
+
+
+def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
+    Path("lot.toml").write_text('name = "lot"\n[data]\nsource = "c"\nnormal = "good"\n[training]\nepochs = 1\n')
+    Path("out").mkdir()
+    with lock(Path("out")), pytest.raises(SettingsError, match="out: another run is writing there"):
+        invoke("run", "lot.toml", "--out", "out", *ONE_THREAD)
+    assert names("out") == []
+
+
+def test_a_run_that_was_killed_before_a_file_was_recorded_can_be_repeated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    Path("lot.toml").write_text('name = "lot"\n[data]\nsource = "c"\nnormal = "good"\n[training]\nepochs = 1\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("oddlens.recipes.run.record", kill)
+        assert invoke("run", "lot.toml", "--out", "out", *ONE_THREAD).exit_code == 1
+    assert invoke("run", "lot.toml", "--out", "out", *ONE_THREAD).exit_code == 0
 
 
 def test_a_table_that_is_read_is_not_replaced(folder: Path) -> None:

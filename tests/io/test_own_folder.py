@@ -11,8 +11,9 @@ import pytest
 from oddlens.errors import ArtifactError, SettingsError
 from oddlens.io.own_files import MARKER
 from oddlens.io.own_folder import (
+    TRAINING_FILES,
     check_claim,
-    claim_training_files,
+    claim,
     find_working_folders,
     lock,
     make_working_folder,
@@ -41,7 +42,7 @@ def test_what_oddlens_did_not_write_is_refused(tmp_path: Path, name: str) -> Non
 def test_files_beside_the_outputs_are_no_matter(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("the user's")
     check_claim(tmp_path, ["report.html", "figures"])
-    claim_training_files(tmp_path)
+    claim(tmp_path, TRAINING_FILES)
     assert (tmp_path / "notes.txt").read_text() == "the user's"
 
 
@@ -71,15 +72,15 @@ def test_a_folder_of_figures_is_ours_while_all_of_them_are(tmp_path: Path) -> No
 
 
 def test_training_files_are_ours_while_they_change(tmp_path: Path) -> None:
-    claim_training_files(tmp_path)
+    claim(tmp_path, TRAINING_FILES)
     (tmp_path / "history.jsonl").write_text("{}\n")
-    claim_training_files(tmp_path)
+    claim(tmp_path, TRAINING_FILES)
     (tmp_path / "history.jsonl").write_text("{}\n{}\n")
-    claim_training_files(tmp_path)
+    claim(tmp_path, TRAINING_FILES)
     record(tmp_path, ["history.jsonl"])
     (tmp_path / "history.jsonl").write_text("the user's")
     with pytest.raises(SettingsError, match="history"):
-        claim_training_files(tmp_path)
+        claim(tmp_path, TRAINING_FILES)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 3}', "\xff"])
@@ -115,14 +116,20 @@ def test_a_folder_without_the_marker_is_never_found_nor_removed(tmp_path: Path) 
 def test_removing_a_working_folder_leaves_what_somebody_else_put_there(tmp_path: Path) -> None:
     empty, used = (make_working_folder(tmp_path / "part.safetensors") for _ in range(2))
     for folder in (empty, used):
-        claim_training_files(folder)
+        claim(folder, TRAINING_FILES)
         (folder / "checkpoints").mkdir()
         (folder / "history.jsonl").write_text("{}\n")
-    (used / "notes.txt").write_text("the user's")
+    for name in ("epoch-000001.safetensors", ".oddlens-0123456789abcdef.partial", "0-rotation/history.jsonl"):
+        for folder in (empty, used):
+            (folder / "checkpoints" / name).parent.mkdir(exist_ok=True)
+            (folder / "checkpoints" / name).write_text("ours")
+    for name in ("notes.txt", "checkpoints/notes.txt", "checkpoints/epoch-000001-mine.safetensors"):
+        (used / name).write_text("the user's")
     for folder in (empty, used):
         remove_working_folder(folder)
     assert not empty.exists()
-    assert [path.name for path in used.iterdir()] == ["notes.txt"]
+    left = sorted(str(path.relative_to(used)) for path in used.rglob("*") if path.is_file())
+    assert left == ["checkpoints/epoch-000001-mine.safetensors", "checkpoints/notes.txt", "notes.txt"]
 
 
 def test_the_folder_of_a_run_in_progress_is_not_taken_over(tmp_path: Path) -> None:
@@ -138,6 +145,8 @@ def test_the_folder_of_a_run_in_progress_is_not_taken_over(tmp_path: Path) -> No
 
     with lock(folder) as is_free:
         assert is_free
+        with lock(folder) as is_free_again:
+            assert not is_free_again
         assert seen_elsewhere() == "0\n"
     assert seen_elsewhere() == "1\n"
     assert read_marker(folder) == {"output": "part.safetensors"}

@@ -66,6 +66,17 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) ->
     check_output(tmp_path / "other.csv", inputs=[table])
 
 
+def test_a_link_to_another_kind_of_file_or_to_nowhere_writable_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("the user's")
+    (tmp_path / "file").write_text("")
+    for name, target, reason in (("v.csv", "a.png", "is a link to"), ("w.csv", "file/w.csv", "cannot be written")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(OddlensError, match=reason):
+            check_output(tmp_path / name)
+    (tmp_path / "x.csv").symlink_to(tmp_path / "elsewhere.csv")
+    check_output(tmp_path / "x.csv")
+
+
 def test_pages_and_images_are_refused_in_a_folder_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "parts/good").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "parts")

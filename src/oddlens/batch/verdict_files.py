@@ -132,12 +132,17 @@ class MapPaths:
         self.root = os.path.commonpath({_parent(name) for name in names}) if names else ""
         counts = Counter(map(self._stem, names))
         self.shared = {stem for stem, count in counts.items() if count > 1}
+        whole_names = {self._whole(name) for name in names if self._stem(name) in self.shared}
+        self.shared |= whole_names & counts.keys()  # "a.png.png", beside "a.png" and "a.jpg"
 
     def __call__(self, name: str) -> Path:
         """Return the path of the map of one of the images."""
         stem = self._stem(name)
         path = self.folder / stem
         return path.with_name(f"{Path(name).name if stem in self.shared else path.name}_map.png")
+
+    def _whole(self, name: str) -> str:
+        return os.path.join(os.path.relpath(_parent(name), self.root), Path(name).name)  # noqa: PTH118 - a string
 
     def _stem(self, name: str) -> str:
         return os.path.join(os.path.relpath(_parent(name), self.root), Path(name).stem)  # noqa: PTH118 - a string

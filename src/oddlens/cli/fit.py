@@ -137,15 +137,18 @@ def working_folder(output: Path, resume: bool, console: Console) -> Iterator[Pat
         console.say(f"{earlier[0]}: left by an interrupted run; starting over (--resume continues it)")
     folder = earlier[0] if resume and earlier else make_working_folder(output)
     console.can_resume = lambda: any(folder.rglob("epoch-*.safetensors"))
-    with lock(folder):
+    with lock(folder) as is_free:
+        if not is_free:
+            raise SettingsError(f"{folder}: another run trains there; wait for it, or leave out --resume")
         try:
             yield folder
         except BaseException:
             if not console.can_resume():
                 remove_working_folder(folder)
             raise
-    for completed in {folder, *earlier}:
-        remove_working_folder(completed)
+    remove_working_folder(folder)
+    for path in find_working_folders(output):  # of runs that were interrupted before
+        remove_working_folder(path)
 
 
 def budget_use(detector: Detector, seconds: float, used: float, waited: float | None) -> dict[str, Any]:

@@ -131,6 +131,9 @@ def check_outputs(
     Raises:
         OddlensError: says which, and what to choose instead.
     """
+    named = [path for path in (output, maps, watch_drift) if path is not None]
+    if len(set(map(os.path.realpath, named))) < len(named):
+        raise SettingsError("-o, --maps and --watch-drift need different names")
     if output is not None:
         table = [] if group_by is None else [expand_home(group_by.rpartition(":")[0])]
         check_output(output, inputs=[*sources, *table])
@@ -143,6 +146,7 @@ def check_outputs(
             raise SettingsError(f"{watch_drift}: the states of --watch-drift end in .json")
         figure = drift_figure_path(watch_drift)
         check_output(watch_drift)
+        check_output(figure)
         check_outside_data(figure, sources)
         if os.path.lexists(figure) and not is_own_png(figure):
             raise SettingsError(

@@ -123,7 +123,10 @@ def command_line() -> str:
 
 def resuming_command() -> str:
     """The command line as it was typed, with --resume."""
-    return command_line() if "--resume" in sys.argv else f"{command_line()} --resume"
+    arguments = sys.argv[1:]
+    if "--resume" not in arguments:
+        arguments.insert(1, "--resume")  # after the command's name
+    return shlex.join(["oddlens", *arguments])
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:

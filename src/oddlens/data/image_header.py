@@ -44,7 +44,8 @@ _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile]], ...] = (
 # The signatures above suffice for files that are named like images; these rule out other files that begin like one.
 _IMAGE_HEAD = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0|RIFF.{4}WEBP|GIF8[79]a"
-    rb"|P[1-6]\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s",
+    rb"|P1\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s+[01][01\s]|P4\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s"
+    rb"|P[2356]\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s+\d+\s",
     re.DOTALL,
 )
 _DEEP_MODES = ("I;16", "I;16B")

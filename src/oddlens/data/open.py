@@ -208,5 +208,6 @@ def translate_read_errors(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        source = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else source
         name = source if len(source) < 500 else f"{source[:100]}..."
         raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -72,8 +72,7 @@ def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[
         return
     with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            _lock(file, path)
+        with _open_locked(path) as file:
             _refuse_foreign(file, path)
             has_content = file.seek(0, os.SEEK_END) > 0
             journal = _resume(file, run, path) if resume and has_content else _start(file, run)
@@ -81,10 +80,24 @@ def open_journal(path: Path | None, run: RunIdentity, resume: bool) -> Iterator[
                 yield journal
             except BaseException:
                 if not journal.entries:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                 raise
-        path.unlink()
+            path.unlink(missing_ok=True)  # while it is locked, so that it is not another run's
         sync_folder(path.parent)
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    """Open and lock a journal; one that another run removed in between is opened anew."""
+    while True:
+        file = path.open("a+b")
+        try:
+            _lock(file, path)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

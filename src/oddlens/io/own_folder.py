@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import re
 import secrets
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,18 +20,21 @@ from oddlens.io.own_files import MARKER, is_own_png
 from oddlens.io.paths import check_writable_folder
 
 WORK_SUFFIX = ".training"  # of the working folder of a fit: <output's stem>.<run's id>.training
-TRAINING_FILES = ("history.jsonl", "checkpoints")
+HISTORY, CHECKPOINTS = "history.jsonl", "checkpoints"
+TRAINING_FILES = (HISTORY, CHECKPOINTS)
+
+_TRAINING_FILE = re.compile(r"history\.jsonl|epoch-\d{6}\.safetensors|\.oddlens-[0-9a-f]{16}\.partial")
 
 
-def claim_training_files(folder: Path) -> None:
-    """Make the files of a training oddlens's own from now on, whatever their content, before any is written.
+def claim(folder: Path, names: Sequence[str]) -> None:
+    """Make files oddlens's own from now on, whatever their content, just before they are written.
 
     Raises:
         SettingsError, OddlensError: as `check_claim`.
     """
-    check_claim(folder, TRAINING_FILES)
+    check_claim(folder, names)
     marker = read_marker(folder)
-    write_marker(folder, marker | {"files": marker.get("files", {}) | dict.fromkeys(TRAINING_FILES, "")})
+    write_marker(folder, marker | {"files": marker.get("files", {}) | dict.fromkeys(names, "")})
 
 
 def check_claim(folder: Path, names: Sequence[str]) -> None:
@@ -125,29 +129,33 @@ def make_working_folder(output: Path) -> Path:
 
 def find_working_folders(output: Path) -> list[Path]:
     """The folders of interrupted runs for `output`, the newest first; those of runs in progress are not among them."""
-    parent, ending = output.parent, WORK_SUFFIX
-    candidates = [
-        path
-        for path in (parent.iterdir() if parent.is_dir() else ())
-        if path.name.startswith(f"{output.stem}.") and path.name.endswith(ending) and (path / MARKER).is_file()
-    ]
-    own = []
+    ages: dict[Path, float] = {}
+    with translate_os_errors(output):
+        candidates = list(output.parent.glob(f"{glob.escape(output.stem)}.*{WORK_SUFFIX}"))
     for path in candidates:
-        with contextlib.suppress(ArtifactError), lock(path) as is_free:
-            if is_free and read_marker(path).get("output") == output.name:
-                own.append(path)
-    return sorted(own, key=lambda path: (path / MARKER).stat().st_mtime, reverse=True)
+        with contextlib.suppress(ArtifactError, OSError), lock(path) as is_free:  # somebody else's may be unreadable
+            if is_free and is_working_folder(path) and read_marker(path).get("output") == output.name:
+                ages[path] = (path / MARKER).stat().st_mtime
+    return sorted(ages, key=ages.__getitem__, reverse=True)
+
+
+def is_working_folder(folder: Path) -> bool:
+    """Whether oddlens made a folder for the checkpoints of a fit."""
+    return folder.name.endswith(WORK_SUFFIX) and (folder / MARKER).is_file()
 
 
 def remove_working_folder(folder: Path) -> None:
     """Remove what training wrote to a marked folder, and the folder unless there is something else in it."""
-    if not (folder / MARKER).is_file():
+    if not is_working_folder(folder):
         return
-    shutil.rmtree(folder / TRAINING_FILES[1], ignore_errors=True)
-    for name in (TRAINING_FILES[0], MARKER):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty
-        folder.rmdir()
+    below = list((folder / CHECKPOINTS).rglob("*"))
+    own = [path for path in below if _TRAINING_FILE.fullmatch(path.name) and not path.is_dir()]
+    for path in [*own, folder / HISTORY, folder / MARKER]:
+        path.unlink(missing_ok=True)
+    subfolders = sorted((path for path in below if path.is_dir()), reverse=True)
+    for path in [*subfolders, folder / CHECKPOINTS, folder]:  # the deepest first
+        with contextlib.suppress(OSError):  # not empty
+            path.rmdir()
 
 
 @contextlib.contextmanager

@@ -29,7 +29,11 @@ def check_output(path: Path, inputs: Iterable[str | Path] = ()) -> None:
             raise OddlensError(f"{path}: is a folder, so no file can be written under this name; choose another name")
         with contextlib.suppress(FileNotFoundError):
             path.lstat()  # refuses names that are too long, and paths through a file
-        check_writable_folder(path.parent)
+        target = Path(os.path.realpath(path))
+        for folder in {path.parent, target.parent}:
+            check_writable_folder(folder)
+    if target.suffix != path.suffix:
+        raise SettingsError(f"{path}: is a link to {target}, which would be replaced; choose another output")
     for source in inputs:
         with contextlib.suppress(OSError):
             if path.samefile(source):

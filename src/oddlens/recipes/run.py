@@ -26,7 +26,7 @@ from oddlens.errors import DataError, DataNotFoundError, SettingsError
 from oddlens.evaluation import test_sets
 from oddlens.evaluation.evaluate import Evaluation, evaluate, require_images
 from oddlens.io.atomic import write_bytes
-from oddlens.io.own_folder import TRAINING_FILES, check_claim, record
+from oddlens.io.own_folder import HISTORY, TRAINING_FILES, check_claim, claim, lock, record
 from oddlens.io.paths import check_outside_data, expand_home
 from oddlens.reporting import evaluation_report
 
@@ -104,6 +104,14 @@ class RecipeRun:
         for line in describe_left_out(data.left_out):
             self.say(line)
         require_images(data.test)  # before training
+        self.out.mkdir(parents=True, exist_ok=True)
+        with lock(self.out) as is_free:
+            if not is_free:
+                raise SettingsError(f"{self.out}: another run is writing there; wait for it, or choose another")
+            return self.run(data, resume)
+
+    def run(self, data: DataSet, resume: bool) -> dict[str, Any]:
+        """Everything from training to the report. Returns the metrics with `seconds` and `files`."""
         foreign = self.load_foreign()
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)
@@ -117,7 +125,7 @@ class RecipeRun:
         self.present(detector, evaluation, history)
         result |= {"seconds": self.seconds, "files": self.files}
         content = json.dumps(result, indent=2, allow_nan=False).encode()
-        self.add_file("metrics", write_bytes(self.out / "metrics.json", content))
+        self.add_file("metrics", write_bytes(self.own("metrics.json"), content))
         return result
 
     def fit(self, data: DataSet, resume: bool) -> tuple[Detector, list[dict[str, float]]]:
@@ -134,9 +142,9 @@ class RecipeRun:
             half = half_of_test_normals(data.test, detector, recipe.training.seed)
             detector.calibrate(half, source="half of the test normals")
         self.seconds |= detector.seconds_
-        self.add_file("detector", detector.save(self.out / "detector.safetensors"))
-        if (self.out / "history.jsonl").exists():
-            self.add_file("history", self.out / "history.jsonl")
+        self.add_file("detector", detector.save(self.own("detector.safetensors")))
+        if (self.out / HISTORY).exists():
+            self.add_file("history", self.out / HISTORY)
         return detector, detector.history_
 
     def evaluate(self, detector: Detector, data: DataSet, foreign: Pixels | None) -> Evaluation:
@@ -147,7 +155,7 @@ class RecipeRun:
         evaluation = evaluate(detector, test)
         self.seconds["score"] = round(time.perf_counter() - started, 3)
         verdicts = detector.predict_from_scores(evaluation.images.names, evaluation.scores)
-        with verdict_files.open_verdict_file(self.out / "verdicts.csv") as write:
+        with verdict_files.open_verdict_file(self.own("verdicts.csv")) as write:
             write(verdict_files.verdict_rows(verdicts))
         self.add_file("verdicts", self.out / "verdicts.csv")
         return evaluation
@@ -173,14 +181,20 @@ class RecipeRun:
     def present(self, detector: Detector, evaluation: Evaluation, history: list[dict[str, float]]) -> None:
         """Draw the figures and write the report."""
         images = evaluation_report.draw_figures(detector, evaluation, history)
-        paths = {name: write_bytes(self.out / "figures" / f"{name}.png", image) for name, image in images.items()}
+        folder = self.own("figures")
+        paths = {name: write_bytes(folder / f"{name}.png", image) for name, image in images.items()}
         self.files["figures"] = {name: str(path) for name, path in paths.items()}
         record(self.out, ["figures"])
         title = self.recipe.title or self.recipe.name
         report = evaluation_report.write_evaluation_report(
-            self.out / "report.html", title, detector, evaluation, images, self.command
+            self.own("report.html"), title, detector, evaluation, images, self.command
         )
         self.add_file("report", report)
+
+    def own(self, name: str) -> Path:
+        """The path of an output, which is oddlens's own from now on."""
+        claim(self.out, [name])
+        return self.out / name
 
     def add_file(self, name: str, path: Path) -> None:
         """Add an output file to `files`, and note that it is oddlens's own."""

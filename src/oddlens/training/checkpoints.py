@@ -38,7 +38,7 @@ def run_digest(model: Model, pixels: Pixels, settings: TrainingSettings) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
+    return sorted((folder / "checkpoints").glob(f"epoch-{'[0-9]' * 6}.safetensors"))
 
 
 def clear_checkpoints(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oddlens.config.detectors import FamilySettings
 from oddlens.data.splitting import SplitImages
-from oddlens.io.own_folder import claim_training_files
+from oddlens.io.own_folder import TRAINING_FILES, claim
 from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
@@ -49,7 +49,7 @@ def train_model(
         robust=settings.tolerates_contamination,
     )
     if folder:
-        claim_training_files(folder)
+        claim(folder, TRAINING_FILES)
         if not resume:
             clear_checkpoints(folder)
     result = TRAINERS[settings.strategy](settings, task) if isinstance(settings, FamilySettings) else train_auto(task)

@@ -184,6 +184,16 @@ def test_a_class_folder_called_good_is_the_normal_class(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["Good", "OK", "ok", "Normal"])
+def test_folders_that_look_like_classes_are_asked_about(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / name / "a.png")
+    assert len(open_dataset(tmp_path).train) == 1
+    write_image(tmp_path / "Bad/a.png")
+    with pytest.raises(DataError, match=f"has a folder '{name}' beside 1 more.*add --normal {name}"):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path, normal=name).test.labels.tolist() == [1, 0]
+
+
 def test_in_a_folder_without_classes_all_images_are_normal(tmp_path: Path) -> None:
     for path in ("monday/line 2/b.png", "tuesday/c.TIFF", "a.JPG"):
         write_image(tmp_path / path)

@@ -13,8 +13,10 @@ from PIL import Image
 from oddlens.data.open import describe_left_out, open_dataset, open_images
 from oddlens.data.sources import listing
 from oddlens.errors import DataError, DataNotFoundError
-from oddlens.io.own_folder import make_working_folder
+from oddlens.io.own_folder import make_working_folder, record
 from oddlens.reporting import figures
+
+CURVE = figures.training_curve([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.4}])
 
 
 def left_out(images_or_data: object, root: Path) -> dict[str, list[str]]:
@@ -51,7 +53,8 @@ def test_images_are_recognized_by_their_content_where_the_suffix_does_not_say(
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"BM is short for Biomedical", b"BM" + bytes(40), b"P1,P2,P3\n1,2,3\n", b"P5 is a robot", b"P2\n# a\n",
+        b"", b"BM is short for Biomedical", b"BM" + bytes(40), b"P1,P2,P3\n1,2,3\n", b"P5 is a robot", b"P2 120 35 ok\n",
+        b"P1 10 20 0.5\n", b"P2\n# a\n",
         b"RIFF1234WAVEfmt ", b"GIF is a format", b"II*", b"\xff\xd8", b"\x89PNG", b"file,judgement\n",
     ],
 )  # fmt: skip
@@ -80,8 +83,7 @@ def test_everything_else_is_left_out_under_its_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone").symlink_to("nowhere")
     (tmp_path / "again").symlink_to(".")
-    curve = figures.training_curve([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.4}])
-    figures.save_figure(curve, tmp_path / "a_map.png")
+    figures.save_figure(CURVE, tmp_path / "a_map.png")
     working_folder = make_working_folder(tmp_path / "d.safetensors").name
     images = open_images([tmp_path])
     assert names(images, tmp_path) == ["a.png"]
@@ -95,6 +97,22 @@ def test_everything_else_is_left_out_under_its_reason(tmp_path: Path) -> None:
         listing.SECOND_LINK: ["again"],
         listing.OWN: ["a_map.png", f"{working_folder}/"],
     }
+
+
+def test_a_folder_with_the_output_of_a_run_is_read_but_for_the_output(tmp_path: Path) -> None:
+    write_image(tmp_path / "day1/a.png")
+    figures.save_figure(CURVE, tmp_path / "day1/figures/roc.png")
+    record(tmp_path / "day1", ["figures"])
+    images = open_images([tmp_path])
+    assert names(images, tmp_path) == ["day1/a.png"]
+    assert left_out(images, tmp_path) == {listing.OWN: ["day1/figures/roc.png"]}
+
+
+@pytest.mark.parametrize("name", ["a_map", "a_map.png.bak", "a_map.PNG"])
+def test_own_pictures_are_recognized_under_other_names(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / "a.png")
+    figures.save_figure(CURVE, tmp_path / name)
+    assert left_out(open_images([tmp_path]), tmp_path) == {listing.OWN: [name]}
 
 
 def test_a_side_folder_that_is_named_is_read(tmp_path: Path) -> None:
@@ -162,8 +180,7 @@ def test_at_most_ten_names_are_listed_for_a_reason() -> None:
 
 
 def test_own_pictures_named_one_by_one_are_left_out_only_on_request(tmp_path: Path) -> None:
-    curve = figures.training_curve([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.4}])
-    files = [write_image(tmp_path / "a.png"), figures.save_figure(curve, tmp_path / "a_map.png")]
+    files = [write_image(tmp_path / "a.png"), figures.save_figure(CURVE, tmp_path / "a_map.png")]
     assert len(open_images(files)) == 2
     images = open_images(files, leave_out_own=True)
     assert names(images, tmp_path) == ["a.png"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from oddlens.data.open import open_dataset, open_images
-from oddlens.data.sources.mixed_masks import is_two_valued
+from oddlens.data.sources.mixed_masks import looks_like_mask
 from oddlens.errors import DataError
 
 
@@ -90,6 +90,27 @@ def test_two_valued_images_are_images_where_no_name_says_otherwise(tmp_path: Pat
     assert len(open_images([tmp_path])) == 7
 
 
+def test_blurred_masks_are_masks(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.jpg", photograph(i))
+        blurred = Image.fromarray(mask().astype(np.uint8)).filter(ImageFilter.GaussianBlur(2))
+        save(tmp_path / f"{i}.png", np.asarray(blurred))
+    with pytest.raises(DataError, match="is a mask among the images"):
+        open_images([tmp_path])
+
+
+def test_images_in_a_folder_of_masks_that_are_masks_of_nothing_are_images(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"masks/{i}.png", mask())  # photomasks
+        save(tmp_path / f"label/{i + 10}.png", mask())  # of a bottle, backlit
+    save(tmp_path / "cap/0.png", mask())
+    assert len(open_images([tmp_path])) == 7
+    dark = np.random.default_rng(0).integers(0, 10, (48, 48))
+    save(tmp_path / "dark/0.png", dark)
+    save(tmp_path / "dark/0.jpg", dark)
+    assert len(open_images([tmp_path / "dark"])) == 2
+
+
 def test_a_damaged_pair_is_left_to_the_decoder(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", photograph())
     (tmp_path / "a.png").write_text("damaged")
@@ -98,10 +119,11 @@ def test_a_damaged_pair_is_left_to_the_decoder(tmp_path: Path) -> None:
 
 def test_soft_edges_and_labels_are_masks_and_photographs_are_not(tmp_path: Path) -> None:
     soft = np.asarray(Image.open(save(tmp_path / "soft.jpg", mask(), quality=80)))
-    labels = np.arange(48 * 48).reshape(48, 48, 1) % 12
+    labels = np.zeros((48, 48, 1))
+    labels[:20, :40, 0] = np.arange(800).reshape(20, 40) % 12
     colour = np.zeros((48, 48, 3))
     colour[5:9, 5:9] = (255, 0, 0)
     for pixels in (soft[..., None], labels, colour, np.zeros((4, 4, 1)), np.full((4, 4, 1), 40000, np.uint16)):
-        assert is_two_valued(pixels.astype(pixels.dtype if pixels.dtype == np.uint16 else np.uint8))
-    assert not is_two_valued(photograph().astype(np.uint8))
-    assert not is_two_valued(np.linspace(0, 255, 4096).astype(np.uint8).reshape(64, 64, 1))
+        assert looks_like_mask(pixels.astype(pixels.dtype if pixels.dtype == np.uint16 else np.uint8))
+    assert not looks_like_mask(photograph().astype(np.uint8))
+    assert not looks_like_mask(np.linspace(0, 255, 4096).astype(np.uint8).reshape(64, 64, 1))

@@ -24,6 +24,7 @@ from oddlens.errors import DataError
 
 GOOD = "good"
 MASKS = "ground_truth"
+NORMAL_NAMES = (GOOD, "ok", "normal")  # in small letters, of folders that have others of defects beside them
 VISA = ("Images", "Masks")  # the folders of VisA's layout, in which normal images are in Images/Normal
 
 
@@ -68,12 +69,24 @@ def _open_layout(name: str, listing: FolderListing, normal: str | None) -> DataS
     if sets:
         raise DataError(f"{source}: is a folder of data sets; give one of them: {', '.join(sets)}")
     if normal is None and (GOOD not in subfolders or len(subfolders) == 1):
+        _refuse_hidden_classes(listing)
         return DataSet(name, _images_of(listing, ""), ImageSet.from_files([]), GOOD, is_plain=True)
     normal = normal or GOOD
     require_class(normal, subfolders, source)
     _refuse_loose_images(listing, "")
     train = _images_of(listing, normal, kind=normal)
     return DataSet(name, train, _labelled_images(listing, "", subfolders, normal)[0], normal)
+
+
+def _refuse_hidden_classes(listing: FolderListing) -> None:
+    """Refuse to take class folders for a plain folder, whose defects would all be normal."""
+    subfolders = listing.subfolders()
+    named = [folder for folder in subfolders if folder.casefold() in NORMAL_NAMES]
+    if named and len(subfolders) > 1:
+        raise DataError(
+            f"{listing.root}: has a folder '{named[0]}' beside {len(subfolders) - 1} more; if these are classes, add "
+            f"--normal {named[0]}; if all images are normal, rename it"
+        )
 
 
 def _is_visa(listing: FolderListing, parent: str) -> bool:

@@ -15,7 +15,9 @@ from pathlib import Path
 from oddlens.data.image_header import HEAD_BYTES, IMAGE_SUFFIXES, is_image
 from oddlens.data.image_set import LeftOut
 from oddlens.errors import DataError, DataNotFoundError
-from oddlens.io.own_files import MARKER, is_own_png
+from oddlens.io import own_files
+from oddlens.io.own_files import MARKER, has_own_chunk, is_own_png
+from oddlens.io.own_folder import is_working_folder
 
 NOT_AN_IMAGE = "not an image"
 FOREIGN = "an image in a format that oddlens does not read; convert it to PNG"
@@ -31,7 +33,8 @@ NOT_IN_LAYOUT = "outside the folders of this layout"
 SIDE_FOLDERS = frozenset(  # of file servers and operating systems, which keep thumbnails and deleted files there
     {
         "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin",
-        "recycler", "system volume information", "lost+found", "__pycache__",
+        "recycler", "~snapshot", "temporary items", "network trash folder",
+        "system volume information", "lost+found", "__pycache__",
     }
 )  # fmt: skip
 SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
@@ -39,7 +42,8 @@ FOREIGN_SUFFIXES = frozenset(  # raw formats are TIFF files that begin with a th
     {
         ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".jxr", ".psd", ".svg", ".exr", ".hdr", ".dcm", ".dicom",
         ".tga", ".pcx", ".ico", ".raw", ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".rw2",
-        ".orf", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".kdc", ".mrw",
+        ".orf", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".kdc", ".mrw", ".gpr", ".erf", ".mef", ".mos", ".dcr", ".fff",
+        ".srf", ".thm", ".svs", ".ndpi",
     }
 )  # fmt: skip
 
@@ -82,7 +86,7 @@ class FolderListing:
         """
         entries = self.entries(folder)
         names = sorted(entries.folders + entries.links, key=natural_key)
-        own = {name for name in names if Path(self.root, folder, name, MARKER).exists()}
+        own = {name for name in names if is_working_folder(Path(self.root, folder, name))}
         for name in own:
             self.leave_out(OWN, join(folder, name, ""))
         return [name for name in names if name not in own]
@@ -130,7 +134,7 @@ class FolderListing:
             return entries
         with os.scandir(path) as content:
             listed = list(content)
-        if folder and any(entry.name == MARKER for entry in listed):
+        if folder and is_working_folder(Path(path)):
             self.leave_out(OWN, join(folder, ""))
             return entries
         for entry in listed:
@@ -182,7 +186,8 @@ def reason_to_leave_out(entry: os.DirEntry[str]) -> str | None:
         return OWN if suffix == ".png" and is_own_png(entry.path) else None
     try:
         with open(entry.path, "rb") as file:  # noqa: PTH123 - of 60,000 files
-            return None if is_image(file.read(HEAD_BYTES)) else NOT_AN_IMAGE
+            head = file.read(max(HEAD_BYTES, own_files.HEAD_BYTES))
+            return OWN if has_own_chunk(head) else None if is_image(head) else NOT_AN_IMAGE
     except OSError:
         return UNREADABLE
 
