@@ -53,8 +53,8 @@ def test_images_are_recognized_by_their_content_where_the_suffix_does_not_say(
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"BM is short for Biomedical", b"BM" + bytes(40), b"P1,P2,P3\n1,2,3\n", b"P5 is a robot", b"P2 120 35 ok\n",
-        b"P1 10 20 0.5\n", b"P2\n# a\n",
+        b"", b"BM is short for Biomedical", b"BM" + bytes(40), b"P1,P2,P3\n1,2,3\n", b"P5 is a robot",
+        b"P2 120 35 ok\n", b"P1 10 20 0.5\n", b"P2\n# a\n",
         b"RIFF1234WAVEfmt ", b"GIF is a format", b"II*", b"\xff\xd8", b"\x89PNG", b"file,judgement\n",
     ],
 )  # fmt: skip
