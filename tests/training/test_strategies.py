@@ -23,6 +23,8 @@ from oddlens.config.detectors import (
 from oddlens.data.image_set import ImageSet
 from oddlens.data.splitting import SplitImages, split_training_images
 from oddlens.data.training_images import load_training_images
+from oddlens.errors import SettingsError
+from oddlens.io.own_folder import TRAINING_FILES, claim
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import Model
 from oddlens.models.cross_conformal import CrossConformal
@@ -83,8 +85,17 @@ def test_the_random_seed_of_the_training_is_that_of_the_model(split: SplitImages
 
 
 def test_an_earlier_run_in_the_folder_is_removed(split: SplitImages, tmp_path: Path) -> None:
+    claim(tmp_path, TRAINING_FILES)
     (tmp_path / "checkpoints").mkdir()
     old = tmp_path / "checkpoints" / "epoch-000009.safetensors"
     old.write_bytes(b"an old run")
     strategies.train_model(fit_plan(CASES["plan"][0]), split, tmp_path, False, None)
     assert not old.exists()
+
+
+def test_checkpoints_that_oddlens_did_not_write_are_refused_and_stay(split: SplitImages, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/epoch-000009.safetensors").write_bytes(b"the user's")
+    with pytest.raises(SettingsError, match="checkpoints: was not written by oddlens"):
+        strategies.train_model(fit_plan(CASES["plan"][0]), split, tmp_path, False, None)
+    assert (tmp_path / "checkpoints/epoch-000009.safetensors").read_bytes() == b"the user's"
