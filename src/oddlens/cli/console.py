@@ -36,6 +36,7 @@ class Console:
         self.started = time.perf_counter()
         self.downloaded: float | None = None  # when the latest download ended; None without any
         self.epochs = 0
+        self.said = set[str]()  # notes that the result need not repeat
         self.can_resume: Callable[[], bool] = lambda: False  # whether --resume would continue this run
 
     @functools.cached_property
@@ -56,6 +57,11 @@ class Console:
             print(visible(text), file=sys.stderr)
         else:
             self.err.print(visible(text))
+
+    def say_once(self, text: str) -> None:
+        """Print a note on stderr that the result need not repeat."""
+        self.said.add(text)
+        self.say(text)
 
     def result(self, values: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """Print the result of the command: with --json `values`, otherwise `lines`."""

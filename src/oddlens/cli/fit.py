@@ -115,13 +115,13 @@ def fit(
         left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - started))
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         with working_folder(output, resume, console) as folder:
-            new.fit(images, folder=folder, resume=resume, progress=console.training, log=console.say)
+            new.fit(images, folder=folder, resume=resume, progress=console.training, log=console.say_once)
             new.save(output)
         elapsed, used = (round(time.perf_counter() - start, 3) for start in (console.started, started))
         use = None if seconds is None else budget_use(new, seconds, used, waiting_seconds())
         files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}
         result = {"seconds": {"fit": elapsed}, "budget": use, **files, **detector_summary(new)}
-        console.result(result, describe_fit(new, output, elapsed, use))
+        console.result(result, describe_fit(new, output, elapsed, use, console.said))
 
 
 @contextlib.contextmanager
@@ -184,15 +184,17 @@ def number_range(numbers: Sequence[float]) -> str:
     return " to ".join(dict.fromkeys(texts))
 
 
-def describe_fit(detector: Detector, output: Path, seconds: float, use: dict[str, Any] | None) -> list[str]:
-    """What was fitted, in lines."""
+def describe_fit(
+    detector: Detector, output: Path, seconds: float, use: dict[str, Any] | None, said: set[str]
+) -> list[str]:
+    """What was fitted, in lines, but for the remarks that were `said` before the training."""
     data = detector.manifest.data
     held_out = f"{data.n_calibration} held-out images"
     return [
         f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on "
         + (held_out if data.folds == 1 else f"the same images out of fold ({data.folds} folds)"),
         *([] if use is None else [describe_budget(use)]),
-        *detector.manifest.remarks,
+        *(remark for remark in detector.manifest.remarks if remark not in said),
         *detector.decisions_.promises(),
     ]
 

@@ -19,9 +19,8 @@ def check_left_out(diagnosis: Diagnosis) -> None:
     left_out = diagnosis.data.left_out
     diagnosis.facts["left_out"] = {reason: list(paths) for reason, paths in left_out.items()}
     for reason, paths in left_out.items():
-        diagnosis.add(
-            "note", "left out", f"{counted(len(paths), 'file or folder', 'files and folders')}: {reason}", paths
-        )
+        text = f"{counted(len(paths), 'file or folder', 'files and folders')} left out: {reason}"
+        diagnosis.add("note", "left out", text, paths)
 
 
 def check_readable(diagnosis: Diagnosis, part: str, images: ImageSet) -> ImageSet:
