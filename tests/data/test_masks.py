@@ -14,7 +14,7 @@ from PIL import Image
 from oddlens.data import masks as masks_module
 from oddlens.data.image_set import ImageSet, concatenate
 from oddlens.data.mask_levels import MaskReading
-from oddlens.data.masks import MaskFile, MaskSet, listed, read_mask
+from oddlens.data.masks import MaskFile, MaskSet, read_mask
 from oddlens.errors import DataError, ImageError
 
 
@@ -79,12 +79,6 @@ def test_problems_of_a_set_are_an_error_that_names_ten_masks(tmp_path: Path) -> 
         MaskFile(paths[:1], MaskSet(paths)).read()
     with pytest.raises(DataError, match=r"cannot be used: because \(x and y\)$"):
         MaskFile(paths[:1], MaskSet(paths, {"because": ("x and y",)})).read()
-
-
-def test_ten_names_are_listed_and_the_others_counted() -> None:
-    assert listed(["a"]) == "a"
-    assert listed([str(i) for i in range(10)]).endswith("8, 9")
-    assert listed([str(i) for i in range(11)]).endswith("8, 9 and 1 more")
 
 
 def test_a_mask_alone_marks_what_is_not_black_even_if_it_is_most(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from oddlens.io.text import as_text
+from oddlens.io.text import as_text, list_names
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,9 @@ def test_bytes_that_are_not_text_become_their_numbers(name: bytes, text: str) ->
 
 def test_a_name_that_was_decoded_as_ascii_becomes_what_it_is() -> None:
     assert as_text("Prüfling".encode().decode("ascii", "surrogateescape")) == "Prüfling"
+
+
+def test_ten_names_are_listed_and_the_others_counted() -> None:
+    assert list_names(["a"]) == "a"
+    assert list_names([str(i) for i in range(10)]).endswith("8, 9")
+    assert list_names([str(i) for i in range(11)]).endswith("8, 9 and 1 more")

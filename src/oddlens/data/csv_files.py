@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oddlens.errors import DataError, DataNotFoundError
+from oddlens.io.text import list_names
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_NAMES = 20  # names of columns in a message
@@ -148,7 +149,7 @@ def _position(path: Path, header: Sequence[str], column: str, columns: Sequence[
     if len(positions) == 1:
         return positions[0]
     names = [" ".join(name.split()) for name in header if name]
-    listed = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+    listed = list_names(names, MAX_NAMES)
     if positions:
         raise DataError(f"{path}: has {len(positions)} columns '{column}' (its columns: {listed}); keep one of them")
     near = difflib.get_close_matches(_key(column), [_key(name) for name in names], n=1)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from oddlens.data.image_io import decode_mask
 from oddlens.data.mask_levels import BLACK, Colour, MaskReading, choose_reading, distances
 from oddlens.errors import DataError, ImageError
-
-MAX_NAMES = 10  # masks named in a message
+from oddlens.io.text import list_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class MaskFile:
         """
         reading = self.masks.reading
         for reason, names in reading.problems.items():
-            raise DataError(f"masks cannot be used: {reason} ({listed(names)})")
+            raise DataError(f"masks cannot be used: {reason} ({list_names(names)})")
         parts = [distances(decode_mask(path)[0], reading.ground) > reading.threshold for path in self.paths]
         marked = parts[0]
         for path, part in zip(self.paths, parts, strict=True):
@@ -79,9 +78,3 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     for reason in mask.masks.reading.problems:
         raise ImageError(str(path), reason)
     return mask.read()
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first ten names, and the number of the others."""
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

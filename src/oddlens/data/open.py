@@ -22,9 +22,9 @@ from oddlens.data.sources.listing import OWN
 from oddlens.data.sources.named import NAMES, open_named
 from oddlens.errors import DataError, DataNotFoundError, ImageError
 from oddlens.io.own_files import is_own_png
+from oddlens.io.text import list_names
 
 ALL = "all"  # the normal "class" of a data set in which every class is normal
-MAX_NAMES = 10  # of what is left out for one reason, in a message
 NAME_PREFIX = "dataset:"  # before the name of a data set, where a folder has the same name
 
 ImagePath = str | os.PathLike[str]
@@ -194,12 +194,8 @@ def warn_left_out(images: ImageSet) -> ImageSet:
 
 
 def describe_left_out(left_out: LeftOut) -> list[str]:
-    """What was left out, a line for each reason, with the first `MAX_NAMES` names."""
-    return [
-        f"left out, {reason}: {', '.join(paths[:MAX_NAMES])}"
-        + (f" and {len(paths) - MAX_NAMES} more" if len(paths) > MAX_NAMES else "")
-        for reason, paths in left_out.items()
-    ]
+    """What was left out, a line for each reason."""
+    return [f"left out, {reason}: {list_names(paths)}" for reason, paths in left_out.items()]
 
 
 @contextlib.contextmanager

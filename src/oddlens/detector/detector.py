@@ -117,6 +117,7 @@ class Detector:
 
         Raises:
             DataError: the images cannot be used.
+            SettingsError: `folder` has a history or checkpoints that oddlens did not write.
             CalibrationError: the held-out images cannot guarantee the requested rate (found before training).
             TrainingError: training diverged.
             MissingExtraError: the packages for training are not installed.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oddlens.data.image_set import ImageSet
-from oddlens.data.masks import MaskFile, listed
+from oddlens.data.masks import MaskFile
 from oddlens.errors import ImageError
+from oddlens.io.text import list_names
 
 MAX_RATIO = 1.02  # of the aspect ratios of a mask and its image
 
@@ -58,11 +59,13 @@ class MaskUse:
     def lines(self) -> list[str]:
         """What a user should know, one thing a line; nothing where each anomalous image has a mask that is used."""
         lines = [f"masks: {note}" for note in self.notes]
-        lines += [f"masks not used, as {reason}: {listed(names)}" for reason, names in self.unused.items()]
+        lines += [f"masks not used, as {reason}: {list_names(names)}" for reason, names in self.unused.items()]
         if self.stretched:
-            lines.append(f"masks with another aspect ratio than their image, stretched to it: {listed(self.stretched)}")
+            lines.append(
+                f"masks with another aspect ratio than their image, stretched to it: {list_names(self.stretched)}"
+            )
         if self.without_mask and (self.n_used or self.unused):
-            lines.append(f"anomalous images without a mask, left out of pixel metrics: {listed(self.without_mask)}")
+            lines.append(f"anomalous images without a mask, left out of pixel metrics: {list_names(self.without_mask)}")
         return lines
 
 

@@ -1,6 +1,8 @@
-"""File names as text that any format can store."""
+"""Names as text: that any format can store, and that a message has room for."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def as_text(name: str) -> str:
@@ -10,3 +12,13 @@ def as_text(name: str) -> str:
     'caf\\xe9'
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def list_names(names: Sequence[str], max_count: int = 10) -> str:
+    """The first names, and the number of the others.
+
+    >>> list_names(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = len(names) - max_count
+    return ", ".join(names[:max_count]) + (f" and {more} more" if more > 0 else "")
