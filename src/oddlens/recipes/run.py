@@ -116,9 +116,8 @@ class RecipeRun:
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)
         masks = evaluation.masks.with_unmatched(data.unused_masks)
-        if self.log:
-            for line in masks.lines():
-                self.log(line)
+        for line in masks.lines():
+            self.say(line)
         guarantee = " ".join(detector.decisions_.promises())
         result = {"recipe": self.recipe.name, **evaluation.metrics, **masks.as_json, "promise": guarantee}
         result["left_out"] = {reason: list(paths) for reason, paths in data.left_out.items()}
