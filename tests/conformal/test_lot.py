@@ -108,7 +108,8 @@ def fold_scores(rng: np.random.Generator, count: int, n_folds: int, fold_size: i
     """
     held_out = rng.standard_normal((n_folds, fold_size)) + rng.normal(0, 0.5, (n_folds, fold_size))
     image = rng.standard_normal((count, 1)) + rng.normal(0, 0.5, (count, n_folds)) + shift
-    return -(held_out[None] >= image[:, :, None]).sum(axis=(1, 2)).astype(float)
+    counts: Scores = (held_out[None] >= image[:, :, None]).sum(axis=(1, 2)).astype(np.float64)
+    return -counts
 
 
 @pytest.mark.parametrize("n_folds", [2, 5])
@@ -172,7 +173,8 @@ def test_many_groups_together_keep_the_level(rng: np.random.Generator) -> None:
     names = [f"group {i}" for i in range(10)]
     shifted = 0
     for _ in range(300):
-        lot = Lot(decisions(**{name: rng.standard_normal(30) for name in names}), 0.0)
+        parts = {name: decisions(calibration=rng.standard_normal(30)).single for name in names}
+        lot = Lot(GroupedDecision(parts), 0.0)
         lot.add(rng.standard_normal(400), names * 40)
         result = lot.test()
         assert result is not None
