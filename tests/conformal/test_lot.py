@@ -161,6 +161,7 @@ def test_each_group_is_a_lot_of_its_own(rng: np.random.Generator) -> None:
     result = lot.test()
     assert result is not None
     assert result.as_json()["n"] == 190, "a group of 29 images is left out"
+    assert result.as_json()["untested_groups"] == {"far": 29}
     assert {name: group.shifted for name, group in result.groups.items()} == {"left": False, "right": True}
     assert result.shifted
     n_above = int((scores[150:190] > np.median(lot.decisions.parts["right"].calibration_scores)).sum())

@@ -15,6 +15,7 @@ import typer
 from oddlens.cli.console import Console
 from oddlens.errors import ImageError, SettingsError, UnreadableImageError
 from oddlens.io.allocator import keep_freed_memory
+from oddlens.io.text import list_names
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
@@ -118,7 +119,7 @@ def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> I
 
 
 def report_lot(lot: LotTest | None, warnings: Sequence[str], strict: bool, console: Console) -> dict[str, Any] | None:
-    """Say whether a lot differs from the calibration images, and with `strict` if it was not tested. Returns the JSON.
+    """Say whether a lot differs from the calibration images, and with `strict` what was not tested. Returns the JSON.
 
     `exit_if_shifted` follows at the very end.
     """
@@ -131,7 +132,12 @@ def report_lot(lot: LotTest | None, warnings: Sequence[str], strict: bool, conso
             f"--strict: not tested; that takes at least {MIN_IMAGES} images (normal ones for `eval`, and of a "
             "group where there are groups), and calibration images"
         )
-    return None if lot is None else lot.as_json()
+    if lot is None:
+        return None
+    if lot.untested_groups and strict:
+        groups = [f"{name} ({count})" for name, count in lot.untested_groups.items()]
+        console.say(f"--strict: groups of fewer than {MIN_IMAGES} images are not tested: {list_names(groups)}")
+    return lot.as_json()
 
 
 def exit_if_shifted(lot: LotTest | None, strict: bool) -> None:

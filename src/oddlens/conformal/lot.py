@@ -91,12 +91,17 @@ def independent_units(part: Decision) -> int:
 
 @dataclass(frozen=True)
 class LotTest:
-    """The result of testing n images as a whole; `groups` has those of each group, where groups are decided apart."""
+    """The result of testing n images as a whole.
+
+    Where each group has a threshold of its own, `groups` has the result of each group that was tested, and
+    `untested_groups` the number of images in each of the others.
+    """
 
     n: int
     p_value: float  # with several groups, each is multiplied by their number (Bonferroni), and this is the smallest
     max_anomalous: float
     groups: Mapping[str, LotTest] = field(default_factory=dict)
+    untested_groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shifted(self) -> bool:
@@ -107,7 +112,7 @@ class LotTest:
         """The result for JSON."""
         values = {"p_value": self.p_value, "shifted": self.shifted, "max_anomalous": self.max_anomalous, "n": self.n}
         groups = {name: {"p_value": test.p_value, "shifted": test.shifted, "n": test.n} for name, test in self.by_group}
-        return values | ({"groups": groups} if self.groups else {})
+        return values | ({"groups": groups, "untested_groups": dict(self.untested_groups)} if self.groups else {})
 
     @property
     def by_group(self) -> list[tuple[str, LotTest]]:
@@ -160,7 +165,7 @@ class Lot:
     def test(self) -> LotTest | None:
         """The result; None where fewer than `MIN_IMAGES` images can be tested, or there are no calibration images.
 
-        Each group is a lot of its own, and groups with fewer images are left out.
+        Each group is a lot of its own; those with fewer images are in `untested_groups`.
         """
         p_values = {
             name: lot_p_value(self.n_above[name], self.n_images[name], independent_units(part), self.max_anomalous)
@@ -176,7 +181,8 @@ class Lot:
         if not self.decisions.grouped:
             return tests[UNGROUPED]
         smallest = min(test.p_value for test in tests.values())
-        return LotTest(sum(test.n for test in tests.values()), smallest, self.max_anomalous, tests)
+        untested = {name: count for name, count in self.n_images.items() if count and name not in tests}
+        return LotTest(sum(test.n for test in tests.values()), smallest, self.max_anomalous, tests, untested)
 
 
 def guaranteed_rate(decisions: GroupedDecision, fdr: float | None = None) -> str:
