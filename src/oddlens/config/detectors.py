@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from oddlens.config.base import Settings, TrainingSettings, lists_to_tuples
 
 Strategy = Literal["single", "plan", "folds", "auto"]
+Depth = Annotated[int, Field(ge=0, le=15)]  # number of a block of a backbone
 
 FAMILIES: dict[str, type[FamilySettings]] = {}  # name -> settings; filled by defining subclasses of FamilySettings
 
@@ -35,6 +36,7 @@ class DetectorSettings(Settings, ABC):
     is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
     scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
     has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
+    uses_pretrained: ClassVar[bool] = False  # it compares features of a network trained on other images
 
     @property
     def title(self) -> str:
@@ -192,6 +194,69 @@ class DefectsSettings(FamilySettings):
     def title(self) -> str:
         """The family, with its scale where it is not the images' own."""
         return f"{self.family} at 1/{self.shrink} of the size" if self.shrink > 1 else self.family
+
+
+class PretrainedSettings(FamilySettings):
+    """Base class of the families that compare the features of a frozen backbone.
+
+    `backbone` is the network, trained on ImageNet; the extra `pretrained` brings it. With `light` "varies", the light
+    may be brighter or darker than in the training images without making an image anomalous; with "fixed", brightness
+    counts like everything else.
+    """
+
+    uses_pretrained = True
+
+    backbone: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    light: Literal["varies", "fixed"] = "varies"
+
+
+class PadimSettings(PretrainedSettings):
+    """The padim family: a Gaussian distribution of a backbone's features at each place of the image. Closed form.
+
+    `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
+    differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
+    `map_depths`: shallow ones show where a defect is more precisely.
+    """
+
+    implementation = "oddlens.models.padim"
+
+    family: Literal["padim"] = "padim"
+    depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
+    map_depths: tuple[Depth, ...] = Field((4, 7, 10), min_length=1, max_length=4)
+    top_percent: float = Field(5.0, gt=0, le=100)
+
+
+class PatchcoreSettings(PretrainedSettings):
+    """The patchcore family: the distance of a backbone's features at each place from those of normal images.
+
+    `depths` are the blocks of the backbone, whose features are compared together. `bank_megabytes` limits the size of
+    the memory bank, in which each training image has equally many places; `top_percent` of the places count.
+    """
+
+    implementation = "oddlens.models.patchcore"
+
+    family: Literal["patchcore"] = "patchcore"
+    depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
+    bank_megabytes: float = Field(12.0, gt=0, le=1024)
+    top_percent: float = Field(5.0, gt=0, le=100)
+
+
+class FeaturesSettings(PretrainedSettings):
+    """The features family: a backbone's features of the whole image, for small images of one object each.
+
+    Images are enlarged to `side`. The score joins the distance from the Gaussian distribution of normal images, at
+    each of the `depths`, with that to the `neighbours` nearest normal images at the last one. `mirror` adds the
+    training images' mirror images.
+    """
+
+    implementation = "oddlens.models.pooled_features"
+
+    family: Literal["features"] = "features"
+    depths: tuple[Depth, ...] = Field((4, 10, 14), min_length=1, max_length=4)
+    side: int = Field(96, ge=32, le=512)
+    neighbours: int = Field(2, ge=1, le=100)
+    bank: int = Field(4000, ge=2, le=100_000)
+    mirror: bool = False
 
 
 def _validate_family(value: Any) -> Any:

@@ -1,0 +1,132 @@
+"""What the families that compare a backbone's features have in common: features of places, light, regions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import PretrainedSettings
+from oddlens.models.backbones import EfficientNetLite0, block_shape
+from oddlens.models.base import Model
+
+MAX_PLACES = 1024  # of one depth; features of larger grids are averaged
+MAX_FEATURE_BYTES = 2**30  # of the training features at all depths
+MAX_IMAGES = 20_000  # training images whose features are compared
+MAX_BATCH = 16  # images whose features are computed at a time
+GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images differs, where light varies
+
+
+class PretrainedModel(Model):
+    """Base class of the families that compare the features of a frozen backbone at each place of an image.
+
+    Where light varies, the mean features of an image are subtracted, and the training images are joined by copies
+    that are darker and brighter.
+
+    Args:
+        settings: backbone and light.
+        depths: the blocks of the backbone whose features are compared.
+        scored: those of them by which images are scored, at the places of their finest grid.
+        spec: the form of the pixels.
+        side: side in pixels to which images are enlarged for the backbone; None: they keep their size.
+    """
+
+    places: Tensor  # (rows, columns) 1 where a scored place has pixels of the region of interest
+
+    def __init__(
+        self,
+        settings: PretrainedSettings,
+        depths: Sequence[int],
+        scored: Collection[int],
+        spec: InputSpec,
+        side: int | None = None,
+    ) -> None:
+        super().__init__(spec)
+        self.light_varies = settings.light == "varies"
+        self.size = (spec.height, spec.width) if side is None else enlarged_size(spec, side)
+        self.backbone = EfficientNetLite0(depths)
+        shapes = [block_shape(depth, *self.size) for depth in depths]
+        self.strides = [grid_stride(rows, columns) for _, rows, columns in shapes]
+        self.shapes = [  # channels, rows and columns of the features of each depth
+            (channels, -(-rows // stride), -(-columns // stride))
+            for (channels, rows, columns), stride in zip(shapes, self.strides, strict=True)
+        ]
+        self.grid = max(shape[1:] for shape, depth in zip(self.shapes, depths, strict=True) if depth in scored)
+        self.register_buffer("places", torch.ones(self.grid), persistent=False)
+        self.n_places = self.grid[0] * self.grid[1]
+
+    def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
+        """Set the region of interest (H, W): only the pixels where it is true count."""
+        super().set_roi(roi)
+        self.places.copy_(F.adaptive_max_pool2d(self.roi[None, None], self.grid)[0, 0])
+        self.n_places = int(self.places.sum())
+
+    def describe(self, batch: Tensor) -> list[Tensor]:
+        """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood.
+
+        Where light varies, they are followed by the mean features (N, D, 1, 1) that are subtracted at the last depth.
+        """
+        if self.size != tuple(batch.shape[2:]):
+            batch = F.interpolate(batch, size=self.size, mode="bilinear", align_corners=False)
+        described, light = [], None
+        for features, stride in zip(self.backbone(batch), self.strides, strict=True):
+            smooth = F.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+            if stride > 1:
+                smooth = F.avg_pool2d(smooth, stride, ceil_mode=True)
+            if self.light_varies:
+                light = smooth.mean(dim=(2, 3), keepdim=True)
+                smooth = smooth - light
+            described.append(smooth)
+        return described if light is None else [*described, light]
+
+    def describe_training(
+        self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of their batches.
+
+        The batches of all images come first, then those of each other copy.
+        """
+        gains = (1.0, *GAINS) if self.light_varies else (1.0,)
+        image_bytes = 4 * len(gains) * sum(channels * rows * columns for channels, rows, columns in self.shapes)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        index = order[: max(2, min(max_images, MAX_FEATURE_BYTES // image_bytes))].sort().values.to(images.device)
+        sample = images[index]
+        batches = (batch * gain for gain in gains for batch in self.batches(sample, MAX_BATCH))
+        return index, [self.describe(batch.clamp(max=1.0)) for batch in batches]
+
+    def n_closed_form_images(self, count: int) -> int:
+        """Number of images whose features are computed, each in all its copies."""
+        return count * (1 + len(GAINS)) if self.light_varies else count
+
+    def top_mean(self, values: Tensor, percent: float) -> Tensor:
+        """Mean (N,) of the largest `percent` of a map (N, rows, columns) of the places that count."""
+        count = max(1, round(self.n_places * percent / 100))
+        return (values * self.places).flatten(1).topk(count, dim=1).values.mean(dim=1)
+
+    def full_map(self, values: Tensor) -> Tensor:
+        """A map (N, rows, columns) of places as one of pixels (N, H, W), 0 outside the region of interest."""
+        return resize_maps(values, (self.spec.height, self.spec.width)) * self.roi
+
+
+def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:
+    """Height and width in the aspect ratio of `spec`, with the longer side `side`, or its own if that is longer."""
+    factor = max(1.0, side / max(spec.height, spec.width))
+    return round(spec.height * factor), round(spec.width * factor)
+
+
+def grid_stride(rows: int, columns: int) -> int:
+    """Places of a grid of features that are averaged each way, so that at most `MAX_PLACES` remain."""
+    stride = 1
+    while -(-rows // stride) * -(-columns // stride) > MAX_PLACES:
+        stride += 1
+    return stride
+
+
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (N, h, w) bilinearly to (N, *size)."""
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
