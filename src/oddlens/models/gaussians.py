@@ -16,6 +16,7 @@ MAX_PART_NUMBERS = 2**24  # of the matrices of a part of the places
 MIN_UNEXPLAINED = 1e-4  # share of a training image's distance that the other images do not explain, at least
 MAX_SCALE_RATIO = 100.0  # of a channel that hardly varies, relative to the others
 MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
+MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 
 
 class PlaceGaussians(nn.Module):
@@ -72,7 +73,8 @@ class PlaceScatter:
         self.copies = rows.shape[1] // count
         flat = self.centered.flatten(0, 1)
         self.shared = flat.T @ flat / len(flat)  # (D, D) mean covariance of all places
-        self.ridge = RIDGE * self.shared.diagonal().mean() * torch.eye(len(self.shared), device=rows.device)
+        variance = self.shared.diagonal().mean().clamp_min(MIN_VARIANCE)
+        self.ridge = RIDGE * variance * torch.eye(len(self.shared), dtype=rows.dtype, device=rows.device)
 
     def parts(self) -> Iterator[slice]:
         """The places in parts whose matrices take little memory."""
