@@ -20,7 +20,9 @@ def test_every_group_is_split_and_near_duplicates_stay_together(rng: np.random.G
     images = rng.integers(0, 256, (340, 16, 16, 1), dtype=np.uint8)
     pixels = np.concatenate([images, images[:40]])  # 40 of them again, in the other group
     groups = ("left",) * 240 + ("right",) * 140
-    train, standardization, calibration = split_normals(pixels, DecisionSettings(), 0, standardize=True, groups=groups)
+    train, standardization, calibration, _ = split_normals(
+        pixels, DecisionSettings(), 0, standardize=True, groups=groups
+    )
     assert np.array_equal(np.sort(np.concatenate([train, standardization, calibration])), np.arange(380))
     names = np.array(groups)
     assert min((names[calibration] == name).sum() for name in ("left", "right")) >= 30
@@ -87,15 +89,15 @@ def test_sizes_that_do_not_add_up_are_refused() -> None:
 def test_near_duplicates_stay_on_one_side_of_the_split(digit_pixels: Pixels) -> None:
     pixels = digit_pixels[np.repeat(np.arange(80), 3)]
     groups = near_duplicate_groups(thumbnails(pixels))
-    train, _, calibration = split_normals(pixels, DecisionSettings(), seed=0)
+    train, _, calibration, _ = split_normals(pixels, DecisionSettings(), seed=0)
     assert not set(groups[train]) & set(groups[calibration])
     assert sorted([*train, *calibration]) == list(range(240))
 
 
 def test_an_ensemble_gets_three_disjoint_parts_and_no_more_to_calibrate_than_it_needs(digit_pixels: Pixels) -> None:
-    train, standardization, calibration = split_normals(digit_pixels, DecisionSettings(), seed=0, standardize=True)
+    train, standardization, calibration, _ = split_normals(digit_pixels, DecisionSettings(), seed=0, standardize=True)
     assert sorted([*train, *standardization, *calibration]) == list(range(len(digit_pixels)))
     assert min(len(train), len(standardization), len(calibration)) > 0
     many = np.random.default_rng(0).integers(0, 256, (4000, 16, 16, 1), dtype=np.uint8)
-    _, standardization, calibration = split_normals(many, DecisionSettings(), seed=0, standardize=True)
+    _, standardization, calibration, _ = split_normals(many, DecisionSettings(), seed=0, standardize=True)
     assert (len(standardization), len(calibration)) == (300, 500)

@@ -110,7 +110,7 @@ class GroupedDecision:
         """
         self.check_images(len(scores), groups, control_fdr=True)
         parts = self._rows_by_part(len(scores), groups)
-        denominators = [len(part.calibration_scores) + 1 for part, _ in parts]
+        denominators = [part.calibration.count + 1 for part, _ in parts]
         common, ranks = math.lcm(*denominators), np.empty(len(scores), dtype=object)
         for (part, rows), denominator in zip(parts, denominators, strict=True):
             ranks[rows] = [int(rank) * (common // denominator) for rank in part.ranks(scores[rows])]
@@ -123,21 +123,18 @@ class GroupedDecision:
         """Refuse N images that cannot be decided, before they are scored.
 
         Raises:
-            SettingsError: with `control_fdr`, the calibration is cross-conformal.
+            SettingsError: with `control_fdr`, the calibration images were used for training.
             StateError, CalibrationError: as `Decision.threshold`.
         """
         for part, _ in self._rows_by_part(count, groups):
-            if control_fdr and part.folds > 1:
-                raise SettingsError(
-                    "a false discovery rate needs calibration images that were not used for training, and this "
-                    "detector was calibrated in folds: run `oddlens calibrate` with new normal images"
-                )
+            if control_fdr:
+                part.calibration.independent  # noqa: B018 - only to raise its errors
             part.threshold  # noqa: B018 - only to raise its errors
 
     def fdr_warning(self, count: int, rate: float, groups: Sequence[str] = ()) -> str | None:
         """`Decision.fdr_warning` of the group with the most calibration images, among the groups of these N images."""
         parts = [part for part, _ in self._rows_by_part(count, groups)] or list(self.parts.values())
-        return max(parts, key=lambda part: len(part.calibration_scores)).fdr_warning(count, rate)
+        return max(parts, key=lambda part: part.calibration.n_clusters).fdr_warning(count, rate)
 
     def summary_lines(self) -> list[str]:
         """The sentences of `Decision.summary_lines`, preceded by the name of their group."""
@@ -160,7 +157,7 @@ class GroupedDecision:
                 "guarantee": part.guarantee(),
             }
         groups = {
-            name: {"n_calibration": len(part.calibration_scores), **GroupedDecision({UNGROUPED: part}).as_json()}
+            name: {"n_calibration": len(part.calibration), **GroupedDecision({UNGROUPED: part}).as_json()}
             for name, part in self.parts.items()
         }
         return {"false_alarm_rate": self.false_alarm_rate, "threshold": None, "groups": groups}

@@ -19,10 +19,10 @@ from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
 from oddlens.config.detectors import FAMILIES, DetectorSettings, settings_class
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.data.image_io import Index, Pixels
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.data.splitting import split_normals
+from oddlens.data.splitting import Split, split_normals
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
 from oddlens.evaluation import evaluate, test_sets
@@ -59,10 +59,9 @@ class ComparisonInputs:
     progress: Progress | None
 
     @cached_property
-    def baseline_split(self) -> tuple[Index, Index]:
-        """Indices of the baselines' training images, and of their calibration images."""
-        train, _, calibration = split_normals(self.train_pixels, DecisionSettings(), self.seed)
-        return train, calibration
+    def baseline_split(self) -> Split:
+        """Which training images the baselines compare with, and which calibrate them."""
+        return split_normals(self.train_pixels, DecisionSettings(), self.seed)
 
 
 def compare(
@@ -221,7 +220,8 @@ def evaluate_detector(name: str, inputs: ComparisonInputs) -> LeaderboardRow:
 
 def evaluate_baseline(kind: ThumbnailKind, inputs: ComparisonInputs) -> LeaderboardRow:
     """Score each test image by the distance of its thumbnail to the nearest training thumbnail."""
-    train, calibration = inputs.baseline_split
+    split = inputs.baseline_split
+    train, calibration = split.train, split.calibration
     started = time.perf_counter()
     reference = make_thumbnails(inputs.train_pixels[train], kind, inputs.spec)
     calibration_scores = nearest_distances(
@@ -232,13 +232,16 @@ def evaluate_baseline(kind: ThumbnailKind, inputs: ComparisonInputs) -> Leaderbo
     scoring = time.perf_counter() - fit_end
     prints = fingerprints(inputs.test_pixels)
     included = np.flatnonzero(~np.isin(prints, fingerprints(inputs.train_pixels[train])))
+    decision = Decision(
+        DecisionSettings(), calibration_scores, np.empty(0), clusters=split.clusters[calibration].astype(np.uint64)
+    )
     evaluation = evaluate.Evaluation(
         images=inputs.test.subset(included),
         scores=scores[included],
         rate_mask=~np.isin(prints[included], fingerprints(inputs.train_pixels[calibration])),
         reconstruction_errors=None,
         pixel_metrics={},
-        decisions=GroupedDecision({UNGROUPED: Decision(DecisionSettings(), calibration_scores, np.empty(0))}),
+        decisions=GroupedDecision({UNGROUPED: decision}),
         n_excluded=len(scores) - len(included),
     )
     return {
