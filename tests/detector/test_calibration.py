@@ -40,7 +40,7 @@ def test_a_rate_that_cannot_be_guaranteed_is_refused_before_training(digit_pixel
     detector = Detector("autoencoder", training=FAST, decision=DecisionSettings(false_alarm_rate=0.01))
     message = r"50 held-out normal images can guarantee a false-alarm rate of 2\.0% at best; 1% needs 99"
     with pytest.raises(CalibrationError, match=message):
-        detector.fit(digit_pixels[:100], folder=tmp_path)
+        detector.fit(digit_pixels[:100], count_by="image", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,10 +56,10 @@ def test_a_calibration_that_is_refused_leaves_the_detector_unchanged(digit_pixel
 
 
 def test_few_images_guarantee_the_lowest_rate_that_they_can(digit_pixels: Pixels) -> None:
-    detector = Detector("autoencoder", training=FAST).fit(digit_pixels[:60])
+    detector = Detector("autoencoder", training=FAST).fit(digit_pixels[:60], count_by="image")
     n = detector.manifest.data.n_calibration
-    assert n == 30
-    assert detector.decision_.false_alarm_rate == pytest.approx(1 / 31)
+    assert n == 18
+    assert detector.decision_.false_alarm_rate == pytest.approx(1 / 19)
     assert "lowest rate that can be guaranteed" in detector.decision_.promise()
 
 
@@ -70,7 +70,7 @@ def test_fifty_images_guarantee_two_percent_at_best(
     test = digits.test.load(digits.test.choose_spec(None))[:50]
     message = r"50 held-out normal images can guarantee a false-alarm rate of 2\.0% at best; 1% needs 99"
     with pytest.raises(CalibrationError, match=message):
-        detector.calibrate(test, decision=DecisionSettings(false_alarm_rate=0.01))
+        detector.calibrate(test, decision=DecisionSettings(false_alarm_rate=0.01), count_by="image")
     assert detector.manifest.data.n_calibration == 0
 
 

@@ -147,7 +147,7 @@ def test_all_images_are_used_for_training_and_calibration(crossfit: Detector, di
     assert inverted.label.mean() > 0.95
     assert len(np.unique(inverted.anomaly_score)) > 0.9 * len(inverted)
     again = Detector.load(crossfit.save(tmp_path / "part.safetensors"))
-    assert again.decision_.folds == 4
+    assert again.decision_.scheme == in_folds(4)
     assert np.array_equal(again.predict(digits.test).p_value, fresh.p_value)
 
 
@@ -159,7 +159,8 @@ def test_unsupported_uses_of_folds_are_refused(crossfit: Detector, digits: DataS
     with pytest.raises(StateError, match="calibration in folds takes no further images"):
         Detector.load(path).calibrate(digits.test, add=True)
     recalibrated = Detector.load(path).calibrate(digits.test)
-    assert recalibrated.manifest.data.folds == recalibrated.decision_.folds == 1
+    assert recalibrated.manifest.data.folds == 1
+    assert recalibrated.decision_.scheme.is_held_out
     assert np.array_equal(recalibrated.score(digits.test), scores)
     assert np.array_equal(np.sort(scores), recalibrated.decision_.calibration_scores)
     image = tmp_path / "one.png"

@@ -30,9 +30,9 @@ class Decision:
     """Convert anomaly scores into p-values, labels and thresholds.
 
     `calibration_scores` (n,) come from held-out normal images and are stored sorted; `training_scores` (m,) come from
-    the training images. Either may be empty; both become read-only float64 copies. `clusters` (n,) numbers the groups of
-    near-duplicates among the calibration images, where groups are counted instead of images. With another `scheme`, the
-    n images are training images, each scored without itself or without its fold, and the guarantee is that of the
+    the training images. Either may be empty; both become read-only float64 copies. `clusters` (n,) numbers the groups
+    of near-duplicates among the calibration images, where groups are counted instead of images. With another `scheme`,
+    the n images are training images, each scored without itself or without its fold, and the guarantee is that of the
     scheme.
 
     Raises:
@@ -125,16 +125,16 @@ class Decision:
         return self.calibration.p_values(scores)
 
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Ranks (N,): 1 + the number of independent calibration scores at or above each score (N,).
+        """Ranks (N,): 1 + the number of calibration scores at or above each score (N,).
 
-        Independent are the scores of all calibration images, or of one in each group of near-duplicates.
+        Of each group of near-duplicates among held-out images, the score of one image counts.
 
         Raises:
             StateError: there are no calibration images.
-            SettingsError: they were used for training.
         """
         self.calibration.count  # noqa: B018 - raises if there are none
-        return ranks_from_top(self.calibration.independent, scores)
+        compared = self.calibration.independent if self.scheme.is_held_out else self.calibration_scores
+        return ranks_from_top(compared, scores)
 
     def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
         """Threshold that controls the false discovery rate among the images with these scores (N,).

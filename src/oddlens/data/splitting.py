@@ -150,7 +150,7 @@ def split_normals(
     """Split normal images (N, H, W, C) for training, standardization and calibration.
 
     A fifth is held out for calibration, 500 images at most, or as many more as the rate needs: up to half for a rate or
-    a confidence that is requested, up to 30% otherwise. With `standardize`, a tenth (300 at most) is set aside for that.
+    a confidence that is requested, up to 30% otherwise. With `standardize`, a tenth (300 at most) is set aside for it.
     Without `hold_out` there are no calibration images. Near-duplicates stay together; by "group", these numbers are of
     groups of near-duplicates, by "image" of images. With `groups` (N names) each group is split this way;
     near-duplicates in two groups go with the first of them.
@@ -230,7 +230,7 @@ def split_clusters(
     free = np.flatnonzero(2 * sizes <= len(duplicates)) if len(duplicates) > 1 else np.arange(len(names))
     if len(free) == 0:
         return [np.arange(len(duplicates)), np.arange(0), np.arange(0)]
-    n_train, *others = split_sizes(len(names), decision, hold_out, standardize)
+    _, *others = split_sizes(len(names), decision, hold_out, standardize)
     parts = split_groups(free, [len(free) - sum(others), *others], seed)
     part_of = np.zeros(len(names), dtype=np.intp)
     for number, part in enumerate(parts):
