@@ -56,6 +56,10 @@ GroupByOption = Annotated[
     str | None,
     typer.Option("--group-by", help="A threshold for each group (camera, product): 'folder', or FILE.csv:COLUMN."),
 ]
+CountByOption = Annotated[
+    Literal["image", "group"],
+    typer.Option("--count-by", help="Count each group of near-duplicates once, or each image."),
+]
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]

@@ -9,6 +9,7 @@ from oddlens.config.base import DecisionSettings, InputSpec
 from oddlens.config.manifest import CountBy, DataSummary
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
+from oddlens.conformal.ranks import DEFAULT_RATE, format_percent, min_calibration_size
 from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, CalibrationScheme, in_folds
 from oddlens.data.image_io import Index
 from oddlens.data.image_set import ImageSet
@@ -134,6 +135,28 @@ def build_decision(settings: DecisionSettings, statistics: Tensors, data: DataSu
             for name, rows in in_part.items()
         }
     )
+
+
+def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | None:
+    """What guaranteeing 1% would take, in a sentence; None where it is guaranteed, or something else was requested."""
+    settings, parts = decisions.settings, decisions.parts
+    is_default = settings.method == "conformal" and settings.false_alarm_rate is None and settings.confidence is None
+    missing = {name: part.calibration.n_missing(DEFAULT_RATE) for name, part in parts.items()}
+    if not is_default or not any(missing.values()) or data.folds > 1:
+        return None
+    is_clustered = any(part.calibration.is_clustered for part in parts.values())
+    needed, unit = min_calibration_size(DEFAULT_RATE), "groups of near-duplicates" if is_clustered else "images"
+    more = ", ".join(f"{count}{f' of {name}' if name else ''}" for name, count in missing.items() if count)
+    scope = " in each group" if decisions.grouped else ""
+    sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{scope}, {more} more"
+    if data.calibration == "leave_one_out" or decisions.grouped:
+        return sentence
+    option, n_images = f"--false-alarm-rate {DEFAULT_RATE:g}", data.n_training + data.n_standardising + data.n_calibration
+    if is_clustered:
+        return f"{sentence}: {option} would hold out so many, up to half of all groups"
+    if n_images // 2 < needed:
+        return f"{sentence}: {option} would hold out half of the images, if there were {2 * needed}"
+    return f"{sentence}: {option} would hold out {needed} of the {n_images} images"
 
 
 def scheme_of(data: DataSummary) -> CalibrationScheme:
