@@ -138,7 +138,13 @@ def fit(
         use = None if seconds is None else budget_use(new, seconds, used, waiting_seconds())
         files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}
         cost = default_rate_cost(new.manifest.data, new.decisions_)
-        result = {"seconds": {"fit": elapsed}, "budget": use, **files, **detector_summary(new), "default_rate_cost": cost}
+        result = {
+            "seconds": {"fit": elapsed},
+            "budget": use,
+            **files,
+            **detector_summary(new),
+            "default_rate_cost": cost,
+        }
         console.result(result, [*describe_fit(new, output, elapsed, use, console.said), *([cost] if cost else [])])
 
 

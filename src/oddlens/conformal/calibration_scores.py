@@ -187,7 +187,7 @@ class CalibrationScores:
         missing = self.n_missing(stricter, confidence)
         gap = f", {missing} more" if missing else " and can be set without retraining"
         unit = "groups" if self.is_clustered else "images"
-        return f"{text}; {format_percent(stricter)}{with_confidence} needs {needed} {unit}{gap}."
+        return f"{text}; {format_percent(stricter, 2)}{with_confidence} needs {needed} {unit}{gap}."
 
     def default_rate(self, confidence: float | None) -> float:
         """1%, or the lowest rate above it that can be guaranteed.

@@ -151,7 +151,10 @@ def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | No
     sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{scope}, {more} more"
     if data.calibration == "leave_one_out" or decisions.grouped:
         return sentence
-    option, n_images = f"--false-alarm-rate {DEFAULT_RATE:g}", data.n_training + data.n_standardising + data.n_calibration
+    option, n_images = (
+        f"--false-alarm-rate {DEFAULT_RATE:g}",
+        data.n_training + data.n_standardising + data.n_calibration,
+    )
     if is_clustered:
         return f"{sentence}: {option} would hold out so many, up to half of all groups"
     if n_images // 2 < needed:

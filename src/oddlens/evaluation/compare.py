@@ -259,8 +259,9 @@ def select_metrics(evaluation: evaluate.Evaluation) -> LeaderboardRow:
     """Return the metrics that a leaderboard row holds."""
     metrics_table = evaluation.metrics
     names = (
+        "detection_rate", "guaranteed_rate", "false_alarm_rate_measured", "false_alarm_rate_measured_ci",
+        "detection_rate_at_99", "n_scores_at_99",
         "image_auroc", "image_auroc_ci", "image_ap", "pixel_auroc", "aupro", "threshold", "false_alarm_rate",
-        "false_alarm_rate_measured", "false_alarm_rate_measured_ci", "detection_rate",
         "n_normal", "n_anomalous", "n_normal_rates", "n_left_out_trained",
     )  # fmt: skip
     return {name: metrics_table.get(name) for name in names}
@@ -298,8 +299,10 @@ def format_row(row: LeaderboardRow) -> str:
     """Summarize a finished row in one line."""
     if row["error"] is not None:
         return f"{row['detector']}: failed: {row['error']}"
-    seconds = f"{row['seconds']['fit']:.1f} s"
-    if row["image_auroc"] is None:
-        return f"{row['detector']}: {seconds}"
-    low, high = row["image_auroc_ci"]
-    return f"{row['detector']}: AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f}), {seconds}"
+    parts, seconds = list[str](), f"{row['seconds']['fit']:.1f} s"
+    if row["detection_rate"] is not None:
+        parts.append(f"caught {row['detection_rate']:.1%} at {row['guaranteed_rate']:.2%}")
+    if row["image_auroc"] is not None:
+        low, high = row["image_auroc_ci"]
+        parts.append(f"AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f})")
+    return f"{row['detector']}: {', '.join([*parts, seconds])}"

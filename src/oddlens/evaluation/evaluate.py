@@ -117,8 +117,8 @@ class Evaluation:
 
         It does not depend on how many images calibrated, so that it compares detectors which guarantee different rates.
         The normal scores are those of the calibration images, or where these are too few those of the normal test
-        images, if there are more of them. Of each group of near-duplicates the largest score counts. With several groups
-        of images, each has its own normal scores, and the number is the smallest.
+        images, if there are more of them. Of each group of near-duplicates the largest score counts. Where groups of
+        images are decided apart, each has its own normal scores, and the number is the smallest.
         """
         expected, n_anomalous, n_normal_scores = 0.0, 0, []
         for part, rows in self.decisions.rows_by_part(len(self.scores), self.images.groups):
