@@ -65,9 +65,7 @@ def held_out(rng: Rng, by_group: bool) -> tuple[Decision, Scores]:
     """A decision from held-out photographs, and the scores of new parts."""
     training, calibration = photographs(rng, N_TRAINING).points, photographs(rng, N_PARTS)
     clusters = calibration.parts if by_group else NO_CLUSTERS
-    decision = Decision(
-        DecisionSettings(), nearest(calibration.points, training), np.empty(0), HELD_OUT, clusters
-    )
+    decision = Decision(DecisionSettings(), nearest(calibration.points, training), np.empty(0), HELD_OUT, clusters)
     return decision, nearest(one_of_each(rng, N_TEST), training)
 
 

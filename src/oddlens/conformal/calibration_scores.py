@@ -187,7 +187,8 @@ class CalibrationScores:
         missing = self.n_missing(stricter, confidence)
         gap = f", {missing} more" if missing else " and can be set without retraining"
         unit = "groups" if self.is_clustered else "images"
-        return f"{text}; {format_percent(stricter, 2)}{with_confidence} needs {needed} {unit}{gap}."
+        rate = format_percent(float(f"{stricter:.2g}"))
+        return f"{text}; {rate}{with_confidence} needs {needed} {unit}{gap}."
 
     def default_rate(self, confidence: float | None) -> float:
         """1%, or the lowest rate above it that can be guaranteed.
