@@ -19,7 +19,15 @@ from scipy import ndimage, stats  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from oddlens.errors import DataError, MissingExtraError
-from oddlens.metrics import aupro, auroc, auroc_interval, average_precision, pixel_auroc, rate_interval
+from oddlens.metrics import (
+    aupro,
+    auroc,
+    auroc_interval,
+    average_precision,
+    exceedance_of_largest,
+    pixel_auroc,
+    rate_interval,
+)
 
 Map = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -263,8 +271,8 @@ def test_exceedance_of_the_largest_is_that_of_all_subsets(rng: np.random.Generat
     for count in (1, 3, 8):
         subsets = [max(subset) for subset in itertools.combinations(normal, count)]
         exact = [np.mean([score > largest for largest in subsets]) for score in scores]
-        np.testing.assert_allclose(metrics.exceedance_of_largest(normal, scores, count), exact)
-    fewer = metrics.exceedance_of_largest(normal, scores, 99)  # all of them
+        np.testing.assert_allclose(exceedance_of_largest(normal, scores, count), exact)
+    fewer = exceedance_of_largest(normal, scores, 99)  # all of them
     np.testing.assert_array_equal(fewer, scores > normal.max())
 
 

@@ -151,8 +151,8 @@ def test_near_duplicates_count_once_and_each_image_where_that_is_requested(tmp_p
     assert loaded.decision_.calibration.count == 18
     assert loaded.decision_.threshold == decision.threshold
     assert calibration.default_rate_cost(data, detector.decisions_) == (
-        "1% takes 99 calibration groups of near-duplicates, 81 more: --false-alarm-rate 0.01 would hold out so many, up "
-        "to half of all groups"
+        "1% takes 99 calibration groups of near-duplicates, 81 more: --false-alarm-rate 0.01 would hold out so many, "
+        "up to half of all groups"
     )
     export(detector, tmp_path / "part.onnx")
     deployed = Detector.load(tmp_path / "part.onnx")
@@ -242,8 +242,8 @@ def test_a_budget_leaves_no_image_out_of_a_calibration_by_leave_one_out(nearest:
 
 @pytest.mark.parametrize(("count", "sentence"), [
     (209, "1% takes 99 calibration images, 37 more: --false-alarm-rate 0.01 would hold out 99 of the 209 images"),
-    (150, "1% takes 99 calibration images, 54 more: --false-alarm-rate 0.01 would hold out half of the images, if there "
-          "were 198"),
+    (150, "1% takes 99 calibration images, 54 more: --false-alarm-rate 0.01 would hold out half of the images, if "
+          "there were 198"),
 ])  # fmt: skip
 def test_fit_says_what_one_percent_costs(count: int, sentence: str) -> None:
     detector = Detector(DictionarySettings(atoms=10)).fit(striped(count, 1))

@@ -121,6 +121,18 @@ def test_the_training_of_an_ensembles_members_cannot_be_set() -> None:
         ({"decision": DecisionSettings(false_alarm_rate=0.01)}, CalibrationError, "60 .* images"),
     ],
 )
+def test_folds_that_can_guarantee_nothing_are_refused(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        resolve_model(FOLDS, **changes)
+
+
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(DataError, match=r"1 normal image\(s\) found; fitting needs at least 2"):
+        resolve_model("auto", n_images=1)
+
+
 def test_leave_one_out_is_the_default_of_families_that_support_it() -> None:
     with nearest_family() as settings:
         plan = resolve_model(settings)
@@ -153,15 +165,3 @@ def test_leave_one_out_is_the_default_of_families_that_support_it() -> None:
 def test_leave_one_out_that_cannot_be_had_is_refused(model: str | None, changes: dict[str, Any], message: str) -> None:
     with nearest_family() as settings, pytest.raises(SettingsError, match=f"cannot be combined with {message}"):
         resolve_model(model or settings, calibration="leave_one_out", **changes)
-
-
-def test_folds_that_can_guarantee_nothing_are_refused(
-    changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        resolve_model(FOLDS, **changes)
-
-
-def test_one_image_is_too_few() -> None:
-    with pytest.raises(DataError, match=r"1 normal image\(s\) found; fitting needs at least 2"):
-        resolve_model("auto", n_images=1)
