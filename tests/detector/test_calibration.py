@@ -151,8 +151,8 @@ def test_near_duplicates_count_once_and_each_image_where_that_is_requested(tmp_p
     assert loaded.decision_.calibration.count == 18
     assert loaded.decision_.threshold == decision.threshold
     assert calibration.default_rate_cost(data, detector.decisions_) == (
-        "1% takes 99 calibration groups of near-duplicates, 81 more: --false-alarm-rate 0.01 would hold out so many, "
-        "up to half of all groups"
+        "1% takes 99 calibration groups of near-duplicates, 81 more: --false-alarm-rate 0.01 would hold out half of "
+        "the groups of near-duplicates, if there were 198"
     )
     export(detector, tmp_path / "part.onnx")
     deployed = Detector.load(tmp_path / "part.onnx")
@@ -166,6 +166,11 @@ def test_near_duplicates_count_once_and_each_image_where_that_is_requested(tmp_p
     assert recalibrated.manifest.data.n_calibration == 130
     with pytest.raises(StateError, match="counted by group, so that images counted by image cannot be added"):
         recalibrated.calibrate(striped(10, 3, seed=3), add=True, count_by="image")
+    enough = Detector(model).fit(striped(220, 2))
+    assert calibration.default_rate_cost(enough.manifest.data, enough.decisions_) == (
+        "1% takes 99 calibration groups of near-duplicates, 33 more: --false-alarm-rate 0.01 would hold out 99 of the "
+        "about 220 groups of near-duplicates"
+    )
     single = recalibrated.calibrate(striped(40, 2, seed=4), count_by="image")
     single.calibrate(striped(10, 3, seed=2), add=True)
     assert single.decision_.calibration.count == single.manifest.data.n_calibration == 110

@@ -15,7 +15,7 @@ from oddlens.data.image_io import Index
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
-from oddlens.data.splitting import NO_CLUSTERS, CalibrationSet
+from oddlens.data.splitting import MAX_DEFAULT_PERCENT, NO_CLUSTERS, CalibrationSet
 from oddlens.errors import DataError, StateError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
@@ -94,7 +94,7 @@ def calibration_statistics(
             peaks.append(predictions.anomaly_map.max(axis=(1, 2)).astype(np.float64))
     all_scores = np.concatenate(scores)
     groups = [before["calibration.groups"], np.array([names.index(name) for name in new_set.groups])]
-    order, clusters = np.argsort(all_scores, kind="stable"), joined_clusters(before, new_set)
+    order, clusters = np.argsort(all_scores, kind="stable"), combined_clusters(before, new_set)
     return {
         **statistics,
         "calibration.scores": all_scores[order],
@@ -105,7 +105,7 @@ def calibration_statistics(
     }
 
 
-def joined_clusters(before: Tensors, new_set: CalibrationSet) -> Index:
+def combined_clusters(before: Tensors, new_set: CalibrationSet) -> Index:
     """The group of near-duplicates of each earlier and each new calibration image (n,); empty if each is alone.
 
     Near-duplicates of earlier images among the new ones count anew, as the pixels of the earlier ones are not stored.
@@ -117,8 +117,8 @@ def joined_clusters(before: Tensors, new_set: CalibrationSet) -> Index:
             (new_set.clusters, len(new_set.pixels)),
         )
     )
-    joined: Index = np.concatenate([earlier, new + int(earlier.max(initial=-1)) + 1])
-    return joined if len(np.unique(joined)) < len(joined) else NO_CLUSTERS
+    combined: Index = np.concatenate([earlier, new + int(earlier.max(initial=-1)) + 1])
+    return combined if len(np.unique(combined)) < len(combined) else NO_CLUSTERS
 
 
 def build_decision(settings: DecisionSettings, statistics: Tensors, data: DataSummary) -> GroupedDecision:
@@ -151,15 +151,13 @@ def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | No
     sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{scope}, {more} more"
     if data.calibration == "leave_one_out" or decisions.grouped:
         return sentence
-    option, n_images = (
-        f"--false-alarm-rate {DEFAULT_RATE:g}",
-        data.n_training + data.n_standardising + data.n_calibration,
-    )
-    if is_clustered:
-        return f"{sentence}: {option} would hold out so many, up to half of all groups"
-    if n_images // 2 < needed:
-        return f"{sentence}: {option} would hold out half of the images, if there were {2 * needed}"
-    return f"{sentence}: {option} would hold out {needed} of the {n_images} images"
+    option = f"--false-alarm-rate {DEFAULT_RATE:g}"
+    total = data.n_training + data.n_standardising + data.n_calibration
+    if is_clustered:  # three tenths of all groups calibrate
+        total = sum(part.calibration.count for part in parts.values()) * 100 // MAX_DEFAULT_PERCENT
+    if total // 2 < needed:
+        return f"{sentence}: {option} would hold out half of the {unit}, if there were {2 * needed}"
+    return f"{sentence}: {option} would hold out {needed} of the {'about ' if is_clustered else ''}{total} {unit}"
 
 
 def scheme_of(data: DataSummary) -> CalibrationScheme:

@@ -179,7 +179,9 @@ def describe_rates(metrics: dict[str, Any]) -> list[str]:
     condition = "Without a guarantee" if guaranteed is None else f"At a guaranteed false-alarm rate of {guaranteed:.2%}"
     sentences = [f"{condition}, it {' and '.join(rates)}."] if rates else []
     if metrics["detection_rate_at_99"] is not None:
-        sentences.append(f"With 99 calibration images, it would catch {format_rate_at_99(metrics)}.")
+        few = metrics["n_scores_at_99"] < N_REFERENCE
+        limit = f"at most, by the {metrics['n_scores_at_99']} scores at hand, " if few else ""
+        sentences.append(f"With 99 calibration images, it would catch {limit}{metrics['detection_rate_at_99']:.1%}.")
     if measured is None and metrics["n_normal"]:
         sentences.append(
             "Its false-alarm rate cannot be measured here, because all normal test images were used to train or "
@@ -218,9 +220,9 @@ def format_percent(value: float | None) -> str | None:
 
 
 def format_rate_at_99(metrics: dict[str, Any]) -> str | None:
-    """Format what would be caught with 99 calibration images, and that fewer scores overestimate it."""
-    rate, n = metrics["detection_rate_at_99"], metrics["n_scores_at_99"]
-    return format_percent(rate) if rate is None or n >= N_REFERENCE else f"{rate:.1%} (at most: from {n} scores)"
+    """Format what would be caught with 99 calibration images; fewer scores overestimate it."""
+    rate = metrics["detection_rate_at_99"]
+    return format_percent(rate) if rate is None or metrics["n_scores_at_99"] >= N_REFERENCE else f"{rate:.1%} (at most)"
 
 
 def kinds_table(metrics: dict[str, Any]) -> Table:
@@ -233,16 +235,17 @@ def kinds_table(metrics: dict[str, Any]) -> Table:
 
 
 def decisions_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each decision method, with its threshold and measured rates."""
+    """Return a row for each decision method, with its measured rates and threshold, first the one in use."""
+    decisions = sorted(metrics["decisions"].items(), key=lambda item: item[0] != metrics["method"])
     rows = tuple(
         (
             name.replace("_", " ") + (" (used for verdicts)" if name == metrics["method"] else ""),
             format_percent(row["detection_rate"]),
-            f"{metrics['false_alarm_rate']:.2%}" if name == "conformal" else "none",
+            f"{metrics['false_alarm_rate']:.2%}" if name == "conformal" else None,
             format_percent(row["false_alarm_rate_measured"]),
             None if row["threshold"] is None else format_score(row["threshold"]),
         )
-        for name, row in metrics["decisions"].items()
+        for name, row in decisions
     )
     return Table(("decision", "anomalies caught", "guaranteed rate", "normal images flagged", "threshold"), rows)
 

@@ -16,7 +16,7 @@ def leaderboard_table(result: dict[str, Any]) -> Table:
     """Return the leaderboard of a `compare` result as a table."""
     rows = result["leaderboard"]
     masks = any(row.get("pixel_auroc") is not None for row in rows)
-    columns = ("detector", "caught", "guaranteed", "false alarms", "caught (99)", "AUROC", "95% CI")
+    columns = ("detector", "caught at rate", "false alarms", "caught (99)", "AUROC", "95% CI")
     columns += (*(("pixel AUROC", "AUPRO") if masks else ()), "fit (s)", "ms/image", "MB")
     return Table(columns, tuple(leaderboard_cells(row, masks) for row in rows))
 
@@ -25,18 +25,12 @@ def leaderboard_cells(row: LeaderboardRow, masks: bool) -> tuple[Value, ...]:
     """Format one row of the table; `masks` adds the columns of pixel metrics."""
     name = row["detector"] + (" (baseline)" if row["baseline"] else "")
     if row["error"] is not None:
-        return (name, "failed", None, None, None, None, None, *((None, None) if masks else ()), None, None, None)
-    interval, guaranteed = row["image_auroc_ci"], row["guaranteed_rate"]
-    caught, alarms, caught_at_99 = (
-        None if row[rate] is None else f"{row[rate]:.1%}"
-        for rate in ("detection_rate", "false_alarm_rate_measured", "detection_rate_at_99")
-    )
+        return (name, "failed", None, None, None, None, *((None, None) if masks else ()), None, None, None)
+    interval, rates = row["image_auroc_ci"], (row["false_alarm_rate_measured"], row["detection_rate_at_99"])
     return (
         name,
-        caught,
-        None if guaranteed is None else f"{guaranteed:.2%}",
-        alarms,
-        caught_at_99,
+        caught_at_rate(row),
+        *(None if rate is None else f"{rate:.1%}" for rate in rates),
         row["image_auroc"],
         None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
         *((row["pixel_auroc"], row["aupro"]) if masks else ()),
@@ -44,6 +38,12 @@ def leaderboard_cells(row: LeaderboardRow, masks: bool) -> tuple[Value, ...]:
         f"{row['score_ms']:.3g}",
         f"{row['model_bytes'] / 1e6:.2f}",
     )
+
+
+def caught_at_rate(row: LeaderboardRow) -> str | None:
+    """Format the share of anomalies that are caught, and the guaranteed rate; None without anomalies."""
+    caught, guaranteed = row["detection_rate"], row["guaranteed_rate"]
+    return None if caught is None else f"{caught:.1%} at {guaranteed:.2%}"
 
 
 def draw_leaderboard(result: dict[str, Any]) -> Figure:
@@ -74,9 +74,7 @@ def draw_leaderboard(result: dict[str, Any]) -> Figure:
             canvas.text(columns[0], middle, f"failed: {row['error']}", 2.0, SMALL, color=MUTED, va="center")
             continue
         canvas.text(columns[1], middle, f"{row['seconds']['fit']:,.1f}", color=color, ha="right", va="center")
-        if row["detection_rate"] is not None and row["guaranteed_rate"] is not None:
-            rates = f"{row['detection_rate']:.1%} at {row['guaranteed_rate']:.2%}"
-            canvas.text(caught, middle, rates, color=color, va="center")
+        canvas.text(caught, middle, caught_at_rate(row) or "not measured", color=color, va="center")
         if row["image_auroc"] is None:
             canvas.text(columns[0], middle, "not measured", size=SMALL, color=MUTED, va="center")
             continue
