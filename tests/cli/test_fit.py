@@ -165,3 +165,20 @@ def test_folds_need_a_single_detector(options: tuple[str, ...], parts: Path, tmp
 
 def test_another_suffix_than_safetensors_is_refused(parts: Path, tmp_path: Path) -> None:
     assert "detector files end in .safetensors" in error_of("fit", parts, "-o", tmp_path / "p.onnx", *QUICK)
+
+
+def test_fit_says_what_one_percent_costs_and_counts_as_told(parts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    command = ("fit", parts, "-o", path, *QUICK, "--epochs", 1, "--count-by", "image")
+    cost = "--false-alarm-rate 0.01 would hold out half of the images, if there were 198"
+    result = run_json(*command)
+    assert result["default_rate_cost"] == f"1% takes 99 calibration images, 60 more: {cost}"
+    assert result["guarantee"]["calibration"] == "held-out"
+    assert cost in " ".join(oddlens(*command).stdout.split())
+    assert run_json(*command, "--false-alarm-rate", 0.1)["default_rate_cost"] is None
+
+
+def test_leave_one_out_is_refused_for_detectors_that_learn_their_images(parts: Path, tmp_path: Path) -> None:
+    command = ("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--calibration")
+    assert "cannot be combined with the detector autoencoder" in error_of(*command, "leave-one-out")
+    assert run_json(*command, "held-out", "--epochs", 1)["n_calibration"] == 39

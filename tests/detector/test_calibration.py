@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from oddlens.config.detectors import DictionarySettings, FamilySettings
 from oddlens.config.manifest import DataSummary
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
-from oddlens.detector import calibration
+from oddlens.detector import calibration, feedback
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 from oddlens.errors import CalibrationError, DataError, SettingsError, StateError
@@ -255,3 +256,35 @@ def test_fit_says_what_one_percent_costs(count: int, sentence: str) -> None:
     assert calibration.default_rate_cost(detector.manifest.data, detector.decisions_) == sentence
     detector.set_decision(DecisionSettings(false_alarm_rate=0.2))
     assert calibration.default_rate_cost(detector.manifest.data, detector.decisions_) is None
+
+
+@pytest.mark.parametrize("parameter", [{"count_by": "part"}, {"calibration": "held-out"}])
+def test_an_unknown_way_to_calibrate_is_refused_before_training(
+    parameter: dict[str, Any], tmp_path: Path, saved: Path
+) -> None:
+    with pytest.raises(SettingsError, match=f"{next(iter(parameter))} must be one of .*, got '"):
+        Detector(DictionarySettings(atoms=10)).fit(striped(40, 1), folder=tmp_path, **parameter)
+    assert list(tmp_path.iterdir()) == []
+    if "count_by" in parameter:
+        with pytest.raises(SettingsError, match="count_by must be one of image, group, got 'part'"):
+            Detector.load(saved).calibrate(striped(40, 1), **parameter)
+
+
+def test_what_training_images_cannot_tell_is_refused_after_leave_one_out(nearest: FamilySettings) -> None:
+    detector, new = Detector(nearest).fit(striped(120, 1)), striped(30, 1, seed=1)
+    with pytest.raises(SettingsError, match="calibrated by leave-one-out: run `oddlens calibrate`"):
+        detector.predict_from_scores(tuple(map(str, range(30))), detector.score(new), fdr=0.1)
+    judged = ImageSet.from_array(new, label=[0] * 15 + [1] * 15)
+    with pytest.raises(StateError, match="by leave-one-out takes no further images"):
+        feedback.propose(detector, judged, "judged.csv")
+    anomalous = judged.subset(np.arange(15, 30))
+    assert feedback.propose(detector, anomalous, "judged.csv").added == 0
+
+
+def test_images_of_a_single_new_part_guarantee_one_half(saved: Path) -> None:
+    pixels = np.repeat(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), 20, axis=0)
+    detector = Detector.load(saved).calibrate(pixels)
+    assert detector.decision_.false_alarm_rate == 0.5
+    assert "20 held-out normal images (counted as 1 group of near-duplicates)" in detector.decision_.promise()
+    with pytest.raises(CalibrationError, match="can guarantee a false-alarm rate of 50% at best; 5% needs 19 groups"):
+        detector.set_decision(DecisionSettings(false_alarm_rate=0.05))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from oddlens.artifact.detector_file import STATISTICS_DTYPES, Tensors
 from oddlens.config.base import DecisionSettings, InputSpec
 from oddlens.config.manifest import CountBy, DataSummary
+from oddlens.config.parse import check_choice
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
 from oddlens.conformal.ranks import DEFAULT_RATE, format_percent, min_calibration_size
@@ -46,8 +49,11 @@ def resolve_count_by(data: DataSummary, requested: CountBy | None, add: bool) ->
     """What counts as one in a new calibration: as requested, by default groups, or with `add` what counts already.
 
     Raises:
+        SettingsError: there is no such way to count.
         StateError: with `add`, something else counts in the present calibration.
     """
+    if requested is not None:
+        check_choice("count_by", requested, get_args(CountBy))
     if add and requested not in (None, data.count_by):
         raise StateError(
             f"the present calibration is counted by {data.count_by}, so that images counted by {requested} cannot be "

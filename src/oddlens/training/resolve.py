@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import DetectorSettings, Strategy
 from oddlens.config.manifest import CountBy
-from oddlens.config.parse import parse_detector
+from oddlens.config.parse import check_choice, parse_detector
 from oddlens.conformal.ranks import threshold_rank
 from oddlens.conformal.schemes import in_folds
 from oddlens.data.image_io import Pixels
@@ -99,6 +99,8 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         DataError: there are too few images.
         CalibrationError: the images in folds cannot guarantee the requested rate.
     """
+    check_choice("calibration", config.calibration, get_args(Calibration))
+    check_choice("count_by", config.count_by, get_args(CountBy))
     settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
     leaves_one_out = resolve_calibration(config, settings, has_groups)
     plan = FitPlan(
