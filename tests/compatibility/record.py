@@ -34,7 +34,9 @@ FITS = {
     "crossfit": ["--detector", "dictionary", "--folds", "3"],
     "ensemble": ["--plan", str(HERE / "plan.json"), *HALF],
 }
-NEWER = {"guaranteed_rate", "n_calibration", "calibration_groups", "detection_rate_at_99", "n_scores_at_99"}
+NEWER = {
+    "guaranteed_rate", "n_calibration", "calibration_groups", "detection_rate_at_99", "n_scores_at_99", "lot",
+}  # fmt: skip
 STORED = {"digits": HERE / "digits.safetensors", "tiles": HERE / "tiles.onnx"}
 
 

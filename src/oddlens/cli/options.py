@@ -60,6 +60,13 @@ CountByOption = Annotated[
     Literal["image", "group"],
     typer.Option("--count-by", help="Count each group of near-duplicates once, or each image."),
 ]
+MaxAnomalousOption = Annotated[
+    float,
+    typer.Option("--max-anomalous", help="Largest share of a lot that may be anomalous, for the test of the lot."),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 3 where the images differ from the calibration images.")
+]
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]

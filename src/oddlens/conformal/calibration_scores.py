@@ -95,11 +95,19 @@ class CalibrationScores:
         return np.sort(largest)
 
     @cached_property
-    def independent(self) -> Scores:
-        """The score of one image of each group (G,), drawn at random once, sorted; of all where images are counted.
+    def one_per_group(self) -> Scores:
+        """The score of one image of each group (G,), drawn at random once, sorted; of all where images are counted."""
+        if not self.is_clustered:
+            return self.scores
+        order = np.random.default_rng(0).permutation(len(self.scores))
+        _, first = np.unique(self.clusters[order], return_index=True)
+        return np.sort(self.scores[order[first]])
 
-        They are exchangeable with the scores of new images of different parts, as the false discovery rate and the
-        tests for drift need it.
+    @property
+    def independent(self) -> Scores:
+        """`one_per_group`, which is exchangeable with the scores of new images of different parts.
+
+        The false discovery rate and the tests for drift need this.
 
         Raises:
             SettingsError: the calibration images were used for training.
@@ -110,11 +118,7 @@ class CalibrationScores:
                 "drift and the false discovery rate need calibration images that the detector was not trained on, and "
                 f"this one was calibrated {how}: run `oddlens calibrate` with new normal images"
             )
-        if not self.is_clustered:
-            return self.scores
-        order = np.random.default_rng(0).permutation(len(self.scores))
-        _, first = np.unique(self.clusters[order], return_index=True)
-        return np.sort(self.scores[order[first]])
+        return self.one_per_group
 
     # -- rates ------------------------------------------------------------------------------------
 

@@ -127,14 +127,13 @@ class Decision:
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Ranks (N,): 1 + the number of calibration scores at or above each score (N,).
 
-        Of each group of near-duplicates among held-out images, the score of one image counts.
+        Of each group of near-duplicates, the score of one image counts.
 
         Raises:
             StateError: there are no calibration images.
         """
         self.calibration.count  # noqa: B018 - raises if there are none
-        compared = self.calibration.independent if self.scheme.is_held_out else self.calibration_scores
-        return ranks_from_top(compared, scores)
+        return ranks_from_top(self.calibration.one_per_group, scores)
 
     def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
         """Threshold that controls the false discovery rate among the images with these scores (N,).

@@ -25,10 +25,15 @@ class CalibrationScheme:
         return self.name == "held-out"
 
     @property
+    def folds(self) -> int:
+        """The number of folds; 1 without them."""
+        return self.extra
+
+    @property
     def bound(self) -> str:
         """The bound as a formula of the losses c and the number n of calibration images (or of their groups)."""
         if self.name == "folds":
-            return f"2 (c + {self.extra}) / (n + {self.extra})"
+            return f"2 (c + {self.folds}) / (n + {self.folds})"
         return "(2 c + 1) / (n + 1)" if self.name == "leave-one-out" else "(c + 1) / (n + 1)"
 
     @property
@@ -43,7 +48,7 @@ class CalibrationScheme:
         count = n if n_images is None else n_images
         text = f"{count} {'held-out ' if self.is_held_out else ''}normal image{'' if count == 1 else 's'}"
         if self.name == "folds":
-            text += f" in {self.extra} folds"
+            text += f" in {self.folds} folds"
         details = ["leave-one-out"] if self.name == "leave-one-out" else []
         if n_images is not None:
             details.append(f"counted as {n} group{'' if n == 1 else 's'} of near-duplicates")
