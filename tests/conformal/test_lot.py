@@ -21,11 +21,11 @@ REPEATS = 2000
 
 def decisions(*, folds: int = 1, rate: float | None = None, **groups: npt.ArrayLike) -> GroupedDecision:
     """A decision with these calibration scores, for each group or, under the name `calibration`, for all images."""
-    settings = DecisionSettings(false_alarm_rate=rate)
+    settings, scheme = DecisionSettings(false_alarm_rate=rate), in_folds(folds) if folds > 1 else HELD_OUT
     names = {"calibration": UNGROUPED}
     return GroupedDecision(
         {
-            names.get(name, name): Decision(settings, np.asarray(scores, dtype=float), np.empty(0), in_folds(folds) if folds > 1 else HELD_OUT)
+            names.get(name, name): Decision(settings, np.asarray(scores, dtype=float), np.empty(0), scheme)
             for name, scores in groups.items()
         }
     )
