@@ -170,7 +170,7 @@ def test_another_suffix_than_safetensors_is_refused(parts: Path, tmp_path: Path)
 def test_fit_says_what_one_percent_costs_and_counts_as_told(parts: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     command = ("fit", parts, "-o", path, *QUICK, "--epochs", 1, "--count-by", "image")
-    cost = "--false-alarm-rate 0.01 would hold out half of the images, if there were 198"
+    cost = "--false-alarm-rate 0.01 would hold out half of the images, if there were 198."
     result = run_json(*command)
     assert result["default_rate_cost"] == f"1% takes 99 calibration images, 60 more: {cost}"
     assert result["guarantee"]["calibration"] == "held-out"

@@ -101,6 +101,13 @@ def test_a_confidence_counts_each_group_by_its_largest_score() -> None:
     )
 
 
+def test_each_calibration_draws_anew_which_image_of_a_group_is_taken(rng: np.random.Generator) -> None:
+    """A draw by the places in the sorted scores would always take the same of two."""
+    pairs = [CalibrationScores(np.sort(rng.normal(size=2)), np.zeros(2, dtype=np.int64)) for _ in range(100)]
+    n_larger = sum(int(pair.independent[0] == pair.scores[1]) for pair in pairs)
+    assert 30 < n_larger < 70
+
+
 def test_what_needs_independent_images_takes_one_of_each_group(rng: np.random.Generator) -> None:
     scores, clusters = rng.normal(size=400), rng.integers(0, 50, 400)
     subject = CalibrationScores(scores, clusters)

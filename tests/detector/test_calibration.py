@@ -153,7 +153,7 @@ def test_near_duplicates_count_once_and_each_image_where_that_is_requested(tmp_p
     assert loaded.decision_.threshold == decision.threshold
     assert calibration.default_rate_cost(data, detector.decisions_) == (
         "1% takes 99 calibration groups of near-duplicates, 81 more: --false-alarm-rate 0.01 would hold out half of "
-        "the groups of near-duplicates, if there were 198"
+        "the groups, if there were 198."
     )
     export(detector, tmp_path / "part.onnx")
     deployed = Detector.load(tmp_path / "part.onnx")
@@ -169,8 +169,8 @@ def test_near_duplicates_count_once_and_each_image_where_that_is_requested(tmp_p
         recalibrated.calibrate(striped(10, 3, seed=3), add=True, count_by="image")
     enough = Detector(model).fit(striped(220, 2))
     assert calibration.default_rate_cost(enough.manifest.data, enough.decisions_) == (
-        "1% takes 99 calibration groups of near-duplicates, 33 more: --false-alarm-rate 0.01 would hold out 99 of the "
-        "about 220 groups of near-duplicates"
+        "1% takes 99 calibration groups of near-duplicates, 33 more: --false-alarm-rate 0.01 would hold out 99 of "
+        "about 220 groups."
     )
     single = recalibrated.calibrate(striped(40, 2, seed=4), count_by="image")
     single.calibrate(striped(10, 3, seed=2), add=True)
@@ -185,7 +185,7 @@ def test_each_group_of_images_counts_its_own_near_duplicates(tmp_path: Path) -> 
         "left": (54, 18), "right": (54, 18),
     }  # fmt: skip
     cost = calibration.default_rate_cost(detector.manifest.data, detector.decisions_)
-    assert cost == "1% takes 99 calibration groups of near-duplicates in each group, 81 of left, 81 of right more"
+    assert cost == "1% takes 99 calibration groups of near-duplicates for each threshold, 81 of left, 81 of right more."
 
 
 def test_leave_one_out_trains_and_calibrates_on_all_images(nearest: FamilySettings, tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_a_budget_leaves_no_image_out_of_a_calibration_by_leave_one_out(nearest:
 
 
 @pytest.mark.parametrize(("count", "sentence"), [
-    (209, "1% takes 99 calibration images, 37 more: --false-alarm-rate 0.01 would hold out 99 of the 209 images"),
+    (209, "1% takes 99 calibration images, 37 more: --false-alarm-rate 0.01 would hold out 99 of the 209 images."),
     (150, "1% takes 99 calibration images, 54 more: --false-alarm-rate 0.01 would hold out half of the images, if "
-          "there were 198"),
+          "there were 198."),
 ])  # fmt: skip
 def test_fit_says_what_one_percent_costs(count: int, sentence: str) -> None:
     detector = Detector(DictionarySettings(atoms=10)).fit(striped(count, 1))

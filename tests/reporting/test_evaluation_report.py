@@ -71,7 +71,8 @@ def test_reports_begin_with_what_is_caught_at_the_guaranteed_rate() -> None:
     assert evaluation_report.decisions_table(metrics).columns[1:3] == ("anomalies caught", "guaranteed rate")
     few = metrics | {"n_scores_at_99": 62}
     assert dict(evaluation_report.key_figures(few))["caught with 99 calibration images"] == ("35.0% (at most)")
-    assert "it would catch at most, by the 62 scores at hand, 35.0%." in evaluation_report.describe_metrics(few, False)
+    sentence = "it would catch at most 35.0% (an upper estimate from 62 scores)."
+    assert sentence in evaluation_report.describe_metrics(few, False)
     without = metrics | {"guaranteed_rate": None}
     assert evaluation_report.key_figures(without)[0] == ("anomalies caught", "40.0% (no guarantee)")
     assert evaluation_report.describe_metrics(without, False).startswith("Without a guarantee, it caught 40.0%")

@@ -96,10 +96,13 @@ class CalibrationScores:
 
     @cached_property
     def one_per_group(self) -> Scores:
-        """The score of one image of each group (G,), drawn at random once, sorted; of all where images are counted."""
+        """The score of one image of each group (G,), drawn at random, sorted; of all where images are counted.
+
+        The scores seed the draw: it stays the same for one calibration and is another one for the next.
+        """
         if not self.is_clustered:
             return self.scores
-        order = np.random.default_rng(0).permutation(len(self.scores))
+        order = np.random.default_rng(self.scores.view(np.uint32)).permutation(len(self.scores))
         _, first = np.unique(self.clusters[order], return_index=True)
         return np.sort(self.scores[order[first]])
 

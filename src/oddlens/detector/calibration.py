@@ -151,19 +151,20 @@ def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | No
     if not is_default or not any(missing.values()) or data.folds > 1:
         return None
     is_clustered = any(part.calibration.is_clustered for part in parts.values())
-    needed, unit = min_calibration_size(DEFAULT_RATE), "groups of near-duplicates" if is_clustered else "images"
+    needed, unit = min_calibration_size(DEFAULT_RATE), "groups" if is_clustered else "images"
     more = ", ".join(f"{count}{f' of {name}' if name else ''}" for name, count in missing.items() if count)
-    scope = " in each group" if decisions.grouped else ""
-    sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{scope}, {more} more"
+    of_what = " of near-duplicates" if is_clustered else ""
+    scope = " for each threshold" if decisions.grouped else ""
+    sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{of_what}{scope}, {more} more"
     if data.calibration == "leave_one_out" or decisions.grouped:
-        return sentence
+        return f"{sentence}."
     option = f"--false-alarm-rate {DEFAULT_RATE:g}"
     total = data.n_training + data.n_standardising + data.n_calibration
     if is_clustered:  # three tenths of all groups calibrate
         total = sum(part.calibration.count for part in parts.values()) * 100 // MAX_DEFAULT_PERCENT
     if total // 2 < needed:
-        return f"{sentence}: {option} would hold out half of the {unit}, if there were {2 * needed}"
-    return f"{sentence}: {option} would hold out {needed} of the {'about ' if is_clustered else ''}{total} {unit}"
+        return f"{sentence}: {option} would hold out half of the {unit}, if there were {2 * needed}."
+    return f"{sentence}: {option} would hold out {needed} of {'about' if is_clustered else 'the'} {total} {unit}."
 
 
 def scheme_of(data: DataSummary) -> CalibrationScheme:

@@ -179,9 +179,9 @@ def describe_rates(metrics: dict[str, Any]) -> list[str]:
     condition = "Without a guarantee" if guaranteed is None else f"At a guaranteed false-alarm rate of {guaranteed:.2%}"
     sentences = [f"{condition}, it {' and '.join(rates)}."] if rates else []
     if metrics["detection_rate_at_99"] is not None:
-        few = metrics["n_scores_at_99"] < N_REFERENCE
-        limit = f"at most, by the {metrics['n_scores_at_99']} scores at hand, " if few else ""
-        sentences.append(f"With 99 calibration images, it would catch {limit}{metrics['detection_rate_at_99']:.1%}.")
+        rate, count = metrics["detection_rate_at_99"], metrics["n_scores_at_99"]
+        end = f"{rate:.1%}" if count >= N_REFERENCE else f"at most {rate:.1%} (an upper estimate from {count} scores)"
+        sentences.append(f"With 99 calibration images, it would catch {end}.")
     if measured is None and metrics["n_normal"]:
         sentences.append(
             "Its false-alarm rate cannot be measured here, because all normal test images were used to train or "

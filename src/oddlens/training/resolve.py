@@ -132,11 +132,10 @@ def resolve_calibration(config: FitConfig, settings: DetectorSettings, has_group
     if config.calibration == "held_out" or (config.calibration == "auto" and not config.hold_out):
         return False
     decision = config.decision
-    is_supported = settings.strategy == "single" and registered_family(settings.training_class).model
+    is_single = settings.strategy == "single"
+    is_supported = is_single and registered_family(settings.training_class).model.supports_leave_one_out
     obstacles = {
-        f"the detector {settings.family}, whose scores of training images say nothing about new ones; choose another": (
-            not is_supported or not is_supported.supports_leave_one_out
-        ),
+        f"the detector {settings.family}, whose scores of training images say nothing about new ones": not is_supported,
         "groups with a threshold each (--group-by)": has_groups,
         "a confidence (--confidence)": decision.confidence is not None,
         f"the method {decision.method}": decision.method != "conformal",
@@ -144,7 +143,7 @@ def resolve_calibration(config: FitConfig, settings: DetectorSettings, has_group
     }
     obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
     if obstacle is not None and config.calibration == "leave_one_out":
-        raise SettingsError(f"calibration by leave-one-out cannot be combined with {obstacle}, or use held-out images")
+        raise SettingsError(f"calibration by leave-one-out cannot be combined with {obstacle}; use held-out images")
     return obstacle is None
 
 
