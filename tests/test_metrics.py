@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -18,7 +19,15 @@ from scipy import ndimage, stats  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from oddlens.errors import DataError, MissingExtraError
-from oddlens.metrics import aupro, auroc, auroc_interval, average_precision, pixel_auroc, rate_interval
+from oddlens.metrics import (
+    aupro,
+    auroc,
+    auroc_interval,
+    average_precision,
+    exceedance_of_largest,
+    pixel_auroc,
+    rate_interval,
+)
 
 Map = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -255,6 +264,16 @@ def test_normal_images_count_towards_the_false_positives() -> None:
     nothing = np.zeros((10, 10), dtype=bool)
     assert aupro([values, alarmed], [mask, nothing]) == 0.0
     assert pixel_auroc([values, alarmed], [mask, nothing]) == pytest.approx(80 / 180)
+
+
+def test_exceedance_of_the_largest_is_that_of_all_subsets(rng: np.random.Generator) -> None:
+    normal, scores = rng.integers(0, 6, 8).astype(float), np.arange(-0.5, 7, 0.5)
+    for count in (1, 3, 8):
+        subsets = [max(subset) for subset in itertools.combinations(normal, count)]
+        exact = [np.mean([score > largest for largest in subsets]) for score in scores]
+        np.testing.assert_allclose(exceedance_of_largest(normal, scores, count), exact)
+    fewer = exceedance_of_largest(normal, scores, 99)  # all of them
+    np.testing.assert_array_equal(fewer, scores > normal.max())
 
 
 def test_infinite_map_values_are_ranked_like_any_others() -> None:

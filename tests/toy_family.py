@@ -50,3 +50,44 @@ def toy_family() -> Iterator[FamilySettings]:
         yield ToySettings()
     finally:
         del FAMILIES["toy"], registry._REGISTRY[ToySettings]
+
+
+@contextlib.contextmanager
+def nearest_family() -> Iterator[FamilySettings]:
+    """Define and register the family `nearest`, which supports leave-one-out, for as long as the block lasts."""
+
+    class NearestSettings(FamilySettings):
+        """Distance to the nearest training image."""
+
+        family: Literal["nearest"] = "nearest"
+
+    @registry.register_family(settings=NearestSettings)
+    class Nearest(Model):
+        """Squared distance to the nearest training image; the map is the difference from it."""
+
+        supports_leave_one_out = True
+        settings: NearestSettings
+        rows: Tensor  # (M, C, H, W)
+
+        def __init__(self, settings: NearestSettings, spec: InputSpec) -> None:
+            super().__init__(spec)
+            self.settings = settings
+            self.banks = {"rows": 10_000}
+            self.register_buffer("rows", torch.zeros(1, spec.channels, spec.height, spec.width))
+
+        def fit_closed_form(self, images: Tensor, seed: int) -> None:
+            rows = torch.cat(list(self.batches(images)))
+            self.rows.resize_(rows.shape).copy_(rows)
+
+        def forward(self, batch: Tensor) -> ModelOutput:
+            distances = (batch[:, None] - self.rows).square().mean(dim=(2, 3, 4))  # (N, M)
+            if self.left_out is not None:
+                ignored = self.left_out.ignores(torch.arange(len(self.rows)))
+                distances = distances.masked_fill(ignored, torch.inf)
+            nearest = self.rows[distances.argmin(dim=1)]
+            return ModelOutput(distances.amin(dim=1), (batch - nearest).square().mean(dim=1) * self.roi, None)
+
+    try:
+        yield NearestSettings()
+    finally:
+        del FAMILIES["nearest"], registry._REGISTRY[NearestSettings]

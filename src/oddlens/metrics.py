@@ -95,6 +95,22 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, f
     return float(interval.low), float(interval.high)
 
 
+def exceedance_of_largest(normal_scores: npt.ArrayLike, scores: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
+    """Probability (N,) that each score is above the largest of `count` normal scores, drawn from n without repetition.
+
+    With b of the n below a score it is C(b, count) / C(n, count), exactly. Of fewer than `count` scores all are drawn,
+    whose largest is too low on average: the result is then an upper estimate.
+
+    >>> exceedance_of_largest([1, 2, 3, 4], [0, 3, 3.5, 9], count=2).round(3).tolist()
+    [0.0, 0.167, 0.5, 1.0]
+    """
+    ascending = np.sort(np.asarray(normal_scores, dtype=np.float64))
+    below = np.searchsorted(ascending, np.asarray(scores, dtype=np.float64), side="left")
+    draws = np.arange(min(count, len(ascending)))
+    result: npt.NDArray[np.float64] = np.prod((below[:, None] - draws).clip(min=0) / (len(ascending) - draws), axis=1)
+    return result
+
+
 def pixel_auroc(maps: Sequence[Values], masks: Sequence[npt.NDArray[np.bool_]]) -> float:
     """AUROC over all pixels of all images, ties counted half: exact, without a grid of thresholds.
 

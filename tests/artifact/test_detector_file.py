@@ -227,3 +227,22 @@ def test_a_folder_that_cannot_be_created_is_an_error(digits_detector: Detector, 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OddlensError, match="cannot be written"):
         digits_detector.save(tmp_path / "file" / "part.safetensors")
+
+
+def test_a_file_from_before_groups_were_counted_decides_as_it_did() -> None:
+    _, tensors = detector_file.load(DIGITS)
+    assert "calibration.clusters" not in tensors
+    detector = Detector.load(DIGITS)
+    assert detector.manifest.data.count_by == "image"
+    assert not detector.decision_.calibration.is_clustered
+    assert len(detector.tensors["calibration.clusters"]) == 0
+
+
+def test_groups_of_near_duplicates_that_do_not_match_the_scores_are_refused(
+    digits_detector: Detector, tmp_path: Path
+) -> None:
+    clusters = {"calibration.clusters": np.zeros(3, dtype=np.uint64)}
+    path = tmp_path / "part.safetensors"
+    detector_file.save(path, digits_detector.manifest, digits_detector.tensors | clusters)
+    with pytest.raises(ArtifactError, match="do not match their groups of near-duplicates; calibrate it again"):
+        Detector.load(path)

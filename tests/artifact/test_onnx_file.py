@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from detector_files import negate_onnx_weight
 from onnx import helper
+from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact import detector_file, onnx_file
 from oddlens.config.base import DecisionSettings, RuntimeSettings
@@ -26,6 +28,23 @@ def test_what_is_saved_is_read_again(exported: Path, digits_detector: Detector, 
     assert tensors.keys() == detector_file.STATISTICS_DTYPES.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, digits_detector.tensors[name])
+
+
+def test_a_file_from_before_groups_were_counted_is_read_and_others_must_be_complete(
+    exported: Path, tmp_path: Path
+) -> None:
+    graph, manifest, tensors = onnx_file.read_onnx(exported)
+    for missing, is_read in (("calibration.clusters", True), ("calibration.groups", False)):
+        rest = {name: tensor for name, tensor in tensors.items() if name != missing}
+        statistics = base64.b64encode(save_tensors(rest)).decode()
+        text = detector_file.serialize_manifest(manifest, rest | onnx_file.graph_as_tensor(graph))
+        path = tmp_path / "part.onnx"
+        path.write_bytes(onnx_proto.join_metadata(graph, {"oddlens": text, "oddlens.statistics": statistics}))
+        if is_read:
+            assert len(Detector.load(path).tensors[missing]) == 0
+        else:
+            with pytest.raises(ArtifactError, match="incomplete"):
+                Detector.load(path)
 
 
 def write_with_metadata(path: Path, target: Path, key: str, value: str | None) -> Path:

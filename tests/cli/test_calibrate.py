@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,16 @@ def test_a_runtime_that_does_not_run_the_file_is_refused(saved: Path, digit_file
     message = error_of("calibrate", saved, digit_files, "--runtime", "onnxruntime", "-o", output)
     assert "onnxruntime does not run this detector" in message
     assert not output.exists()
+
+
+def test_images_count_by_group_unless_each_shall_count(digits_detector: Detector, digit_files: Path) -> None:
+    path = digits_detector.save(digit_files.parent / "part.safetensors")
+    for image in sorted(digit_files.glob("*.png"))[:50]:
+        shutil.copy(image, image.with_name(f"again-{image.name}"))
+    by_group = run_json("calibrate", path, digit_files)
+    assert by_group["n_calibration"] == 200
+    assert by_group["guarantee"]["calibration_groups"] <= 150
+    by_image = run_json("calibrate", path, digit_files, "--count-by", "image")
+    assert by_image["guarantee"]["calibration_groups"] is None
+    assert by_image["false_alarm_rate"] == 0.01
+    assert "--count-by" in error_of("calibrate", path, digit_files, "--count-by", "part", code=2)

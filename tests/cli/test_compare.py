@@ -22,7 +22,7 @@ def test_a_leaderboard_is_printed_and_drawn(parts: Path, tmp_path: Path) -> None
     assert result["budget"] == 60
     assert all(row["aupro"] is None for row in result["leaderboard"] if row["baseline"])
     assert result["files"] == {"figure": str(board)}
-    assert read_image(board).size[0] == 1520
+    assert read_image(board).size[0] == 1800
 
 
 def test_wrong_detectors_and_files_are_refused_before_training(parts: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_with_a_budget_it_says_how_much_of_the_plan_was_trained(parts: Path, tmp
 def test_a_budget_that_is_too_short_still_gives_a_calibrated_detector(parts: Path, tmp_path: Path) -> None:
     options = (*QUICK, "--epochs", 50_000, "--budget", 1)
     result = run_json("fit", parts, "-o", tmp_path / "p.safetensors", *options)
-    assert result["n_calibration"] == 65
+    assert result["n_calibration"] == 39
     (member,) = result["budget"]["members"]
     assert member["planned_epochs"] == 50_000
     assert 0 < member["epochs"] < 50_000
@@ -165,3 +165,20 @@ def test_folds_need_a_single_detector(options: tuple[str, ...], parts: Path, tmp
 
 def test_another_suffix_than_safetensors_is_refused(parts: Path, tmp_path: Path) -> None:
     assert "detector files end in .safetensors" in error_of("fit", parts, "-o", tmp_path / "p.onnx", *QUICK)
+
+
+def test_fit_says_what_one_percent_costs_and_counts_as_told(parts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    command = ("fit", parts, "-o", path, *QUICK, "--epochs", 1, "--count-by", "image")
+    cost = "--false-alarm-rate 0.01 would hold out half of the images, if there were 198."
+    result = run_json(*command)
+    assert result["default_rate_cost"] == f"1% takes 99 calibration images, 60 more: {cost}"
+    assert result["guarantee"]["calibration"] == "held-out"
+    assert cost in " ".join(oddlens(*command).stdout.split())
+    assert run_json(*command, "--false-alarm-rate", 0.1)["default_rate_cost"] is None
+
+
+def test_leave_one_out_is_refused_for_detectors_that_learn_their_images(parts: Path, tmp_path: Path) -> None:
+    command = ("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--calibration")
+    assert "cannot be combined with the detector autoencoder" in error_of(*command, "leave-one-out")
+    assert run_json(*command, "held-out", "--epochs", 1)["n_calibration"] == 39

@@ -122,7 +122,7 @@ def test_a_watched_stream_continues_and_raises_the_alarm(saved: Path, images: Pa
     assert drift["alarm"] is True
     assert drift["n"] == 120
     assert 60 <= drift["alarm_at"] < 80
-    assert set(drift["drivers"]) <= {str(file) for file in files[60:]}
+    assert len({str(file) for file in files[60:]} & set(drift["drivers"][:5])) >= 3
     assert str(files[drift["alarm_at"]]) in notes
     at_once, _ = score_json(saved, *files, "--watch-drift", tmp_path / "other.json")
     assert at_once["drift"]["evidence"] == pytest.approx(drift["evidence"], rel=1e-12)

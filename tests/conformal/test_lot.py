@@ -12,6 +12,7 @@ from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
 from oddlens.conformal.lot import LEVEL, MIN_IMAGES, Lot, LotTest, guaranteed_rate, lot_p_value, max_rank_above
+from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, in_folds
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 Scores = npt.NDArray[np.float64]
@@ -20,11 +21,11 @@ REPEATS = 2000
 
 def decisions(*, folds: int = 1, rate: float | None = None, **groups: npt.ArrayLike) -> GroupedDecision:
     """A decision with these calibration scores, for each group or, under the name `calibration`, for all images."""
-    settings = DecisionSettings(false_alarm_rate=rate)
+    settings, scheme = DecisionSettings(false_alarm_rate=rate), in_folds(folds) if folds > 1 else HELD_OUT
     names = {"calibration": UNGROUPED}
     return GroupedDecision(
         {
-            names.get(name, name): Decision(settings, np.asarray(scores, dtype=float), np.empty(0), folds)
+            names.get(name, name): Decision(settings, np.asarray(scores, dtype=float), np.empty(0), scheme)
             for name, scores in groups.items()
         }
     )
@@ -130,6 +131,29 @@ def test_with_folds_an_image_counts_if_fewer_than_half_a_fold_reach_it() -> None
     calibration = -np.arange(40, 0, -1.0)
     assert run_test(np.full(50, -4.0), calibration, 0.0, 4).p_value == lot_p_value(50, 50, 10, 0.0)
     assert run_test(np.full(50, -5.0), calibration, 0.0, 4).p_value == 1.0
+
+
+def test_near_duplicates_among_the_calibration_images_count_once(rng: np.random.Generator) -> None:
+    """30 parts, each photographed nine times: counted as 270 images, the level of 1% would rise to a multiple."""
+    parts, shifted = np.repeat(np.arange(30, dtype=np.uint64), 9), 0
+    for _ in range(REPEATS):
+        scores = rng.standard_normal(30)[parts] + rng.normal(0, 0.1, 270)
+        part = Decision(DecisionSettings(), scores, np.empty(0), clusters=parts)
+        lot = Lot(GroupedDecision({UNGROUPED: part}), 0.0)
+        lot.add(rng.standard_normal(60) + rng.normal(0, 0.1, 60))
+        result = lot.test()
+        assert result is not None
+        shifted += result.shifted
+    assert shifted / REPEATS <= LEVEL + 3 * math.sqrt(LEVEL / REPEATS)
+
+
+def test_leave_one_out_scores_count_as_half_as_many_units() -> None:
+    part = Decision(DecisionSettings(), np.arange(60.0), np.empty(0), LEAVE_ONE_OUT)
+    lot = Lot(GroupedDecision({UNGROUPED: part}), 0.0)
+    lot.add([*np.full(40, 30.0), *np.full(10, 29.0), *np.full(10, 30.5)])
+    result = lot.test()
+    assert result is not None
+    assert result.p_value == lot_p_value(10, 60, 30, 0.0), "above the median are those that fewer than 30 of 60 reach"
 
 
 def test_smaller_lots_and_detectors_without_calibration_are_not_tested() -> None:

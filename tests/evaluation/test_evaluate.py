@@ -11,6 +11,8 @@ import pytest
 from oddlens import metrics
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
+from oddlens.conformal.decision import Decision
+from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
 from oddlens.data.image_set import DataSet, ImageSet, concatenate
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.open import open_dataset
@@ -239,3 +241,54 @@ def test_the_mask_of_a_normal_image_does_not_count(digits_detector: Detector, di
     evaluation = evaluate.evaluate(digits_detector, contradicting)
     assert evaluation.pixel_metrics == evaluate.evaluate(digits_detector, images).pixel_metrics
     assert sum(map(len, evaluation.masks.unused.values())) == 1
+
+
+def with_scores(
+    evaluation: evaluate.Evaluation, calibration: np.ndarray, clusters: np.ndarray | None = None
+) -> evaluate.Evaluation:
+    """The evaluation with other calibration scores."""
+    no_or_clusters = np.empty(0, dtype=np.uint64) if clusters is None else clusters
+    decision = Decision(DecisionSettings(), calibration, np.empty(0), clusters=no_or_clusters)
+    return dataclasses.replace(evaluation, decisions=GroupedDecision({UNGROUPED: decision}))
+
+
+def test_the_table_begins_with_what_is_caught_and_what_is_guaranteed(evaluation: evaluate.Evaluation) -> None:
+    table = evaluation.metrics
+    assert "detection_rate" in list(table)[:5]
+    assert list(table).index("guaranteed_rate") < list(table).index("image_auroc")
+    assert table["guaranteed_rate"] == evaluation.decisions.false_alarm_rate == 0.01
+    assert table["n_calibration"] == len(evaluation.decisions.single.calibration)
+    assert table["calibration_groups"] == evaluation.decisions.single.calibration.n_clusters
+    assert "calibration_groups" not in with_scores(evaluation, np.arange(99.0)).metrics
+    percentile = evaluation.decisions.single.training_scores
+    decision = Decision(DecisionSettings(method="train_percentile"), np.empty(0), percentile)
+    without = dataclasses.replace(evaluation, decisions=GroupedDecision({UNGROUPED: decision})).metrics
+    assert without["guaranteed_rate"] is None
+    assert without["n_calibration"] == 0
+    assert without["detection_rate_at_99"] is not None  # from the normal test images
+    assert without["n_scores_at_99"] == without["n_normal_rates"]
+
+
+def test_detectors_with_unequally_many_calibration_images_have_the_same_detection_rate_at_99(
+    evaluation: evaluate.Evaluation, rng: np.random.Generator
+) -> None:
+    normal = evaluation.scores[evaluation.labels == 0]
+    rates, own_rates = [], []
+    for n in (99, 300, 1000):
+        tables = [with_scores(evaluation, rng.choice(normal, n)).metrics for _ in range(30)]
+        assert {table["n_scores_at_99"] for table in tables} == {n}
+        rates.append(np.mean([table["detection_rate_at_99"] for table in tables]))
+        own_rates.append(np.mean([table["detection_rate"] for table in tables]))
+    assert max(rates) - min(rates) < 0.02
+    exact = with_scores(evaluation, np.sort(normal)[:99]).metrics
+    assert exact["detection_rate_at_99"] == pytest.approx(exact["detection_rate"])  # exactly 99: the threshold itself
+
+
+def test_near_duplicates_count_once_in_the_detection_rate_at_99(
+    evaluation: evaluate.Evaluation, rng: np.random.Generator
+) -> None:
+    largest = rng.choice(evaluation.scores[evaluation.labels == 0], 120)
+    scores, clusters = np.concatenate([largest, largest - 1, largest - 2]), np.tile(np.arange(120), 3)
+    table = with_scores(evaluation, scores, clusters).metrics
+    assert table["n_scores_at_99"] == 120
+    assert table["detection_rate_at_99"] == with_scores(evaluation, largest).metrics["detection_rate_at_99"]

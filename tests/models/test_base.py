@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.errors import SettingsError
-from oddlens.models.base import GradientModel, Model, ModelOutput, ScoringGraph, leave_one_out
+from oddlens.models.base import GradientModel, Model, ModelOutput, ScoringGraph, leave_groups_out, leave_one_out
 
 SPEC = InputSpec(height=4, width=5, channels=3)
 ROI = np.arange(20).reshape(4, 5) % 3 == 0  # 7 pixels
@@ -89,6 +89,16 @@ def test_leaving_one_out_reaches_submodules_and_ends_after_an_error(model: Brigh
     assert inside == [True, True]
     assert not model.excludes_self
     assert not model.part.excludes_self
+
+
+def test_leaving_groups_out_ignores_the_rows_of_all_images_of_the_group_and_ends(model: Brightness) -> None:
+    assert not model.supports_leave_one_out
+    training_groups = torch.tensor([5, 7, 5, 9])
+    with leave_groups_out(model, training_groups, torch.tensor([7, 5])):
+        assert model.left_out is not None
+        ignored = model.left_out.ignores(torch.tensor([0, 0, 1, 3, 2]))  # two rows of the first image
+    assert ignored.tolist() == [[False, False, True, False, False], [True, True, False, False, True]]
+    assert model.left_out is None
 
 
 def test_closed_form_models_refuse_training_settings_but_the_seed() -> None:

@@ -18,6 +18,7 @@ from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.ranks import min_calibration_size, min_false_alarm_rate, threshold_rank
+from oddlens.conformal.schemes import in_folds
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
@@ -36,24 +37,26 @@ def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("folds", [2, 5, 10])
 @pytest.mark.parametrize("n", [60, 397, 761, 995, 2000])
 def test_the_guarantee_is_the_proved_bound(n: int, folds: int) -> None:
-    best = min_false_alarm_rate(n, folds=folds)
+    best = min_false_alarm_rate(n, scheme=in_folds(folds))
     assert Fraction(2 * folds, n + folds) <= Fraction(best) + Fraction(1, 10**12)
-    assert threshold_rank(n, best, None, folds) == n  # none may score as high
+    assert threshold_rank(n, best, None, in_folds(folds)) == n  # none may score as high
     for rate in (0.05, 0.1, 0.2, 0.3):
         requested = Fraction(str(rate))
         if requested < Fraction(2 * folds, n + folds):
             with pytest.raises(CalibrationError, match=f"{n} normal images in {folds} folds can guarantee"):
-                threshold_rank(n, rate, None, folds)
+                threshold_rank(n, rate, None, in_folds(folds))
             continue
-        n_above = n - threshold_rank(n, rate, None, folds)  # images that may score at least as high as a flagged one
+        n_above = n - threshold_rank(
+            n, rate, None, in_folds(folds)
+        )  # images that may score at least as high as a flagged one
         assert Fraction(2 * (folds + n_above), n + folds) <= requested < Fraction(2 * (folds + n_above + 1), n + folds)
         share = Fraction(n_above + 1, n + 1)  # the same bound as it is published, for folds of equal size
         published = 2 * share + 2 * (1 - share) * (1 - Fraction(1, folds)) / (Fraction(n, folds) + 1)
         assert published == Fraction(2 * (folds + n_above), n + folds)
-    needed = min_calibration_size(0.01, folds=folds)
-    assert threshold_rank(needed, 0.01, None, folds) == needed
+    needed = min_calibration_size(0.01, scheme=in_folds(folds))
+    assert threshold_rank(needed, 0.01, None, in_folds(folds)) == needed
     with pytest.raises(CalibrationError):
-        threshold_rank(needed - 1, 0.01, None, folds)
+        threshold_rank(needed - 1, 0.01, None, in_folds(folds))
 
 
 class LinearMember(torch.nn.Module):
@@ -102,7 +105,7 @@ def test_the_score_never_undercounts_images_that_score_higher(monkeypatch: pytes
 
 def test_the_realized_rate_stays_within_the_bound() -> None:
     rng, folds, n, rate = np.random.default_rng(1), 5, 150, 0.1
-    rank, flagged = threshold_rank(n, rate, None, folds), []
+    rank, flagged = threshold_rank(n, rate, None, in_folds(folds)), []
     for _ in range(300):
         calibration, new = rng.normal(size=(n, 3)), rng.normal(size=(200, 3))
         part = np.arange(n) % folds
@@ -144,7 +147,7 @@ def test_all_images_are_used_for_training_and_calibration(crossfit: Detector, di
     assert inverted.label.mean() > 0.95
     assert len(np.unique(inverted.anomaly_score)) > 0.9 * len(inverted)
     again = Detector.load(crossfit.save(tmp_path / "part.safetensors"))
-    assert again.decision_.folds == 4
+    assert again.decision_.scheme == in_folds(4)
     assert np.array_equal(again.predict(digits.test).p_value, fresh.p_value)
 
 
@@ -156,7 +159,8 @@ def test_unsupported_uses_of_folds_are_refused(crossfit: Detector, digits: DataS
     with pytest.raises(StateError, match="calibration in folds takes no further images"):
         Detector.load(path).calibrate(digits.test, add=True)
     recalibrated = Detector.load(path).calibrate(digits.test)
-    assert recalibrated.manifest.data.folds == recalibrated.decision_.folds == 1
+    assert recalibrated.manifest.data.folds == 1
+    assert recalibrated.decision_.scheme.is_held_out
     assert np.array_equal(recalibrated.score(digits.test), scores)
     assert np.array_equal(np.sort(scores), recalibrated.decision_.calibration_scores)
     image = tmp_path / "one.png"
@@ -196,5 +200,5 @@ def test_folds_are_available_on_the_command_line(digit_pixels: Pixels, tmp_path:
 
 def test_decisions_in_folds_do_not_round_the_rate() -> None:
     scores = -np.arange(760, 0, -1, dtype=float) - 1
-    decision = Decision(DecisionSettings(false_alarm_rate=0.03), scores, np.empty(0), folds=5)
+    decision = Decision(DecisionSettings(false_alarm_rate=0.03), scores, np.empty(0), in_folds(5))
     assert decision.threshold == scores[-7]  # c = 6: 2 * 11 / 765 <= 3% < 2 * 12 / 765

@@ -29,6 +29,7 @@ def table(**kinds: float) -> dict[str, Any]:
         "image_auroc": 0.8, "image_auroc_ci": [0.7, 0.9], "false_alarm_rate": 0.01, "method": "conformal",
         "false_alarm_rate_measured": 0.02, "detection_rate": 0.4, "n_normal_rates": 5000, "n_anomalous": 1200,
         "n_normal": 5000, "n_left_out_trained": 0,
+        "guaranteed_rate": 0.0123, "detection_rate_at_99": 0.35, "n_scores_at_99": 120,
         "decisions": {"conformal": decision, "train_percentile": unknown},
         "per_class": {"normal": {"auroc": None, "detection_rate": 0.02, "n": 5000}, **rows},
     }  # fmt: skip
@@ -36,8 +37,9 @@ def table(**kinds: float) -> dict[str, Any]:
 
 def test_the_description_names_weak_kinds_and_those_below_chance() -> None:
     text = evaluation_report.describe_metrics(table(noise=0.99, blank=0.1, quarter_turn=0.6), True)
-    assert (
-        "flagged 2.0% of 5,000 normal test images (requested: 1.0%) and caught 40.0% of 1,200 anomalous images" in text
+    assert text.startswith(
+        "At a guaranteed false-alarm rate of 1.23%, it caught 40.0% of 1,200 anomalous images and flagged 2.0% of "
+        "5,000 normal test images. With 99 calibration images, it would catch 35.0%. "
     )
     assert "blank (0.10), quarter turn (0.60)" in text
     assert "These kinds score lower than normal images (AUROC below 0.5): blank." in text
@@ -56,7 +58,24 @@ def test_a_detector_that_misses_nothing_has_no_weak_kinds() -> None:
 def test_an_unknown_false_alarm_rate_is_reported_as_not_measured() -> None:
     metrics = table(noise=0.99) | {"false_alarm_rate_measured": None, "n_normal_rates": 0}
     assert "cannot be measured here" in evaluation_report.describe_metrics(metrics, False)
-    assert dict(evaluation_report.key_figures(metrics))["normal images flagged"] == "not measured (requested: 1.0%)"
+    assert dict(evaluation_report.key_figures(metrics))["normal images flagged"] == "not measured"
+
+
+def test_reports_begin_with_what_is_caught_at_the_guaranteed_rate() -> None:
+    metrics = table(noise=0.99)
+    assert evaluation_report.key_figures(metrics)[:3] == (
+        ("caught at the guaranteed rate", "40.0% (rate: 1.23%)"),
+        ("normal images flagged", "2.0%"),
+        ("caught with 99 calibration images", "35.0%"),
+    )
+    assert evaluation_report.decisions_table(metrics).columns[1:3] == ("anomalies caught", "guaranteed rate")
+    few = metrics | {"n_scores_at_99": 62}
+    assert dict(evaluation_report.key_figures(few))["caught with 99 calibration images"] == ("35.0% (at most)")
+    sentence = "it would catch at most 35.0% (an upper estimate from 62 scores)."
+    assert sentence in evaluation_report.describe_metrics(few, False)
+    without = metrics | {"guaranteed_rate": None}
+    assert evaluation_report.key_figures(without)[0] == ("anomalies caught", "40.0% (no guarantee)")
+    assert evaluation_report.describe_metrics(without, False).startswith("Without a guarantee, it caught 40.0%")
 
 
 def test_reasons_are_listed_only_for_kinds_that_are_missed() -> None:
@@ -73,7 +92,7 @@ def test_every_reason_belongs_to_a_corruption() -> None:
 def test_decisions_without_a_threshold_have_no_operating_point() -> None:
     rows = evaluation_report.decisions_table(table()).rows
     assert rows[0][0] == "conformal (used for verdicts)"
-    assert rows[1][1] is None
+    assert rows[1][-1] is None
     assert evaluation_report.operating_points(table()) == {"conformal": (0.02, 0.4)}
 
 
@@ -142,7 +161,7 @@ def test_a_test_set_of_one_label_is_reported_without_what_it_cannot_give(
     path = tmp_path / "report.html"
     evaluation_report.write_evaluation_report(path, "Digits", digits_detector, evaluation, figures, "")
     page = html.unescape(path.read_text())
-    measured, missing = ("normal test images (requested: 1.0%).", "no detection rate, AUROC or average precision")
+    measured, missing = ("normal test images. ", "no detection rate, AUROC or average precision")
     if label:
         measured, missing = ("of 300 anomalous images.", "no false-alarm rate, AUROC or average precision")
         figure = evaluation_report.draw_histogram(evaluation)

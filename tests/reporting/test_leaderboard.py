@@ -17,7 +17,8 @@ def row(detector: str, area: float, baseline: bool = False, aupro: float | None 
     return {
         "detector": detector, "baseline": baseline, "error": None, "image_auroc": area,
         "image_auroc_ci": [area - 0.04, area + 0.02], "pixel_auroc": aupro, "aupro": aupro,
-        "false_alarm_rate_measured": 0.012, "detection_rate": None, "seconds": {"fit": 12.34}, "score_ms": 0.4567,
+        "false_alarm_rate_measured": 0.012, "detection_rate": None, "guaranteed_rate": 0.0159,
+        "detection_rate_at_99": 0.5, "seconds": {"fit": 12.34}, "score_ms": 0.4567,
         "model_bytes": 1_234_567,
     }  # fmt: skip
 
@@ -32,16 +33,26 @@ def result() -> dict[str, Any]:
 def test_the_table_has_every_row_with_a_cell_per_column(result: dict[str, Any]) -> None:
     table = leaderboard_table(result)
     assert {len(cells) for cells in table.rows} == {len(table.columns)}
-    assert table.rows[0] == ("dictionary", 0.97, "0.930 to 0.990", "1.2%", None, "12.3", "0.457", "1.23")
+    assert table.rows[0] == (
+        "dictionary", None, "1.2%", "50.0%", 0.97, "0.930 to 0.990", "12.3", "0.457", "1.23",
+    )  # fmt: skip
     assert table.rows[1][0] == "thumbnails-32-normalised (baseline)"
-    assert table.rows[2][:3] == ("auto", None, "failed")
+    assert table.rows[2][:3] == ("auto", "failed", None)
 
 
 def test_a_detector_without_an_auroc_has_its_rates(result: dict[str, Any]) -> None:
     result["leaderboard"][0] |= {"image_auroc": None, "image_auroc_ci": None}
-    assert leaderboard_table(result).rows[0][:4] == ("dictionary", None, None, "1.2%")
+    assert leaderboard_table(result).rows[0][:5] == ("dictionary", None, "1.2%", "50.0%", None)
     figure = draw_leaderboard(result)
     assert {"dictionary", "not measured", "12.3"} <= set(texts(figure))
+    assert_nothing_overlaps(figure)
+
+
+def test_the_figure_says_what_is_caught_at_which_rate(result: dict[str, Any]) -> None:
+    result["leaderboard"][0] |= {"detection_rate": 0.875}
+    figure = draw_leaderboard(result)
+    assert {"caught at rate", "87.5% at 1.59%"} <= set(texts(figure))
+    assert leaderboard_table(result).rows[0][1] == "87.5% at 1.59%"
     assert_nothing_overlaps(figure)
 
 

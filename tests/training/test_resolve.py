@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from arrow_images import arrow_images
+from toy_family import nearest_family
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import (
@@ -130,3 +131,37 @@ def test_folds_that_can_guarantee_nothing_are_refused(
 def test_one_image_is_too_few() -> None:
     with pytest.raises(DataError, match=r"1 normal image\(s\) found; fitting needs at least 2"):
         resolve_model("auto", n_images=1)
+
+
+def test_leave_one_out_is_the_default_of_families_that_support_it() -> None:
+    with nearest_family() as settings:
+        plan = resolve_model(settings)
+        assert (plan.leaves_one_out, plan.holds_out) == (True, False)
+        for changes in (
+            {"calibration": "held_out"},
+            {"decision": DecisionSettings(confidence=0.9)},
+            {"decision": DecisionSettings(method="train_percentile")},
+            {"has_groups": True},
+        ):
+            plan = resolve_model(settings, **changes)
+            assert (plan.leaves_one_out, plan.holds_out) == (False, True)
+        assert not resolve_model(settings, hold_out=False).leaves_one_out
+    for other in ("dictionary", "auto", "rotation"):
+        assert not resolve_model(other).leaves_one_out
+    assert not resolve_model(FOLDS).leaves_one_out
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("dictionary", {}, "the detector dictionary, whose scores of training images say nothing"),
+        ("auto", {}, "the detector auto"),
+        (None, {"has_groups": True}, "groups with a threshold each"),
+        (None, {"decision": DecisionSettings(confidence=0.9)}, "a confidence"),
+        (None, {"decision": DecisionSettings(method="train_percentile")}, "the method train_percentile"),
+        (None, {"hold_out": False}, "calibration images from elsewhere"),
+    ],
+)
+def test_leave_one_out_that_cannot_be_had_is_refused(model: str | None, changes: dict[str, Any], message: str) -> None:
+    with nearest_family() as settings, pytest.raises(SettingsError, match=f"cannot be combined with {message}"):
+        resolve_model(model or settings, calibration="leave_one_out", **changes)

@@ -32,9 +32,11 @@ STATISTICS_DTYPES = {  # one-dimensional tensors of a detector besides those of 
     "calibration.map_peaks": "F64",  # largest map value of each calibration image; empty without maps
     "calibration.fingerprints": "U64",
     "calibration.groups": "U64",  # index of each calibration score's group in the manifest; empty without groups
+    "calibration.clusters": "U64",  # number of each score's group of near-duplicates; empty where images are counted
     "training.scores": "F64",
     "training.fingerprints": "U64",
 }
+OPTIONAL_STATISTICS = frozenset({"calibration.clusters"})  # which older files lack: empty
 ROI = "input.roi"
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -173,7 +175,7 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
             raise ArtifactError(
                 f"{path}: its tensor '{name[:80]}' ({dtype} {shape}) is not one of this family's{allowed}; fit again"
             )
-    missing = (expected.keys() | STATISTICS_DTYPES.keys()) - header.keys()
+    missing = (expected.keys() | STATISTICS_DTYPES.keys()) - OPTIONAL_STATISTICS - header.keys()
     if missing:
         raise ArtifactError(f"{path}: lacks {len(missing)} tensors of this family, '{min(missing)}' first; fit again")
 
@@ -200,8 +202,13 @@ def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: T
     groups, names = tensors["calibration.groups"], manifest.data.groups
     if len(groups) != (len(tensors["calibration.scores"]) if names else 0) or (groups >= len(names)).any():
         raise ArtifactError(f"{path}: its calibration scores do not match their groups; calibrate it again")
+    if len(tensors.get("calibration.clusters", ())) not in (0, len(tensors["calibration.scores"])):
+        raise ArtifactError(
+            f"{path}: its calibration scores do not match their groups of near-duplicates; calibrate it again"
+        )
 
 
 def select_statistics(tensors: Tensors) -> Tensors:
-    """The tensors that an exported graph carries in its metadata."""
-    return {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}
+    """The tensors that an exported graph carries in its metadata; those that an older file lacks are empty."""
+    missing = {name: np.empty(0, dtype=np.uint64) for name in OPTIONAL_STATISTICS}
+    return missing | {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}

@@ -12,6 +12,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact.detector_file import (
+    OPTIONAL_STATISTICS,
     STATISTICS_DTYPES,
     Tensors,
     check_content,
@@ -66,7 +67,8 @@ def read_onnx(path: Path, content: bytes | None = None) -> tuple[bytes, Manifest
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
     kinds = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    if kinds != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}:
+    allowed = {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}
+    if {name: allowed[name] for name in OPTIONAL_STATISTICS} | kinds != allowed:
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
     check_content(path, manifest, metadata["oddlens"], tensors | graph_as_tensor(graph))
     return graph, manifest, tensors

@@ -8,6 +8,7 @@ import typer
 
 from oddlens.cli.options import (
     ConfidenceOption,
+    CountByOption,
     DetectorArgument,
     DeviceOption,
     GroupByOption,
@@ -53,6 +54,7 @@ def calibrate(
     confidence: ConfidenceOption = None,
     on_average: OnAverageOption = False,
     group_by: GroupByOption = None,
+    count_by: CountByOption = "group",
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
     output: OutputOption = None,
@@ -78,7 +80,8 @@ def calibrate(
         decision = changed_decision(detector.manifest.decision, false_alarm_rate, confidence, on_average, None)
         # the groups that are named may be new for this detector
         images = with_groups(images, None, detector) if group_by is None else assign_groups(images, group_by)
-        detector.calibrate(images, decision=decision, source=", ".join(sources), runtime=new_runtime)
+        source = ", ".join(sources)
+        detector.calibrate(images, decision=decision, source=source, count_by=count_by, runtime=new_runtime)
         detector.save(output or path)
         result, lines = decision_result(detector, before, output or path)
         console.result(result | {"skipped": skipped, "left_out": left_out}, lines)

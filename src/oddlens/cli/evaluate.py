@@ -95,10 +95,10 @@ def evaluate(
         if report is not None:
             result["files"] = write_report(report, title, detector, evaluation)
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
-        console.table(title, kinds.columns, kinds.rows)
-        console.table("", decisions.columns, decisions.rows)
+        console.table(title, decisions.columns, decisions.rows)
+        console.table("", kinds.columns, kinds.rows)
         summary = evaluation_report.describe_metrics(result, detector.manifest.model.scores_reconstruction)
-        console.result(result, [*describe_aurocs(result), summary])
+        console.result(result, [summary, *describe_aurocs(result)])
         exit_if_shifted(evaluation.lot, strict)
 
 

@@ -8,13 +8,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from oddlens.cli.options import (
     BudgetOption,
     ConfidenceOption,
+    CountByOption,
     DataArgument,
     DataDirOption,
     DetectorOption,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
     from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
+    from oddlens.training.resolve import Calibration
 
 BUSY_SHARE = 0.1  # of the time, above which waiting for a processor is worth a word
 
@@ -56,6 +58,10 @@ PlanOption = Annotated[
 FoldsOption = Annotated[
     int | None,
     typer.Option("--folds", min=2, max=20, help="Number of cross-conformal folds; all images are used for training."),
+]
+CalibrationOption = Annotated[
+    Literal["auto", "held-out", "leave-one-out"],
+    typer.Option("--calibration", help="Calibrate on held-out images, or on all, each scored without itself."),
 ]
 SizeOption = Annotated[int | None, typer.Option("--size", min=4, help="Longer side of the model's input in pixels.")]
 RoiOption = Annotated[
@@ -76,6 +82,8 @@ def fit(
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
     group_by: GroupByOption = None,
+    count_by: CountByOption = "group",
+    calibration: CalibrationOption = "auto",
     folds: FoldsOption = None,
     epochs: EpochsOption = None,
     size: SizeOption = None,
@@ -91,6 +99,7 @@ def fit(
         from oddlens.config.base import DecisionSettings, TrainingSettings
         from oddlens.config.parse import duration, parse
         from oddlens.data.open import open_training_images
+        from oddlens.detector.calibration import default_rate_cost
         from oddlens.detector.detector import Detector
 
         if output.suffix != ".safetensors":
@@ -115,13 +124,34 @@ def fit(
         left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - started))
         new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
         with working_folder(output, resume, console) as folder:
-            new.fit(images, folder=folder, resume=resume, progress=console.training, log=console.say_once)
+            new.fit(
+                images,
+                calibration=calibration_kind(calibration),
+                count_by=count_by,
+                folder=folder,
+                resume=resume,
+                progress=console.training,
+                log=console.say_once,
+            )
             new.save(output)
         elapsed, used = (round(time.perf_counter() - start, 3) for start in (console.started, started))
         use = None if seconds is None else budget_use(new, seconds, used, waiting_seconds())
         files = {"files": {"detector": str(output)}, "skipped": skipped, "left_out": left_out}
-        result = {"seconds": {"fit": elapsed}, "budget": use, **files, **detector_summary(new)}
-        console.result(result, describe_fit(new, output, elapsed, use, console.said))
+        cost = default_rate_cost(new.manifest.data, new.decisions_)
+        result = {
+            "seconds": {"fit": elapsed},
+            "budget": use,
+            **files,
+            **detector_summary(new),
+            "default_rate_cost": cost,
+        }
+        console.result(result, [*describe_fit(new, output, elapsed, use, console.said), *([cost] if cost else [])])
+
+
+def calibration_kind(option: str) -> Calibration:
+    """The parameter of `Detector.fit` that an option of the command line means."""
+    kinds: dict[str, Calibration] = {"held-out": "held_out", "leave-one-out": "leave_one_out"}
+    return kinds.get(option, "auto")
 
 
 @contextlib.contextmanager
@@ -189,10 +219,13 @@ def describe_fit(
 ) -> list[str]:
     """What was fitted, in lines, but for the remarks that were `said` before the training."""
     data = detector.manifest.data
-    held_out = f"{data.n_calibration} held-out images"
+    calibrated_on = f"{data.n_calibration} held-out images"
+    if data.folds > 1:
+        calibrated_on = f"the same images out of fold ({data.folds} folds)"
+    elif data.calibration == "leave_one_out":
+        calibrated_on = "the same images, each left out once"
     return [
-        f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on "
-        + (held_out if data.folds == 1 else f"the same images out of fold ({data.folds} folds)"),
+        f"{output}: trained on {data.n_training} normal images in {seconds:.1f} s, calibrated on {calibrated_on}",
         *([] if use is None else [describe_budget(use)]),
         *(remark for remark in detector.manifest.remarks if remark not in said),
         *detector.decisions_.promises(),

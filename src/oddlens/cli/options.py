@@ -56,6 +56,10 @@ GroupByOption = Annotated[
     str | None,
     typer.Option("--group-by", help="A threshold for each group (camera, product): 'folder', or FILE.csv:COLUMN."),
 ]
+CountByOption = Annotated[
+    Literal["image", "group"],
+    typer.Option("--count-by", help="Count each group of near-duplicates once, or each image."),
+]
 MaxAnomalousOption = Annotated[
     float,
     typer.Option("--max-anomalous", help="Largest share of a lot that may be anomalous, for the test of the lot."),

@@ -257,22 +257,17 @@ def reference_scores(detector: Detector, images: ImageSet) -> Scores:
     """The calibration scores that a stream of images is compared with: those of its group, where there are groups.
 
     Raises:
-        SettingsError: the calibration is in folds, or the images are of several groups.
+        SettingsError: the calibration images were used for training, or the images are of several groups.
     """
     decision = detector.decisions_
     if not decision.grouped:
-        if decision.single.folds > 1:
-            raise SettingsError(
-                "drift is measured against images that the detector was not trained on, and this one was calibrated in "
-                "folds; run `oddlens calibrate` with new normal images"
-            )
-        return decision.single.calibration_scores
+        return decision.single.calibration.independent
     names = sorted(set(images.groups))
     if len(names) != 1 or names[0] not in decision.parts:
         raise SettingsError(
             f"drift is watched for one group at a time, with a state file each; these images are of {', '.join(names)}"
         )
-    return decision.parts[names[0]].calibration_scores
+    return decision.parts[names[0]].calibration.independent
 
 
 def report_drift(watch: DriftWatch, state: Path, console: Console) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from oddlens.config.detectors import AnyModel
 SCHEMA_VERSION = 1
 
 
+CalibrationKind = Literal["held_out", "leave_one_out"]
+CountBy = Literal["image", "group"]
+
+
 class DataSummary(Settings):
     """The images that a detector was trained and calibrated on."""
 
@@ -23,6 +27,8 @@ class DataSummary(Settings):
     n_calibration: int = Field(0, ge=0)
     calibration_source: str = "none"
     folds: int = Field(1, ge=1, le=20)  # above 1: calibrated on the training images, each scored out of fold
+    calibration: CalibrationKind = "held_out"  # or on the training images, each scored without itself
+    count_by: CountBy = "image"  # what counts once: an image, or a group of near-duplicates
     groups: tuple[str, ...] = ()  # names of the groups with a threshold each
     grouped_by: str = ""  # where groups come from: "folder", or "column NAME" of a CSV file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -29,6 +30,16 @@ def duration(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise SettingsError(f"'{text}' is not a duration; write it as 90s, 5m, 1h or plain seconds")
     return seconds
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a parameter's value that is not one of its choices.
+
+    Raises:
+        SettingsError: names them.
+    """
+    if value not in choices:
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, got {str(value)[:80]!r}")
 
 
 def parse(settings_class: type[S], values: object, source: str) -> S:

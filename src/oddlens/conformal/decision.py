@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
@@ -11,23 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.base import DecisionSettings
+from oddlens.conformal.calibration_scores import NO_CLUSTERS, CalibrationScores, Clusters
 from oddlens.conformal.ranks import (
-    DEFAULT_CONFIDENCE,
     DEFAULT_RATE,
     Scores,
     benjamini_hochberg_rank,
     check_scores,
-    fold_p_values,
-    format_image_count,
     format_percent,
-    min_calibration_size,
-    min_false_alarm_rate,
     min_rejections,
-    p_values,
     ranks_from_top,
-    realized_rate_interval,
-    threshold_rank,
 )
+from oddlens.conformal.schemes import HELD_OUT, CalibrationScheme
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
 
@@ -36,37 +30,46 @@ class Decision:
     """Convert anomaly scores into p-values, labels and thresholds.
 
     `calibration_scores` (n,) come from held-out normal images and are stored sorted; `training_scores` (m,) come from
-    the training images. Either may be empty; both become read-only float64 copies. With `folds` > 1 the calibration is
-    cross-conformal: the n images were scored out of fold (`models.cross_conformal`), a score encodes how many of them
-    are at or above it, and the guarantee is that of cross-conformal prediction.
+    the training images. Either may be empty; both become read-only float64 copies. `clusters` (n,) numbers the groups
+    of near-duplicates among the calibration images, where groups are counted instead of images. With another `scheme`,
+    the n images are training images, each scored without itself or without its fold, and the guarantee is that of the
+    scheme.
 
     Raises:
         CalibrationError: a score is NaN (infinite scores are allowed and sort last).
-        SettingsError: `folds` > 1 is combined with a confidence or with the training percentile.
+        SettingsError: a scheme other than held-out images is combined with a confidence, or folds with the training
+            percentile.
     """
 
     settings: DecisionSettings
     calibration_scores: Scores
     training_scores: Scores
-    folds: int = 1
+    scheme: CalibrationScheme = HELD_OUT
+    clusters: Clusters = field(default_factory=lambda: NO_CLUSTERS)
+    calibration: CalibrationScores = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.folds > 1 and self.settings.confidence is not None:
+        if not self.scheme.is_held_out and self.settings.confidence is not None:
+            how = "in folds (cross-conformal)" if self.scheme.name == "folds" else "by leave-one-out"
             raise SettingsError(
-                "a calibration in folds (cross-conformal) guarantees a rate on average only, not with a confidence; "
+                f"a calibration {how} guarantees a rate on average only, not with a confidence; "
                 "omit the confidence (--on-average) or run `oddlens calibrate` with new normal images"
             )
-        if self.folds > 1 and self.settings.method == "train_percentile":
+        if self.scheme.name == "folds" and self.settings.method == "train_percentile":
             raise SettingsError(
                 "a detector calibrated in folds (cross-conformal) has no training scores, so no training percentile; "
                 "use the method conformal"
             )
-        for name, scores in (
-            ("calibration_scores", np.sort(check_scores(self.calibration_scores, "calibration score"))),
-            ("training_scores", check_scores(self.training_scores, "training score").copy()),
+        calibration = CalibrationScores(self.calibration_scores, self.clusters, self.scheme)
+        training = check_scores(self.training_scores, "training score").copy()
+        training.setflags(write=False)
+        for name, value in (
+            ("calibration", calibration),
+            ("calibration_scores", calibration.scores),
+            ("clusters", calibration.clusters),
+            ("training_scores", training),
         ):
-            scores.setflags(write=False)
-            object.__setattr__(self, name, scores)
+            object.__setattr__(self, name, value)
 
     @property
     def false_alarm_rate(self) -> float:
@@ -81,7 +84,7 @@ class Decision:
             return self.settings.false_alarm_rate
         if self.settings.method == "train_percentile":
             return float((100 - Decimal(str(self.settings.train_percentile))) / 100)
-        return max(DEFAULT_RATE, min_false_alarm_rate(self._n_calibration(), self.settings.confidence, self.folds))
+        return self.calibration.default_rate(self.settings.confidence)
 
     @property
     def threshold(self) -> float:
@@ -92,7 +95,7 @@ class Decision:
             CalibrationError: the calibration images cannot guarantee the requested rate.
         """
         if self.settings.method == "conformal":
-            return float(self.calibration_scores[self._conformal_rank() - 1])
+            return self._conformal_threshold()
         if self.percentile_threshold is None:
             raise StateError("a training percentile needs training scores, and there are none: fit the detector again")
         return self.percentile_threshold
@@ -101,7 +104,7 @@ class Decision:
     def conformal_threshold(self) -> float | None:
         """The conformal threshold for the false-alarm rate; None if the calibration images allow none."""
         try:
-            return float(self.calibration_scores[self._conformal_rank() - 1])
+            return self._conformal_threshold()
         except (StateError, CalibrationError):
             return None
 
@@ -119,18 +122,18 @@ class Decision:
         """Conformal p-values (N,) of the scores (N,); NaN without calibration images."""
         if not self.calibration_scores.size:
             return np.full(check_scores(scores, "score").shape, np.nan)
-        if self.folds > 1:
-            return fold_p_values(self.ranks(scores), len(self.calibration_scores), self.folds)
-        return p_values(self.calibration_scores, scores)
+        return self.calibration.p_values(scores)
 
     def ranks(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Ranks (N,): 1 + the number of the n calibration scores at or above each score (N,).
+        """Ranks (N,): 1 + the number of calibration scores at or above each score (N,).
+
+        Of each group of near-duplicates, the score of one image counts.
 
         Raises:
             StateError: there are no calibration images.
         """
-        self._n_calibration()  # raises if there are none
-        return ranks_from_top(self.calibration_scores, scores)
+        self.calibration.count  # noqa: B018 - raises if there are none
+        return ranks_from_top(self.calibration.one_per_group, scores)
 
     def discovery_threshold(self, scores: npt.ArrayLike, rate: float) -> float:
         """Threshold that controls the false discovery rate among the images with these scores (N,).
@@ -140,32 +143,34 @@ class Decision:
 
         Raises:
             StateError: there are no calibration images.
+            SettingsError: they were used for training.
         """
-        return self.threshold_at_rank(benjamini_hochberg_rank(self.ranks(scores), self._n_calibration(), rate))
+        return self.threshold_at_rank(benjamini_hochberg_rank(self.ranks(scores), self.calibration.count, rate))
 
     def threshold_at_rank(self, rank: int) -> float:
         """Threshold that flags the scores whose rank (see `ranks`) is at most `rank`; infinite for rank 0."""
-        n = self._n_calibration()
+        scores = self.calibration.independent
         if rank == 0:
             return math.inf
-        return float(self.calibration_scores[n - rank]) if rank <= n else -math.inf
+        return float(scores[len(scores) - rank]) if rank <= len(scores) else -math.inf
 
     def fdr_warning(self, count: int, rate: float) -> str | None:
         """Describe what limits `discovery_threshold` for `count` images; None if a single image can be flagged."""
-        n = int(self.calibration_scores.size)
+        n = self.calibration.n_clusters
+        unit = "groups of near-duplicates" if self.calibration.is_clustered else "images"
         required = min_rejections(count, n, rate)
         if required <= 1:
             return None
         if required > count:
             return (
-                f"{n} calibration images are too few for a false discovery rate of {rate:g}: no image can be flagged, "
+                f"{n} calibration {unit} are too few for a false discovery rate of {rate:g}: no image can be flagged, "
                 f"however anomalous; calibrate with at least {min_rejections(1, 0, rate) - 1} (oddlens calibrate)"
             )
         n_for_one = min_rejections(count, 0, rate) - 1
         return (
-            f"with {n} calibration images, a false discovery rate of {rate:g} flags none of the {count} images unless "
+            f"with {n} calibration {unit}, a false discovery rate of {rate:g} flags none of the {count} images unless "
             f"at least {required} of them score above all calibration images; to flag single images, calibrate with at "
-            f"least {n_for_one} images"
+            f"least {n_for_one} {unit}"
         )
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
@@ -180,11 +185,9 @@ class Decision:
         """
         if self.settings.method == "train_percentile":
             return self._percentile_sentence()
-        rank, n, confidence = self._conformal_rank(), self._n_calibration(), self.settings.confidence
-        calibration_images = format_image_count(n, self.folds)
-        if self.threshold == math.inf:
-            threshold = f"the score at rank {rank} of {calibration_images}"
-            return f"No image can be flagged: the threshold, {threshold}, is infinite."
+        threshold, confidence, calibration = self.threshold, self.settings.confidence, self.calibration
+        if threshold == math.inf:
+            return f"No image can be flagged: the threshold, a score of the {calibration.description}, is infinite."
         rate = format_percent(self.false_alarm_rate)
         if self.settings.false_alarm_rate is None and self.false_alarm_rate > DEFAULT_RATE:
             lowest = format_percent(self.false_alarm_rate, 2, ROUND_CEILING)
@@ -194,13 +197,23 @@ class Decision:
             if confidence is None
             else f"with {format_percent(confidence)} confidence"
         )
+        new = "normal images of new parts" if calibration.is_clustered else "normal images"
         guarantee = (
-            f"At most {rate} of normal images are flagged, {scope}, provided they resemble the {calibration_images}"
+            f"At most {rate} of {new} are flagged, {scope}, provided they resemble the {calibration.description}"
         )
-        if self.folds > 1:
-            return f"{guarantee} (a conservative cross-conformal bound, seldom reached)."
-        low, high = (format_percent(bound, 3) for bound in realized_rate_interval(n, rank))
-        return f"{guarantee}; the realized rate is between {low} and {high} for 95% of calibration sets."
+        return f"{guarantee}{self._promise_detail()}."
+
+    def _promise_detail(self) -> str:
+        """What else there is to know about a conformal guarantee, as the end of its sentence."""
+        if self.scheme.name == "folds":
+            return " (a conservative cross-conformal bound, seldom reached)"
+        if not self.scheme.is_held_out:
+            return f"; the bound is {self.scheme.bound} for images that lose to at most c"
+        interval = self.calibration.realized_interval(self.false_alarm_rate, self.settings.confidence)
+        if interval is None:
+            return "" if self.settings.confidence is None else "; each group counts by its largest score"
+        low, high = (format_percent(bound, 3) for bound in interval)
+        return f"; the realized rate is between {low} and {high} for 95% of calibration sets"
 
     def summary_lines(self) -> list[str]:
         """Sentences: the guarantee and, with calibration images, the strictest guarantee that they support.
@@ -216,16 +229,7 @@ class Decision:
         Raises:
             StateError: there are no calibration images.
         """
-        n, stricter, confidence = self._n_calibration(), self.stricter_rate, self.settings.confidence
-        on_average = format_percent(min_false_alarm_rate(n, folds=self.folds), 2, ROUND_CEILING)
-        capacity = f"{format_image_count(n, self.folds)} can guarantee {on_average} at best on average"
-        if self.folds == 1:
-            confident = format_percent(min_false_alarm_rate(n, DEFAULT_CONFIDENCE), 2, ROUND_CEILING)
-            capacity += f", or {confident} with {format_percent(DEFAULT_CONFIDENCE)} confidence"
-        with_confidence = "" if confidence is None else f" with {format_percent(confidence)} confidence"
-        needed = min_calibration_size(stricter, confidence, self.folds)
-        gap = f", {needed - n} more" if needed > n else " and can be set without retraining"
-        return f"{capacity}; {format_percent(stricter)}{with_confidence} needs {needed} images{gap}."
+        return self.calibration.capacity(self.stricter_rate, self.settings.confidence)
 
     @property
     def stricter_rate(self) -> float:
@@ -238,18 +242,20 @@ class Decision:
         Raises:
             StateError, CalibrationError: as `threshold`.
         """
-        n, confidence = int(self.calibration_scores.size), self.settings.confidence
+        calibration, rate, confidence = self.calibration, self.false_alarm_rate, self.settings.confidence
         is_guaranteed = self.settings.method == "conformal"
+        interval = calibration.realized_interval(rate, confidence) if is_guaranteed else None
         return {
             "kind": "none" if not is_guaranteed else "on average" if confidence is None else "with confidence",
             "confidence": confidence,
-            "false_alarm_rate": self.false_alarm_rate,
-            "realised_range": list(realized_rate_interval(n, self._conformal_rank()))
-            if is_guaranteed and self.folds == 1
-            else None,
-            "smallest_rate": min_false_alarm_rate(n, confidence, self.folds) if n else None,
+            "false_alarm_rate": rate,
+            "calibration": self.scheme.name,
+            "bound": self.scheme.bound if is_guaranteed and confidence is None else None,
+            "calibration_groups": calibration.n_clusters if calibration.is_clustered else None,
+            "realised_range": None if interval is None else list(interval),
+            "smallest_rate": calibration.min_rate(confidence) if len(calibration) else None,
             "stricter_rate": self.stricter_rate,
-            "more_images_for_it": max(0, min_calibration_size(self.stricter_rate, confidence, self.folds) - n),
+            "more_images_for_it": calibration.n_missing(self.stricter_rate, confidence),
         }
 
     def _percentile_sentence(self) -> str:
@@ -259,15 +265,7 @@ class Decision:
         if not self.calibration_scores.size:
             return f"{sentence}."
         flagged = format_percent(float(np.mean(self.calibration_scores > self.threshold)), 3)
-        return f"{sentence}; it flags {flagged} of {format_image_count(self._n_calibration())}."
+        return f"{sentence}; it flags {flagged} of {self.calibration.description}."
 
-    def _conformal_rank(self) -> int:
-        return threshold_rank(self._n_calibration(), self.false_alarm_rate, self.settings.confidence, self.folds)
-
-    def _n_calibration(self) -> int:
-        if not self.calibration_scores.size:
-            raise StateError(
-                "a conformal threshold needs held-out normal images, and there are none: "
-                "run calibrate with normal images that were not used for training"
-            )
-        return int(self.calibration_scores.size)
+    def _conformal_threshold(self) -> float:
+        return self.calibration.threshold(self.false_alarm_rate, self.settings.confidence)

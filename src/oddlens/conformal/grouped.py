@@ -64,6 +64,11 @@ class GroupedDecision:
         return max(part.false_alarm_rate for part in self.parts.values())
 
     @property
+    def guaranteed_rate(self) -> float | None:
+        """The false-alarm rate that is guaranteed; None where the method gives no guarantee."""
+        return self.false_alarm_rate if self.settings.method == "conformal" else None
+
+    @property
     def threshold(self) -> float | None:
         """The threshold; None if each group has its own."""
         return None if self.grouped else self.single.threshold
@@ -82,14 +87,14 @@ class GroupedDecision:
     def thresholds(self, count: int, groups: Sequence[str] = ()) -> Scores:
         """Threshold (N,) that applies to each image."""
         thresholds = np.empty(count)
-        for part, rows in self._rows_by_part(count, groups):
+        for part, rows in self.rows_by_part(count, groups):
             thresholds[rows] = part.threshold
         return thresholds
 
     def thresholds_by(self, method: Method, count: int, groups: Sequence[str] = ()) -> Scores | None:
         """Threshold (N,) of a method for each image, in use or not; None if a group has none."""
         thresholds = np.empty(count)
-        for part, rows in self._rows_by_part(count, groups):
+        for part, rows in self.rows_by_part(count, groups):
             threshold = part.conformal_threshold if method == "conformal" else part.percentile_threshold
             if threshold is None:
                 return None
@@ -99,7 +104,7 @@ class GroupedDecision:
     def p_values(self, scores: Scores, groups: Sequence[str] = ()) -> Scores:
         """Conformal p-values (N,) of the scores (N,), each within its group."""
         p_values = np.empty(len(scores))
-        for part, rows in self._rows_by_part(len(scores), groups):
+        for part, rows in self.rows_by_part(len(scores), groups):
             p_values[rows] = part.p_values(scores[rows])
         return p_values
 
@@ -109,8 +114,8 @@ class GroupedDecision:
         P-values of several groups are compared as fractions with a common denominator.
         """
         self.check_images(len(scores), groups, control_fdr=True)
-        parts = self._rows_by_part(len(scores), groups)
-        denominators = [len(part.calibration_scores) + 1 for part, _ in parts]
+        parts = self.rows_by_part(len(scores), groups)
+        denominators = [part.calibration.count + 1 for part, _ in parts]
         common, ranks = math.lcm(*denominators), np.empty(len(scores), dtype=object)
         for (part, rows), denominator in zip(parts, denominators, strict=True):
             ranks[rows] = [int(rank) * (common // denominator) for rank in part.ranks(scores[rows])]
@@ -123,21 +128,18 @@ class GroupedDecision:
         """Refuse N images that cannot be decided, before they are scored.
 
         Raises:
-            SettingsError: with `control_fdr`, the calibration is cross-conformal.
+            SettingsError: with `control_fdr`, the calibration images were used for training.
             StateError, CalibrationError: as `Decision.threshold`.
         """
-        for part, _ in self._rows_by_part(count, groups):
-            if control_fdr and part.folds > 1:
-                raise SettingsError(
-                    "a false discovery rate needs calibration images that were not used for training, and this "
-                    "detector was calibrated in folds: run `oddlens calibrate` with new normal images"
-                )
+        for part, _ in self.rows_by_part(count, groups):
+            if control_fdr:
+                part.calibration.independent  # noqa: B018 - only to raise its errors
             part.threshold  # noqa: B018 - only to raise its errors
 
     def fdr_warning(self, count: int, rate: float, groups: Sequence[str] = ()) -> str | None:
         """`Decision.fdr_warning` of the group with the most calibration images, among the groups of these N images."""
-        parts = [part for part, _ in self._rows_by_part(count, groups)] or list(self.parts.values())
-        return max(parts, key=lambda part: len(part.calibration_scores)).fdr_warning(count, rate)
+        parts = [part for part, _ in self.rows_by_part(count, groups)] or list(self.parts.values())
+        return max(parts, key=lambda part: part.calibration.n_clusters).fdr_warning(count, rate)
 
     def summary_lines(self) -> list[str]:
         """The sentences of `Decision.summary_lines`, preceded by the name of their group."""
@@ -160,12 +162,12 @@ class GroupedDecision:
                 "guarantee": part.guarantee(),
             }
         groups = {
-            name: {"n_calibration": len(part.calibration_scores), **GroupedDecision({UNGROUPED: part}).as_json()}
+            name: {"n_calibration": len(part.calibration), **GroupedDecision({UNGROUPED: part}).as_json()}
             for name, part in self.parts.items()
         }
         return {"false_alarm_rate": self.false_alarm_rate, "threshold": None, "groups": groups}
 
-    def _rows_by_part(self, count: int, groups: Sequence[str]) -> list[tuple[Decision, npt.NDArray[np.intp]]]:
+    def rows_by_part(self, count: int, groups: Sequence[str]) -> list[tuple[Decision, npt.NDArray[np.intp]]]:
         """Each decision with the indices of its images; groups without images are omitted."""
         if not self.grouped:
             return [(self.single, np.arange(count))]

@@ -16,6 +16,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from oddlens.conformal.schemes import HELD_OUT, CalibrationScheme
 from oddlens.errors import CalibrationError, SettingsError
 
 DEFAULT_RATE = 0.01
@@ -55,38 +56,49 @@ def pac_rank(n: int, rate: float, confidence: float) -> int:
     return threshold_rank(n, rate, confidence)
 
 
-def threshold_rank(n: int, rate: float, confidence: float | None, folds: int = 1) -> int:
+def threshold_rank(
+    n: int,
+    rate: float,
+    confidence: float | None,
+    scheme: CalibrationScheme = HELD_OUT,
+    n_images: int | None = None,
+) -> int:
     """Rank of the threshold among n scores: `conformal_rank` without a confidence, `pac_rank` with one.
 
-    With `folds` K > 1 the calibration is cross-conformal: each of the n images was scored by the model that was not
-    trained on it, and a new image is compared with it by the score that the same model gives the new image. The new
-    image is flagged if at most c of the n scores are at or above its own; this happens to at most 2 (K + c) / (n + K)
-    of normal images: in each fold the rank is a conformal p-value, and twice a mean of p-values is a p-value (Vovk et
-    al., Annals of Statistics 2018).
+    Other schemes than held-out images have other bounds (see `conformal.schemes`), and no confidence. Where groups of
+    images are counted, n is the number of groups and `n_images`, for messages, that of the images.
 
     Raises:
         CalibrationError: n images cannot guarantee this rate; the message gives the lowest rate that they can
             guarantee and the number of images that `rate` needs.
     """
     _check_open_unit_interval("false-alarm rate", rate)
-    rank_from_top = _rank_from_top(n, rate, confidence, folds) if n > 0 else 0
+    rank_from_top = _rank_from_top(n, rate, confidence, scheme) if n > 0 else 0
     if rank_from_top:
         return n + 1 - rank_from_top
     if n > 0:
-        lowest = format_percent(min_false_alarm_rate(n, confidence, folds), 2, ROUND_CEILING)
+        lowest = format_percent(min_false_alarm_rate(n, confidence, scheme), 2, ROUND_CEILING)
         capacity = f"a false-alarm rate of {lowest} at best"
     else:
         capacity = "no false-alarm rate"
     with_confidence = "" if confidence is None else f" with {format_percent(confidence)} confidence"
-    remedy = "hold out more normal images" if folds == 1 else "add normal images, use fewer folds,"
+    needed = f"{min_calibration_size(rate, confidence, scheme)}{'' if n_images is None else ' groups'}"
     raise CalibrationError(
-        f"{format_image_count(n, folds)} can guarantee {capacity}{with_confidence}; {format_percent(rate)} needs "
-        f"{min_calibration_size(rate, confidence, folds)}: {remedy} or request a higher false-alarm rate"
+        f"{scheme.format_count(n, n_images)} can guarantee {capacity}{with_confidence}; {format_percent(rate)} needs "
+        f"{needed}: {scheme.remedy} or request a higher false-alarm rate"
     )
 
 
-def min_false_alarm_rate(n: int, confidence: float | None = None, folds: int = 1) -> float:
-    """Lowest false-alarm rate that n held-out images can guarantee, on average or with `confidence`.
+def max_losses(n: int, rate: float, scheme: CalibrationScheme = HELD_OUT) -> Fraction:
+    """Most calibration images, of n, that a flagged image may lose to so that at most `rate` are flagged on average.
+
+    It is negative where n images cannot guarantee the rate. With weights, it bounds their sum.
+    """
+    return (Fraction(str(rate)) * (n + scheme.extra) - scheme.offset) / scheme.slope
+
+
+def min_false_alarm_rate(n: int, confidence: float | None = None, scheme: CalibrationScheme = HELD_OUT) -> float:
+    """Lowest false-alarm rate that n calibration images can guarantee, on average or with `confidence`.
 
     It is the smallest float that the rank functions accept near 1 / (n + 1), near 1 - (1 - confidence)^(1/n) with a
     confidence, or near 2 K / (n + K) with K folds.
@@ -98,28 +110,24 @@ def min_false_alarm_rate(n: int, confidence: float | None = None, folds: int = 1
         raise CalibrationError(
             "0 held-out normal images can guarantee no false-alarm rate: calibrate with at least one image"
         )
-    rate = 1 / (n + 1) if folds == 1 else 2 * folds / (n + folds)
-    if confidence is not None and folds == 1:
+    rate = scheme.offset / (n + scheme.extra)
+    if confidence is not None:
         with _fifty_digit_arithmetic():
             rate = float(1 - _error_probability(confidence) ** (1 / Decimal(n)))
-    while rate < 1 and _rank_from_top(n, rate, confidence, folds) < 1:
+    while rate < 1 and _rank_from_top(n, rate, confidence, scheme) < 1:
         rate = math.nextafter(rate, 1)
     return rate
 
 
-def min_calibration_size(rate: float, confidence: float | None = None, folds: int = 1) -> int:
-    """Smallest number of held-out images that can guarantee `rate`, on average or with `confidence`.
+def min_calibration_size(rate: float, confidence: float | None = None, scheme: CalibrationScheme = HELD_OUT) -> int:
+    """Smallest number of calibration images that can guarantee `rate`, on average or with `confidence`.
 
-    With `folds`, the total number of images that a cross-conformal calibration needs.
-
-    >>> min_calibration_size(0.01), min_calibration_size(0.01, confidence=0.95), min_calibration_size(0.01, folds=5)
-    (99, 299, 995)
+    >>> min_calibration_size(0.01), min_calibration_size(0.01, confidence=0.95)
+    (99, 299)
     """
     _check_open_unit_interval("false-alarm rate", rate)
-    if folds > 1:
-        return math.ceil(2 * folds / Fraction(str(rate))) - folds
     if confidence is None:
-        return math.ceil(1 / Fraction(str(rate))) - 1
+        return max(1, math.ceil(scheme.offset / Fraction(str(rate))) - scheme.extra)
     with _fifty_digit_arithmetic():
         exact = _error_probability(confidence).ln() / (1 - Decimal(str(rate))).ln()
         return max(1, math.ceil(exact - _TOLERANCE))
@@ -174,18 +182,6 @@ def p_values(calibration_scores: npt.ArrayLike, scores: npt.ArrayLike) -> Scores
     return result
 
 
-def fold_p_values(ranks: npt.ArrayLike, n: int, folds: int) -> Scores:
-    """Valid cross-conformal p-values (N,), at most 1, from ranks among n images scored out of fold.
-
-    `ranks` (N,) are 1 + the number of the n scores at or above the image's own; see `threshold_rank` for the bound.
-
-    >>> fold_p_values([1, 2, 600], 595, 5).round(4).tolist()
-    [0.0167, 0.02, 1.0]
-    """
-    bound = 2 * (folds + np.asarray(ranks, dtype=np.float64) - 1) / (n + folds)
-    return np.minimum(1.0, bound)
-
-
 def benjamini_hochberg_rank(ranks: npt.ArrayLike, n: int, rate: float) -> int:
     """Largest rank to flag so that, on average, at most `rate` of the flagged images are normal; 0 flags none.
 
@@ -228,12 +224,10 @@ def _error_probability(confidence: float) -> Decimal:
     return 1 - Decimal(str(confidence))
 
 
-def _rank_from_top(n: int, rate: float, confidence: float | None, folds: int = 1) -> int:
+def _rank_from_top(n: int, rate: float, confidence: float | None, scheme: CalibrationScheme) -> int:
     """Rank of the threshold from the top (1 = largest score); 0 if n scores cannot guarantee `rate`."""
-    if folds > 1:
-        return min(n, max(0, math.floor(Fraction(str(rate)) * (n + folds) / 2) - folds + 1))
     if confidence is None:
-        return math.floor(Fraction(str(rate)) * (n + 1))
+        return min(n, max(0, math.floor(max_losses(n, rate, scheme)) + 1))
     with _fifty_digit_arithmetic():
         exact_rate, allowed = Decimal(str(rate)), _error_probability(confidence) + _TOLERANCE
         rank, term = 0, (1 - exact_rate) ** n  # term: probability that exactly `rank` of n scores lie in the top share
@@ -271,13 +265,6 @@ def check_scores(values: npt.ArrayLike, name: str) -> Scores:
 def _check_open_unit_interval(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise SettingsError(f"the {name} must lie between 0 and 1, got {value}: write 1% as 0.01")
-
-
-def format_image_count(n: int, folds: int = 1) -> str:
-    """Format the number of calibration images for a sentence."""
-    kind = "held-out normal" if folds == 1 else "normal"
-    suffix = "" if folds == 1 else f" in {folds} folds"
-    return f"{n} {kind} image{'' if n == 1 else 's'}{suffix}"
 
 
 def format_percent(fraction: float, digits: int | None = None, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from oddlens.artifact.detector_file import STATISTICS_DTYPES, Tensors
 from oddlens.config.base import DecisionSettings, InputSpec
-from oddlens.config.manifest import DataSummary
+from oddlens.config.manifest import CountBy, DataSummary
+from oddlens.config.parse import check_choice
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
+from oddlens.conformal.ranks import DEFAULT_RATE, format_percent, min_calibration_size
+from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, CalibrationScheme, in_folds
+from oddlens.data.image_io import Index
 from oddlens.data.image_set import ImageSet
-from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
-from oddlens.data.splitting import CalibrationSet
+from oddlens.data.splitting import MAX_DEFAULT_PERCENT, NO_CLUSTERS, CalibrationSet
 from oddlens.errors import DataError, StateError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
@@ -21,13 +27,15 @@ CALIBRATION_STATISTICS = tuple(name for name in STATISTICS_DTYPES if name.starts
 
 
 def check_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
-    """Refuse images that cannot be combined with the detector's calibration: in folds, or by groups.
+    """Refuse images that cannot be combined with the detector's calibration: on training images, or by groups.
 
     Raises:
         StateError: they cannot be combined.
     """
-    if add and data.folds > 1:
-        raise StateError("a calibration in folds takes no further images; recalibrate on new normal images alone")
+    scheme = scheme_of(data)
+    if add and not scheme.is_held_out:
+        how = "in folds" if scheme.name == "folds" else "by leave-one-out"
+        raise StateError(f"a calibration {how} takes no further images; recalibrate on new normal images alone")
     if data.groups and not images.groups:
         raise StateError(
             f"this detector has a threshold for each group ({', '.join(data.groups)}), and these images have no "
@@ -37,7 +45,26 @@ def check_mixing(data: DataSummary, images: ImageSet, add: bool) -> None:
         raise StateError("images with groups can only be added to a calibration by groups")
 
 
-def calibration_set(images: ImageSet, spec: InputSpec, statistics: Tensors, add: bool) -> CalibrationSet:
+def resolve_count_by(data: DataSummary, requested: CountBy | None, add: bool) -> CountBy:
+    """What counts as one in a new calibration: as requested, by default groups, or with `add` what counts already.
+
+    Raises:
+        SettingsError: there is no such way to count.
+        StateError: with `add`, something else counts in the present calibration.
+    """
+    if requested is not None:
+        check_choice("count_by", requested, get_args(CountBy))
+    if add and requested not in (None, data.count_by):
+        raise StateError(
+            f"the present calibration is counted by {data.count_by}, so that images counted by {requested} cannot be "
+            "added to it; recalibrate on new normal images alone"
+        )
+    return data.count_by if add else requested or "group"
+
+
+def calibration_set(
+    images: ImageSet, spec: InputSpec, statistics: Tensors, add: bool, count_by: CountBy
+) -> CalibrationSet:
     """The pixels of new calibration images; with `add`, without those that are calibration images already.
 
     Raises:
@@ -56,7 +83,8 @@ def calibration_set(images: ImageSet, spec: InputSpec, statistics: Tensors, add:
     if add:
         new = np.flatnonzero(~np.isin(prints, statistics["calibration.fingerprints"]))
         images, pixels = images.subset(new), take_rows(pixels, new)
-    return CalibrationSet(pixels, images.groups, images.grouped_by)
+    clusters = near_duplicate_groups(thumbnails(pixels)) if count_by == "group" else NO_CLUSTERS
+    return CalibrationSet(pixels, images.groups, images.grouped_by, clusters)
 
 
 def calibration_statistics(
@@ -72,21 +100,75 @@ def calibration_statistics(
             peaks.append(predictions.anomaly_map.max(axis=(1, 2)).astype(np.float64))
     all_scores = np.concatenate(scores)
     groups = [before["calibration.groups"], np.array([names.index(name) for name in new_set.groups])]
-    order = np.argsort(all_scores, kind="stable")
+    order, clusters = np.argsort(all_scores, kind="stable"), combined_clusters(before, new_set)
     return {
         **statistics,
         "calibration.scores": all_scores[order],
         "calibration.map_peaks": np.sort(np.concatenate(peaks)),
         "calibration.fingerprints": np.sort(np.concatenate(prints)),
         "calibration.groups": np.concatenate(groups).astype(np.uint64)[order if names else slice(0)],
+        "calibration.clusters": clusters[order if len(clusters) else slice(0)].astype(np.uint64),
     }
+
+
+def combined_clusters(before: Tensors, new_set: CalibrationSet) -> Index:
+    """The group of near-duplicates of each earlier and each new calibration image (n,); empty if each is alone.
+
+    Near-duplicates of earlier images among the new ones count anew, as the pixels of the earlier ones are not stored.
+    """
+    earlier, new = (
+        clusters.astype(np.intp) if len(clusters) else np.arange(count)
+        for clusters, count in (
+            (before["calibration.clusters"], len(before["calibration.scores"])),
+            (new_set.clusters, len(new_set.pixels)),
+        )
+    )
+    combined: Index = np.concatenate([earlier, new + int(earlier.max(initial=-1)) + 1])
+    return combined if len(np.unique(combined)) < len(combined) else NO_CLUSTERS
 
 
 def build_decision(settings: DecisionSettings, statistics: Tensors, data: DataSummary) -> GroupedDecision:
     """The decision that follows from the statistics: one threshold for all images, or one for each group."""
     scores, training = statistics["calibration.scores"], statistics["training.scores"]
+    clusters, scheme = statistics["calibration.clusters"], scheme_of(data)
     if not data.groups:
-        return GroupedDecision({UNGROUPED: Decision(settings, scores, training, data.folds)})
+        return GroupedDecision({UNGROUPED: Decision(settings, scores, training, scheme, clusters)})
     groups = statistics["calibration.groups"]
-    parts = {name: Decision(settings, scores[groups == number], training) for number, name in enumerate(data.groups)}
-    return GroupedDecision(parts)
+    in_part = {name: groups == number for number, name in enumerate(data.groups)}
+    return GroupedDecision(
+        {
+            name: Decision(settings, scores[rows], training, scheme, clusters[rows] if len(clusters) else clusters)
+            for name, rows in in_part.items()
+        }
+    )
+
+
+def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | None:
+    """What guaranteeing 1% would take, in a sentence; None where it is guaranteed, or something else was requested."""
+    settings, parts = decisions.settings, decisions.parts
+    is_default = settings.method == "conformal" and settings.false_alarm_rate is None and settings.confidence is None
+    missing = {name: part.calibration.n_missing(DEFAULT_RATE) for name, part in parts.items()}
+    if not is_default or not any(missing.values()) or data.folds > 1:
+        return None
+    is_clustered = any(part.calibration.is_clustered for part in parts.values())
+    needed, unit = min_calibration_size(DEFAULT_RATE), "groups" if is_clustered else "images"
+    more = ", ".join(f"{count}{f' of {name}' if name else ''}" for name, count in missing.items() if count)
+    of_what = " of near-duplicates" if is_clustered else ""
+    scope = " for each threshold" if decisions.grouped else ""
+    sentence = f"{format_percent(DEFAULT_RATE)} takes {needed} calibration {unit}{of_what}{scope}, {more} more"
+    if data.calibration == "leave_one_out" or decisions.grouped:
+        return f"{sentence}."
+    option = f"--false-alarm-rate {DEFAULT_RATE:g}"
+    total = data.n_training + data.n_standardising + data.n_calibration
+    if is_clustered:  # three tenths of all groups calibrate
+        total = sum(part.calibration.count for part in parts.values()) * 100 // MAX_DEFAULT_PERCENT
+    if total // 2 < needed:
+        return f"{sentence}: {option} would hold out half of the {unit}, if there were {2 * needed}."
+    return f"{sentence}: {option} would hold out {needed} of {'about' if is_clustered else 'the'} {total} {unit}."
+
+
+def scheme_of(data: DataSummary) -> CalibrationScheme:
+    """The scheme of a detector's calibration."""
+    if data.folds > 1:
+        return in_folds(data.folds)
+    return LEAVE_ONE_OUT if data.calibration == "leave_one_out" else HELD_OUT

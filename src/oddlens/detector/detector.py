@@ -16,7 +16,7 @@ from oddlens.artifact.detector_file import Tensors
 from oddlens.artifact.loading import load_verified
 from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import DetectorSettings, settings_class
-from oddlens.config.manifest import Manifest
+from oddlens.config.manifest import CountBy, Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
 from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
@@ -35,6 +35,7 @@ from oddlens.io.text import as_text
 if TYPE_CHECKING:
     from oddlens.models.base import Model
     from oddlens.training.history import Log, Progress
+    from oddlens.training.resolve import Calibration
     from oddlens.training.summary import FitResult
 
 IN_FILE = frozenset({"backend_", "decisions_", "graph", "_manifest", "_roi", "_statistics"})  # attributes in a file
@@ -97,12 +98,14 @@ class Detector:
         images: Images,
         *,
         hold_out: bool = True,
+        calibration: Calibration = "auto",
+        count_by: CountBy = "group",
         folder: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
         log: Log | None = None,
     ) -> Detector:
-        """Train on normal images, and calibrate on a held-out part of them.
+        """Train on normal images, and calibrate on a held-out part of them, or on all by leave-one-out.
 
         Parameters:
             images: what `open_dataset` opens by its path or name (of a folder with `train/` and `test/` only the
@@ -110,6 +113,10 @@ class Detector:
                 paths, arrays (H, W[, C]), images of Pillow and `bytes` of image files. Colour is in the order RGB,
                 with the channels last; OpenCV's arrays are BGR, which cannot be told from RGB.
             hold_out: False trains on all images; `calibrate` must then be called with others.
+            calibration: "held_out"; "leave_one_out", where the family supports it: nothing is held out, and each
+                training image is scored without itself; "auto": leave-one-out where it is possible.
+            count_by: "group" counts each group of near-duplicates once, and guarantees the rate for images of new
+                parts; "image" counts each image.
             folder: where training writes its history and checkpoints; None writes none.
             resume: continue from the newest checkpoint in `folder`.
             progress: called with a `TrainingStep` now and then.
@@ -125,7 +132,8 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        result = self._train(images, hold_out, folder, resume, progress, log, time.perf_counter())
+        which = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
+        result = self._train(images, which, folder, resume, progress, log, time.perf_counter())
         self._manifest = result.manifest
         self.backend_: Backend = result.backend
         self._roi, self._statistics = result.roi, result.statistics
@@ -133,15 +141,13 @@ class Detector:
         self.records_ = result.records
         decision = self.decision or DecisionSettings()
         if result.calibration is not None:
-            return self._calibrate(result.calibration, decision, "held out of the training images")
-        folds = result.folds
-        summary: dict[str, object] = {"calibration_source": f"out of fold, {folds} folds", "folds": folds}
-        return self._set_statistics(result.statistics, decision, summary)
+            return self._calibrate(result.calibration, decision, "held out of the training images", count_by)
+        return self._set_statistics(result.statistics, decision, {})
 
     def _train(
         self,
         images: Images,
-        hold_out: bool,
+        which: dict[str, Any],
         folder: Path | None,
         resume: bool,
         progress: Progress | None,
@@ -165,7 +171,7 @@ class Detector:
             roi=self.roi,
             device=self.device,
             budget=self.budget,
-            hold_out=hold_out,
+            **which,
         )
         return fit(config, images, folder, resume, progress, log, started)
 
@@ -176,17 +182,19 @@ class Detector:
         decision: DecisionSettings | None = None,
         source: str = "",
         add: bool = False,
+        count_by: CountBy | None = None,
         runtime: RuntimeSettings | None = None,
     ) -> Detector:
         """Recalibrate on normal images that the detector was not trained on, in any form that `fit` takes.
 
         With `add`, they join the present calibration images, each image counting once. An `ImageSet` with groups
-        (`data.groups.assign_groups`) gives each group its own threshold. With another `runtime`, the detector scores
-        in that one from now on, and the scores of its training images are dropped. `source` describes the images in
-        the manifest; by default it is `images.source`.
+        (`data.groups.assign_groups`) gives each group its own threshold. `count_by` is "group" to count each group of
+        near-duplicates once, or "image"; by default "group", with `add` whatever counts already. With another
+        `runtime`, the detector scores in that one from now on, and the scores of its training images are dropped.
+        `source` describes the images in the manifest; by default it is `images.source`.
 
         Raises:
-            StateError: the detector is not fitted, or scores of two runtimes would be mixed.
+            StateError: the detector is not fitted, or scores of two runtimes, or two ways to count, would be mixed.
             DataError: the images cannot be used, or the detector was trained on some of them.
             CalibrationError: they cannot guarantee the requested rate.
             SettingsError: the runtime does not run this kind of file.
@@ -201,8 +209,9 @@ class Detector:
                 )
             detector = self._with_runtime(runtime)
         calibration.check_mixing(self._manifest.data, image_set, add)
-        new_set = calibration.calibration_set(image_set, backend.spec, self._statistics, add)
-        detector._calibrate(new_set, decision or self.decisions_.settings, source or image_set.source, add)
+        counted = calibration.resolve_count_by(self._manifest.data, count_by, add)
+        new_set = calibration.calibration_set(image_set, backend.spec, self._statistics, add, counted)
+        detector._calibrate(new_set, decision or self.decisions_.settings, source or image_set.source, counted, add)
         vars(self).update(vars(detector))  # only now, when nothing can fail any more
         return self
 
@@ -220,7 +229,7 @@ class Detector:
         return self
 
     def _calibrate(
-        self, new_set: CalibrationSet, decision: DecisionSettings, source: str, add: bool = False
+        self, new_set: CalibrationSet, decision: DecisionSettings, source: str, count_by: CountBy, add: bool = False
     ) -> Detector:
         started = time.perf_counter()
         present = self._manifest.data.groups if add else ()
@@ -228,7 +237,14 @@ class Detector:
         backend = self._check_is_fitted()
         statistics = calibration.calibration_statistics(backend, new_set, self._statistics, names, add)
         self.seconds_ = {**getattr(self, "seconds_", {}), "calibrate": round(time.perf_counter() - started, 3)}
-        summary = {"calibration_source": as_text(source), "folds": 1, "groups": names, "grouped_by": new_set.grouped_by}
+        summary = {
+            "calibration_source": as_text(source),
+            "folds": 1,
+            "calibration": "held_out",
+            "count_by": count_by,
+            "groups": names,
+            "grouped_by": new_set.grouped_by,
+        }
         return self._set_statistics(statistics, decision, summary)
 
     def _set_statistics(self, statistics: Tensors, decision: DecisionSettings, summary: dict[str, object]) -> Detector:
@@ -439,7 +455,7 @@ class Detector:
         detector._roi = tensors[detector_file.ROI].astype(bool) if detector_file.ROI in tensors else None
         detector._statistics = detector_file.select_statistics(tensors)
         detector._manifest = manifest
-        detector.decisions_ = calibration.build_decision(manifest.decision, tensors, manifest.data)
+        detector.decisions_ = calibration.build_decision(manifest.decision, detector._statistics, manifest.data)
         return detector
 
     # -- copies -----------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
 from oddlens.config.detectors import FAMILIES, DetectorSettings, settings_class
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.data.image_io import Index, Pixels
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.data.splitting import split_normals
+from oddlens.data.splitting import Split, split_normals
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, OddlensError, SettingsError
 from oddlens.evaluation import evaluate, test_sets
@@ -59,10 +59,9 @@ class ComparisonInputs:
     progress: Progress | None
 
     @cached_property
-    def baseline_split(self) -> tuple[Index, Index]:
-        """Indices of the baselines' training images, and of their calibration images."""
-        train, _, calibration = split_normals(self.train_pixels, DecisionSettings(), self.seed)
-        return train, calibration
+    def baseline_split(self) -> Split:
+        """Which training images the baselines compare with, and which calibrate them."""
+        return split_normals(self.train_pixels, DecisionSettings(), self.seed)
 
 
 def compare(
@@ -221,7 +220,8 @@ def evaluate_detector(name: str, inputs: ComparisonInputs) -> LeaderboardRow:
 
 def evaluate_baseline(kind: ThumbnailKind, inputs: ComparisonInputs) -> LeaderboardRow:
     """Score each test image by the distance of its thumbnail to the nearest training thumbnail."""
-    train, calibration = inputs.baseline_split
+    split = inputs.baseline_split
+    train, calibration = split.train, split.calibration
     started = time.perf_counter()
     reference = make_thumbnails(inputs.train_pixels[train], kind, inputs.spec)
     calibration_scores = nearest_distances(
@@ -232,13 +232,16 @@ def evaluate_baseline(kind: ThumbnailKind, inputs: ComparisonInputs) -> Leaderbo
     scoring = time.perf_counter() - fit_end
     prints = fingerprints(inputs.test_pixels)
     included = np.flatnonzero(~np.isin(prints, fingerprints(inputs.train_pixels[train])))
+    decision = Decision(
+        DecisionSettings(), calibration_scores, np.empty(0), clusters=split.clusters[calibration].astype(np.uint64)
+    )
     evaluation = evaluate.Evaluation(
         images=inputs.test.subset(included),
         scores=scores[included],
         rate_mask=~np.isin(prints[included], fingerprints(inputs.train_pixels[calibration])),
         reconstruction_errors=None,
         pixel_metrics={},
-        decisions=GroupedDecision({UNGROUPED: Decision(DecisionSettings(), calibration_scores, np.empty(0))}),
+        decisions=GroupedDecision({UNGROUPED: decision}),
         n_excluded=len(scores) - len(included),
     )
     return {
@@ -256,8 +259,9 @@ def select_metrics(evaluation: evaluate.Evaluation) -> LeaderboardRow:
     """Return the metrics that a leaderboard row holds."""
     metrics_table = evaluation.metrics
     names = (
+        "detection_rate", "guaranteed_rate", "false_alarm_rate_measured", "false_alarm_rate_measured_ci",
+        "detection_rate_at_99", "n_scores_at_99",
         "image_auroc", "image_auroc_ci", "image_ap", "pixel_auroc", "aupro", "threshold", "false_alarm_rate",
-        "false_alarm_rate_measured", "false_alarm_rate_measured_ci", "detection_rate",
         "n_normal", "n_anomalous", "n_normal_rates", "n_left_out_trained",
     )  # fmt: skip
     return {name: metrics_table.get(name) for name in names}
@@ -295,8 +299,10 @@ def format_row(row: LeaderboardRow) -> str:
     """Summarize a finished row in one line."""
     if row["error"] is not None:
         return f"{row['detector']}: failed: {row['error']}"
-    seconds = f"{row['seconds']['fit']:.1f} s"
-    if row["image_auroc"] is None:
-        return f"{row['detector']}: {seconds}"
-    low, high = row["image_auroc_ci"]
-    return f"{row['detector']}: AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f}), {seconds}"
+    parts, seconds = list[str](), f"{row['seconds']['fit']:.1f} s"
+    if row["detection_rate"] is not None:
+        parts.append(f"caught {row['detection_rate']:.1%} at {row['guaranteed_rate']:.2%}")
+    if row["image_auroc"] is not None:
+        low, high = row["image_auroc_ci"]
+        parts.append(f"AUROC {row['image_auroc']:.3f} ({low:.3f} to {high:.3f})")
+    return f"{row['detector']}: {', '.join([*parts, seconds])}"

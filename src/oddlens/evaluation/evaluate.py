@@ -23,6 +23,7 @@ from oddlens.evaluation.mask_use import MaskUse, survey_masks
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import batch_size, score_batches
 
+N_REFERENCE = 99  # calibration images with which detectors are compared: the fewest that guarantee 1%
 METHODS: tuple[Method, ...] = ("train_percentile", "conformal")
 
 
@@ -65,13 +66,18 @@ class Evaluation:
         """The metrics table, as printed by `eval --json`; what a test set of one label cannot give is None."""
         labels, scores = self.labels, self.scores
         comparable = set(labels.tolist()) == {0, 1}
+        rate_at_99, n_scores_at_99 = self._detection_rate_at(N_REFERENCE)
         return {
+            **self._rates(self.thresholds),
+            "guaranteed_rate": self.decisions.guaranteed_rate,
+            **self._calibration_counts(),
+            "detection_rate_at_99": rate_at_99,
+            "n_scores_at_99": n_scores_at_99,
             "image_auroc": metrics.auroc(labels, scores) if comparable else None,
             "image_auroc_ci": list(metrics.auroc_interval(labels, scores)) if comparable else None,
             "image_ap": metrics.average_precision(labels, scores) if comparable else None,
             "anomaly_base_rate": float(labels.mean()),
             "false_alarm_rate": self.decisions.false_alarm_rate,
-            **self._rates(self.thresholds),
             "method": self.decisions.settings.method,
             "decisions": {method: self._rates(self.thresholds_by(method)) for method in METHODS},
             "n_normal": int((labels == 0).sum()),
@@ -113,6 +119,34 @@ class Evaluation:
             "false_alarm_rate_measured_ci": list(metrics.rate_interval(alarms, n)) if n else None,
             "detection_rate": flagged_share(flagged[~normal & self.rate_mask]),
         }
+
+    def _calibration_counts(self) -> dict[str, int]:
+        """Number of calibration images and, where they are counted, of their groups of near-duplicates."""
+        parts = [part.calibration for part in self.decisions.parts.values()]
+        counts = {"n_calibration": sum(len(part) for part in parts)}
+        if any(part.is_clustered for part in parts):
+            counts["calibration_groups"] = sum(part.n_clusters for part in parts)
+        return counts
+
+    def _detection_rate_at(self, count: int) -> tuple[float | None, int]:
+        """Expected share of anomalies above the largest of `count` normal scores, and how many of those there are.
+
+        It does not depend on how many images calibrated, so that it compares detectors which guarantee different rates.
+        The normal scores are those of the calibration images, or where these are too few those of the normal test
+        images, if there are more of them. Of each group of near-duplicates the largest score counts. Where groups of
+        images are decided apart, each has its own normal scores, and the number is the smallest.
+        """
+        expected, n_anomalous, n_normal_scores = 0.0, 0, []
+        for part, rows in self.decisions.rows_by_part(len(self.scores), self.images.groups):
+            scores, is_normal, counted = self.scores[rows], self.labels[rows] == 0, self.rate_mask[rows]
+            normal_scores, anomalous = part.calibration.largest, scores[~is_normal & counted]
+            if len(normal_scores) < min(count, int((is_normal & counted).sum())):
+                normal_scores = scores[is_normal & counted]
+            n_normal_scores.append(len(normal_scores))
+            n_anomalous += len(anomalous)
+            expected += float(metrics.exceedance_of_largest(normal_scores, anomalous, count).sum())
+        n_scores = min(n_normal_scores)
+        return (expected / n_anomalous if n_anomalous and n_scores else None), n_scores
 
     def _per_class(self) -> dict[str, dict[str, Any]]:
         kinds, flagged, rows = np.array(self.images.kinds), self.scores > self.thresholds, {}

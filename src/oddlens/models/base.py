@@ -26,6 +26,17 @@ class ModelOutput(NamedTuple):
     reconstruction: Tensor | None  # (N, C, H, W) in 0..1
 
 
+class LeftOut(NamedTuple):
+    """What leave-one-out scoring ignores: in the banks, the training images of the same group as the scored image."""
+
+    training_groups: Tensor  # (M,) the group of each training image, in the order of `fit_closed_form`
+    groups: Tensor  # (N,) the group of each image of the batch
+
+    def ignores(self, row_images: Tensor) -> Tensor:
+        """Whether each image of the batch ignores each row of a bank: (R,) training images of the rows -> (N, R)."""
+        return self.groups[:, None] == self.training_groups[row_images][None, :]
+
+
 class Model(nn.Module, ABC):
     """Base class of all families.
 
@@ -37,6 +48,10 @@ class Model(nn.Module, ABC):
     """
 
     pretext_task: ClassVar[str] = ""  # what `pretext_accuracy` measures: "rotations ... are classified"
+    # Whether all training images calibrate, each scored without its group (`left_out`), so that none is held out. For
+    # the guarantee, a score may only fall when rows are added to a bank, the rows of an image may depend on that image
+    # alone, and nothing else in the score may depend on the training images.
+    supports_leave_one_out: ClassVar[bool] = False
 
     settings: FamilySettings
     roi: Tensor  # (H, W) 1 in the region of interest, 0 elsewhere
@@ -46,6 +61,7 @@ class Model(nn.Module, ABC):
         self.spec = spec
         self.banks: dict[str, int] = {}  # buffers whose number of rows depends on the training images: name -> maximum
         self.excludes_self = False  # whether an image in a bank is excluded from its own neighbours
+        self.left_out: LeftOut | None = None  # which rows of the banks the images of a batch ignore; None: none
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
 
@@ -139,6 +155,22 @@ def leave_one_out(model: Model) -> Iterator[None]:
     finally:
         for part in parts:
             part.excludes_self = False  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def leave_groups_out(model: Model, training_groups: Tensor, groups: Tensor) -> Iterator[None]:
+    """Context in which the score of each image of one batch (N,) ignores all training images of its group.
+
+    Only for a model that `supports_leave_one_out`. `training_groups` (M,) and `groups` (N,) number the groups.
+    """
+    parts = [part for part in model.modules() if hasattr(part, "left_out")]
+    for part in parts:
+        part.left_out = LeftOut(training_groups, groups)  # type: ignore[assignment]  # as above
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.left_out = None  # type: ignore[assignment]
 
 
 class GradientModel(Model):

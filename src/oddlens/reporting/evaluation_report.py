@@ -15,7 +15,7 @@ import numpy.typing as npt
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
-from oddlens.evaluation.evaluate import Evaluation, missing_metrics
+from oddlens.evaluation.evaluate import N_REFERENCE, Evaluation, missing_metrics
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import score_batches
 from oddlens.reporting import figures, image_grids
@@ -169,15 +169,19 @@ def describe_metrics(metrics: dict[str, Any], reconstruction_error: bool) -> str
 
 
 def describe_rates(metrics: dict[str, Any]) -> list[str]:
-    """Say how many of the normal test images are flagged, and how many of the anomalous ones."""
-    measured, rates = metrics["false_alarm_rate_measured"], []
-    if measured is not None:
-        n, requested = metrics["n_normal_rates"], metrics["false_alarm_rate"]
-        rates.append(f"flagged {measured:.1%} of {n:,} normal test images (requested: {requested:.1%})")
+    """Say how many anomalous test images are caught at the guaranteed rate, and how many normal ones are flagged."""
+    measured, guaranteed, rates = metrics["false_alarm_rate_measured"], metrics["guaranteed_rate"], []
     if metrics["n_anomalous"]:
         caught = format_percent(metrics["detection_rate"])
         rates.append(f"caught {caught} of {metrics['n_anomalous']:,} anomalous images")
-    sentences = [f"It {' and '.join(rates)}."] if rates else []
+    if measured is not None:
+        rates.append(f"flagged {measured:.1%} of {metrics['n_normal_rates']:,} normal test images")
+    condition = "Without a guarantee" if guaranteed is None else f"At a guaranteed false-alarm rate of {guaranteed:.2%}"
+    sentences = [f"{condition}, it {' and '.join(rates)}."] if rates else []
+    if metrics["detection_rate_at_99"] is not None:
+        rate, count = metrics["detection_rate_at_99"], metrics["n_scores_at_99"]
+        end = f"{rate:.1%}" if count >= N_REFERENCE else f"at most {rate:.1%} (an upper estimate from {count} scores)"
+        sentences.append(f"With 99 calibration images, it would catch {end}.")
     if measured is None and metrics["n_normal"]:
         sentences.append(
             "Its false-alarm rate cannot be measured here, because all normal test images were used to train or "
@@ -215,6 +219,12 @@ def format_percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.1%}"
 
 
+def format_rate_at_99(metrics: dict[str, Any]) -> str | None:
+    """Format what would be caught with 99 calibration images; fewer scores overestimate it."""
+    rate = metrics["detection_rate_at_99"]
+    return format_percent(rate) if rate is None or metrics["n_scores_at_99"] >= N_REFERENCE else f"{rate:.1%} (at most)"
+
+
 def kinds_table(metrics: dict[str, Any]) -> Table:
     """Return a row for each kind of image."""
     rows = tuple(
@@ -225,26 +235,34 @@ def kinds_table(metrics: dict[str, Any]) -> Table:
 
 
 def decisions_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each decision method, with its threshold and measured rates."""
+    """Return a row for each decision method, with its measured rates and threshold, first the one in use."""
+    decisions = sorted(metrics["decisions"].items(), key=lambda item: item[0] != metrics["method"])
     rows = tuple(
         (
             name.replace("_", " ") + (" (used for verdicts)" if name == metrics["method"] else ""),
-            None if row["threshold"] is None else format_score(row["threshold"]),
-            format_percent(row["false_alarm_rate_measured"]),
             format_percent(row["detection_rate"]),
+            f"{metrics['false_alarm_rate']:.2%}" if name == "conformal" else None,
+            format_percent(row["false_alarm_rate_measured"]),
+            None if row["threshold"] is None else format_score(row["threshold"]),
         )
-        for name, row in metrics["decisions"].items()
+        for name, row in decisions
     )
-    return Table(("decision", "threshold", "normal images flagged", "anomalies caught"), rows)
+    return Table(("decision", "anomalies caught", "guaranteed rate", "normal images flagged", "threshold"), rows)
 
 
 def key_figures(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the key figures as (name, value)."""
-    flagged = format_percent(metrics["false_alarm_rate_measured"]) or "not measured"
+    """Return the key figures as (name, value), first what is caught at the guaranteed rate."""
+    flagged, caught = (
+        format_percent(metrics[name]) or "not measured" for name in ("false_alarm_rate_measured", "detection_rate")
+    )
+    guaranteed = metrics["guaranteed_rate"]
     values = [
+        ("anomalies caught", f"{caught} (no guarantee)")
+        if guaranteed is None
+        else ("caught at the guaranteed rate", f"{caught} (rate: {guaranteed:.2%})"),
+        ("normal images flagged", flagged),
+        ("caught with 99 calibration images", format_rate_at_99(metrics) or "not measured"),
         ("image AUROC", format_auroc(metrics)),
-        ("anomalies caught", format_percent(metrics["detection_rate"]) or "not measured"),
-        ("normal images flagged", f"{flagged} (requested: {metrics['false_alarm_rate']:.1%})"),
     ]
     if "pixel_auroc" in metrics:
         values.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
@@ -288,15 +306,15 @@ def write_evaluation_report(
     rates_note = "Rates exclude images that a threshold was computed from."
     verdicts_caption = "The first test images of each kind, not a selection."
     sections = [
-        *([Section("Why this detector", "Based on normal training images only.", table=remarks)] if remarks else []),
-        Section("Verdicts", figure=images["verdicts"], caption=verdicts_caption),
-        Section("Kinds of images", table=kinds_table(metrics)),
-        *([Section("Why some kinds are missed", table=missed)] if missed else []),
         Section(
             "Decisions",
             " ".join([*detector.decisions_.summary_lines(), rates_note]),
             table=decisions_table(metrics),
         ),
+        *([Section("Why this detector", "Based on normal training images only.", table=remarks)] if remarks else []),
+        Section("Verdicts", figure=images["verdicts"], caption=verdicts_caption),
+        Section("Kinds of images", table=kinds_table(metrics)),
+        *([Section("Why some kinds are missed", table=missed)] if missed else []),
         *(
             Section(heading, figure=images[name])
             for heading, name in (("Scores", "histogram"), ("Ranking", "roc"))

@@ -42,7 +42,13 @@ def fit(
         for remark in loaded.remarks:
             log(remark)
     split = split_training_images(
-        loaded, plan.decision, plan.training.seed, hold_out=plan.holds_out, standardize=plan.is_ensemble
+        loaded,
+        plan.decision,
+        plan.training.seed,
+        hold_out=plan.holds_out,
+        standardize=plan.is_ensemble,
+        count_by=plan.count_by,
+        leave_one_out=plan.leaves_one_out,
     )
     result = train_model(plan, split, folder, resume, progress)
     return summarize(plan, split, result, started)

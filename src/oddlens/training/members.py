@@ -55,6 +55,7 @@ class TrainingTask:
     progress: Progress | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)  # of a single detector, or of each fold
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
+    fit_to_all: bool = False  # fit in closed form to all images, however long that takes, as each of them calibrates
     robust: bool = False  # some training images may be anomalies; see AutoSettings
 
 
@@ -140,7 +141,7 @@ def with_fewer_images(member: Member, task: TrainingTask, affordable: float) -> 
 def train_single(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     """Train one detector by itself. It may evaluate itself on the calibration images; they do not change it."""
     model = build_untrained(settings, task.training.seed, task)
-    limit = time_limit([], [model], task)
+    limit = None if task.fit_to_all else time_limit([], [model], task)
     member = train_member(model, Member(model=settings, training=task.training), task, None, limit)
     remark: str | None = None
     if task.calibration is not None and len(task.calibration):

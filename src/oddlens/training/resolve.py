@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import DetectorSettings, Strategy
-from oddlens.config.parse import parse_detector
+from oddlens.config.manifest import CountBy
+from oddlens.config.parse import check_choice, parse_detector
 from oddlens.conformal.ranks import threshold_rank
+from oddlens.conformal.schemes import in_folds
 from oddlens.data.image_io import Pixels
 from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
 from oddlens.errors import DataError, SettingsError
@@ -23,9 +26,12 @@ MAX_SCORED_TRAINING_IMAGES = 500  # of ensembles, with which scoring an image ta
 MIN_SCORED_TRAINING_IMAGES = 100  # for which the budget sets time aside; the others are scored if time is left
 
 
+Calibration = Literal["auto", "held_out", "leave_one_out"]
+
+
 @dataclass(frozen=True)
 class FitConfig:
-    """The parameters of `Detector`, and whether to hold out calibration images."""
+    """The parameters of `Detector` and of its `fit`: which images calibrate, and what counts as one of them."""
 
     model: str | DetectorSettings
     training: TrainingSettings | None
@@ -35,6 +41,8 @@ class FitConfig:
     device: str
     budget: float | None
     hold_out: bool
+    calibration: Calibration = "auto"
+    count_by: CountBy = "group"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class FitPlan:
     device: torch.device
     deadline: float  # of time.perf_counter
     holds_out: bool  # calibration images are held out
+    leaves_one_out: bool = False  # each training image calibrates, scored without itself
+    count_by: CountBy = "group"
 
     @property
     def strategy(self) -> Strategy:
@@ -89,8 +99,10 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         DataError: there are too few images.
         CalibrationError: the images in folds cannot guarantee the requested rate.
     """
+    check_choice("calibration", config.calibration, get_args(Calibration))
+    check_choice("count_by", config.count_by, get_args(CountBy))
     settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
-    in_folds = settings.strategy == "folds"
+    leaves_one_out = resolve_calibration(config, settings, has_groups)
     plan = FitPlan(
         settings=settings,
         training=resolve_training(config.training, settings),
@@ -100,13 +112,39 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         roi=config.roi,
         device=resolve_device(config.device),
         deadline=started + resolve_budget(config.budget, settings) * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
-        holds_out=config.hold_out and not in_folds,
+        holds_out=config.hold_out and settings.strategy != "folds" and not leaves_one_out,
+        leaves_one_out=leaves_one_out,
+        count_by=config.count_by,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
-    if in_folds:
+    if settings.strategy == "folds":
         check_folds(config, n_images, has_groups, settings.n_folds)
     return plan
+
+
+def resolve_calibration(config: FitConfig, settings: DetectorSettings, has_groups: bool) -> bool:
+    """Whether the training images calibrate by leave-one-out instead of images that are held out.
+
+    Raises:
+        SettingsError: leave-one-out is requested and does not go with the detector or another setting.
+    """
+    if config.calibration == "held_out" or (config.calibration == "auto" and not config.hold_out):
+        return False
+    decision = config.decision
+    is_single = settings.strategy == "single"
+    is_supported = is_single and registered_family(settings.training_class).model.supports_leave_one_out
+    obstacles = {
+        f"the detector {settings.family}, whose scores of training images say nothing about new ones": not is_supported,
+        "groups with a threshold each (--group-by)": has_groups,
+        "a confidence (--confidence)": decision.confidence is not None,
+        f"the method {decision.method}": decision.method != "conformal",
+        "calibration images from elsewhere (hold_out=False)": not config.hold_out,
+    }
+    obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
+    if obstacle is not None and config.calibration == "leave_one_out":
+        raise SettingsError(f"calibration by leave-one-out cannot be combined with {obstacle}; use held-out images")
+    return obstacle is None
 
 
 def resolve_training(requested: TrainingSettings | None, settings: DetectorSettings) -> TrainingSettings:
@@ -158,4 +196,4 @@ def check_folds(config: FitConfig, n_images: int, has_groups: bool, folds: int) 
     if n_images <= folds:
         raise DataError(f"{n_images} images in {folds} folds can guarantee nothing; use more images or fewer folds")
     if decision.false_alarm_rate is not None:
-        threshold_rank(n_images, decision.false_alarm_rate, None, folds)
+        threshold_rank(n_images, decision.false_alarm_rate, None, in_folds(folds))

@@ -47,6 +47,7 @@ def train_model(
         resume=resume,
         progress=progress,
         robust=settings.tolerates_contamination,
+        fit_to_all=plan.leaves_one_out,
     )
     if folder:
         claim(folder, TRAINING_FILES)

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from oddlens.artifact.detector_file import Tensors
 from oddlens.config.manifest import DataSummary, Manifest
-from oddlens.data.image_io import Pixels
+from oddlens.data.image_io import Index, Pixels
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.splitting import CalibrationSet, SplitImages
 from oddlens.inference.golden import golden_scores
-from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches, score_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
 from oddlens.io.text import as_text
-from oddlens.models.base import leave_one_out
+from oddlens.models.base import leave_groups_out, leave_one_out
 from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
@@ -33,7 +34,7 @@ SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A detector that is trained but, unless it was trained in folds, not calibrated yet."""
+    """A detector that is trained but, unless its training images calibrate it, not calibrated yet."""
 
     backend: TorchBackend
     roi: npt.NDArray[np.bool_] | None  # (H, W)
@@ -41,7 +42,7 @@ class FitResult:
     manifest: Manifest
     history: list[HistoryRow]
     records: tuple[TrainingRecord, ...]
-    calibration: CalibrationSet | None  # None where the calibration is complete: out of fold
+    calibration: CalibrationSet | None  # None where the calibration is complete: out of fold, or by leave-one-out
     seconds: float
 
     @property
@@ -57,6 +58,8 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     calibration: CalibrationSet | None = None
     if plan.strategy == "folds":
         statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
+    elif plan.leaves_one_out:
+        statistics = leave_one_out_statistics(backend, split.train, split.train_clusters)
     else:
         calibration = split.calibration
         pixels = affordable_images(backend, plan, split)
@@ -68,6 +71,10 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
         n_training=len(split.train),
         n_standardising=len(split.standardization),
         fingerprint=digest([prints.tobytes()]),
+        folds=plan.settings.n_folds,
+        calibration="leave_one_out" if plan.leaves_one_out else "held_out",
+        calibration_source=calibration_source(plan),
+        count_by="image" if plan.strategy == "folds" else plan.count_by,
     )
     manifest = build_manifest(plan, split, result, data, golden_scores(backend))
     seconds = round(time.perf_counter() - started, 3)
@@ -101,7 +108,39 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
         "calibration.map_peaks": peaks,
         "calibration.fingerprints": np.sort(prints),
         "calibration.groups": np.empty(0, dtype=np.uint64),
+        "calibration.clusters": np.empty(0, dtype=np.uint64),
     }
+
+
+def leave_one_out_statistics(backend: TorchBackend, pixels: Pixels, clusters: Index) -> Tensors:
+    """The calibration by leave-one-out, from training images (n, H, W, C) and the groups (n,) left out together."""
+    scores, peaks, size = [], [], batch_size(backend.spec)
+    training_groups = torch.from_numpy(clusters).to(backend.device)
+    for start in range(0, len(pixels), size):
+        rows = slice(start, start + size)
+        with leave_groups_out(backend.model, training_groups, training_groups[rows]):
+            (predictions,) = score_batches(backend, [pixels[rows]])
+        scores.append(predictions.anomaly_score)
+        if predictions.anomaly_map is not None:
+            peaks.append(predictions.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+    all_scores = np.concatenate(scores)
+    order = np.argsort(all_scores, kind="stable")
+    has_clusters = len(np.unique(clusters)) < len(clusters)
+    return {
+        "training.scores": all_scores[order],
+        "calibration.scores": all_scores[order],
+        "calibration.map_peaks": np.sort(np.concatenate(peaks)) if peaks else np.empty(0),
+        "calibration.fingerprints": np.sort(fingerprints(pixels)),
+        "calibration.groups": np.empty(0, dtype=np.uint64),
+        "calibration.clusters": clusters[order if has_clusters else slice(0)].astype(np.uint64),
+    }
+
+
+def calibration_source(plan: FitPlan) -> str:
+    """Where a calibration that is complete after training comes from; "none" where it is still to come."""
+    if plan.leaves_one_out:
+        return "the training images, each left out once"
+    return f"out of fold, {plan.settings.n_folds} folds" if plan.strategy == "folds" else "none"
 
 
 def build_manifest(
