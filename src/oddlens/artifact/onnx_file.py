@@ -12,6 +12,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact.detector_file import (
+    ROI,
     STATISTICS_DTYPES,
     Tensors,
     check_content,
@@ -27,8 +28,13 @@ from oddlens.io.atomic import write_bytes
 
 
 def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
-    """The bytes of an exported file, deployable by itself; the digest covers the graph too."""
+    """The bytes of an exported file, deployable by itself; the digest covers the graph too.
+
+    With tiles, the region of interest is beside the statistics; otherwise it is in the graph.
+    """
     statistics = select_statistics(tensors)
+    if manifest.tiling is not None and ROI in tensors:
+        statistics[ROI] = tensors[ROI]
     metadata = {
         "oddlens": serialize_manifest(manifest, statistics | graph_as_tensor(graph)),
         "oddlens.statistics": base64.b64encode(save_tensors(statistics)).decode(),
@@ -66,7 +72,10 @@ def read_onnx(path: Path, content: bytes | None = None) -> tuple[bytes, Manifest
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
     kinds = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    if kinds != {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}:
+    expected = {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}
+    if manifest.tiling is not None and ROI in tensors:
+        expected[ROI] = ("u1", 2)
+    if kinds != expected or (ROI in expected and tensors[ROI].shape != (manifest.input.height, manifest.input.width)):
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
     check_content(path, manifest, metadata["oddlens"], tensors | graph_as_tensor(graph))
     return graph, manifest, tensors

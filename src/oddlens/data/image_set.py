@@ -173,7 +173,7 @@ class ImageSet:
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
-    def choose_spec(self, size: int | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
+    def choose_spec(self, size: int | tuple[int, int] | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
         """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.
 
         `infos` are those of the images, where they have been read already.
@@ -230,7 +230,8 @@ class ImageSet:
                         problems[i] = image
                     else:
                         raise image
-                yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
+                stacked = good[0][None] if len(good) == 1 else np.stack(good) if good else np.empty((0, *shape), spec.dtype)
+                yield cast(Pixels, stacked)
 
     def _resized(
         self, indices: Iterable[int], spec: InputSpec, on_image: Callable[[int, Pixels], None] | None

@@ -56,6 +56,7 @@ class TrainingTask:
     training: TrainingSettings = field(default_factory=TrainingSettings)  # of a single detector, or of each fold
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
     robust: bool = False  # some training images may be anomalies; see AutoSettings
+    tiles_per_image: int = 1  # where the images are tiles: image i is one of the image i // tiles_per_image
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> 
     model = registry.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
+    model.tiles_per_image = task.tiles_per_image
     return model.to(task.device)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from oddlens.config.base import DecisionSettings, TrainingSettings
+from oddlens.config.base import DecisionSettings, Tiling, TrainingSettings
 from oddlens.config.detectors import DetectorSettings, Strategy
 from oddlens.config.parse import parse_detector
 from oddlens.conformal.ranks import threshold_rank
@@ -16,6 +16,7 @@ from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
 from oddlens.models.registry import registered_family
+from oddlens.training.tiling import Tile, check_tile
 
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
 RESERVED_SECONDS = 3.0  # of the budget, for computing the threshold and writing the file
@@ -35,6 +36,7 @@ class FitConfig:
     device: str
     budget: float | None
     hold_out: bool
+    tile: Tile = "auto"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class FitPlan:
     device: torch.device
     deadline: float  # of time.perf_counter
     holds_out: bool  # calibration images are held out
+    tile: Tile = "off"
+    seconds: float = math.inf  # for fitting
+    tiling: Tiling | None = None  # of the images, once their sizes are known
 
     @property
     def strategy(self) -> Strategy:
@@ -91,6 +96,8 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     """
     settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
     in_folds = settings.strategy == "folds"
+    check_tile(config.tile)
+    seconds = resolve_budget(config.budget, settings)
     plan = FitPlan(
         settings=settings,
         training=resolve_training(config.training, settings),
@@ -99,8 +106,10 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         max_side=MAX_ENSEMBLE_SIDE if settings.strategy in ("auto", "plan") else None,
         roi=config.roi,
         device=resolve_device(config.device),
-        deadline=started + resolve_budget(config.budget, settings) * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
+        deadline=started + seconds * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
         holds_out=config.hold_out and not in_folds,
+        tile="off" if in_folds else config.tile,
+        seconds=seconds,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
@@ -148,6 +157,8 @@ def check_folds(config: FitConfig, n_images: int, has_groups: bool, folds: int) 
         CalibrationError: this many images in this many folds cannot guarantee the requested rate.
     """
     decision = config.decision
+    if config.tile not in ("auto", "off"):
+        raise SettingsError("--folds cannot be combined with --tile: tiles of one image would be in several folds")
     if has_groups or decision.confidence is not None or not config.hold_out:
         raise SettingsError(
             "--folds cannot be combined with groups (--group-by), --confidence, or calibration images from elsewhere; "

@@ -17,12 +17,14 @@ from oddlens.config.manifest import DataSummary, Manifest
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.splitting import CalibrationSet, SplitImages
+from oddlens.inference.backend import Backend
 from oddlens.inference.golden import golden_scores
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.tiling import with_tiles
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
 from oddlens.io.text import as_text
-from oddlens.models.base import leave_one_out
+from oddlens.models.base import Model, leave_one_out
 from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
@@ -35,7 +37,7 @@ SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for 
 class FitResult:
     """A detector that is trained but, unless it was trained in folds, not calibrated yet."""
 
-    backend: TorchBackend
+    backend: Backend
     roi: npt.NDArray[np.bool_] | None  # (H, W)
     statistics: Tensors
     manifest: Manifest
@@ -52,7 +54,7 @@ class FitResult:
 
 def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: float) -> FitResult:
     """Score the training images, and collect what is known about the model; `started` is of time.perf_counter."""
-    backend = TorchBackend(result.model, plan.device)
+    backend = with_tiles(TorchBackend(result.model, plan.device), split.spec, plan.tiling, split.roi)
     prints = np.sort(np.concatenate([fingerprints(split.train), fingerprints(split.standardization)]))
     calibration: CalibrationSet | None = None
     if plan.strategy == "folds":
@@ -60,7 +62,7 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     else:
         calibration = split.calibration
         pixels = affordable_images(backend, plan, split)
-        statistics = {"training.scores": training_scores(backend, pixels)}
+        statistics = {"training.scores": training_scores(backend, result.model, pixels)}
     statistics["training.fingerprints"] = prints
     data = DataSummary(
         source=as_text(split.source),
@@ -74,12 +76,12 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     return FitResult(backend, split.roi, statistics, manifest, result.history, result.records, calibration, seconds)
 
 
-def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) -> Pixels:
+def affordable_images(backend: Backend, plan: FitPlan, split: SplitImages) -> Pixels:
     """The training images (n, H, W, C) that are scored: fewer where calibration leaves too little time for all."""
     pixels = plan.scored_images(split.train)
     if not plan.may_score_fewer or len(pixels) <= MIN_SCORED_TRAINING_IMAGES:
         return pixels
-    batch = pixels[:MAX_TIMED_IMAGES]
+    batch = pixels[: min(MAX_TIMED_IMAGES, batch_size(backend.spec))]
     started = time.perf_counter()
     backend(batch)
     now = time.perf_counter()
@@ -87,9 +89,9 @@ def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) 
     return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable * SCORING_SHARE)))
 
 
-def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
+def training_scores(backend: Backend, model: Model, pixels: Pixels) -> npt.NDArray[np.float64]:
     """Sorted scores (n,) of training images (n, H, W, C), none of which is compared with itself."""
-    with leave_one_out(backend.model):
+    with leave_one_out(model):
         return np.sort(anomaly_scores(backend, in_batches(pixels, batch_size(backend.spec))))
 
 
@@ -112,6 +114,7 @@ def build_manifest(
         model=result.settings,
         training=plan.training,
         input=split.spec,
+        tiling=plan.tiling,
         decision=plan.decision,
         data=data,
         history=summarize_history(result.history),
