@@ -66,6 +66,8 @@ ENGINES = [RuntimeSettings(engine="onnxruntime")]
 if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
+TILED = (24, 40, 1, 255)  # images in six tiles of 16 x 16
+TILED_FORMS = ("autoencoder-strided", "dictionary", "dictionary-local", "defects")
 
 
 def training(form: FamilySettings, seed: int = 3) -> TrainingSettings:

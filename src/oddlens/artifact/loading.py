@@ -70,4 +70,6 @@ def load_onnx(path: Path, device: str, threads: int | None, content: bytes | Non
         raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
     graph, manifest, tensors = read_onnx(path, content)
     backend = open_graph(graph, manifest.model_input, manifest.runtime, path, threads)
-    return LoadedDetector(with_tiles(backend, manifest.input, manifest.tiling, tensors.get(ROI)), manifest, tensors, graph)
+    return LoadedDetector(
+        with_tiles(backend, manifest.input, manifest.tiling, tensors.get(ROI)), manifest, tensors, graph
+    )

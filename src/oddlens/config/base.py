@@ -70,6 +70,10 @@ class Tiling(Settings):
         """The form of a tile of images of that form."""
         return spec.model_copy(update={"height": self.height, "width": self.width})
 
+    def describe(self, spec: InputSpec) -> str:
+        """The tiles of images of that form, in words."""
+        return f"{self.count(spec):,} of {self.width} x {self.height} that overlap by {self.overlap} pixels or more"
+
     def check(self, spec: InputSpec) -> None:
         """Refuse tiles that are larger than images of that form, or too many.
 

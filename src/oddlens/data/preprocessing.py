@@ -29,7 +29,7 @@ def value_max(peak: int, bits: int) -> Literal[255, 4095, 65535]:
 
 
 MIN_SIDE = 8  # shorter side of an input that is smaller than its images
-MAX_LONG_SIDE = 2048  # longer side of the input of elongated images: with the shorter one, no more pixels than 128 x 128
+MAX_LONG_SIDE = 2048  # longer side of the input of elongated images, which has no more pixels than 128 x 128
 
 
 def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | tuple[int, int] | None) -> InputSpec:
@@ -128,8 +128,10 @@ def resize_map(
 
     With `rows`, only those rows of the result are computed, (len(rows), width).
     """
-    plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     rows = rows or range(height)
+    if values.shape == (height, width):
+        return values[rows.start : rows.stop].astype(np.float32)
+    plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     box = (0, rows.start * plane.height / height, plane.width, rows.stop * plane.height / height)
     return np.array(plane.resize((width, len(rows)), Image.Resampling.BILINEAR, box), dtype=np.float32)
 

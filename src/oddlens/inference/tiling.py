@@ -7,6 +7,8 @@ between tiles and add up to 1 at each pixel, so that there are no seams.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +48,10 @@ class TileGrid:
     def cut(self, image: Pixels, index: Sequence[int]) -> Pixels:
         """Some tiles (n, height, width, C) of an image (H, W, C), by their numbers."""
         areas = [self._area(*self._places[i]) for i in index]
-        tiles: Pixels = np.stack([image[area] for area in areas])
-        return tiles if self.roi is None else tiles * np.stack([self.roi[area] for area in areas])[..., None]
+        tiles = np.stack([image[area] for area in areas])
+        if self.roi is not None:
+            tiles = tiles * np.stack([self.roi[area] for area in areas])[..., None]
+        return cast(Pixels, tiles)
 
     def batches(self) -> Iterator[range]:
         """The numbers of all tiles, as many at a time as are scored together."""
@@ -66,7 +70,7 @@ def blend_weights(starts: Sequence[int], side: int) -> Floats:
     """Weight of each pixel of tiles along one axis, (tiles, side), which add up to 1 where tiles overlap."""
     inner = np.arange(side) + 0.5
     raw = np.ones((len(starts), side))
-    for number, (before, after) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for number, (before, after) in enumerate(pairwise(starts)):
         shared = before + side - after
         if shared:
             raw[number + 1] = np.minimum(raw[number + 1], inner / shared)
@@ -122,12 +126,16 @@ class TiledBackend:
                     self.grid.blend(outputs.anomaly_map, index, image_map)
             scores[number] = np.concatenate(tile_scores).max()
             if image_map is not None:
-                maps.append(image_map if self.grid.roi is None else np.multiply(image_map, self.grid.roi, out=image_map))
+                maps.append(
+                    image_map if self.grid.roi is None else np.multiply(image_map, self.grid.roi, out=image_map)
+                )
         stacked = maps[0][None] if len(maps) == 1 else np.stack(maps) if maps else None
         return Predictions(scores, stacked, None)
 
 
-def with_tiles(backend: Backend, spec: InputSpec, tiling: Tiling | None, roi: npt.NDArray[np.generic] | None) -> Backend:
+def with_tiles(
+    backend: Backend, spec: InputSpec, tiling: Tiling | None, roi: npt.NDArray[np.generic] | None
+) -> Backend:
     """A backend of images of the form `spec`, around that of one tile; the backend itself without tiling."""
     if tiling is None:
         return backend

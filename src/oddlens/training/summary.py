@@ -30,6 +30,7 @@ from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
 
 MAX_TIMED_IMAGES = 16  # whose scoring is timed, to know how many training images there is time for
+MAX_TIMED_PIXELS = 2**22  # of these, but for the first
 SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for each image as a small one
 
 
@@ -81,7 +82,7 @@ def affordable_images(backend: Backend, plan: FitPlan, split: SplitImages) -> Pi
     pixels = plan.scored_images(split.train)
     if not plan.may_score_fewer or len(pixels) <= MIN_SCORED_TRAINING_IMAGES:
         return pixels
-    batch = pixels[: min(MAX_TIMED_IMAGES, batch_size(backend.spec))]
+    batch = pixels[: max(1, min(MAX_TIMED_IMAGES, MAX_TIMED_PIXELS // pixels[0].size))]
     started = time.perf_counter()
     backend(batch)
     now = time.perf_counter()

@@ -109,11 +109,9 @@ def describe_tiling(infos: Sequence[ImageInfo], canvas: Canvas) -> str:
     tiling = canvas.tiling
     if tiling is None:
         return f"tiles: none, because one tile covers images of {canvas.width} x {canvas.height} pixels"
-    largest = max(infos, key=lambda info: info.height * info.width)
-    factor = max(largest.height / canvas.height, largest.width / canvas.width)
-    shrinking = f", shrunk {factor:.1f}-fold at most" if factor >= 1.05 else ""
+    factor = max(max(info.height / canvas.height, info.width / canvas.width) for info in infos)
+    shrinking = f", shrunk up to {factor:.1f}-fold," if factor >= 1.05 else ""
     return (
-        f"tiles: images of {canvas.width} x {canvas.height} pixels{shrinking} are scored in {count_tiles(canvas):,} "
-        f"tiles of {tiling.width} x {tiling.height} that overlap by {tiling.overlap} or more; an image's score is that "
-        "of its most anomalous tile"
+        f"tiles: images of {canvas.width} x {canvas.height} pixels{shrinking} are scored in tiles, "
+        f"{tiling.describe(canvas_spec(canvas))}; an image's score is that of its most anomalous tile"
     )
