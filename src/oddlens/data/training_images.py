@@ -87,7 +87,8 @@ def find_shrinking(infos: Sequence[ImageInfo], shape: tuple[int, int]) -> Shrink
     text = (
         f"{count} of {'up to ' * (len(sizes) > 1)}{size} are shrunk {folds}-fold to {width} x {height}: a defect "
         f"smaller than about {math.ceil(most)} pixels of {'the original' if len(sizes) == 1 else 'the largest'} covers "
-        "less than one pixel of the input and is likely to be missed; fit with a larger --size or with --tile, or crop the images"
+        "less than one pixel of the input and is likely to be missed; fit with a larger --size or with --tile, or crop "
+        "the images"
     )
     return Shrinking(index, most, text)
 
