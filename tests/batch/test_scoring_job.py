@@ -97,13 +97,14 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_a_resumed_run_writes_the_same_bytes(part: Path, image_folder: Path, tmp_path: Path, suffix: str) -> None:
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"v.{suffix}"
-    score(part, image_folder, "-o", whole)
+    whole_lot = score(part, image_folder, "-o", whole)["lot"]
     kill_after_two_batches(part, image_folder, output)
     assert not output.exists()
     assert [len(entry["scores"]) for entry in journal_of(output)[1:]] == [BATCH] * 2
     result = score(part, image_folder, "-o", output, "--resume")
-    assert result["n"] == COUNT
+    assert result["n"] == result["lot"]["n"] == COUNT
     assert result["resumed"] == 2 * BATCH
+    assert result["lot"] == whole_lot
     assert output.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, whole.name])
 

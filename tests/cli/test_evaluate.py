@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from command_line import QUICK, error_of, oddlens, run_json
 from PIL import Image
 
+from oddlens.data.image_set import DataSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.evaluation.evaluate import evaluate
@@ -45,11 +47,31 @@ def test_normal_images_alone_give_the_false_alarm_rate(part: Path, parts: Path, 
     assert "image AUROC" not in done.stdout
 
 
+def test_eval_tests_its_normal_images_as_a_lot(saved: Path, digits: DataSet, tmp_path: Path) -> None:
+    pixels = digits.test.load(digits.test.choose_spec(None))[:60, :, :, 0]
+    for kind, images in (("good", pixels), ("negative", 255 - pixels)):
+        (tmp_path / "lot/test" / kind).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / "lot/test" / kind / f"{i:03}.png")
+    lot = run_json("eval", saved, tmp_path / "lot", "--strict", "--max-anomalous", 0.05)["lot"]
+    assert (lot["shifted"], lot["max_anomalous"], lot["n"]) == (False, 0.05, 60), "anomalies are not of the lot"
+    report = tmp_path / "r.html"
+    done = oddlens("eval", saved, tmp_path / "lot/test/negative", "--strict", "--report", report)
+    assert done.returncode == 3
+    assert "normal images flagged" in done.stdout
+    assert "These 60 normal test images differ from the calibration images as a whole" in done.stderr
+    assert "differ from the calibration images as a whole" in report.read_text()
+    done = oddlens("eval", saved, tmp_path / "lot/test/negative", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["lot"]["shifted"] is True
+
+
 def test_defects_alone_give_the_detection_rate(part: Path, parts: Path, tmp_path: Path) -> None:
     shutil.copytree(parts / "test/spot", tmp_path / "lot/test/spot")
     shutil.copytree(parts / "ground_truth", tmp_path / "lot/ground_truth")
     table = run_json("eval", part, tmp_path / "lot", "--report", tmp_path / "r.html")
     assert table["detection_rate"] > 0.5
+    assert table["lot"] is None
     assert table["image_auroc"] is table["false_alarm_rate_measured"] is None
     assert table["pixel_auroc"] > 0.5
     assert "no false-alarm rate, AUROC or average precision" in (tmp_path / "r.html").read_text()

@@ -128,6 +128,70 @@ def test_a_watched_stream_continues_and_raises_the_alarm(saved: Path, images: Pa
     assert at_once["drift"]["evidence"] == pytest.approx(drift["evidence"], rel=1e-12)
 
 
+def test_unchanged_images_are_no_shifted_lot(saved: Path, images: Path) -> None:
+    result, notes = score_json(saved, *sorted(images.iterdir())[:60], "--strict")
+    assert result["lot"].keys() == {"p_value", "shifted", "max_anomalous", "n"}
+    assert result["lot"]["p_value"] > 0.01
+    assert (result["lot"]["shifted"], result["lot"]["max_anomalous"], result["lot"]["n"]) == (False, 0.1, 60)
+    assert notes == ""
+
+
+def test_a_shifted_lot_is_reported_and_with_strict_ends_with_exit_code_3(
+    saved: Path, images: Path, tmp_path: Path
+) -> None:
+    negatives = sorted(images.iterdir())[60:]
+    result, notes = score_json(saved, *negatives, "-o", tmp_path / "v.csv")
+    assert result["lot"]["shifted"] is True
+    assert result["lot"]["p_value"] < 1e-6
+    assert "These 60 images differ from the calibration images as a whole (p = " in notes
+    assert "Unless more than 10% of them are anomalous (--max-anomalous), the false-alarm rate of 1% is not" in notes
+    done = oddlens("score", saved, *negatives, "-o", tmp_path / "strict.csv", "--strict", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["lot"] == result["lot"]
+    assert (tmp_path / "strict.csv").read_bytes() == (tmp_path / "v.csv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["strict.csv", "v.csv"], "no journal is left"
+    printed = oddlens("score", saved, *negatives, "--strict")
+    assert printed.returncode == 3
+    assert printed.stdout.encode() == (tmp_path / "v.csv").read_bytes()
+    assert printed.stderr.count("\n") == 1
+
+
+def test_a_lot_with_many_anomalies_is_no_shift_if_it_may_have_them(saved: Path, images: Path) -> None:
+    assert score_json(saved, images)[0]["lot"]["shifted"] is True
+    lot = score_json(saved, images, "--max-anomalous", 0.6, "--strict")[0]["lot"]
+    assert (lot["shifted"], lot["max_anomalous"]) == (False, 0.6)
+
+
+def test_the_lot_of_a_false_discovery_rate_says_that_this_rate_does_not_apply(saved: Path, images: Path) -> None:
+    _, notes = score_json(saved, *sorted(images.iterdir())[60:], "--fdr", 0.05)
+    assert "(--max-anomalous), the false discovery rate of 5% is not guaranteed for them" in notes
+
+
+def test_a_small_lot_is_not_tested_and_strict_says_so(saved: Path, images: Path) -> None:
+    negatives = sorted(images.iterdir())[60:89]
+    result, notes = score_json(saved, *negatives)
+    assert (result["lot"], notes) == (None, "")
+    result, notes = score_json(saved, *negatives, "--strict")
+    assert result["lot"] is None
+    assert notes.startswith("--strict: not tested; that takes at least 30 images")
+
+
+def test_unreadable_images_are_not_counted_in_the_lot(saved: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    few = [tmp_path / "broken.png", *sorted(images.iterdir())[60:89]]
+    assert score_json(saved, *few, "--skip-unreadable")[0]["lot"] is None
+    assert score_json(saved, *few, images / "100.png", "--skip-unreadable")[0]["lot"]["n"] == 30
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, "nan"])
+def test_a_wrong_share_of_anomalous_images_is_refused_before_scoring(
+    saved: Path, images: Path, tmp_path: Path, share: object
+) -> None:
+    message = error_of("score", saved, images, "--max-anomalous", share, "-o", tmp_path / "v.csv")
+    assert "from 0 to below 1" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_not_a_drift_state_is_refused_before_scoring(saved: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "line.json").write_text("{}")
     options = ("--watch-drift", tmp_path / "line.json", "-o", tmp_path / "v.csv")

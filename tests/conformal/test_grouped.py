@@ -228,7 +228,14 @@ def test_the_command_line_handles_groups(folders: Path, tmp_path: Path) -> None:
     assert "grainy: At most" in " ".join(shown.stdout.split())
 
     done = oddlens("score", file, folders / "incoming", "--json")  # grouped by folder: no option is needed
-    rows = json.loads(done.stdout)["verdicts"]
+    scored = json.loads(done.stdout)
+    rows, lot = scored["verdicts"], scored["lot"]
+    assert {name: group["n"] for name, group in lot["groups"].items()} == {"calm": 50, "grainy": 50}
+    assert lot["p_value"] == min(group["p_value"] for group in lot["groups"].values())
+    few = sorted((folders / "incoming" / "grainy").iterdir())[:3]
+    strict = oddlens("score", file, folders / "incoming" / "calm", *few, "--strict", "--json")
+    assert json.loads(strict.stdout)["lot"]["untested_groups"] == {"grainy": 3}
+    assert "--strict: groups of fewer than 30 images are not tested: grainy (3)" in strict.stderr
     assert {Path(row["file"]).parent.name: row["threshold"] for row in rows} == {
         name: group["threshold"] for name, group in result["groups"].items()
     }

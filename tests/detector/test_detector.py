@@ -188,6 +188,17 @@ def test_another_threshold_changes_the_verdicts_and_nothing_else(
     assert (second.label == (second.anomaly_score > second.threshold)).all()
 
 
+def test_a_lot_is_tested_by_its_scores(digits_detector: Detector, digits: DataSet) -> None:
+    pixels = digits.test.load(digits_detector.spec)[:60]
+    same, negative = (digits_detector.test_lot(digits_detector.score(images)) for images in (pixels, 255 - pixels))
+    assert same is not None
+    assert negative is not None
+    assert (same.shifted, negative.shifted) == (False, True)
+    assert digits_detector.test_lot(digits_detector.score(pixels[:29])) is None
+    with pytest.raises(StateError, match="is not fitted"):
+        Detector().test_lot(np.zeros(60))
+
+
 def test_the_constructor_only_stores_its_parameters() -> None:
     detector = Detector("nothing", size=-1, roi="nowhere.png", device="tpu", budget=-3.0)
     assert (detector.model, detector.size, detector.roi) == ("nothing", -1, "nowhere.png")

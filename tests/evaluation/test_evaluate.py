@@ -16,7 +16,7 @@ from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.open import open_dataset
 from oddlens.data.preprocessing import resize_map
 from oddlens.detector.detector import Detector
-from oddlens.errors import DataError
+from oddlens.errors import DataError, SettingsError
 from oddlens.evaluation import corruptions, evaluate, test_sets
 from oddlens.reporting import evaluation_report
 
@@ -58,6 +58,39 @@ def test_calibration_images_are_excluded_from_rates_but_not_from_auroc(digits: D
     assert table["n_normal_rates"] == len(digits.test) - len(half)
     assert table["decisions"]["train_percentile"]["threshold"] == table["threshold"]
     assert table["decisions"]["conformal"]["threshold"] is not None
+
+
+def test_the_lot_is_the_normal_images_that_no_threshold_was_computed_from(
+    digits_detector: Detector, digits: DataSet, test_images: ImageSet
+) -> None:
+    evaluation = evaluate.evaluate(digits_detector, test_images, max_anomalous=0.0)
+    normal = evaluation.scores[evaluation.labels == 0]
+    assert evaluation.lot == digits_detector.test_lot(normal, max_anomalous=0.0)
+    assert evaluation.lot is not None
+    assert evaluation.lot.n == len(digits.test)
+    masked = dataclasses.replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) < 40)
+    assert masked.lot == digits_detector.test_lot(normal[:40], max_anomalous=0.0)
+    few = dataclasses.replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) < 29)
+    assert (few.lot, few.lot_warnings) == (None, [])
+
+
+def test_a_shifted_test_set_is_named_with_the_rate_that_does_not_apply(
+    digits_detector: Detector, digits: DataSet
+) -> None:
+    negatives = ImageSet.from_array(255 - digits.test.load(digits_detector.spec)[:60])
+    (sentence,) = evaluate.evaluate(digits_detector, negatives).lot_warnings
+    assert sentence.startswith("These 60 normal test images differ from the calibration images as a whole (p = ")
+    assert "Unless more than 10% of them are anomalous, the false-alarm rate of 1% is not guaranteed" in sentence
+
+
+def test_a_wrong_share_of_anomalous_images_is_refused_before_scoring(
+    digits_detector: Detector, digits: DataSet
+) -> None:
+    def scored(done: int) -> None:
+        raise AssertionError(done)
+
+    with pytest.raises(SettingsError, match="from 0 to below 1, got 10"):
+        evaluate.evaluate(digits_detector, digits.test, scored, max_anomalous=10)
 
 
 def test_training_images_are_excluded_from_all_metrics(

@@ -85,6 +85,7 @@ def test_a_recipe_with_normal_test_images_alone_has_their_rate(tmp_path: Path) -
     result = run.RecipeRun(small_recipe(source=str(tmp_path / "lot")), tmp_path / "out")()
     assert 0 <= result["false_alarm_rate_measured"] < 0.2
     assert (result["image_auroc"], result["detection_rate"]) == (None, None)
+    assert (result["lot"]["n"], result["lot"]["shifted"]) == (200, False)
     assert "roc" not in result["files"]["figures"]
     assert "no detection rate, AUROC or average precision" in (tmp_path / "out/report.html").read_text()
 

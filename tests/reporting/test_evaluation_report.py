@@ -13,7 +13,7 @@ import pytest
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.data.image_set import DataSet
+from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.detector.detector import Detector
 from oddlens.evaluation import corruptions
 from oddlens.evaluation.evaluate import Evaluation, evaluate
@@ -154,6 +154,18 @@ def test_a_test_set_of_one_label_is_reported_without_what_it_cannot_give(
     assert "Ranking" not in page
     for section in (evaluation_report.kinds_table, evaluation_report.decisions_table):
         assert section(evaluation.metrics).rows
+
+
+def test_the_report_says_that_a_lot_has_shifted(digits_detector: Detector, digits: DataSet, tmp_path: Path) -> None:
+    pixels = digits.test.load(digits_detector.spec)[:60]
+    for name, images in (("same", pixels), ("negative", 255 - pixels)):
+        evaluation = evaluate(digits_detector, ImageSet.from_array(images))
+        figures = evaluation_report.draw_figures(digits_detector, evaluation)
+        path = tmp_path / f"{name}.html"
+        evaluation_report.write_evaluation_report(path, "Digits", digits_detector, evaluation, figures, "")
+        page = html.unescape(path.read_text())
+        assert page.count("differ from the calibration images as a whole") == (name == "negative")
+        assert all(line in page for line in evaluation.lot_warnings)
 
 
 def test_without_normal_and_calibration_images_there_is_no_histogram(evaluation: Evaluation) -> None:

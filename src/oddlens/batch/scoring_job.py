@@ -17,6 +17,7 @@ import numpy as np
 
 from oddlens.batch import verdict_files
 from oddlens.batch.map_writer import MapWriter
+from oddlens.conformal.lot import Lot
 from oddlens.data.image_io import DECODERS, Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.ordered_pool import OrderedPool
@@ -127,8 +128,10 @@ class ScoringJob:
             problems.clear()
             yield pixels
 
-    def rows(self, journal: Journal, fdr: float | None = None) -> Iterator[list[verdict_files.VerdictRow]]:
-        """Yield the rows of all images with a score in the journal, some at a time.
+    def rows(
+        self, journal: Journal, fdr: float | None = None, lot: Lot | None = None
+    ) -> Iterator[list[verdict_files.VerdictRow]]:
+        """Yield the rows of all images with a score in the journal, some at a time, and count the images in `lot`.
 
         With a false discovery rate `fdr`, verdicts depend on all scores, and are computed all at once.
         """
@@ -138,6 +141,8 @@ class ScoringJob:
         while len(part := np.fromiter(islice(scores, count), INDEXED_SCORE)):
             index = part["index"].tolist()
             part_groups = [groups[i] for i in index] if groups else ()
+            if lot is not None:
+                lot.add(part["score"], part_groups)
             verdicts = self.detector.predict_from_scores([names[i] for i in index], part["score"], fdr, part_groups)
             for start in range(0, len(verdicts), ROWS_PER_BATCH):
                 yield verdict_files.verdict_rows(verdicts, slice(start, start + ROWS_PER_BATCH))

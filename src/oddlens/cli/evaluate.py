@@ -14,13 +14,23 @@ from oddlens.cli.options import (
     DeviceOption,
     GroupByOption,
     JsonOption,
+    MaxAnomalousOption,
     NormalOption,
     SeedOption,
     SkipOption,
+    StrictOption,
     ThreadsOption,
     path_option,
 )
-from oddlens.cli.session import command, command_line, drop_unreadable, report_left_out, with_groups
+from oddlens.cli.session import (
+    command,
+    command_line,
+    drop_unreadable,
+    exit_if_shifted,
+    report_left_out,
+    report_lot,
+    with_groups,
+)
 from oddlens.errors import SettingsError
 from oddlens.io.paths import check_output, check_outside_data
 
@@ -38,6 +48,8 @@ def evaluate(
     data_dir: DataDirOption = None,
     group_by: GroupByOption = None,
     report: ReportOption = None,
+    max_anomalous: MaxAnomalousOption = 0.1,
+    strict: StrictOption = False,
     skip_unreadable: SkipOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -67,7 +79,9 @@ def evaluate(
         distort = dataset.normal == "all" and not dataset.test.labels.any()  # every class is normal
         test = test_sets.build_test_set(dataset, detector.spec, seed or 0, distort)
         started = time.perf_counter()
-        evaluation = evaluate.evaluate(detector, test, lambda done: console.counting("scoring", len(test), done))
+        evaluation = evaluate.evaluate(
+            detector, test, lambda done: console.counting("scoring", len(test), done), max_anomalous
+        )
         seconds = {"score": round(time.perf_counter() - started, 3)}
         masks = evaluation.masks.with_unmatched(dataset.unused_masks)
         for line in masks.lines():
@@ -76,6 +90,7 @@ def evaluate(
         result["left_out"] = left_out
         if evaluation.n_excluded:
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
+        result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
         title = f"{path.name} on {dataset.name}"
         if report is not None:
             result["files"] = write_report(report, title, detector, evaluation)
@@ -84,6 +99,7 @@ def evaluate(
         console.table("", decisions.columns, decisions.rows)
         summary = evaluation_report.describe_metrics(result, detector.manifest.model.scores_reconstruction)
         console.result(result, [*describe_aurocs(result), summary])
+        exit_if_shifted(evaluation.lot, strict)
 
 
 def write_report(path: Path, title: str, detector: Detector, evaluation: Evaluation) -> dict[str, Any]:

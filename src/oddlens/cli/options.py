@@ -56,6 +56,13 @@ GroupByOption = Annotated[
     str | None,
     typer.Option("--group-by", help="A threshold for each group (camera, product): 'folder', or FILE.csv:COLUMN."),
 ]
+MaxAnomalousOption = Annotated[
+    float,
+    typer.Option("--max-anomalous", help="Largest share of a lot that may be anomalous, for the test of the lot."),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 3 where the images differ from the calibration images.")
+]
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]

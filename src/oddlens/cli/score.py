@@ -17,12 +17,21 @@ from oddlens.cli.options import (
     DeviceOption,
     GroupByOption,
     JsonOption,
+    MaxAnomalousOption,
     SeedOption,
     SkipOption,
+    StrictOption,
     ThreadsOption,
     path_option,
 )
-from oddlens.cli.session import command, report_left_out, report_unreadable, with_groups
+from oddlens.cli.session import (
+    command,
+    exit_if_shifted,
+    report_left_out,
+    report_lot,
+    report_unreadable,
+    with_groups,
+)
 from oddlens.cli.streams import visible
 from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageError
 from oddlens.io.journal import journal_path
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from oddlens.batch.verdict_files import VerdictRow
     from oddlens.cli.console import Console
     from oddlens.conformal.drift import DriftWatch
+    from oddlens.conformal.lot import Lot
     from oddlens.conformal.ranks import Scores
     from oddlens.data.image_set import ImageSet
     from oddlens.detector.detector import Detector
@@ -69,6 +79,8 @@ def score(
     fdr: FdrOption = None,
     watch_drift: DriftOption = None,
     delta: DeltaOption = 0.01,
+    max_anomalous: MaxAnomalousOption = 0.1,
+    strict: StrictOption = False,
     skip_unreadable: SkipOption = False,
     resume: ResumeScoringOption = False,
     device: DeviceOption = "auto",
@@ -80,6 +92,7 @@ def score(
     with command(as_json, threads, skips=True) as console:
         from oddlens.batch.scoring_job import ScoringJob
         from oddlens.batch.verdict_files import find_writer
+        from oddlens.conformal.lot import Lot, guaranteed_rate
         from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
 
@@ -94,7 +107,7 @@ def score(
         images = open_images(sources, leave_out_own=True)
         left_out = report_left_out(images.left_out, console)
         images = with_groups(images, group_by, detector)
-        notes = check_decision(detector, images, fdr, console)
+        notes, lot = check_decision(detector, images, fdr, console), Lot(detector.decisions_, max_anomalous)
         watch = open_drift_watch(watch_drift, detector, images, delta, seed or 0)
         job = ScoringJob(detector, images, maps, skip_unreadable)
         job.check_map_files()
@@ -102,7 +115,7 @@ def score(
         started = time.perf_counter()
         with verdict_journal(output, identity, resume, console) as journal:
             resumed, skipped = score_missing(job, journal, console)
-            rows, summary = write_verdicts(job, journal, output, fdr, watch)
+            rows, summary = write_verdicts(job, journal, output, fdr, watch, lot)
             if watch is not None and watch_drift is not None:
                 watch.save(watch_drift)
         seconds = {"score": round(time.perf_counter() - started, 3)}
@@ -112,6 +125,9 @@ def score(
             result["false_alarm_rate"] = detector.decisions_.false_alarm_rate
         else:
             result |= {"false_discovery_rate": fdr, "notes": notes}
+        tested, rate = lot.test(), guaranteed_rate(detector.decisions_, fdr)
+        warnings = [] if tested is None else tested.warnings(rate, option="--max-anomalous")
+        result["lot"] = report_lot(tested, warnings, strict, console)
         if watch is not None and watch_drift is not None:
             result["drift"] = report_drift(watch, watch_drift, console)
         if output:
@@ -121,6 +137,7 @@ def score(
             console.result(result | {"verdicts": rows})
             if not as_json:
                 print_csv(rows)
+        exit_if_shifted(tested, strict)
 
 
 def check_outputs(
@@ -172,9 +189,9 @@ def check_decision(detector: Detector, images: ImageSet, fdr: float | None, cons
 
 
 def write_verdicts(
-    job: ScoringJob, journal: Journal, output: Path | None, fdr: float | None, watch: DriftWatch | None
+    job: ScoringJob, journal: Journal, output: Path | None, fdr: float | None, watch: DriftWatch | None, lot: Lot
 ) -> tuple[list[VerdictRow], dict[str, Any]]:
-    """Write the rows of all images to `output`, and update the drift watch.
+    """Write the rows of all images to `output`, update the drift watch, and count them in the lot.
 
     Returns the rows, if there is no output file, and the number of anomalies and the threshold for JSON.
     """
@@ -183,7 +200,7 @@ def write_verdicts(
     decision, rows = job.detector.decisions_, list[dict[str, Any]]()
     n_anomalous, threshold = 0, decision.threshold
     with open_verdict_file(output) if output else contextlib.nullcontext(rows.extend) as write:
-        for part in job.rows(journal, fdr):
+        for part in job.rows(journal, fdr, lot):
             write(part)
             n_anomalous += sum(row["label"] for row in part)
             threshold = threshold if decision.grouped else part[0]["threshold"]

@@ -15,9 +15,11 @@ import typer
 from oddlens.cli.console import Console
 from oddlens.errors import ImageError, SettingsError, UnreadableImageError
 from oddlens.io.allocator import keep_freed_memory
+from oddlens.io.text import list_names
 
 if TYPE_CHECKING:
     from oddlens.config.base import DecisionSettings
+    from oddlens.conformal.lot import LotTest
     from oddlens.data.image_set import ImageSet, LeftOut
     from oddlens.detector.detector import Detector
 
@@ -114,6 +116,34 @@ def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> I
             "this detector has one threshold for all images: leave --group-by out, or give it to `oddlens calibrate`"
         )
     return images if group_by is None else assign_groups(images, group_by)
+
+
+def report_lot(lot: LotTest | None, warnings: Sequence[str], strict: bool, console: Console) -> dict[str, Any] | None:
+    """Say whether a lot differs from the calibration images, and with `strict` what was not tested. Returns the JSON.
+
+    `exit_if_shifted` follows at the very end.
+    """
+    from oddlens.conformal.lot import MIN_IMAGES
+
+    for line in warnings:
+        console.say(line)
+    if lot is None and strict:
+        console.say(
+            f"--strict: not tested; that takes at least {MIN_IMAGES} images (normal ones for `eval`, and of a "
+            "group where there are groups), and calibration images"
+        )
+    if lot is None:
+        return None
+    if lot.untested_groups and strict:
+        groups = [f"{name} ({count})" for name, count in lot.untested_groups.items()]
+        console.say(f"--strict: groups of fewer than {MIN_IMAGES} images are not tested: {list_names(groups)}")
+    return lot.as_json()
+
+
+def exit_if_shifted(lot: LotTest | None, strict: bool) -> None:
+    """With `strict`, end the command with exit code 3 where a lot differs from the calibration images."""
+    if strict and lot is not None and lot.shifted:
+        raise typer.Exit(3)
 
 
 def command_line() -> str:

@@ -18,6 +18,7 @@ from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, Tr
 from oddlens.config.detectors import DetectorSettings, settings_class
 from oddlens.config.manifest import Manifest
 from oddlens.conformal.decision import Decision
+from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
 from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
@@ -309,6 +310,25 @@ class Detector:
             thresholds = decision.discovery_thresholds(scores, fdr, groups)
         labels = (scores > thresholds).astype(np.int8)
         return Verdicts(tuple(names), scores, decision.p_values(scores, groups), thresholds, labels)
+
+    def test_lot(
+        self, scores: Scores, groups: Sequence[str] = (), max_anomalous: float = DEFAULT_MAX_ANOMALOUS
+    ) -> LotTest | None:
+        """Whether images with these scores (N,) differ from the calibration images as a whole: see `conformal.lot`.
+
+        At most the share `max_anomalous` of them, from 0 to below 1, is taken to be anomalous. Where the result is
+        `shifted`, the guaranteed rate does not apply to these images. None for fewer than 30 images, or without
+        calibration images. `groups` has each image's group, where there are any; groups are tested one by one.
+
+        Raises:
+            StateError: the detector is not calibrated, or has a threshold for each group and `groups` is empty.
+            SettingsError: a group has no calibration images, or `max_anomalous` is no such share.
+            CalibrationError: a score is NaN.
+        """
+        self._check_is_fitted()
+        lot = Lot(self.decisions_, max_anomalous)
+        lot.add(scores, groups)
+        return lot.test()
 
     @property
     def decision_(self) -> Decision:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from oddlens import metrics
 from oddlens.conformal.grouped import GroupedDecision, Method
+from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest, guaranteed_rate, max_anomalous_images
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
@@ -37,6 +38,7 @@ class Evaluation:
     decisions: GroupedDecision
     n_excluded: int  # test images that the detector was trained on; not among the N
     masks: MaskUse = field(default_factory=MaskUse)  # of the whole test set
+    max_anomalous: float = DEFAULT_MAX_ANOMALOUS  # largest share of anomalies among the images that count as normal
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -81,6 +83,20 @@ class Evaluation:
             **self.pixel_metrics,
             **self._reconstruction(),
         }
+
+    @property
+    def lot(self) -> LotTest | None:
+        """The test of the normal images as a whole, without those that a threshold was computed from; None if few."""
+        index = np.flatnonzero((self.labels == 0) & self.rate_mask)
+        lot = Lot(self.decisions, self.max_anomalous)
+        lot.add(self.scores[index], self.images.subset(index).groups)
+        return lot.test()
+
+    @property
+    def lot_warnings(self) -> list[str]:
+        """Sentences where `lot` has shifted: the guarantee does not apply to these images."""
+        lot = self.lot
+        return [] if lot is None else lot.warnings(guaranteed_rate(self.decisions), "normal test images")
 
     def _rates(self, thresholds: npt.NDArray[np.float64] | None) -> dict[str, Any]:
         """Rates of (N,) thresholds on the images that they were not computed from.
@@ -158,17 +174,24 @@ def flagged_share(flagged: npt.NDArray[np.bool_]) -> float | None:
     return float(flagged.mean()) if flagged.size else None
 
 
-def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None] | None = None) -> Evaluation:
+def evaluate(
+    detector: Detector,
+    test: ImageSet,
+    progress: Callable[[int], None] | None = None,
+    max_anomalous: float = DEFAULT_MAX_ANOMALOUS,
+) -> Evaluation:
     """Score a labelled test set, leaving out (and counting) the images that the detector was trained on.
 
     Of images of one label, the metrics are those that they give. `progress` is called with the number of images scored
-    so far.
+    so far. For the test of the lot, up to `max_anomalous` of the images that are labelled normal may be anomalous.
 
     Raises:
+        SettingsError: `max_anomalous` is not from 0 to below 1.
         DataError: the set has no images, or the detector was trained on all of them.
         StateError: the detector is not fitted or not calibrated.
     """
     require_images(test)
+    max_anomalous_images(len(test), max_anomalous)  # only to raise its error, before anything is scored
     spec = detector.spec
     masks = survey_masks(test)
     scores, digests, errors, maps = [], [], [], []
@@ -195,6 +218,7 @@ def evaluate(detector: Detector, test: ImageSet, progress: Callable[[int], None]
         decisions=detector.decisions_,
         n_excluded=len(test) - len(included),
         masks=masks,
+        max_anomalous=max_anomalous,
     )
 
 

@@ -309,6 +309,7 @@ def write_evaluation_report(
         ),
         *([Section("Training", figure=images["training"])] if "training" in images else []),
     ]
-    summary = describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
+    description = describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
+    summary = " ".join([description, *evaluation.lot_warnings])
     footer = provenance(detector, command)
     return write_report(path, Report(title, summary, key_figures(metrics), tuple(sections), footer))
