@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
+from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, Tiling, TrainingSettings, tile_starts
 from oddlens.config.parse import parse
 from oddlens.errors import SettingsError
 
@@ -57,3 +61,33 @@ def test_muon_takes_no_weight_decay() -> None:
 def test_onnxruntime_has_no_bf16() -> None:
     with pytest.raises(SettingsError, match="onnxruntime computes in fp32 only"):
         parse(RuntimeSettings, {"engine": "onnxruntime", "precision": "bf16"}, "options")
+
+
+@given(st.integers(4, 5000), st.integers(4, 5000), st.integers(0, 5000))
+def test_tiles_cover_an_image_evenly_and_end_with_it(side: int, tile: int, overlap: int) -> None:
+    side = max(side, tile)
+    starts = tile_starts(side, tile, overlap)
+    assert (starts[0], starts[-1] + tile) == (0, side)
+    steps = {after - before for before, after in pairwise(starts)}
+    assert max(steps, default=0) <= tile - min(overlap, tile // 2)
+    assert max(steps, default=0) - min(steps, default=0) <= 1
+    assert min(steps, default=1) >= 1
+
+
+def test_there_are_no_more_tiles_than_the_overlap_needs() -> None:
+    assert tile_starts(2048, 256, 64) == [i * 1792 // 10 for i in range(11)]
+    assert tile_starts(256, 256, 64) == [0]
+    assert tile_starts(257, 256, 0) == [0, 1]
+    assert tile_starts(512, 256, 0) == [0, 256]
+
+
+def test_tiles_fit_into_the_images_and_are_not_too_many() -> None:
+    spec = InputSpec(height=32, width=2048, channels=1)
+    tiling = Tiling(height=32, width=256, overlap=64)
+    tiling.check(spec)
+    assert (tiling.count(spec), tiling.tops(spec), len(tiling.lefts(spec))) == (11, [0], 11)
+    assert tiling.describe(spec) == "11 of 256 x 32 that overlap by 64 pixels or more"
+    with pytest.raises(ValueError, match="tiles of 256 x 64 do not fit into images of 2048 x 32"):
+        Tiling(height=64, width=256, overlap=64).check(spec)
+    with pytest.raises(ValueError, match="1,022,121 tiles an image are more than the limit"):
+        Tiling(height=4, width=4, overlap=2).check(InputSpec(height=2024, width=2024, channels=1))

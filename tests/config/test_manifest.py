@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oddlens.config.base import RuntimeSettings, Settings
+from oddlens.config.base import InputSpec, RuntimeSettings, Settings, Tiling
 from oddlens.config.detectors import (
     AnyModel,
     CrossfitSettings,
@@ -49,12 +49,24 @@ def test_an_older_manifest_has_the_defaults_of_settings_that_were_added_later() 
     assert manifest.runtime == RuntimeSettings()
     assert manifest.data == DataSummary(source="digits", normal="all", n_training=10, fingerprint="00")
     assert (manifest.data.folds, manifest.data.groups, manifest.remarks) == (1, (), ())
+    assert (manifest.tiling, manifest.model_input) == (None, manifest.input)
+
+
+def test_the_input_of_a_tiled_model_is_a_tile() -> None:
+    tiling = {"height": 32, "width": 64, "overlap": 16}
+    manifest = parse(Manifest, VALUES | {"input": {"height": 32, "width": 9000, "channels": 3}, "tiling": tiling}, "x")
+    assert manifest.tiling == Tiling(height=32, width=64, overlap=16)
+    assert manifest.model_input == InputSpec(height=32, width=64, channels=3)
+    assert parse(Manifest, json.loads(manifest.model_dump_json()), "test") == manifest
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"schema_version": 2}, "'schema_version'"),
+        ({"input": {"height": 8, "width": 4097, "channels": 1}}, "without tiling, at most 4096 pixels a side"),
+        ({"tiling": {"height": 8, "width": 16, "overlap": 0}}, "do not fit into images of 8 x 8"),
+        ({"tiling": {"height": 8, "width": 8, "overlap": -1}}, r"'tiling\.overlap'"),
         ({"golden": []}, "'golden'"),
         ({"golden": [float("nan")]}, r"'golden\.0'"),
         ({"model": {"family": "auto"}}, "is not a detector"),

@@ -59,7 +59,11 @@ def infos(*sizes: tuple[int, int]) -> list[ImageInfo]:
         ([(1000, 2000)], 512, (256, 512)),
         ([(1000, 2000)], 4096, (2048, 4096)),
         ([(50, 100)] * 2, None, (48, 96)),  # never enlarged, and 50 is nearer to 48 than to 56
-        ([(1, 5000)], None, (8, 128)),
+        ([(32, 2048)], None, (8, 512)),  # a strip keeps its shape
+        ([(2048, 32)], None, (512, 8)),
+        ([(1, 5000)], None, (8, 2048)),  # but for the smallest and largest side
+        ([(32, 2048)], 128, (8, 128)),  # a requested size is exact
+        ([(1000, 2000)], (900, 2000), (900, 2000)),
         ([(2, 2)], None, (8, 8)),
         ([(100, 200), (200, 100)], None, (128, 128)),  # landscape and portrait cancel out
         ([(300, 100), (100, 200), (110, 220)], None, (64, 128)),
@@ -67,7 +71,7 @@ def infos(*sizes: tuple[int, int]) -> list[ImageInfo]:
     ],
 )
 def test_the_input_size_is_derived_from_the_images(
-    sizes: list[tuple[int, int]], size: int | None, expected: tuple[int, int]
+    sizes: list[tuple[int, int]], size: int | tuple[int, int] | None, expected: tuple[int, int]
 ) -> None:
     spec = choose_spec(infos(*sizes), 255, size)
     assert (spec.height, spec.width) == expected
@@ -98,7 +102,7 @@ def test_sizes_out_of_range_are_refused(size: int) -> None:
 def test_the_default_size_is_small_and_never_enlarges(sizes: list[tuple[int, int]]) -> None:
     spec = choose_spec(infos(*sizes), 255, None)
     longer = max(spec.height, spec.width)
-    assert longer <= 128
+    assert spec.height * spec.width <= 128 * 128
     assert longer <= max(8, max(max(size) for size in sizes))
 
 

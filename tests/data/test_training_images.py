@@ -59,8 +59,8 @@ def test_images_shrunk_more_than_fourfold_are_remarked_on_with_what_that_hides()
     assert shrinking.index == (0, 1, 2)
     assert shrinking.text == (
         "images of 1263 x 500 pixels are shrunk 6.6-fold to 192 x 72: a defect smaller than about 7 pixels of the "
-        "original covers less than one pixel of the input and is likely to be missed; fit with a larger --size, or "
-        "crop the images"
+        "original covers less than one pixel of the input and is likely to be missed; fit with a larger --size or "
+        "with --tile, or crop the images"
     )
 
 

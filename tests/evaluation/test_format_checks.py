@@ -113,18 +113,16 @@ def test_mixed_sizes_are_a_warning_if_the_aspect_ratios_differ(folder: Path, siz
     assert ("range from 1.00 to 2.00" in finding.text) == (level == "warning")
 
 
-def test_images_that_fit_would_shrink_more_than_fourfold_are_a_warning_with_numbers(folder: Path) -> None:
+def test_large_images_are_not_a_warning_as_fit_tiles_them(folder: Path) -> None:
     diagnosis = data_checks.check(open_dataset(folder))
     assert diagnosis.facts["input"] == {"width": 24, "height": 24}
-    assert diagnosis.facts["shrinking"] == {"n": 0, "factor": None}
+    assert (diagnosis.facts["tiles"], diagnosis.facts["shrinking"]) == (1, {"n": 0, "factor": None})
     for path in folder.rglob("*.png"):
         save(path, 0, (1263, 500))
     diagnosis = data_checks.check(open_dataset(folder))
-    (finding,) = [finding for finding in diagnosis.findings if finding.name == "shrinking"]
-    assert (finding.level, finding.files) == ("warning", ())
-    assert finding.text.startswith("images of 1263 x 500 pixels are shrunk 6.6-fold to 192 x 80: a defect smaller than")
-    assert diagnosis.facts["input"] == {"width": 192, "height": 80}
-    assert diagnosis.facts["shrinking"] == {"n": 14, "factor": 6.58}
+    assert [finding for finding in diagnosis.findings if finding.name == "shrinking"] == []
+    assert diagnosis.facts["input"] == {"width": 1263, "height": 500}
+    assert (diagnosis.facts["tiles"], diagnosis.facts["shrinking"]) == (9 * 4, {"n": 0, "factor": None})
 
 
 def test_only_the_images_that_are_shrunk_more_than_fourfold_are_listed(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from oddlens.detector.export import export
 from oddlens.errors import SettingsError, StateError
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
+from oddlens.inference.tiling import with_tiles
 from oddlens.models import registry
 from oddlens.models.base import GradientModel
 
@@ -66,6 +68,8 @@ ENGINES = [RuntimeSettings(engine="onnxruntime")]
 if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
+TILED = (24, 40, 1, 255)  # images that are scored in eight tiles of 16 x 16
+TILED_FORMS = ("autoencoder-strided", "defects", "dictionary", "dictionary-local", "transforms", "ensemble", "toy")
 
 
 def training(form: FamilySettings, seed: int = 3) -> TrainingSettings:
@@ -76,18 +80,30 @@ def training(form: FamilySettings, seed: int = 3) -> TrainingSettings:
 
 
 def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixels:
-    """Blobs at random places: something to learn."""
+    """Blobs at random places: something to learn. With tiles, on noise, so that no two tiles are the same."""
     height, width, channels, value_max = size
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
     centre = rng.uniform(0.3, 0.7, (count, 2)) * (height, width)
     distance = (rows - centre[:, 0, None, None]) ** 2 + (columns - centre[:, 1, None, None]) ** 2
     blobs = np.exp(-distance / 12)[..., None] * rng.uniform(0.6, 1, (count, 1, 1, channels))
+    if size == TILED:
+        blobs += rng.uniform(0, 0.2, blobs.shape) * (1 - blobs)
     pixels: Pixels = (blobs * value_max).astype(np.uint8 if value_max == 255 else np.uint16)
     return pixels
 
 
-@pytest.fixture(scope="module", params=[*FORMS, "toy"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every form with every size, and some forms in tiles."""
+    forms = [*FORMS, "toy"]
+    if {"form", "size"} <= set(metafunc.fixturenames):
+        cases = [(form, size) for form in forms for size in SIZES] + [(form, "tiled") for form in TILED_FORMS]
+        metafunc.parametrize(("form", "size"), cases, indirect=True, scope="module")
+    elif "form" in metafunc.fixturenames:
+        metafunc.parametrize("form", forms, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def form(request: pytest.FixtureRequest) -> Iterator[FamilySettings]:
     if request.param == "toy":
         with toy_family() as settings:
@@ -96,14 +112,20 @@ def form(request: pytest.FixtureRequest) -> Iterator[FamilySettings]:
         yield FORMS[request.param]
 
 
-@pytest.fixture(scope="module", params=SIZES)
+def fit(form: FamilySettings, size: tuple[int, int, int, int], seed: int = 3, roi: str | None = None) -> Detector:
+    """A detector of images of this size, in tiles where it is that of tiled ones."""
+    tile: int | Literal["off"] = 16 if size == TILED else "off"
+    return Detector(form, training=training(form, seed), tile=tile, roi=roi).fit(pictures(size, 120))
+
+
+@pytest.fixture(scope="module")
 def size(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
-    return SIZES[request.param]
+    return SIZES.get(request.param, TILED)
 
 
 @pytest.fixture(scope="module")
 def detector(form: FamilySettings, size: tuple[int, int, int, int]) -> Detector:
-    return Detector(form, training=training(form)).fit(pictures(size, 120))
+    return fit(form, size)
 
 
 def test_every_family_of_the_registry_is_under_the_laws() -> None:
@@ -128,7 +150,7 @@ def test_an_unfitted_detector_refuses_to_score(form: FamilySettings, size: tuple
 def test_the_same_seed_gives_the_same_weights(
     detector: Detector, form: FamilySettings, size: tuple[int, int, int, int]
 ) -> None:
-    again = Detector(form, training=training(form)).fit(pictures(size, 120))
+    again = fit(form, size)
     for name, tensor in detector.tensors.items():
         np.testing.assert_array_equal(tensor, again.tensors[name], err_msg=name)
 
@@ -136,7 +158,7 @@ def test_the_same_seed_gives_the_same_weights(
 def test_another_seed_gives_other_weights(
     detector: Detector, form: FamilySettings, size: tuple[int, int, int, int]
 ) -> None:
-    other = Detector(form, training=training(form, seed=4)).fit(pictures(size, 120))
+    other = fit(form, size, seed=4)
     weights = [name for name in detector.tensors if name.startswith("model.")]
     assert any(not np.array_equal(detector.tensors[name], other.tensors[name]) for name in weights)
 
@@ -175,18 +197,33 @@ def test_maps_and_reconstructions_have_the_images_shape(detector: Detector, size
     assert outputs.reconstruction is None or outputs.reconstruction.shape == (5, height, width, channels)
 
 
-def test_nothing_outside_the_region_of_interest_counts(form: FamilySettings) -> None:
-    size = (16, 16, 1, 255)
-    detector = Detector(form, training=training(form), roi="0,0,0.5,1").fit(pictures(size, 120))
+def test_nothing_outside_the_region_of_interest_counts(form: FamilySettings, tmp_path: Path) -> None:
+    check_region(form, (16, 16, 1, 255), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["autoencoder-strided", "dictionary-local"])
+def test_nothing_outside_the_region_of_interest_counts_in_tiles(name: str, tmp_path: Path) -> None:
+    check_region(FORMS[name], TILED, tmp_path)
+
+
+def check_region(form: FamilySettings, size: tuple[int, int, int, int], tmp_path: Path) -> None:
+    """Score images with a detector of their left half, and again with either half painted over."""
+    detector, half = fit(form, size, roi="0,0,0.5,1"), size[1] // 2
     new = pictures(size, 10, seed=1)
     painted = new.copy()
-    painted[:, :, 8:] = 255 - painted[:, :, 8:]
+    painted[:, :, half:] = 255 - painted[:, :, half:]
     np.testing.assert_array_equal(detector.score(new), detector.score(painted))
     (outputs,) = detector.iter_predictions(new)
-    assert outputs.anomaly_map is None or (outputs.anomaly_map[:, :, 8:] == 0).all()
+    assert outputs.anomaly_map is None or (outputs.anomaly_map[:, :, half:] == 0).all()
     inside = new.copy()
-    inside[:, :, :8] = 255 - inside[:, :, :8]
+    inside[:, :, :half] = 255 - inside[:, :, :half]
     assert (detector.score(inside) != detector.score(new)).all()
+    loaded = Detector.load(detector.save(tmp_path / "part.safetensors"))
+    np.testing.assert_array_equal(loaded.score(new), detector.score(new))
+    export(detector, tmp_path / "part.onnx")
+    exported = Detector.load(tmp_path / "part.onnx")
+    for pixels in (new, painted, inside):
+        np.testing.assert_allclose(exported.score(pixels), detector.score(pixels), rtol=1e-4)
 
 
 def test_the_label_is_a_score_above_the_threshold(detector: Detector, size: tuple[int, int, int, int]) -> None:
@@ -206,7 +243,8 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
     (ours,) = detector.iter_predictions(new)
     assert exported.graph is not None
     for engine in ENGINES:
-        theirs = open_graph(exported.graph, detector.spec, engine, path)(new)
+        graph = open_graph(exported.graph, detector.manifest.model_input, engine, path)
+        theirs = with_tiles(graph, detector.spec, detector.manifest.tiling, None)(new)
         np.testing.assert_allclose(theirs.anomaly_score, ours.anomaly_score, rtol=1e-4)
         for found, expected in zip(theirs[1:], ours[1:], strict=True):  # map and reconstruction
             assert (found is None) == (expected is None)
@@ -225,7 +263,7 @@ def test_shapes_are_known_without_allocating(form: FamilySettings) -> None:
 
 
 def test_every_tensor_of_a_fitted_detector_has_a_shape_that_its_file_may_have(detector: Detector) -> None:
-    for name, shape in registry.tensor_shapes(detector.manifest.model, detector.spec).items():
+    for name, shape in registry.tensor_shapes(detector.manifest.model, detector.manifest.model_input).items():
         assert detector_file.shape_fits(detector.tensors[f"model.{name}"].shape, shape)
 
 

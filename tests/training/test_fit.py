@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from arrow_images import arrow_images
 
-from oddlens.config.base import DecisionSettings, TrainingSettings
-from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings, DictionarySettings
+from oddlens.config.base import DecisionSettings, Tiling, TrainingSettings
+from oddlens.config.detectors import (
+    AutoencoderSettings,
+    AutoSettings,
+    CrossfitSettings,
+    DictionarySettings,
+    EnsembleSettings,
+)
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.errors import CalibrationError, DataError, SettingsError
+from oddlens.models.patch_dictionary import Dictionary
+from oddlens.training import tile_pixels
 from oddlens.training.fit import fit
 from oddlens.training.resolve import FitConfig
 from oddlens.training.summary import FitResult
@@ -81,3 +90,41 @@ def test_what_is_refused_is_refused_before_training(
     with pytest.raises(error):
         fit_arrows(SMALL, tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_divided_before_they_are_cut_into_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model gets tiles, image by image, and knows how many there are of each; calibration has whole images."""
+    seen: list[tuple[tuple[int, ...], int]] = []
+    real = Dictionary.fit_closed_form
+
+    def fit_closed_form(self: Dictionary, images: torch.Tensor, seed: int) -> None:
+        seen.append((tuple(images.shape), self.tiles_per_image))
+        real(self, images, seed)
+
+    monkeypatch.setattr(Dictionary, "fit_closed_form", fit_closed_form)
+    result = fit_arrows(DictionarySettings(atoms=10), tile=16)
+    assert result.manifest.tiling == Tiling(height=16, width=16, overlap=4)
+    assert result.manifest.input == result.backend.spec
+    count = result.manifest.tiling.count(result.manifest.input)
+    assert count > 1
+    assert seen == [((count * result.manifest.data.n_training, 16, 16, 1), count)]
+    assert result.calibration is not None
+    assert result.calibration.pixels.shape[1:3] == (result.manifest.input.height, result.manifest.input.width)
+    assert len(result.statistics["training.scores"]) == result.manifest.data.n_training
+    assert result.manifest.remarks[0].startswith("tiles: images of ")
+
+
+def test_it_is_said_that_not_all_tiles_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile_pixels, "MAX_TRAINING_PIXELS", 1)
+    result = fit_arrows(DictionarySettings(atoms=10), tile=16)
+    assert any(remark.startswith("tiles: 1 of the ") for remark in result.manifest.remarks)
+
+
+def test_an_ensemble_of_tiled_models_is_repeated_by_its_plan() -> None:
+    first = fit_arrows(AutoSettings(), tile=16, budget=8.0)
+    assert first.manifest.tiling is not None
+    assert isinstance(first.manifest.model, EnsembleSettings)
+    again = fit_arrows(first.manifest.model, tile=16)
+    assert again.manifest.tiling == first.manifest.tiling
+    pixels = arrow_images(4, seed=5)
+    np.testing.assert_array_equal(again.backend(pixels).anomaly_score, first.backend(pixels).anomaly_score)

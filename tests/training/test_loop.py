@@ -114,3 +114,17 @@ def test_the_random_seed_determines_the_weights(digit_pixels: Pixels) -> None:
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("bf16", True)])
 def test_training_multiplies_in_the_requested_precision(precision: str, expected: bool) -> None:
     assert loop.use_bf16(precision, CPU) is expected
+
+
+@pytest.mark.parametrize(("epoch_images", "n_images"), [(30, 3), (39, 3), (1, 1), (100, 10), (None, 10)])
+def test_a_model_is_fitted_to_all_tiles_of_the_images_that_are_drawn(epoch_images: int | None, n_images: int) -> None:
+    drawn = loop.drawn_images(100, TrainingSettings(epoch_images=epoch_images), tiles_per_image=10)
+    images = drawn.reshape(-1, 10) // 10
+    assert len(images) == n_images
+    assert (images == images[:, :1]).all()
+    assert (drawn.diff() > 0).all()
+
+
+def test_of_whole_images_as_many_are_drawn_as_requested() -> None:
+    drawn = loop.drawn_images(100, TrainingSettings(epoch_images=7))
+    assert len(set(drawn.tolist())) == 7

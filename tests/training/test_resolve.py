@@ -25,6 +25,7 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError
 from oddlens.models.registry import family_of
 from oddlens.training.resolve import FitConfig, FitPlan, resolve
+from oddlens.training.tiling import Tile
 
 FOLDS = CrossfitSettings(model=DictionarySettings(), folds=3)
 
@@ -55,6 +56,23 @@ def test_a_single_family_has_its_default_training_and_no_deadline() -> None:
     assert plan.training == family_of(RotationSettings()).default_training
     assert (plan.strategy, plan.is_ensemble, plan.max_side, plan.deadline) == ("single", False, None, math.inf)
     assert plan.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("tile", ["auto", "off", 64])
+def test_tiles_are_as_requested_and_not_chosen_yet(tile: Tile) -> None:
+    plan = resolve_model("dictionary", tile=tile, budget=60)
+    assert (plan.tile, plan.tiling, plan.seconds) == (tile, None, 60)
+
+
+def test_folds_are_not_tiled() -> None:
+    assert resolve_model(FOLDS).tile == "off"
+    with pytest.raises(SettingsError, match="--folds cannot be combined with --tile"):
+        resolve_model(FOLDS, tile=64)
+
+
+def test_a_wrong_tile_is_refused() -> None:
+    with pytest.raises(SettingsError, match="tile: must be 'auto', 'off' or a side"):
+        resolve_model("dictionary", tile=3)
 
 
 def test_both_names_of_the_rotation_family_are_the_same_but_for_the_name() -> None:

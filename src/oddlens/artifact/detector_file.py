@@ -158,7 +158,7 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
     """Check names, types and shapes against those of the family, before anything is allocated."""
     from oddlens.models.registry import tensor_shapes
 
-    expected = {f"model.{name}": shape for name, shape in tensor_shapes(manifest.model, manifest.input).items()}
+    expected = {f"model.{name}": shape for name, shape in tensor_shapes(manifest.model, manifest.model_input).items()}
     spec = manifest.input
     for name, entry in header.items():
         try:
@@ -209,6 +209,6 @@ def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: T
 
 
 def select_statistics(tensors: Tensors) -> Tensors:
-    """The tensors that an exported graph carries in its metadata; those that an older file lacks are empty."""
+    """The calibration and training statistics of a detector; those that an older file lacks are empty."""
     missing = {name: np.empty(0, dtype=np.uint64) for name in OPTIONAL_STATISTICS}
     return missing | {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}

@@ -12,6 +12,7 @@ from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
 from oddlens.inference.backend import Backend
 from oddlens.inference.golden import check_golden
 from oddlens.inference.open import open_graph
+from oddlens.inference.tiling import with_tiles
 
 MODEL_PREFIX = "model."  # of the names of the model's tensors in a detector file
 
@@ -57,9 +58,10 @@ def load_torch(path: Path, device: str, content: bytes | None) -> LoadedDetector
     weights = {
         name.removeprefix(MODEL_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)
     }
-    roi, precision = tensors.get(ROI), manifest.runtime.precision
-    backend = rebuild(manifest.model, manifest.input, weights, roi, device, precision)
-    return LoadedDetector(backend, manifest, tensors, None)
+    roi, tiling, precision = tensors.get(ROI), manifest.tiling, manifest.runtime.precision
+    model_roi = roi if tiling is None else None
+    backend = rebuild(manifest.model, manifest.model_input, weights, model_roi, device, precision)
+    return LoadedDetector(with_tiles(backend, manifest.input, tiling, roi), manifest, tensors, None)
 
 
 def load_onnx(path: Path, device: str, threads: int | None, content: bytes | None) -> LoadedDetector:
@@ -67,4 +69,7 @@ def load_onnx(path: Path, device: str, threads: int | None, content: bytes | Non
     if device == "cuda":
         raise SettingsError(f"{path}: exported detectors run on the CPU; use the .safetensors file for --device cuda")
     graph, manifest, tensors = read_onnx(path, content)
-    return LoadedDetector(open_graph(graph, manifest.input, manifest.runtime, path, threads), manifest, tensors, graph)
+    backend = open_graph(graph, manifest.model_input, manifest.runtime, path, threads)
+    return LoadedDetector(
+        with_tiles(backend, manifest.input, manifest.tiling, tensors.get(ROI)), manifest, tensors, graph
+    )

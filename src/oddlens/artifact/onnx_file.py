@@ -13,6 +13,7 @@ from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact.detector_file import (
     OPTIONAL_STATISTICS,
+    ROI,
     STATISTICS_DTYPES,
     Tensors,
     check_content,
@@ -28,8 +29,13 @@ from oddlens.io.atomic import write_bytes
 
 
 def onnx_content(graph: bytes, manifest: Manifest, tensors: Tensors) -> bytes:
-    """The bytes of an exported file, deployable by itself; the digest covers the graph too."""
+    """The bytes of an exported file, deployable by itself; the digest covers the graph too.
+
+    With tiles, the region of interest is beside the statistics; otherwise it is in the graph.
+    """
     statistics = select_statistics(tensors)
+    if manifest.tiling is not None and ROI in tensors:
+        statistics[ROI] = tensors[ROI]
     metadata = {
         "oddlens": serialize_manifest(manifest, statistics | graph_as_tensor(graph)),
         "oddlens.statistics": base64.b64encode(save_tensors(statistics)).decode(),
@@ -67,8 +73,11 @@ def read_onnx(path: Path, content: bytes | None = None) -> tuple[bytes, Manifest
     except (SafetensorError, binascii.Error, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its calibration cannot be read ({error}); export the detector again") from error
     kinds = {name: (tensor.dtype.str[1:], tensor.ndim) for name, tensor in tensors.items()}
-    allowed = {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}
-    if {name: allowed[name] for name in OPTIONAL_STATISTICS} | kinds != allowed:
+    expected = {name: (kind[0].lower() + str(int(kind[1:]) // 8), 1) for name, kind in STATISTICS_DTYPES.items()}
+    if manifest.tiling is not None and ROI in tensors:
+        expected[ROI] = ("u1", 2)
+    kinds = {name: expected[name] for name in OPTIONAL_STATISTICS} | kinds
+    if kinds != expected or (ROI in expected and tensors[ROI].shape != (manifest.input.height, manifest.input.width)):
         raise ArtifactError(f"{path}: its calibration is incomplete or damaged; export the detector again")
     check_content(path, manifest, metadata["oddlens"], tensors | graph_as_tensor(graph))
     return graph, manifest, tensors

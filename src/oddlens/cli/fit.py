@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from oddlens.config.detectors import DetectorSettings, FamilySettings
     from oddlens.detector.detector import Detector
     from oddlens.training.resolve import Calibration
+    from oddlens.training.tiling import Tile
 
 BUSY_SHARE = 0.1  # of the time, above which waiting for a processor is worth a word
 
@@ -64,6 +65,14 @@ CalibrationOption = Annotated[
     typer.Option("--calibration", help="Calibrate on held-out images, or on all, each scored without itself."),
 ]
 SizeOption = Annotated[int | None, typer.Option("--size", min=4, help="Longer side of the model's input in pixels.")]
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="auto|N|off",
+        help="Score in overlapping tiles of N pixels, at the images' own size or --size.",
+    ),
+]
 RoiOption = Annotated[
     str | None,
     typer.Option("--roi", help="Region of interest: a mask image, or left,top,right,bottom in 0..1."),
@@ -87,6 +96,7 @@ def fit(
     folds: FoldsOption = None,
     epochs: EpochsOption = None,
     size: SizeOption = None,
+    tile: TileOption = None,
     roi: RoiOption = None,
     skip_unreadable: SkipOption = False,
     resume: ResumeOption = False,
@@ -108,7 +118,7 @@ def fit(
         training = parse(TrainingSettings, without_none({"epochs": epochs, "seed": seed}), "options")
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
-        settings, decision, size = resolve_model(detector, plan, folds, decision, size, roi)
+        settings, decision, size, side = resolve_model(detector, plan, folds, decision, size, parse_tile(tile), roi)
         seconds = duration(budget) if budget else settings.default_budget
         images, problems = open_training_images(
             data,
@@ -122,7 +132,9 @@ def fit(
         skipped = report_unreadable(problems, console)
         started = console.downloaded or console.started  # a download does not count
         left = None if seconds is None else max(1.0, seconds - (time.perf_counter() - started))
-        new = Detector(settings, training=training, decision=decision, size=size, roi=roi, device=device, budget=left)
+        new = Detector(
+            settings, training=training, decision=decision, size=size, tile=side, roi=roi, device=device, budget=left
+        )
         with working_folder(output, resume, console) as folder:
             new.fit(
                 images,
@@ -238,13 +250,15 @@ def resolve_model(
     folds: int | None,
     decision: DecisionSettings,
     size: int | None,
+    tile: Tile | None,
     roi: str | None,
-) -> tuple[DetectorSettings, DecisionSettings, int | None]:
-    """Detector, decision and size: as requested, or as in the detector file whose plan is repeated."""
+) -> tuple[DetectorSettings, DecisionSettings, int | None, Tile]:
+    """Detector, decision, size and tile: as requested, or as in the detector file whose plan is repeated."""
     from oddlens.config.parse import parse_detector
 
     if plan is None:
-        return parse_detector(detector or "auto") if folds is None else in_folds(detector, folds), decision, size
+        settings = parse_detector(detector or "auto") if folds is None else in_folds(detector, folds)
+        return settings, decision, size, tile or "auto"
     if detector is not None:
         raise SettingsError(f"--plan {plan} says which detector to fit; leave out --detector {detector}")
     if folds is not None:
@@ -254,12 +268,29 @@ def resolve_model(
 
     model = load_plan(plan)
     if plan.suffix == ".json":
-        return model, decision, size
+        return model, decision, size, tile or "auto"
     manifest, tensors = detector_file.load(plan)
     if detector_file.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
-    spec = manifest.input
-    return model, decision if decision.model_fields_set else manifest.decision, size or max(spec.height, spec.width)
+    spec, tiling = manifest.input, manifest.tiling
+    planned_tile: Tile = "off" if tiling is None else max(tiling.height, tiling.width)
+    decision = decision if decision.model_fields_set else manifest.decision
+    return model, decision, size or max(spec.height, spec.width), tile or planned_tile
+
+
+def parse_tile(text: str | None) -> Tile | None:
+    """The side of tiles in pixels, "auto" or "off"; None where nothing is requested.
+
+    Raises:
+        SettingsError: it is none of them.
+    """
+    from oddlens.training.tiling import check_tile
+
+    tile: Any = int(text) if text is not None and text.isdecimal() else text
+    if tile is not None:
+        check_tile(tile)
+    side: Tile | None = tile
+    return side
 
 
 def in_folds(family: str | None, folds: int) -> FamilySettings:

@@ -170,6 +170,7 @@ def detector_summary(detector: Detector) -> dict[str, Any]:
     return {
         "family": manifest.model.family,
         "input": manifest.input.model_dump(),
+        "tiling": None if manifest.tiling is None else manifest.tiling.model_dump(),
         "runtime": manifest.runtime.model_dump(),
         "n_training": manifest.data.n_training,
         "n_calibration": manifest.data.n_calibration,

@@ -23,6 +23,7 @@ def show(
         rows = [
             ("family", manifest.model.family),
             ("input", f"{spec.width} x {spec.height}, {colour}, 0 to {spec.value_max}"),
+            *([] if manifest.tiling is None else [("tiles", manifest.tiling.describe(spec))]),
             ("runs with", detector.backend.name),
             ("trained on", f"{data.n_training} images of {data.source} ({data.normal})"),
             ("calibrated on", f"{data.n_calibration} images ({data.calibration_source})"),

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_SIDE = 4096  # pixels
+MAX_SIDE = 16_384  # pixels, of the images that a detector takes
+MAX_MODEL_SIDE = 4096  # pixels, of what a model scores at a time: a whole image, or one tile of it
+MAX_TILES = 2**17  # of an image
 
 
 class Settings(BaseModel):
@@ -40,6 +42,60 @@ class InputSpec(Settings):
     def dtype(self) -> Literal["uint8", "uint16"]:
         """The NumPy name of the pixels' integer type."""
         return "uint8" if self.value_max == 255 else "uint16"
+
+
+class Tiling(Settings):
+    """Tiles of one size that cover an image, evenly spaced and flush with its edges, and that are scored one by one.
+
+    Neighbouring tiles share at least `overlap` pixels, or half of the tile where that is less.
+    """
+
+    height: int = Field(ge=4, le=MAX_MODEL_SIDE)
+    width: int = Field(ge=4, le=MAX_MODEL_SIDE)
+    overlap: int = Field(ge=0, le=MAX_MODEL_SIDE)
+
+    def tops(self, spec: InputSpec) -> list[int]:
+        """The first row of each row of tiles, of images of that form."""
+        return tile_starts(spec.height, self.height, self.overlap)
+
+    def lefts(self, spec: InputSpec) -> list[int]:
+        """The first column of each column of tiles, of images of that form."""
+        return tile_starts(spec.width, self.width, self.overlap)
+
+    def count(self, spec: InputSpec) -> int:
+        """Number of tiles of an image of that form."""
+        return len(self.tops(spec)) * len(self.lefts(spec))
+
+    def tile_spec(self, spec: InputSpec) -> InputSpec:
+        """The form of a tile of images of that form."""
+        return spec.model_copy(update={"height": self.height, "width": self.width})
+
+    def describe(self, spec: InputSpec) -> str:
+        """The tiles of images of that form, in words."""
+        return f"{self.count(spec):,} of {self.width} x {self.height} that overlap by {self.overlap} pixels or more"
+
+    def check(self, spec: InputSpec) -> None:
+        """Refuse tiles that are larger than images of that form, or too many.
+
+        Raises:
+            ValueError: says which.
+        """
+        if self.height > spec.height or self.width > spec.width:
+            raise ValueError(
+                f"tiles of {self.width} x {self.height} do not fit into images of {spec.width} x {spec.height}"
+            )
+        if self.count(spec) > MAX_TILES:
+            raise ValueError(f"{self.count(spec):,} tiles an image are more than the limit of {MAX_TILES:,}")
+
+
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin that cover `side` pixels, the last one flush with the end.
+
+    >>> tile_starts(100, 40, 10)
+    [0, 30, 60]
+    """
+    count = 1 + -(-(side - tile) // (tile - min(overlap, tile // 2)))
+    return [number * (side - tile) // max(1, count - 1) for number in range(count)]
 
 
 class TrainingSettings(Settings):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, Settings, TrainingSettings
+from oddlens.config.base import (
+    MAX_MODEL_SIDE,
+    DecisionSettings,
+    InputSpec,
+    RuntimeSettings,
+    Settings,
+    Tiling,
+    TrainingSettings,
+)
 from oddlens.config.detectors import AnyModel
 
 SCHEMA_VERSION = 1
@@ -40,6 +48,7 @@ class Manifest(Settings):
     model: AnyModel
     training: TrainingSettings
     input: InputSpec
+    tiling: Tiling | None = None  # of the images; None: the model scores them whole
     runtime: RuntimeSettings = RuntimeSettings()  # of the calibration and golden scores; it must stay the same
     decision: DecisionSettings
     data: DataSummary
@@ -49,3 +58,16 @@ class Manifest(Settings):
     created: str
     golden: tuple[float, ...] = Field(min_length=1, max_length=16)
     digest: str = ""
+
+    @model_validator(mode="after")
+    def _check_tiling(self) -> Manifest:
+        if self.tiling is not None:
+            self.tiling.check(self.input)
+        elif max(self.input.height, self.input.width) > MAX_MODEL_SIDE:
+            raise ValueError(f"input: without tiling, at most {MAX_MODEL_SIDE} pixels a side")
+        return self
+
+    @property
+    def model_input(self) -> InputSpec:
+        """The form of what the model scores at a time: a tile, or a whole image."""
+        return self.input if self.tiling is None else self.tiling.tile_spec(self.input)

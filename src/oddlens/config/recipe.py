@@ -30,6 +30,7 @@ class DataSettings(Settings):
     distort: bool = False
     foreign: str | None = None
     size: int | None = Field(None, ge=4, le=MAX_SIDE)
+    tile: Literal["auto", "off"] | int = "auto"
 
 
 class Recipe(Settings):

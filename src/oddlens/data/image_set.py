@@ -22,6 +22,7 @@ from oddlens.data.pixel_store import allocate_pixels
 from oddlens.data.preprocessing import choose_spec, fit_to, value_max
 from oddlens.errors import DataError, ImageError, UnreadableImageError
 
+MAX_PIXELS_AHEAD = 2**24  # of images decoded ahead, unless that is a single one
 MAX_TASK_IMAGES = 16  # images per task, at most; passing single small images between threads costs as much as decoding
 
 LeftOut = Mapping[str, tuple[str, ...]]  # why something is not read as an image -> paths
@@ -173,7 +174,7 @@ class ImageSet:
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
-    def choose_spec(self, size: int | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
+    def choose_spec(self, size: int | tuple[int, int] | None, infos: Sequence[ImageInfo] | None = None) -> InputSpec:
         """The pixels that a detector of these images should take; 16-bit images are decoded for their peak.
 
         `infos` are those of the images, where they have been read already.
@@ -215,10 +216,9 @@ class ImageSet:
             return
         size = max(1, min(MAX_TASK_IMAGES, batch_size // 8))
         tasks = (range(first, min(first + size, len(self))) for first in range(start, len(self), size))
+        ahead = max(1, min(2 * batch_size // size, MAX_PIXELS_AHEAD // (size * spec.height * spec.width)))
         with closing(
-            ordered_map(
-                lambda task: self._resized(task, spec, on_image), tasks, pool or DECODERS, 2 * batch_size // size
-            )
+            ordered_map(lambda task: self._resized(task, spec, on_image), tasks, pool or DECODERS, ahead)
         ) as done:
             resized = chain.from_iterable(done)
             for first in starts:
@@ -230,7 +230,7 @@ class ImageSet:
                         problems[i] = image
                     else:
                         raise image
-                yield cast(Pixels, np.stack(good) if good else np.empty((0, *shape), spec.dtype))
+                yield stack(good, shape, spec.dtype)
 
     def _resized(
         self, indices: Iterable[int], spec: InputSpec, on_image: Callable[[int, Pixels], None] | None
@@ -292,6 +292,13 @@ class DataSet:
     unused_masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=dict)
     is_plain: bool = False
+
+
+def stack(images: Sequence[Pixels], shape: tuple[int, ...], dtype: str) -> Pixels:
+    """Images of one shape (H, W, C) and type as one array; a single one, which may be large, is not copied."""
+    if len(images) == 1:
+        return images[0][None]
+    return cast(Pixels, np.stack(images) if images else np.empty((0, *shape), dtype))
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:

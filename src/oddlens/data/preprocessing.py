@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oddlens.config.base import MAX_SIDE, InputSpec
+from oddlens.config.base import MAX_MODEL_SIDE, InputSpec
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_io import Pixels
 from oddlens.data.masks import read_mask
@@ -28,12 +28,17 @@ def value_max(peak: int, bits: int) -> Literal[255, 4095, 65535]:
     return 4095 if peak <= 4095 else 65535
 
 
-def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) -> InputSpec:
+MIN_SIDE = 8  # shorter side of an input that is smaller than its images
+MAX_LONG_SIDE = 2048  # longer side of the input of elongated images, which has no more pixels than 128 x 128
+
+
+def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | tuple[int, int] | None) -> InputSpec:
     """Choose the input specification for a training set.
 
     Images that share one size of at most 64 x 64 pixels keep it. Otherwise the input has the median aspect ratio and
     a longer side of 128, or that of the largest image if it is smaller, in multiples of 8. With `size`, the longer
-    side is exactly `size` and only the shorter side is rounded. The input has colour if any image has.
+    side is exactly `size` and only the shorter side is rounded; a pair is height and width. The input has colour if
+    any image has.
 
     Raises:
         DataError: there are no images, or both 8-bit and 16-bit images.
@@ -41,18 +46,21 @@ def choose_spec(infos: Sequence[ImageInfo], value_max: int, size: int | None) ->
     """
     if not infos:
         raise DataError("there are no images to choose an input size from; pass at least one")
-    if size is not None and not 4 <= size <= MAX_SIDE:
-        raise SettingsError(f"size: must be from 4 to {MAX_SIDE} pixels, got {size}")
+    if isinstance(size, int) and not 4 <= size <= MAX_MODEL_SIDE:
+        raise SettingsError(f"size: must be from 4 to {MAX_MODEL_SIDE} pixels, got {size}")
     depths = Counter(info.bits for info in infos)
     if len(depths) > 1:
         raise DataError(f"{depths[8]} images have 8 bits and {depths[16]} have 16 bits; convert them to one bit depth")
-    height, width = choose_size(infos, size)
+    height, width = size if isinstance(size, tuple) else choose_size(infos, size)
     channels = max(info.channels for info in infos)
     return InputSpec.model_validate({"height": height, "width": width, "channels": channels, "value_max": value_max})
 
 
 def choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]:
-    """Height and width of the input for a training set; see `choose_spec`."""
+    """Height and width of the input for a training set; see `choose_spec`.
+
+    Elongated images keep their shape: the longer side grows until the shorter one has 8 pixels.
+    """
     first = infos[0]
     same_size = all((info.height, info.width) == (first.height, first.width) for info in infos)
     if size is None and same_size and min(first.height, first.width) >= 4 and max(first.height, first.width) <= 64:
@@ -61,7 +69,10 @@ def choose_size(infos: Sequence[ImageInfo], size: int | None) -> tuple[int, int]
     longer = size or max(8, min(128, largest) // 8 * 8)
     # With the logarithm, the median of an even number of ratios is the same for landscape and portrait images.
     log_ratio = statistics.median(math.log(info.width / info.height) for info in infos)
-    shorter = longer if log_ratio == 0 else min(longer, max(8, round(longer / math.exp(abs(log_ratio)) / 8) * 8))
+    ratio = math.exp(abs(log_ratio))
+    if size is None and longer < MIN_SIDE * ratio:
+        longer = max(longer, min(largest, MAX_LONG_SIDE, round(MIN_SIDE * ratio)) // 8 * 8)
+    shorter = longer if log_ratio == 0 else min(longer, max(MIN_SIDE, round(longer / ratio / 8) * 8))
     return (shorter, longer) if log_ratio > 0 else (longer, shorter)
 
 
@@ -117,8 +128,10 @@ def resize_map(
 
     With `rows`, only those rows of the result are computed, (len(rows), width).
     """
-    plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     rows = rows or range(height)
+    if values.shape == (height, width):
+        return values[rows.start : rows.stop].astype(np.float32)
+    plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     box = (0, rows.start * plane.height / height, plane.width, rows.stop * plane.height / height)
     return np.array(plane.resize((width, len(rows)), Image.Resampling.BILINEAR, box), dtype=np.float32)
 

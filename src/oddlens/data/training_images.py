@@ -31,16 +31,24 @@ class TrainingImages:
     remarks: tuple[str, ...] = ()  # on what the detector cannot see in them
 
 
-def load_training_images(images: ImageSet, size: int | None, max_side: int | None, roi: str | None) -> TrainingImages:
+def load_training_images(
+    images: ImageSet,
+    size: int | tuple[int, int] | None,
+    max_side: int | None,
+    roi: str | None,
+    infos: Sequence[ImageInfo] | None = None,
+) -> TrainingImages:
     """Decode all images and bring them to one size; `roi` is a mask image's path or fractions (see `read_roi`).
+
+    A pair `size` is height and width. `infos` are those of the images, where they have been read already.
 
     Raises:
         DataError: the images do not go together, or the region of interest cannot be used.
         ImageError: an image cannot be read.
         SettingsError: `size` is out of range.
     """
-    infos = images.infos()
-    spec = images.choose_spec(input_size(infos, size, max_side), infos)
+    infos = images.infos() if infos is None else infos
+    spec = images.choose_spec(size if isinstance(size, tuple) else input_size(infos, size, max_side), infos)
     shrinking = find_shrinking(infos, (spec.height, spec.width))
     remarks = () if shrinking is None else (f"size: {shrinking.text}",)
     return TrainingImages(images.load(spec), spec, read_roi(roi, spec) if roi else None, images, remarks)
@@ -48,10 +56,10 @@ def load_training_images(images: ImageSet, size: int | None, max_side: int | Non
 
 def input_size(infos: Sequence[ImageInfo], size: int | None, max_side: int | None) -> int | None:
     """The longer side of the input of a detector: `size`, or up to `max_side` where images are large; else None."""
-    if size is not None or max_side is None or not infos or max(choose_size(infos, None)) < DEFAULT_SIDE:
+    if size is not None or max_side is None or not infos or (usual := max(choose_size(infos, None))) < DEFAULT_SIDE:
         return size
     longest = max(max(info.height, info.width) for info in infos)
-    return min(max_side, longest // 8 * 8)
+    return max(min(max_side, longest // 8 * 8), usual)
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ def find_shrinking(infos: Sequence[ImageInfo], shape: tuple[int, int]) -> Shrink
     text = (
         f"{count} of {'up to ' * (len(sizes) > 1)}{size} are shrunk {folds}-fold to {width} x {height}: a defect "
         f"smaller than about {math.ceil(most)} pixels of {'the original' if len(sizes) == 1 else 'the largest'} covers "
-        "less than one pixel of the input and is likely to be missed; fit with a larger --size, or crop the images"
+        "less than one pixel of the input and is likely to be missed; fit with a larger --size or with --tile, or crop "
+        "the images"
     )
     return Shrinking(index, most, text)
 

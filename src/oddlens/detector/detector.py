@@ -29,6 +29,7 @@ from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
+from oddlens.inference.tiling import graph_backend, with_tiles
 from oddlens.io.paths import expand_home
 from oddlens.io.text import as_text
 
@@ -52,7 +53,10 @@ class Detector:
         training: epochs, batch size, learning rate, precision, random seed; the family's defaults for the rest.
         decision: how scores become verdicts; its `false_alarm_rate` is what is guaranteed.
         size: longer side of the model's input in pixels; None keeps small images as they are and uses at most 128
-            otherwise, 192 for `auto`.
+            otherwise, 192 for `auto`. With tiles, longer side of the whole image; None keeps that of the images.
+        tile: side in pixels of overlapping tiles that are scored one by one, so that small defects in large images are
+            detected; "off" shrinks images to the model's input. "auto" tiles, unless `size` is set, where that would
+            shrink images more than fourfold, or distort long ones.
         roi: region of interest outside which pixels do not count: the path of a mask image, or
             "left,top,right,bottom" as fractions of the image.
         device: "auto", "cpu" or "cuda".
@@ -76,6 +80,7 @@ class Detector:
         training: TrainingSettings | None = None,
         decision: DecisionSettings | None = None,
         size: int | None = None,
+        tile: int | Literal["auto", "off"] = "auto",
         roi: str | None = None,
         device: str = "auto",
         budget: float | None = None,
@@ -84,6 +89,7 @@ class Detector:
         self.training = training
         self.decision = decision
         self.size = size
+        self.tile = tile
         self.roi = roi
         self.device = device
         self.budget = budget
@@ -168,6 +174,7 @@ class Detector:
             training=self.training,
             decision=self.decision or DecisionSettings(),
             size=self.size,
+            tile=self.tile,
             roi=self.roi,
             device=self.device,
             budget=self.budget,
@@ -406,7 +413,7 @@ class Detector:
     @property
     def network(self) -> Model | None:
         """The torch model behind this detector; None when it runs from an exported file."""
-        return getattr(self._check_is_fitted(), "model", None)
+        return getattr(graph_backend(self._check_is_fitted()), "model", None)
 
     def save(self, path: str | Path) -> Path:
         """Write a detector file; an older one is replaced in one step or not at all.
@@ -483,16 +490,18 @@ class Detector:
         """A copy of this detector in another runtime, for which it is not calibrated yet."""
         other, network = copy.copy(self), self.network
         if self.graph is not None and runtime.engine != "torch":
-            other.backend_ = open_graph(self.graph, self.spec, runtime, Path("this detector"), self.threads)
+            spec = self._manifest.model_input
+            backend: Backend = open_graph(self.graph, spec, runtime, Path("this detector"), self.threads)
         elif network is not None and runtime.engine == "torch":
             from oddlens.inference.torch_backend import TorchBackend, resolve_device
 
-            other.backend_ = TorchBackend(network, resolve_device(self.device), runtime.precision)
+            backend = TorchBackend(network, resolve_device(self.device), runtime.precision)
         else:
             raise SettingsError(
                 f"{runtime.engine} does not run this detector: torch runs .safetensors files, onnxruntime and openvino "
                 "the .onnx files that `oddlens export` makes of them"
             )
+        other.backend_ = with_tiles(backend, self.spec, self._manifest.tiling, self._roi)
         other._statistics = {**self._statistics, "training.scores": np.empty(0)}
         changes = {"runtime": runtime, "golden": golden.golden_scores(other.backend_)}
         other._manifest = self._manifest.model_copy(update=changes)

@@ -21,7 +21,8 @@ from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
 from oddlens.inference.backend import INPUT, OUTPUTS, Backend
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
-from oddlens.inference.scoring import anomaly_scores
+from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
+from oddlens.inference.tiling import graph_backend
 from oddlens.inference.torch_threads import fork_safe
 from oddlens.io import onnx_proto
 from oddlens.models.base import Model, ScoringGraph
@@ -33,7 +34,8 @@ def export(detector: Detector, path: str | Path) -> float:
     """Write the detector as ONNX. Returns the largest relative difference between exported and original scores.
 
     The graph takes pixels (N, H, W, C) of the input spec's integer type, for any N, and has the outputs
-    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in the file's metadata.
+    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in the file's metadata. With
+    tiles, it takes tiles, and the manifest says how images are cut into them.
 
     Raises:
         SettingsError: the name does not end in .onnx, the detector was loaded from such a file, or is calibrated in
@@ -53,7 +55,7 @@ def export(detector: Detector, path: str | Path) -> float:
         )
     manifest = detector.manifest.model_copy(update={"runtime": RuntimeSettings(engine="onnxruntime")})
     graph = trace(network)
-    difference = parity(detector, open_graph(graph, detector.spec, manifest.runtime, path))
+    difference = parity(detector, open_graph(graph, network.spec, manifest.runtime, path))
     if difference > TOLERANCE:
         raise ArtifactError(
             f"{path}: not written, because exported scores differ from the detector's by {difference:.1e} (relative), "
@@ -97,12 +99,13 @@ def trace(network: Model) -> bytes:
 
 
 def parity(detector: Detector, exported: Backend) -> float:
-    """Largest relative difference of scores, on golden and random images, in batches of 1, 3 and all."""
-    spec = detector.spec
+    """Largest relative difference of scores, on golden and random images (or tiles), in batches of 1, 3 and all."""
+    original = graph_backend(detector.backend)
+    spec = original.spec
     rng = np.random.default_rng(0)
     random = rng.integers(0, spec.value_max + 1, (13, spec.height, spec.width, spec.channels)).astype(spec.dtype)
     pixels: Pixels = np.concatenate([golden_pixels(spec), random])
-    expected = detector.score(pixels)
+    expected = anomaly_scores(original, in_batches(pixels, batch_size(spec)))
     batches = (pixels[:1], pixels[1:4], pixels)
     actual = anomaly_scores(exported, batches)
     reference = np.concatenate([expected[:1], expected[1:4], expected])

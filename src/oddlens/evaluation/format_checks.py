@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from oddlens.data.training_images import MAX_ENSEMBLE_SIDE, find_shrinking, inpu
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
 from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, mask_name, survey_masks
+from oddlens.training.tiling import choose_tiling, count_tiles
 
 
 def check_left_out(diagnosis: Diagnosis) -> None:
@@ -106,13 +108,21 @@ def check_sizes(diagnosis: Diagnosis, infos: Sequence[ImageInfo]) -> None:
 def check_shrinking(
     diagnosis: Diagnosis, names: Sequence[str], train_infos: Sequence[ImageInfo], test_infos: Sequence[ImageInfo]
 ) -> None:
-    """Report images that `fit`, without options, shrinks more than fourfold as a warning, with the files of some."""
+    """Report images that `fit`, without options, shrinks more than fourfold as a warning, with the files of some.
+
+    `fit` tiles most large images instead, which is a fact of the diagnosis.
+    """
     if not train_infos:
         return
     infos = (*train_infos, *test_infos)
-    height, width = choose_size(train_infos, input_size(train_infos, None, MAX_ENSEMBLE_SIDE))
+    canvas = choose_tiling(train_infos, "auto", None, MAX_ENSEMBLE_SIDE, math.inf)
+    if canvas is None:
+        height, width = choose_size(train_infos, input_size(train_infos, None, MAX_ENSEMBLE_SIDE))
+    else:
+        height, width, _ = canvas
     shrinking = find_shrinking(infos, (height, width))
     diagnosis.facts["input"] = {"width": width, "height": height}
+    diagnosis.facts["tiles"] = 1 if canvas is None else count_tiles(canvas)
     diagnosis.facts["shrinking"] = {"n": 0, "factor": None}
     if shrinking is None:
         return

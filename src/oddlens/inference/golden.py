@@ -12,6 +12,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import anomaly_scores
+from oddlens.inference.tiling import graph_backend
 
 GOLDEN_TOLERANCE = {  # relative; processors and versions differ by far less
     "fp32": 1e-3,
@@ -34,7 +35,8 @@ def golden_pixels(spec: InputSpec) -> Pixels:
 
 
 def golden_scores(backend: Backend) -> tuple[float, ...]:
-    """Scores of the golden images."""
+    """Scores of the golden images, which have the size of one tile where there are tiles."""
+    backend = graph_backend(backend)
     return tuple(anomaly_scores(backend, [golden_pixels(backend.spec)]).tolist())
 
 

@@ -62,6 +62,7 @@ class Model(nn.Module, ABC):
         self.banks: dict[str, int] = {}  # buffers whose number of rows depends on the training images: name -> maximum
         self.excludes_self = False  # whether an image in a bank is excluded from its own neighbours
         self.left_out: LeftOut | None = None  # which rows of the banks the images of a batch ignore; None: none
+        self.tiles_per_image = 1  # set before fitting: pixels i are a tile of the image i // tiles_per_image
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
 

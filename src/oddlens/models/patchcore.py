@@ -57,7 +57,9 @@ class Patchcore(PretrainedModel):
         index, described = self.describe_training(images, seed, self.max_rows)
         places = torch.cat([self.join(features) for features in described])
         copies = len(places) // len(index)
-        places = places.reshape(copies, len(index), *places.shape[1:]).transpose(0, 1).flatten(1, 2)  # (n, copies * P, D)
+        places = (
+            places.reshape(copies, len(index), *places.shape[1:]).transpose(0, 1).flatten(1, 2)
+        )  # (n, copies * P, D)
         count = min(places.shape[1], self.max_rows // len(index))
         projection = torch.randn(places.shape[2], PROJECTED_DIMS, generator=generator).to(places.device)
         chosen = spread_rows(places @ projection, count)

@@ -132,7 +132,12 @@ class RecipeRun:
         """Train, calibrate and save the detector. Returns it with its training history."""
         recipe = self.recipe
         detector = Detector(
-            recipe.model, training=recipe.training, decision=recipe.decision, size=recipe.data.size, device=self.device
+            recipe.model,
+            training=recipe.training,
+            decision=recipe.decision,
+            size=recipe.data.size,
+            tile=recipe.data.tile,
+            device=self.device,
         )
         hold_out = recipe.data.calibration == "split"
         detector.fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from oddlens.data.open import Images, as_training_images
@@ -14,6 +15,7 @@ from oddlens.training.history import Log, Progress
 from oddlens.training.resolve import FitConfig, resolve
 from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
+from oddlens.training.tiling import choose_tiling, describe_tiling
 
 
 @fork_safe()
@@ -37,7 +39,13 @@ def fit(
         check_claim(folder, TRAINING_FILES)
     image_set = as_training_images(images)
     plan = resolve(config, len(image_set), bool(image_set.groups), budget_started or started)
-    loaded = load_training_images(image_set, plan.size, plan.max_side, plan.roi)
+    infos, tile_remarks = image_set.infos(), tuple[str, ...]()
+    canvas = choose_tiling(infos, plan.tile, plan.size, plan.max_side, plan.seconds)
+    if canvas is not None:
+        plan, tile_remarks = replace(plan, tiling=canvas.tiling), (describe_tiling(infos, canvas),)
+    shape = plan.size if canvas is None else (canvas.height, canvas.width)
+    loaded = load_training_images(image_set, shape, plan.max_side, plan.roi, infos)
+    loaded = replace(loaded, remarks=tile_remarks + loaded.remarks)
     if log is not None:
         for remark in loaded.remarks:
             log(remark)

@@ -54,7 +54,7 @@ def train(
     if folder and not resume:
         clear_checkpoints(folder)
     if settings.epoch_images and not isinstance(model, GradientModel):
-        images = images[drawn_images(len(images), settings).to(device)]
+        images = images[drawn_images(len(images), settings, model.tiles_per_image).to(device)]
     with torch.no_grad():
         model.prepare(images, settings.seed)
     history: list[HistoryRow] = []
@@ -66,10 +66,14 @@ def train(
     return history
 
 
-def drawn_images(count: int, settings: TrainingSettings) -> Tensor:
-    """Sorted indices (n,) of the `epoch_images` that a model is fitted to in closed form, drawn at random."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
-    return order[: settings.epoch_images].sort().values
+def drawn_images(count: int, settings: TrainingSettings, tiles_per_image: int = 1) -> Tensor:
+    """Sorted indices (n,) of the `epoch_images` that a model is fitted to in closed form, drawn at random.
+
+    All tiles of an image are drawn, or none.
+    """
+    order = torch.randperm(count // tiles_per_image, generator=torch.Generator().manual_seed(settings.seed))
+    drawn = order[: max(1, (settings.epoch_images or count) // tiles_per_image)].sort().values
+    return (drawn[:, None] * tiles_per_image + torch.arange(tiles_per_image)).flatten()
 
 
 def run_epochs(

@@ -57,6 +57,7 @@ class TrainingTask:
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
     fit_to_all: bool = False  # fit in closed form to all images, however long that takes, as each of them calibrates
     robust: bool = False  # some training images may be anomalies; see AutoSettings
+    tiles_per_image: int = 1  # where the images are tiles: image i is one of the image i // tiles_per_image
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> 
     model = registry.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
+    model.tiles_per_image = task.tiles_per_image
     return model.to(task.device)
 
 

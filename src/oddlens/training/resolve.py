@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from oddlens.config.base import DecisionSettings, TrainingSettings
+from oddlens.config.base import DecisionSettings, Tiling, TrainingSettings
 from oddlens.config.detectors import DetectorSettings, Strategy
 from oddlens.config.manifest import CountBy
 from oddlens.config.parse import check_choice, parse_detector
@@ -19,6 +19,7 @@ from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
 from oddlens.models.registry import registered_family
+from oddlens.training.tiling import Tile, check_tile
 
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
 RESERVED_SECONDS = 3.0  # of the budget, for computing the threshold and writing the file
@@ -43,6 +44,7 @@ class FitConfig:
     hold_out: bool
     calibration: Calibration = "auto"
     count_by: CountBy = "group"
+    tile: Tile = "auto"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class FitPlan:
     holds_out: bool  # calibration images are held out
     leaves_one_out: bool = False  # each training image calibrates, scored without itself
     count_by: CountBy = "group"
+    tile: Tile = "off"
+    seconds: float = math.inf  # for fitting
+    tiling: Tiling | None = None  # of the images, once their sizes are known
 
     @property
     def strategy(self) -> Strategy:
@@ -103,6 +108,8 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     check_choice("count_by", config.count_by, get_args(CountBy))
     settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
     leaves_one_out = resolve_calibration(config, settings, has_groups)
+    check_tile(config.tile)
+    seconds = resolve_budget(config.budget, settings)
     plan = FitPlan(
         settings=settings,
         training=resolve_training(config.training, settings),
@@ -111,10 +118,12 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         max_side=MAX_ENSEMBLE_SIDE if settings.strategy in ("auto", "plan") else None,
         roi=config.roi,
         device=resolve_device(config.device),
-        deadline=started + resolve_budget(config.budget, settings) * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
+        deadline=started + seconds * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
         holds_out=config.hold_out and settings.strategy != "folds" and not leaves_one_out,
         leaves_one_out=leaves_one_out,
         count_by=config.count_by,
+        tile="off" if settings.strategy == "folds" else config.tile,
+        seconds=seconds,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
@@ -186,6 +195,8 @@ def check_folds(config: FitConfig, n_images: int, has_groups: bool, folds: int) 
         CalibrationError: this many images in this many folds cannot guarantee the requested rate.
     """
     decision = config.decision
+    if config.tile not in ("auto", "off"):
+        raise SettingsError("--folds cannot be combined with --tile: tiles of one image would be in several folds")
     if has_groups or decision.confidence is not None or not config.hold_out:
         raise SettingsError(
             "--folds cannot be combined with groups (--group-by), --confidence, or calibration images from elsewhere; "

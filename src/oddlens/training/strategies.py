@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from oddlens.config.detectors import FamilySettings
 from oddlens.data.splitting import SplitImages
+from oddlens.inference.tiling import TileGrid
 from oddlens.io.own_folder import TRAINING_FILES, claim
 from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
 from oddlens.training.members import TrainedModel, TrainingTask, train_folds, train_planned, train_single
 from oddlens.training.resolve import FitPlan
+from oddlens.training.tile_pixels import training_tiles
 
 TRAINERS: dict[str, Callable[[FamilySettings, TrainingTask], TrainedModel]] = {
     "plan": train_planned,
@@ -49,6 +52,9 @@ def train_model(
         robust=settings.tolerates_contamination,
         fit_to_all=plan.leaves_one_out,
     )
+    remarks: tuple[str, ...] = ()
+    if plan.tiling is not None:
+        task, remarks = in_tiles(task, TileGrid(split.spec, plan.tiling, split.roi))
     if folder:
         claim(folder, TRAINING_FILES)
         if not resume:
@@ -56,4 +62,26 @@ def train_model(
     result = TRAINERS[settings.strategy](settings, task) if isinstance(settings, FamilySettings) else train_auto(task)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)
-    return result
+    return replace(result, remarks=remarks + result.remarks)
+
+
+def in_tiles(task: TrainingTask, grid: TileGrid) -> tuple[TrainingTask, tuple[str, ...]]:
+    """The task of training on the tiles of its images, and a remark where these are not all tiles.
+
+    A tile has no region of interest: pixels outside the image's are 0.
+    """
+    train, count = training_tiles(task.train, grid, task.seed)
+    others = None if task.calibration is None else training_tiles(task.calibration, grid, task.seed)[0]
+    task = replace(
+        task,
+        train=train,
+        standardization=training_tiles(task.standardization, grid, task.seed)[0],
+        calibration=others,
+        spec=grid.tile_spec,
+        roi=None,
+        to_score=task.to_score * len(grid),
+        tiles_per_image=count,
+    )
+    if count == len(grid):
+        return task, ()
+    return task, (f"tiles: {count} of the {len(grid):,} tiles of each training image, at changing places, are learned",)

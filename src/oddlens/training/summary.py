@@ -18,17 +18,20 @@ from oddlens.config.manifest import DataSummary, Manifest
 from oddlens.data.image_io import Index, Pixels
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.splitting import CalibrationSet, SplitImages
+from oddlens.inference.backend import Backend
 from oddlens.inference.golden import golden_scores
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches, score_batches
+from oddlens.inference.tiling import with_tiles
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.io.digests import digest
 from oddlens.io.text import as_text
-from oddlens.models.base import leave_groups_out, leave_one_out
+from oddlens.models.base import Model, leave_groups_out, leave_one_out
 from oddlens.training.history import HistoryRow, TrainingRecord
 from oddlens.training.members import TrainedModel
 from oddlens.training.resolve import MIN_SCORED_TRAINING_IMAGES, FitPlan, spaced
 
 MAX_TIMED_IMAGES = 16  # whose scoring is timed, to know how many training images there is time for
+MAX_TIMED_PIXELS = 2**22  # of these, but for the first
 SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for each image as a small one
 
 
@@ -36,7 +39,7 @@ SCORING_SHARE = 0.5  # of that number: a large batch can take twice as long for 
 class FitResult:
     """A detector that is trained but, unless its training images calibrate it, not calibrated yet."""
 
-    backend: TorchBackend
+    backend: Backend
     roi: npt.NDArray[np.bool_] | None  # (H, W)
     statistics: Tensors
     manifest: Manifest
@@ -53,17 +56,17 @@ class FitResult:
 
 def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: float) -> FitResult:
     """Score the training images, and collect what is known about the model; `started` is of time.perf_counter."""
-    backend = TorchBackend(result.model, plan.device)
+    backend = with_tiles(TorchBackend(result.model, plan.device), split.spec, plan.tiling, split.roi)
     prints = np.sort(np.concatenate([fingerprints(split.train), fingerprints(split.standardization)]))
     calibration: CalibrationSet | None = None
     if plan.strategy == "folds":
         statistics = out_of_fold_statistics(prints, np.empty(0) if result.peaks is None else np.sort(result.peaks))
     elif plan.leaves_one_out:
-        statistics = leave_one_out_statistics(backend, split.train, split.train_clusters)
+        statistics = leave_one_out_statistics(backend, result.model, split.train, split.train_clusters)
     else:
         calibration = split.calibration
         pixels = affordable_images(backend, plan, split)
-        statistics = {"training.scores": training_scores(backend, pixels)}
+        statistics = {"training.scores": training_scores(backend, result.model, pixels)}
     statistics["training.fingerprints"] = prints
     data = DataSummary(
         source=as_text(split.source),
@@ -81,12 +84,12 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
     return FitResult(backend, split.roi, statistics, manifest, result.history, result.records, calibration, seconds)
 
 
-def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) -> Pixels:
+def affordable_images(backend: Backend, plan: FitPlan, split: SplitImages) -> Pixels:
     """The training images (n, H, W, C) that are scored: fewer where calibration leaves too little time for all."""
     pixels = plan.scored_images(split.train)
     if not plan.may_score_fewer or len(pixels) <= MIN_SCORED_TRAINING_IMAGES:
         return pixels
-    batch = pixels[:MAX_TIMED_IMAGES]
+    batch = pixels[: max(1, min(MAX_TIMED_IMAGES, MAX_TIMED_PIXELS // pixels[0].size))]
     started = time.perf_counter()
     backend(batch)
     now = time.perf_counter()
@@ -94,9 +97,9 @@ def affordable_images(backend: TorchBackend, plan: FitPlan, split: SplitImages) 
     return spaced(pixels, max(MIN_SCORED_TRAINING_IMAGES, int(affordable * SCORING_SHARE)))
 
 
-def training_scores(backend: TorchBackend, pixels: Pixels) -> npt.NDArray[np.float64]:
+def training_scores(backend: Backend, model: Model, pixels: Pixels) -> npt.NDArray[np.float64]:
     """Sorted scores (n,) of training images (n, H, W, C), none of which is compared with itself."""
-    with leave_one_out(backend.model):
+    with leave_one_out(model):
         return np.sort(anomaly_scores(backend, in_batches(pixels, batch_size(backend.spec))))
 
 
@@ -112,13 +115,17 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
     }
 
 
-def leave_one_out_statistics(backend: TorchBackend, pixels: Pixels, clusters: Index) -> Tensors:
-    """The calibration by leave-one-out, from training images (n, H, W, C) and the groups (n,) left out together."""
-    scores, peaks, size = [], [], batch_size(backend.spec)
-    training_groups = torch.from_numpy(clusters).to(backend.device)
+def leave_one_out_statistics(backend: Backend, model: Model, pixels: Pixels, clusters: Index) -> Tensors:
+    """The calibration by leave-one-out, from training images (n, H, W, C) and the groups (n,) left out together.
+
+    The model of a tiled backend scores the tiles of one image at a time, which all belong to its group.
+    """
+    scores, peaks, size = [], [], batch_size(backend.spec) if isinstance(backend, TorchBackend) else 1
+    groups = torch.from_numpy(clusters).to(model.roi.device)
+    training_groups = groups.repeat_interleave(model.tiles_per_image)
     for start in range(0, len(pixels), size):
         rows = slice(start, start + size)
-        with leave_groups_out(backend.model, training_groups, training_groups[rows]):
+        with leave_groups_out(model, training_groups, groups[rows]):
             (predictions,) = score_batches(backend, [pixels[rows]])
         scores.append(predictions.anomaly_score)
         if predictions.anomaly_map is not None:
@@ -151,6 +158,7 @@ def build_manifest(
         model=result.settings,
         training=plan.training,
         input=split.spec,
+        tiling=plan.tiling,
         decision=plan.decision,
         data=data,
         history=summarize_history(result.history),
