@@ -199,18 +199,35 @@ class DefectsSettings(FamilySettings):
 class PretrainedSettings(FamilySettings):
     """Base class of the families that compare the features of a frozen backbone.
 
-    `backbone` is the network, trained on ImageNet; the extra `pretrained` brings it. With `light` "varies", the light
-    may be brighter or darker than in the training images without making an image anomalous; with "fixed", brightness
-    counts like everything else.
+    `backbone` is the network, trained on ImageNet; the extra `pretrained` brings it.
     """
 
     uses_pretrained = True
 
     backbone: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+
+    @property
+    def light_varies(self) -> bool:
+        """Whether brightness alone does not make an image anomalous."""
+        return False
+
+
+class PlaceSettings(PretrainedSettings):
+    """Base class of the families that compare features at each place of the image.
+
+    With `light` "varies", the light may be somewhat brighter or darker than in the training images without making an
+    image anomalous; with "fixed", brightness counts like everything else.
+    """
+
     light: Literal["varies", "fixed"] = "varies"
 
+    @property
+    def light_varies(self) -> bool:
+        """Whether brightness alone does not make an image anomalous."""
+        return self.light == "varies"
 
-class PadimSettings(PretrainedSettings):
+
+class PadimSettings(PlaceSettings):
     """The padim family: a Gaussian distribution of a backbone's features at each place of the image. Closed form.
 
     `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
@@ -226,7 +243,7 @@ class PadimSettings(PretrainedSettings):
     top_percent: float = Field(5.0, gt=0, le=100)
 
 
-class PatchcoreSettings(PretrainedSettings):
+class PatchcoreSettings(PlaceSettings):
     """The patchcore family: the distance of a backbone's features at each place from those of normal images.
 
     `depths` are the blocks of the backbone, whose features are compared together. `bank_megabytes` limits the size of
@@ -244,18 +261,15 @@ class PatchcoreSettings(PretrainedSettings):
 class FeaturesSettings(PretrainedSettings):
     """The features family: a backbone's features of the whole image, for small images of one object each.
 
-    Images are enlarged to `side`. The score joins the distance from the Gaussian distribution of normal images, at
-    each of the `depths`, with that to the `neighbours` nearest normal images at the last one. `mirror` adds the
-    training images' mirror images.
+    Smaller images are enlarged to `side`. The score is the distance from the Gaussian distributions of normal images
+    at the blocks `depths` of the backbone. `mirror` adds the training images' mirror images.
     """
 
-    implementation = "oddlens.models.pooled_features"
+    implementation = "oddlens.models.padim"
 
     family: Literal["features"] = "features"
-    depths: tuple[Depth, ...] = Field((4, 10, 14), min_length=1, max_length=4)
-    side: int = Field(96, ge=32, le=512)
-    neighbours: int = Field(2, ge=1, le=100)
-    bank: int = Field(4000, ge=2, le=100_000)
+    depths: tuple[Depth, ...] = Field((10, 14, 15), min_length=1, max_length=4)
+    side: int = Field(96, ge=16, le=512)
     mirror: bool = False
 
 

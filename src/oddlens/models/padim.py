@@ -1,22 +1,35 @@
-"""The padim family: how improbable a backbone's features are at each place of an image; fitted in closed form.
+"""The families padim and features: how improbable a backbone's features are; both are fitted in closed form.
 
-After Defard et al., "PaDiM: a patch distribution modeling framework for anomaly detection and localization", 2021,
-with a covariance that is shrunk as the training images ask for, and with light that may vary.
+`padim` has a Gaussian distribution at each place of the image, after Defard et al., "PaDiM: a patch distribution
+modeling framework for anomaly detection and localization", 2021, with covariances that are shrunk as the training
+images ask for, and with light that may vary. `features` has one of the whole image, after Rippel et al., "Modeling the
+distribution of normal data in pre-trained deep features for anomaly detection", 2021.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
-from oddlens.config.detectors import PadimSettings
+from oddlens.config.detectors import FeaturesSettings, PadimSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.gaussians import PlaceGaussians
 from oddlens.models.pretrained import PretrainedModel, resize_maps
 from oddlens.models.registry import register_family
 
+PRIOR_IMAGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # candidates for the weight of the prior covariance / dimensions
+RIDGE = 0.01  # of the mean variance, added to all variances
+MIN_IMAGES = 3  # from which leaving one out says something
+MAX_LEFT_OUT = 300  # training images that are left out in turn
+MAX_PART_NUMBERS = 2**24  # of the matrices of a part of the places
+MIN_UNEXPLAINED = 1e-4  # share of a training image's distance that the other images do not explain, at least
+MAX_SCALE_RATIO = 100.0  # of a channel that hardly varies, relative to the others
+MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
+MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
@@ -44,9 +57,9 @@ class Padim(PretrainedModel):
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained()
-        index, described = self.describe_training(images, seed)
+        index, features = self.describe_training(images, seed)
         for i, gaussian in enumerate(self.all_gaussians()):
-            gaussian.fit(torch.cat([parts[i] for parts in described]), len(index))
+            gaussian.fit(torch.cat([parts[i] for parts in features]), len(index))
 
     def all_gaussians(self) -> list[PlaceGaussians]:
         """The Gaussians of each depth, and those of the light where it varies."""
@@ -63,3 +76,151 @@ class Padim(PretrainedModel):
             score = score + F.relu(self.light(features[-1])[:, 0, 0] - TOLERATED_LIGHT)
         logs = torch.stack([resize_maps((maps[i] + MIN_MAP).log(), self.map_grid) for i in self.mapped])
         return ModelOutput(score, self.full_map(logs.mean(dim=0).exp()), None)
+
+
+@register_family(settings=FeaturesSettings)
+class PooledFeatures(PretrainedModel):
+    """Gaussian distributions of the mean features of an image, for each depth; see `FeaturesSettings`.
+
+    The score is the mean of the Mahalanobis distances, each relative to that of training images which are left out.
+    The map has those at the places of the first depth.
+    """
+
+    settings: FeaturesSettings
+    map: PlaceGaussians
+
+    def __init__(self, settings: FeaturesSettings, spec: InputSpec) -> None:
+        super().__init__(settings, settings.depths, settings.depths, spec, settings.side)
+        self.settings = settings
+        self.images = nn.ModuleList(PlaceGaussians(shape[0], 1, 1) for shape in self.shapes)
+        self.map = PlaceGaussians(*self.shapes[0])
+
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
+        self.backbone.load_pretrained()
+        index, batches = self.describe_training(images, seed)
+        if self.settings.mirror:
+            batches += self.describe_training(images.flip(2), seed)[1]
+        features = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+        for gaussian, values in zip(self.images, features, strict=True):
+            gaussian.fit(values.mean(dim=(2, 3), keepdim=True), len(index))
+        self.map.fit(features[0], len(index))
+
+    def forward(self, batch: Tensor) -> ModelOutput:
+        """Score a batch (N, C, H, W), and map which places are unusual."""
+        features = self.describe(batch)
+        distances = [
+            gaussian(values.mean(dim=(2, 3), keepdim=True)).flatten()
+            for gaussian, values in zip(self.images, features, strict=True)
+        ]
+        return ModelOutput(torch.stack(distances).mean(dim=0), self.full_map(self.map(features[0])), None)
+
+
+class PlaceGaussians(nn.Module):
+    """A Gaussian distribution of features (D,) at each place of a grid.
+
+    Each covariance is shrunk towards the mean covariance of all places, with the weight under which the training
+    images are most probable, each left out in turn.
+    """
+
+    mean: Tensor  # (P, D)
+    whitening: Tensor  # (P, D, D) the distance is the length of the whitened difference from the mean
+
+    def __init__(self, dims: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.grid = (rows, columns)
+        self.register_buffer("mean", torch.zeros(rows * columns, dims))
+        self.register_buffer("whitening", torch.zeros(rows * columns, dims, dims))
+
+    def fit(self, features: Tensor, count: int) -> None:
+        """Fit to features (copies * count, D, rows, columns): those of all images, then those of each other copy."""
+        dims = self.mean.shape[1]
+        rows = features.flatten(2).permute(2, 0, 1)  # (P, copies * count, D)
+        scale = 1 / rows.std(dim=(0, 1), correction=0).clamp_min(1e-6)
+        scale = scale.clamp_max(MAX_SCALE_RATIO * scale.median())
+        scatter = PlaceScatter(rows, scale, count)
+        weight = max(PRIOR_IMAGES, key=scatter.likelihood) if count >= MIN_IMAGES else 1.0
+        for part in scatter.parts():
+            factor, usual = scatter.factor(part, weight * dims)
+            identity = torch.eye(dims, device=rows.device)
+            inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+            self.whitening[part] = inverse * scale / usual[:, None, None]
+        self.mean.copy_(rows.mean(dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D, rows, columns) -> (N, rows, columns): distance, about 1 for normal images."""
+        difference = features.flatten(2).permute(2, 0, 1) - self.mean[:, None]  # (P, N, D)
+        whitened = difference @ self.whitening.transpose(1, 2)
+        distance = whitened.square().sum(dim=2).sqrt()
+        return distance.T.reshape(-1, *self.grid)
+
+
+class PlaceScatter:
+    """What the Gaussians of a grid of places are fitted from, and how probable left-out training images are.
+
+    Args:
+        rows: (P, copies * count, D) features at each place, of all images and then of each other copy of them.
+        scale: (D,) by which features are multiplied to have about the same variance.
+        count: number of images.
+    """
+
+    def __init__(self, rows: Tensor, scale: Tensor, count: int) -> None:
+        self.centered = (rows - rows.mean(dim=1, keepdim=True)) * scale
+        self.count = count
+        self.copies = rows.shape[1] // count
+        flat = self.centered.flatten(0, 1)
+        self.shared = flat.T @ flat / len(flat)  # (D, D) mean covariance of all places
+        variance = self.shared.diagonal().mean().clamp_min(MIN_VARIANCE)
+        self.ridge = RIDGE * variance * torch.eye(len(self.shared), dtype=rows.dtype, device=rows.device)
+
+    def parts(self) -> Iterator[slice]:
+        """The places in parts whose matrices take little memory."""
+        n_places, n_rows, dims = self.centered.shape
+        size = max(1, MAX_PART_NUMBERS // (dims * (dims + n_rows)))
+        return (slice(start, start + size) for start in range(0, n_places, size))
+
+    def likelihood(self, weight: float) -> float:
+        """Mean log likelihood of training images, each left out, up to a constant."""
+        sums = [self.left_out(part, weight * len(self.shared))[0].sum() for part in self.parts()]
+        return float(torch.stack(sums).sum())
+
+    def factor(self, part: slice, prior: float) -> tuple[Tensor, Tensor]:
+        """Cholesky factors (p, D, D) of the covariances at some places, and the usual distance (p,) of images there."""
+        total = self.count + prior
+        factor = self.cholesky(part, prior) / total**0.5
+        if self.count < MIN_IMAGES:
+            return factor, factor.new_full((len(factor),), len(self.shared) ** 0.5)
+        return factor, self.left_out(part, prior)[1].mean(dim=1)
+
+    def cholesky(self, part: slice, prior: float) -> Tensor:
+        """Cholesky factors (p, D, D) of the sums of squares at some places, with the prior's."""
+        rows = self.centered[part]
+        total = rows.transpose(1, 2) @ rows / self.copies + prior * self.shared + (self.count + prior) * self.ridge
+        factor: Tensor = torch.linalg.cholesky(total)
+        return factor
+
+    def left_out(self, part: slice, prior: float) -> tuple[Tensor, Tensor]:
+        """Log likelihoods (p, n) of images under the Gaussians of the others, and distances (p, n) from them.
+
+        Leaving an image with its c copies U (D, c) out subtracts U K U' from the sum of squares A, where K is
+        I + 1 / (N - c). By the Woodbury identity and the determinant lemma, both follow from G = U' A^-1 U.
+        """
+        factor = self.cholesky(part, prior)
+        n, c = min(self.count, MAX_LEFT_OUT), self.copies
+        every = self.centered[part]
+        rows = every.reshape(len(every), c, self.count, -1)[:, :, :n]  # (p, c, n, D)
+        whitened = torch.linalg.solve_triangular(factor, rows.flatten(1, 2).transpose(1, 2), upper=False)
+        copies = whitened.reshape(*whitened.shape[:2], c, n).permute(0, 3, 1, 2).double() / c**0.5  # (p, n, D, c)
+        gram = copies.transpose(2, 3) @ copies  # (p, n, c, c)
+        others = c * (self.count - 1)
+        identity = torch.eye(c, dtype=gram.dtype, device=gram.device)
+        k = identity + 1 / others
+        rest = torch.linalg.inv(k) - gram + MIN_UNEXPLAINED * identity
+        image = gram.new_full((c, 1), c**0.5 / others)
+        image[0] += c**0.5
+        projected = gram @ image  # (p, n, c, 1)
+        squared = (image.T @ projected + projected.transpose(2, 3) @ torch.linalg.solve(rest, projected)).flatten(1)
+        total = self.count - 1 + prior
+        log_det = 2 * factor.diagonal(dim1=1, dim2=2).double().log().sum(dim=1, keepdim=True)
+        log_det = log_det + torch.linalg.slogdet(k @ rest).logabsdet - len(self.shared) * math.log(total)
+        return -0.5 * (log_det + total * squared), (total * squared).clamp_min(MIN_DISTANCE**2).sqrt().float()

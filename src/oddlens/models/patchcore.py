@@ -1,6 +1,6 @@
 """The patchcore family: nearest neighbours of a backbone's features at each place; fitted in closed form.
 
-After Roth et al., "Towards total recall in industrial anomaly detection", 2022. The coreset is chosen image by image
+After Roth et al., "Towards total recall in industrial anomaly detection", 2022. The coreset is selected image by image
 and features are scaled by the backbone alone, so that each training image can be scored as if it had been left out.
 """
 
@@ -18,7 +18,7 @@ from oddlens.models.base import ModelOutput
 from oddlens.models.pretrained import PretrainedModel
 from oddlens.models.registry import register_family
 
-PROJECTED_DIMS = 64  # of the random projections by which places of the bank are chosen
+PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected
 MAX_LIGHT_ROWS = 30_000  # of the bank of mean features
 TOLERATED_LIGHT = 0.5  # distance of an image's mean features from normal ones from which it counts
 ROWS_AT_ONCE = 2048  # rows of a bank that are compared at a time, which bounds the memory
@@ -54,20 +54,20 @@ class Patchcore(PretrainedModel):
         """Fill the banks from the training pixels (N, H, W, C), or from as many as fit into memory."""
         self.backbone.load_pretrained()
         generator = torch.Generator().manual_seed(seed)
-        index, described = self.describe_training(images, seed, self.max_rows)
-        places = torch.cat([self.join(features) for features in described])
+        index, features = self.describe_training(images, seed, self.max_rows)
+        places = torch.cat([self.join(batch) for batch in features])
         copies = len(places) // len(index)
         places = (
             places.reshape(copies, len(index), *places.shape[1:]).transpose(0, 1).flatten(1, 2)
         )  # (n, copies * P, D)
         count = min(places.shape[1], self.max_rows // len(index))
         projection = torch.randn(places.shape[2], PROJECTED_DIMS, generator=generator).to(places.device)
-        chosen = spread_rows(places @ projection, count)
-        rows = places[torch.arange(len(index), device=places.device)[:, None], chosen]
+        selected = spread_rows(places @ projection, count)
+        rows = places[torch.arange(len(index), device=places.device)[:, None], selected]
         self.rows.resize_(rows.flatten(0, 1).shape).copy_(rows.flatten(0, 1))
         self.row_images = index.repeat_interleave(count)
         if self.light_varies:
-            light = torch.cat([self.scale_light(features[-1]) for features in described])[:MAX_LIGHT_ROWS]
+            light = torch.cat([self.scale_light(batch[-1]) for batch in features])[:MAX_LIGHT_ROWS]
             self.light_rows.resize_(light.shape).copy_(light)
             self.light_images = index.repeat(copies)[: len(light)]
 
@@ -126,14 +126,14 @@ def nearest_distance(descriptors: Tensor, rows: Tensor, ignored: Tensor | None) 
 def spread_rows(descriptors: Tensor, count: int) -> Tensor:
     """Indices (n, count) of descriptors (n, P, D) of each image that are far from each other.
 
-    Greedy: each is the one farthest from those chosen before it; the first is the one farthest from the mean.
+    Greedy: each is the one farthest from those selected before it; the first is the one farthest from the mean.
     """
     index = torch.arange(len(descriptors), device=descriptors.device)
     distance = (descriptors - descriptors.mean(dim=1, keepdim=True)).square().sum(dim=2)
-    chosen = []
+    selected = []
     for step in range(count):
         farthest = distance.argmax(dim=1)
-        chosen.append(farthest)
+        selected.append(farthest)
         to_last = (descriptors - descriptors[index, farthest][:, None]).square().sum(dim=2)
         distance = to_last if step == 0 else torch.minimum(distance, to_last)
-    return torch.stack(chosen, dim=1)
+    return torch.stack(selected, dim=1)

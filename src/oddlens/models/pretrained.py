@@ -47,7 +47,7 @@ class PretrainedModel(Model):
         side: int | None = None,
     ) -> None:
         super().__init__(spec)
-        self.light_varies = settings.light == "varies"
+        self.light_varies = settings.light_varies
         self.size = (spec.height, spec.width) if side is None else enlarged_size(spec, side)
         self.backbone = EfficientNetLite0(depths)
         shapes = [block_shape(depth, *self.size) for depth in depths]
@@ -73,7 +73,7 @@ class PretrainedModel(Model):
         """
         if self.size != tuple(batch.shape[2:]):
             batch = F.interpolate(batch, size=self.size, mode="bilinear", align_corners=False)
-        described, light = [], None
+        smoothed, light = [], None
         for features, stride in zip(self.backbone(batch), self.strides, strict=True):
             smooth = F.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
             if stride > 1:
@@ -81,8 +81,8 @@ class PretrainedModel(Model):
             if self.light_varies:
                 light = smooth.mean(dim=(2, 3), keepdim=True)
                 smooth = smooth - light
-            described.append(smooth)
-        return described if light is None else [*described, light]
+            smoothed.append(smooth)
+        return smoothed if light is None else [*smoothed, light]
 
     def describe_training(
         self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
