@@ -22,7 +22,10 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
     FamilySettings,
+    FeaturesSettings,
     Member,
+    PadimSettings,
+    PatchcoreSettings,
     RotationSettings,
 )
 from oddlens.config.parse import parse_model
@@ -53,6 +56,10 @@ FORMS: dict[str, FamilySettings] = {
     "dictionary": DictionarySettings(atoms=20),
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),
+    "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
+    "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2)),
+    "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), light="fixed", top_percent=50),
+    "patchcore": PatchcoreSettings(depths=(1, 2), bank_megabytes=0.1),
     "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),
     "transforms-unmirrored": RotationSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
     "ensemble": EnsembleSettings(

@@ -1,0 +1,75 @@
+"""What the families with a backbone share: grids of places, regions, light, enlarging."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import PadimSettings
+from oddlens.detector.detector import Detector
+from oddlens.models import backbones
+from oddlens.models.padim import Padim
+from oddlens.models.pretrained import MAX_PLACES, enlarged_size, grid_stride
+
+pytestmark = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+SHALLOW = PadimSettings(depths=(2,), map_depths=(2,))
+
+
+def part_images(count: int, seed: int, gain: float = 1.0) -> np.ndarray:  # type: ignore[type-arg]
+    """Grey parts with a bright disc, under light of about the same brightness."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:64, :64]
+    disc = (rows - 32) ** 2 + (columns - 32) ** 2 < 18**2
+    image = np.where(disc, 150.0, 60.0) + rng.normal(0, 6, (count, 64, 64))
+    return np.clip(np.rint(image * gain), 0, 255).astype(np.uint8)[..., None]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (32, 32), (64, 64), (33, 400), (1, 5000)])
+def test_large_grids_are_averaged_to_a_bounded_number_of_places(rows: int, columns: int) -> None:
+    stride = grid_stride(rows, columns)
+    assert -(-rows // stride) * -(-columns // stride) <= MAX_PLACES
+    assert stride == 1 or rows * columns > MAX_PLACES
+
+
+def test_small_images_are_enlarged_in_their_own_shape() -> None:
+    assert enlarged_size(InputSpec(height=16, width=32, channels=1), 96) == (48, 96)
+    assert enlarged_size(InputSpec(height=200, width=100, channels=1), 96) == (200, 100)
+
+
+def test_places_without_a_pixel_of_the_region_do_not_count() -> None:
+    model = Padim(SHALLOW, InputSpec(height=64, width=64, channels=1))
+    roi = np.zeros((64, 64), bool)
+    roi[:, :20] = True
+    model.set_roi(roi)
+    assert model.places.sum() == model.n_places == 16 * 5  # of 4 x 4 pixels each
+
+
+def test_light_that_varies_a_little_makes_no_part_anomalous() -> None:
+    varies = Detector(SHALLOW).fit(part_images(150, 0))
+    fixed = Detector(SHALLOW.model_copy(update={"light": "fixed"})).fit(part_images(150, 0))
+    darker = part_images(60, 1, gain=0.93)
+    assert varies.predict(darker).label.mean() <= 0.1
+    assert fixed.predict(darker).label.mean() >= 0.9
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_blank_images_are_anomalous_although_light_varies(value: int) -> None:
+    detector = Detector(SHALLOW).fit(part_images(150, 0))
+    assert detector.predict(np.full((1, 64, 64, 1), value, np.uint8)).label.all()
+
+
+@pytest.mark.parametrize("gain", [0.4, 1.7])
+def test_far_darker_and_brighter_images_are_anomalous_although_light_varies(gain: float) -> None:
+    detector = Detector(SHALLOW).fit(part_images(150, 0))
+    assert detector.predict(part_images(10, 1, gain)).label.all()
+
+
+def test_the_features_of_training_images_are_limited_by_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oddlens.models.pretrained.MAX_FEATURE_BYTES", 10 * 3 * 4 * 24 * 16 * 16)  # of ten images
+    model = Padim(SHALLOW, InputSpec(height=64, width=64, channels=1))
+    index, batches = model.describe_training(torch.from_numpy(part_images(30, 0)), seed=0)
+    assert len(index) == 10
+    assert (index.diff() > 0).all()
+    assert sum(len(parts[0]) for parts in batches) == 30  # in three copies
