@@ -157,9 +157,10 @@ def test_a_shifted_lot_is_reported_and_with_strict_ends_with_exit_code_3(
 
 
 def test_a_lot_with_many_anomalies_is_no_shift_if_it_may_have_them(saved: Path, images: Path) -> None:
-    assert score_json(saved, images)[0]["lot"]["shifted"] is True
-    lot = score_json(saved, images, "--max-anomalous", 0.6, "--strict")[0]["lot"]
-    assert (lot["shifted"], lot["max_anomalous"]) == (False, 0.6)
+    mostly_negatives = sorted(images.iterdir())[30:]
+    assert score_json(saved, *mostly_negatives)[0]["lot"]["shifted"] is True
+    lot = score_json(saved, *mostly_negatives, "--max-anomalous", 0.7, "--strict")[0]["lot"]
+    assert (lot["shifted"], lot["max_anomalous"]) == (False, 0.7)
 
 
 def test_the_lot_of_a_false_discovery_rate_says_that_this_rate_does_not_apply(saved: Path, images: Path) -> None:

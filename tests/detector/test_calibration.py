@@ -202,7 +202,9 @@ def test_leave_one_out_trains_and_calibrates_on_all_images(nearest: FamilySettin
     assert detector.decision_.threshold == scores[-1]
     assert calibration.default_rate_cost(data, detector.decisions_) is None
     few = Detector(nearest).fit(images[:80])
-    assert calibration.default_rate_cost(few.manifest.data, few.decisions_) == "1% takes 99 calibration images, 19 more"
+    assert (
+        calibration.default_rate_cost(few.manifest.data, few.decisions_) == "1% takes 99 calibration images, 19 more."
+    )
 
     export(detector, tmp_path / "part.onnx")
     for path in (detector.save(tmp_path / "part.safetensors"), tmp_path / "part.onnx"):
