@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_pretrained import part_images
+from disc_images import part_images
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings

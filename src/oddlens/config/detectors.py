@@ -361,6 +361,9 @@ class AutoSettings(DetectorSettings):
     `robust` is for finding anomalies among the training images themselves: other anomalies of the same kind must not
     make them look normal. It compares with many neighbours, and weights the predictions of a network more than
     distances to training images.
+
+    With `pretrained`, the members may have a backbone that was trained on other images, where its weights are
+    installed; `light` is that of these members (see `PlaceSettings`).
     """
 
     strategy = "auto"
@@ -369,6 +372,8 @@ class AutoSettings(DetectorSettings):
 
     family: Literal["auto"] = "auto"
     robust: bool = False
+    pretrained: bool = True
+    light: Literal["varies", "fixed"] = "varies"
 
     @property
     def tolerates_contamination(self) -> bool:

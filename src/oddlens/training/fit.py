@@ -40,11 +40,11 @@ def fit(
     image_set = as_training_images(images)
     plan = resolve(config, len(image_set), bool(image_set.groups), budget_started or started)
     infos, tile_remarks = image_set.infos(), tuple[str, ...]()
-    canvas = choose_tiling(infos, plan.tile, plan.size, plan.max_side, plan.seconds)
+    canvas = choose_tiling(infos, plan.tile, plan.size, plan.max_sides, plan.seconds)
     if canvas is not None:
         plan, tile_remarks = replace(plan, tiling=canvas.tiling), (describe_tiling(infos, canvas),)
     shape = plan.size if canvas is None else (canvas.height, canvas.width)
-    loaded = load_training_images(image_set, shape, plan.max_side, plan.roi, infos)
+    loaded = load_training_images(image_set, shape, plan.max_sides, plan.roi, infos)
     loaded = replace(loaded, remarks=tile_remarks + loaded.remarks)
     if log is not None:
         for remark in loaded.remarks:

@@ -56,7 +56,6 @@ class TrainingTask:
     training: TrainingSettings = field(default_factory=TrainingSettings)  # of a single detector, or of each fold
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
     fit_to_all: bool = False  # fit in closed form to all images, however long that takes, as each of them calibrates
-    robust: bool = False  # some training images may be anomalies; see AutoSettings
     tiles_per_image: int = 1  # where the images are tiles: image i is one of the image i // tiles_per_image
 
 

@@ -9,15 +9,16 @@ from typing import Literal, get_args
 import torch
 
 from oddlens.config.base import DecisionSettings, Tiling, TrainingSettings
-from oddlens.config.detectors import DetectorSettings, Strategy
+from oddlens.config.detectors import AutoSettings, DetectorSettings, Strategy
 from oddlens.config.manifest import CountBy
 from oddlens.config.parse import check_choice, parse_detector
 from oddlens.conformal.ranks import threshold_rank
 from oddlens.conformal.schemes import in_folds
 from oddlens.data.image_io import Pixels
-from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
+from oddlens.data.training_images import ENSEMBLE_SIDES, PRETRAINED_SIDES, MaxSides
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
+from oddlens.models.backbones import is_installed
 from oddlens.models.registry import registered_family
 from oddlens.training.tiling import Tile, check_tile
 
@@ -55,7 +56,7 @@ class FitPlan:
     training: TrainingSettings
     decision: DecisionSettings
     size: int | None
-    max_side: int | None  # longer side of the input unless `size` is set; None: as usual for single detectors
+    max_sides: MaxSides | None  # of the input unless `size` is set; None: as usual for single detectors
     roi: str | None
     device: torch.device
     deadline: float  # of time.perf_counter
@@ -115,7 +116,7 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         training=resolve_training(config.training, settings),
         decision=config.decision,
         size=config.size,
-        max_side=MAX_ENSEMBLE_SIDE if settings.strategy in ("auto", "plan") else None,
+        max_sides=resolve_sides(settings),
         roi=config.roi,
         device=resolve_device(config.device),
         deadline=started + seconds * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
@@ -130,6 +131,15 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     if settings.strategy == "folds":
         check_folds(config, n_images, has_groups, settings.n_folds)
     return plan
+
+
+def resolve_sides(settings: DetectorSettings) -> MaxSides | None:
+    """How large the input may be; None: as usual for single detectors."""
+    if settings.uses_pretrained or (isinstance(settings, AutoSettings) and settings.pretrained and is_installed()):
+        return PRETRAINED_SIDES
+    if any(member.model.uses_pretrained for member in settings.planned_members):
+        return PRETRAINED_SIDES
+    return ENSEMBLE_SIDES if settings.strategy in ("auto", "plan") else None
 
 
 def resolve_calibration(config: FitConfig, settings: DetectorSettings, has_groups: bool) -> bool:

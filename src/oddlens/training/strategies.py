@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from oddlens.config.detectors import FamilySettings
+from oddlens.config.detectors import AutoSettings, FamilySettings
 from oddlens.data.splitting import SplitImages
 from oddlens.inference.tiling import TileGrid
 from oddlens.io.own_folder import TRAINING_FILES, claim
@@ -49,7 +49,6 @@ def train_model(
         folder=folder,
         resume=resume,
         progress=progress,
-        robust=settings.tolerates_contamination,
         fit_to_all=plan.leaves_one_out,
     )
     remarks: tuple[str, ...] = ()
@@ -59,7 +58,7 @@ def train_model(
         claim(folder, TRAINING_FILES)
         if not resume:
             clear_checkpoints(folder)
-    result = TRAINERS[settings.strategy](settings, task) if isinstance(settings, FamilySettings) else train_auto(task)
+    result = train_auto(settings, task) if isinstance(settings, AutoSettings) else TRAINERS[settings.strategy](settings, task)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)
     return replace(result, remarks=remarks + result.remarks)
