@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +68,7 @@ def test_tiles_cover_an_image_evenly_and_end_with_it(side: int, tile: int, overl
     side = max(side, tile)
     starts = tile_starts(side, tile, overlap)
     assert (starts[0], starts[-1] + tile) == (0, side)
-    steps = {after - before for before, after in zip(starts[:-1], starts[1:], strict=True)}
+    steps = {after - before for before, after in pairwise(starts)}
     assert max(steps, default=0) <= tile - min(overlap, tile // 2)
     assert max(steps, default=0) - min(steps, default=0) <= 1
     assert min(steps, default=1) >= 1

@@ -12,7 +12,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.inference import tiling as tiling_module
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import anomaly_scores, in_batches
-from oddlens.inference.tiling import TiledBackend, TileGrid, blend_weights, graph_backend, with_tiles
+from oddlens.inference.tiling import Region, TiledBackend, TileGrid, blend_weights, graph_backend, with_tiles
 
 SPEC = InputSpec(height=20, width=30, channels=1)
 TILING = Tiling(height=8, width=12, overlap=3)
@@ -34,13 +34,13 @@ class Levels:
         self.sizes.append(len(pixels))
         values = pixels[..., 0].astype(np.float32)
         scores = values.max(axis=(1, 2)).astype(np.float64)
-        return Predictions(scores, values if self.has_map else None, pixels / np.float32(255))
+        return Predictions(scores, values if self.has_map else None, pixels.astype(np.float32))
 
     def score_single_threaded(self, pixels: Pixels) -> Predictions:
         return self(pixels)
 
 
-def tiled(roi: np.ndarray | None = None, *, has_map: bool = True) -> TiledBackend:  # type: ignore[type-arg]
+def tiled(roi: Region | None = None, *, has_map: bool = True) -> TiledBackend:
     return TiledBackend(Levels(has_map=has_map), TileGrid(SPEC, TILING, roi))
 
 

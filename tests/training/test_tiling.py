@@ -52,7 +52,7 @@ def test_a_size_is_that_of_the_whole_image() -> None:
 
 def test_one_tile_that_covers_the_image_is_no_tiling() -> None:
     canvas = choose((100, 130), tile=256)
-    assert canvas == (100, 130, None)
+    assert canvas == Canvas(100, 130, None)
     assert describe_tiling(infos((100, 130)), canvas) == (
         "tiles: none, because one tile covers images of 130 x 100 pixels"
     )
