@@ -58,7 +58,12 @@ FoldsOption = Annotated[
     int | None,
     typer.Option("--folds", min=2, max=20, help="Number of cross-conformal folds; all images are used for training."),
 ]
-SizeOption = Annotated[int | None, typer.Option("--size", min=4, help="Longer side of the model's input in pixels.")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size", min=4, help="Longer side of the model's input, or with tiles of the whole image, in pixels."
+    ),
+]
 TileOption = Annotated[
     str | None,
     typer.Option(

@@ -83,4 +83,5 @@ def in_tiles(task: TrainingTask, grid: TileGrid) -> tuple[TrainingTask, tuple[st
     )
     if count == len(grid):
         return task, ()
-    return task, (f"tiles: {count} of the {len(grid):,} tiles of each training image, at changing places, are learned",)
+    learned = f"{count:,} of the {len(grid):,} tiles of each training image are learned"
+    return task, (f"tiles: {learned}, at places that differ from image to image",)
