@@ -12,7 +12,14 @@ from dataset_files import write_image
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
-from oddlens.data.training_images import DEFAULT_SIDE, find_shrinking, load_training_images
+from oddlens.data.training_images import (
+    DEFAULT_SIDE,
+    ENSEMBLE_SIDES,
+    PRETRAINED_SIDES,
+    MaxSides,
+    find_shrinking,
+    load_training_images,
+)
 from oddlens.errors import DataError, ImageError
 
 
@@ -21,20 +28,23 @@ def blank_images(height: int, width: int) -> ImageSet:
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "max_side", "expected"),
+    ("shape", "size", "sides", "expected"),
     [
         ((20, 24), None, None, (20, 24)),
-        ((20, 24), None, 192, (20, 24)),  # small images stay as they are
-        ((20, 24), 12, 192, (8, 12)),  # a requested size is that of the longer side; the other is rounded
+        ((20, 24), None, ENSEMBLE_SIDES, (20, 24)),  # small images stay as they are
+        ((20, 24), 12, ENSEMBLE_SIDES, (8, 12)),  # a requested size is that of the longer side; the other is rounded
         ((400, 300), None, None, (DEFAULT_SIDE, 96)),
-        ((400, 300), None, 192, (192, 144)),
-        ((150, 150), None, 192, (144, 144)),  # no larger than the images, in steps of 8
+        ((400, 300), None, ENSEMBLE_SIDES, (192, 144)),
+        ((150, 150), None, ENSEMBLE_SIDES, (144, 144)),  # no larger than the images, in steps of 8
+        ((900, 900), None, PRETRAINED_SIDES, (256, 256)),
+        ((1263, 500), None, PRETRAINED_SIDES, (512, 200)),  # elongated images need a longer side
+        ((300, 400), None, PRETRAINED_SIDES, (256, 344)),
     ],
 )
 def test_the_input_is_as_large_as_requested_or_as_the_images_need(
-    shape: tuple[int, int], size: int | None, max_side: int | None, expected: tuple[int, int]
+    shape: tuple[int, int], size: int | None, sides: MaxSides | None, expected: tuple[int, int]
 ) -> None:
-    spec = load_training_images(blank_images(*shape), size, max_side, None).spec
+    spec = load_training_images(blank_images(*shape), size, sides, None).spec
     assert (spec.height, spec.width) == expected
 
 
@@ -104,7 +114,7 @@ def test_sixteen_bit_images_are_decoded_once_for_their_peak_and_once_to_be_loade
         return real(self, i)
 
     monkeypatch.setattr(ImageSet, "image", image)
-    load_training_images(ImageSet.from_files(files), None, 192, None)
+    load_training_images(ImageSet.from_files(files), None, ENSEMBLE_SIDES, None)
     assert sorted(decoded) == [0, 0, 1, 1, 2, 2]
 
 

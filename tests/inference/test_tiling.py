@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +14,11 @@ from oddlens.data.image_io import Pixels
 from oddlens.inference import tiling as tiling_module
 from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import anomaly_scores, in_batches
-from oddlens.inference.tiling import TiledBackend, TileGrid, blend_weights, graph_backend, with_tiles
+from oddlens.inference.tiling import Region, TiledBackend, TileGrid, blend_weights, graph_backend, with_tiles
 
 SPEC = InputSpec(height=20, width=30, channels=1)
 TILING = Tiling(height=8, width=12, overlap=3)
+TILE_SPEC = TILING.tile_spec(SPEC)
 
 
 class Levels:
@@ -23,24 +26,23 @@ class Levels:
 
     name = "levels"
     streams = 2
-    spec = TILING.tile_spec(SPEC)
 
-    def __init__(self, *, has_map: bool = True) -> None:
-        self.has_map, self.sizes = has_map, list[int]()
+    def __init__(self, *, has_map: bool = True, spec: InputSpec = TILE_SPEC) -> None:
+        self.has_map, self.sizes, self.spec = has_map, list[int](), spec
 
     def __call__(self, pixels: Pixels) -> Predictions:
-        assert pixels.shape[1:] == (8, 12, 1)
+        assert pixels.shape[1:] == (self.spec.height, self.spec.width, 1)
         assert pixels.dtype == np.uint8
         self.sizes.append(len(pixels))
         values = pixels[..., 0].astype(np.float32)
         scores = values.max(axis=(1, 2)).astype(np.float64)
-        return Predictions(scores, values if self.has_map else None, (pixels / np.float32(255)).astype(np.float32))
+        return Predictions(scores, values if self.has_map else None, pixels.astype(np.float32))
 
     def score_single_threaded(self, pixels: Pixels) -> Predictions:
         return self(pixels)
 
 
-def tiled(roi: np.ndarray | None = None, *, has_map: bool = True) -> TiledBackend:
+def tiled(roi: Region | None = None, *, has_map: bool = True) -> TiledBackend:
     return TiledBackend(Levels(has_map=has_map), TileGrid(SPEC, TILING, roi))
 
 
@@ -108,6 +110,18 @@ def test_a_tile_that_is_larger_than_a_batch_is_scored_alone(images: Pixels, monk
     inner = Levels()
     TiledBackend(inner, TileGrid(SPEC, TILING))(images[:1])
     assert inner.sizes == [1] * 12
+
+
+def test_memory_is_bounded_by_the_map_and_not_by_the_number_of_tiles(rng: np.random.Generator) -> None:
+    spec, tiling = InputSpec(height=3000, width=4000, channels=1), Tiling(height=128, width=128, overlap=64)
+    backend = TiledBackend(Levels(spec=tiling.tile_spec(spec)), TileGrid(spec, tiling))
+    image = rng.integers(0, 256, (1, 3000, 4000, 1), dtype=np.uint8)
+    tracemalloc.start()
+    outputs = backend(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outputs.anomaly_map is not None
+    assert peak < 1.5 * outputs.anomaly_map.nbytes  # the maps of all tiles would be four times as large
 
 
 def test_without_tiling_a_backend_stays_as_it_is() -> None:

@@ -12,11 +12,19 @@ from arrow_images import arrow_images, training_task
 from simulated_machine import Machine, SlowSettings, grey_images, simulated_machine
 
 from oddlens.config.base import TrainingSettings
-from oddlens.config.detectors import DictionarySettings, EnsembleSettings, FamilySettings, RotationSettings
+from oddlens.config.detectors import (
+    AutoSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    FamilySettings,
+    RotationSettings,
+)
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
-from oddlens.models import registry
+from oddlens.models import backbones, registry
 from oddlens.training import auto, loop
+
+FROM_SCRATCH = AutoSettings(pretrained=False)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,7 @@ def detector() -> Detector:
     brief = family._replace(default_training=family.default_training.model_copy(update={"epochs": 10}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._REGISTRY, settings_class, brief)
-        return Detector("auto", budget=600.0).fit(arrow_images(210))
+        return Detector(FROM_SCRATCH, budget=600.0).fit(arrow_images(210))
 
 
 def test_auto_reports_what_it_selected_and_why(detector: Detector) -> None:
@@ -65,7 +73,7 @@ def test_training_standardization_and_calibration_use_disjoint_images(detector: 
 
 
 def test_too_few_images_to_weight_members_give_a_single_one() -> None:
-    manifest = Detector("auto").fit(arrow_images(30)).manifest
+    manifest = Detector(FROM_SCRATCH).fit(arrow_images(30)).manifest
     assert isinstance(manifest.model, EnsembleSettings)
     assert [member.model.family for member in manifest.model.members] == ["dictionary"]
     assert "too few to weight several" in " ".join(manifest.remarks)
@@ -73,7 +81,7 @@ def test_too_few_images_to_weight_members_give_a_single_one() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_a_handful_of_images_is_enough_to_begin(count: int) -> None:
-    scores = Detector("auto").fit(arrow_images(count)).score(arrow_images(5, seed=1))
+    scores = Detector(FROM_SCRATCH).fit(arrow_images(count)).score(arrow_images(5, seed=1))
     assert np.isfinite(scores).all()
 
 
@@ -86,13 +94,16 @@ def test_mirrored_images_count_as_normal_if_the_images_are_symmetric() -> None:
 
 def test_large_images_are_searched_for_defects() -> None:
     images = np.zeros((200, 96, 96, 1), dtype=np.uint8)
-    titles = [settings.title for settings in auto.select_candidates(training_task(images))[0]]
+    titles = [settings.title for settings in auto.select_candidates(FROM_SCRATCH, training_task(images))[0]]
     assert titles == ["dictionary", "defects at 1/2 of the size", "defects"]
 
 
 def test_robust_compares_with_more_neighbours_and_trusts_the_network_more() -> None:
     images = arrow_images(250)
-    plain, robust = (auto.select_candidates(training_task(images, robust=value))[0][1] for value in (False, True))
+    plain, robust = (
+        auto.select_candidates(AutoSettings(robust=value, pretrained=False), training_task(images))[0][1]
+        for value in (False, True)
+    )
     assert isinstance(plain, RotationSettings)
     assert isinstance(robust, RotationSettings)
     assert (robust.neighbours, robust.surprise) == (8, auto.ROBUST_SURPRISE)
@@ -106,7 +117,9 @@ def slow_members(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     training = TrainingSettings(epochs=100, epoch_images=64, batch_size=16, schedule="linear")
     with simulated_machine(Machine(), training) as machine:
         slow = [SlowSettings(name=name, step=0.5) for name in ("first", "second")]
-        monkeypatch.setattr(auto, "select_candidates", lambda task: ([DictionarySettings(atoms=10), *slow], []))
+        monkeypatch.setattr(
+            auto, "select_candidates", lambda settings, task: ([DictionarySettings(atoms=10), *slow], [])
+        )
         yield machine
 
 
@@ -116,7 +129,7 @@ def test_the_budget_is_used_and_ends_in_time_though_the_machine_becomes_three_ti
 ) -> None:
     """From the start, in the middle of the first or the second member, or when all are about to be scored."""
     slow_members.slowness = lambda now: 3.0 if now >= moment else 1.0
-    detector = Detector("auto", budget=120.0).fit(grey_images(200))
+    detector = Detector(FROM_SCRATCH, budget=120.0).fit(grey_images(200))
     assert 108 < slow_members.now <= 132
     _, first, second = detector.records_
     assert (first.title, second.title) == ("first", "second")
@@ -129,7 +142,7 @@ def test_the_budget_is_used_and_ends_in_time_though_the_machine_becomes_three_ti
 
 def test_a_plan_repeats_a_training_that_was_cut_short(slow_members: Machine) -> None:
     slow_members.slowness = lambda now: 10.0 if now >= 80.3 else 1.0  # in the middle of an epoch
-    detector = Detector("auto", budget=120.0).fit(grey_images(200))
+    detector = Detector(FROM_SCRATCH, budget=120.0).fit(grey_images(200))
     plan = detector.manifest.model
     assert isinstance(plan, EnsembleSettings)
     assert all(min(member.training.pace_shares, default=1.0) < 1 for member in plan.members[1:])
@@ -142,7 +155,7 @@ def test_a_plan_repeats_a_training_that_was_cut_short(slow_members: Machine) -> 
 
 def test_a_member_that_has_time_for_a_few_steps_only_is_left_out(slow_members: Machine) -> None:
     slow_members.slowness = lambda now: 10.0
-    detector = Detector("auto", budget=60.0).fit(grey_images(200))
+    detector = Detector(FROM_SCRATCH, budget=60.0).fit(grey_images(200))
     assert slow_members.now <= 66
     assert [record.epochs for record in detector.records_[1:]] == [0.0, 0.0]
     assert "second: left out, because the budget leaves no time for it" in detector.manifest.remarks
@@ -166,7 +179,7 @@ def test_a_region_of_interest_that_reveals_the_rotation_excludes_the_rotation_fa
     roi = np.zeros((16, 16), dtype=bool)
     roi[:, :10] = True
     task = training_task(arrow_images(200), roi=roi)
-    candidates, reasons = auto.select_candidates(task)
+    candidates, reasons = auto.select_candidates(FROM_SCRATCH, task)
     assert [settings.family for settings in candidates] == ["dictionary"]
     assert "region of interest" in reasons[-1]
     model = registry.build(RotationSettings(side=16, widths=(8, 8, 16)), task.spec, 0)
@@ -175,7 +188,26 @@ def test_a_region_of_interest_that_reveals_the_rotation_excludes_the_rotation_fa
 
 
 def test_without_time_gradient_members_are_left_out() -> None:
-    model = auto.train_auto(training_task(arrow_images(200), deadline=time.perf_counter() + 1.0))
+    model = auto.train_auto(FROM_SCRATCH, training_task(arrow_images(200), deadline=time.perf_counter() + 1.0))
     assert isinstance(model.settings, EnsembleSettings)
     assert [member.model.family for member in model.settings.members] == ["dictionary"]
     assert "rotation: left out, because the budget leaves no time for it" in model.remarks
+
+
+@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+@pytest.mark.parametrize(
+    ("side", "families"), [(96, ["padim"]), (32, ["features", "dictionary", "rotation"])], ids=["large", "small"]
+)
+def test_a_backbone_that_is_installed_comes_first(side: int, families: list[str]) -> None:
+    candidates, reasons = auto.select_candidates(AutoSettings(), training_task(grey_images(200, side)))
+    assert [settings.family for settings in candidates] == families
+    assert "pretrained: features of efficientnet-lite0, trained on ImageNet" in reasons
+
+
+def test_without_the_backbone_a_line_says_what_it_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "is_installed", lambda: False)
+    task = training_task(np.zeros((200, 96, 96, 1), dtype=np.uint8))
+    candidates, reasons = auto.select_candidates(AutoSettings(), task)
+    assert candidates == auto.select_candidates(FROM_SCRATCH, task)[0]
+    assert any("pip install 'oddlens[pretrained]'" in reason for reason in reasons)
+    assert not any("pretrained" in reason for reason in auto.select_candidates(FROM_SCRATCH, task)[1])

@@ -19,6 +19,7 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
 )
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.errors import CalibrationError, DataError, SettingsError
@@ -31,14 +32,19 @@ from oddlens.training.summary import FitResult
 SMALL = AutoencoderSettings(widths=(4,), latent_dim=4)
 
 
-def fit_arrows(model: Any, folder: Path | None = None, **changes: Any) -> FitResult:
-    """Fit on 120 arrows, with other parameters of `Detector` as they are by default."""
+def fit_arrows(model: Any, folder: Path | None = None, width: int = 16, **changes: Any) -> FitResult:
+    """Fit on 120 arrows on images of that width, with other parameters of `Detector` as they are by default."""
     values = {
         "training": TrainingSettings(epochs=1) if model is SMALL else None, "decision": DecisionSettings(),
         "size": None, "roi": None, "device": "cpu", "budget": None, "hold_out": True,
     }  # fmt: skip
-    images = replace(ImageSet.from_array(arrow_images(120)), source="arrows", normal="up")
+    images = replace(ImageSet.from_array(wide(arrow_images(120), width)), source="arrows", normal="up")
     return fit(FitConfig(model=model, **(values | changes)), images, folder, False, None)
+
+
+def wide(pixels: Pixels, width: int) -> Pixels:
+    """Images (N, H, W, C) continued to the right to that width by copies of themselves."""
+    return pixels[:, :, np.arange(width) % pixels.shape[2]]
 
 
 def test_training_and_calibration_images_are_disjoint_and_complete() -> None:
@@ -102,7 +108,7 @@ def test_images_are_divided_before_they_are_cut_into_tiles(monkeypatch: pytest.M
         real(self, images, seed)
 
     monkeypatch.setattr(Dictionary, "fit_closed_form", fit_closed_form)
-    result = fit_arrows(DictionarySettings(atoms=10), tile=16)
+    result = fit_arrows(DictionarySettings(atoms=10), width=40, tile=16)
     assert result.manifest.tiling == Tiling(height=16, width=16, overlap=4)
     assert result.manifest.input == result.backend.spec
     count = result.manifest.tiling.count(result.manifest.input)
@@ -116,15 +122,15 @@ def test_images_are_divided_before_they_are_cut_into_tiles(monkeypatch: pytest.M
 
 def test_it_is_said_that_not_all_tiles_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tile_pixels, "MAX_TRAINING_PIXELS", 1)
-    result = fit_arrows(DictionarySettings(atoms=10), tile=16)
+    result = fit_arrows(DictionarySettings(atoms=10), width=40, tile=16)
     assert any(remark.startswith("tiles: 1 of the ") for remark in result.manifest.remarks)
 
 
 def test_an_ensemble_of_tiled_models_is_repeated_by_its_plan() -> None:
-    first = fit_arrows(AutoSettings(), tile=16, budget=8.0)
+    first = fit_arrows(AutoSettings(), width=40, tile=16, budget=8.0)
     assert first.manifest.tiling is not None
     assert isinstance(first.manifest.model, EnsembleSettings)
-    again = fit_arrows(first.manifest.model, tile=16)
+    again = fit_arrows(first.manifest.model, width=40, tile=16)
     assert again.manifest.tiling == first.manifest.tiling
-    pixels = arrow_images(4, seed=5)
+    pixels = wide(arrow_images(4, seed=5), 40)
     np.testing.assert_array_equal(again.backend(pixels).anomaly_score, first.backend(pixels).anomaly_score)

@@ -20,7 +20,7 @@ from oddlens.config.detectors import (
     Member,
     RotationSettings,
 )
-from oddlens.data.training_images import MAX_ENSEMBLE_SIDE
+from oddlens.data.training_images import PRETRAINED_SIDES
 from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError
 from oddlens.models.registry import family_of
@@ -44,7 +44,7 @@ def resolve_model(
 def test_auto_is_an_ensemble_with_a_budget_and_a_larger_input() -> None:
     plan = resolve_model("auto", started=100.0)
     assert plan.settings == AutoSettings()
-    assert (plan.strategy, plan.is_ensemble, plan.max_side) == ("auto", True, MAX_ENSEMBLE_SIDE)
+    assert (plan.strategy, plan.is_ensemble, plan.max_sides) == ("auto", True, PRETRAINED_SIDES)
     assert plan.deadline == 100.0 + 300.0 * 0.95 - 3.0
     assert not plan.settings.tolerates_contamination
     assert resolve_model(AutoSettings(robust=True)).settings.tolerates_contamination
@@ -54,7 +54,7 @@ def test_a_single_family_has_its_default_training_and_no_deadline() -> None:
     plan = resolve_model("rotation")
     assert plan.settings == RotationSettings()
     assert plan.training == family_of(RotationSettings()).default_training
-    assert (plan.strategy, plan.is_ensemble, plan.max_side, plan.deadline) == ("single", False, None, math.inf)
+    assert (plan.strategy, plan.is_ensemble, plan.max_sides, plan.deadline) == ("single", False, None, math.inf)
     assert plan.device == torch.device("cpu")
 
 

@@ -43,7 +43,7 @@ CASES = {
 
 def fit_plan(settings: FamilySettings, **changes: Any) -> FitPlan:
     values: dict[str, Any] = {
-        "settings": settings, "training": TRAINING, "decision": DecisionSettings(), "size": None, "max_side": None,
+        "settings": settings, "training": TRAINING, "decision": DecisionSettings(), "size": None, "max_sides": None,
         "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True,
     }  # fmt: skip
     return FitPlan(**(values | changes))

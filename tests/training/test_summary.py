@@ -30,7 +30,7 @@ PLAN = EnsembleSettings(members=(Member(model=DictionarySettings()),))
 def fit_plan(settings: FamilySettings) -> FitPlan:
     values: dict[str, Any] = {
         "settings": settings, "training": TrainingSettings(epochs=1), "decision": DecisionSettings(), "size": None,
-        "max_side": None, "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True,
+        "max_sides": None, "roi": None, "device": torch.device("cpu"), "deadline": float("inf"), "holds_out": True,
     }  # fmt: skip
     return FitPlan(**values)
 

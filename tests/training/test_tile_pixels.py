@@ -19,7 +19,7 @@ GRID = TileGrid(SPEC, Tiling(height=8, width=8, overlap=4))  # five tiles
 def images() -> Pixels:
     """Ten images, each with the number of its column added to ten times its own."""
     pixels = (np.arange(10)[:, None, None, None] * 24 + np.arange(24)[:, None]).astype(np.uint8)
-    return np.repeat(pixels, 8, axis=1)
+    return np.tile(pixels, (1, 8, 1, 1))
 
 
 def test_the_tiles_of_each_image_follow_one_another(images: Pixels) -> None:

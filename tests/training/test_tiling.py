@@ -8,6 +8,7 @@ import pytest
 
 from oddlens.config.base import MAX_SIDE, Tiling
 from oddlens.data.image_header import ImageInfo
+from oddlens.data.training_images import MaxSides
 from oddlens.errors import SettingsError
 from oddlens.training.tiling import Canvas, Tile, check_tile, choose_tiling, count_tiles, describe_tiling
 
@@ -21,10 +22,10 @@ def choose(
     *sizes: tuple[int, int],
     tile: Tile = "auto",
     size: int | None = None,
-    max_side: int | None = None,
+    sides: MaxSides | None = None,
     seconds: float = math.inf,
 ) -> Canvas | None:
-    return choose_tiling(infos(*sizes), tile, size, max_side, seconds)
+    return choose_tiling(infos(*sizes), tile, size, sides, seconds)
 
 
 def test_images_keep_their_size_and_strips_their_shape() -> None:
@@ -52,7 +53,6 @@ def test_a_size_is_that_of_the_whole_image() -> None:
 
 def test_one_tile_that_covers_the_image_is_no_tiling() -> None:
     canvas = choose((100, 130), tile=256)
-    assert canvas is not None
     assert canvas == Canvas(100, 130, None)
     assert describe_tiling(infos((100, 130)), canvas) == (
         "tiles: none, because one tile covers images of 130 x 100 pixels"
@@ -64,9 +64,9 @@ def test_one_tile_that_covers_the_image_is_no_tiling() -> None:
     [
         ((28, 28), None, False),
         ((512, 512), None, False),
-        ((520, 520), None, True),  # shrunk more than fourfold
-        ((520, 520), 192, False),
-        ((776, 776), 192, True),
+        ((1040, 1040), None, True),  # shrunk more than eightfold
+        ((1040, 1040), 192, False),
+        ((1552, 1552), 192, True),
         ((100, 400), None, False),
         ((90, 400), None, True),  # elongated
         ((40, 200), None, False),  # shrunk less than twofold
@@ -78,7 +78,8 @@ def test_one_tile_that_covers_the_image_is_no_tiling() -> None:
 def test_auto_tiles_images_that_would_be_shrunk_much_and_strips(
     size: tuple[int, int], max_side: int | None, is_tiled: bool
 ) -> None:
-    canvas = choose(size, max_side=max_side)
+    sides = None if max_side is None else MaxSides(max_side, max_side, 0.01)
+    canvas = choose(size, sides=sides)
     assert (canvas is not None) == is_tiled
     if canvas is not None:
         assert canvas.tiling is not None

@@ -64,7 +64,12 @@ CalibrationOption = Annotated[
     Literal["auto", "held-out", "leave-one-out"],
     typer.Option("--calibration", help="Calibrate on held-out images, or on all, each scored without itself."),
 ]
-SizeOption = Annotated[int | None, typer.Option("--size", min=4, help="Longer side of the model's input in pixels.")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size", min=4, help="Longer side of the model's input, or with tiles of the whole image, in pixels."
+    ),
+]
 TileOption = Annotated[
     str | None,
     typer.Option(

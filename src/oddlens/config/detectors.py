@@ -268,8 +268,8 @@ class FeaturesSettings(PretrainedSettings):
     implementation = "oddlens.models.padim"
 
     family: Literal["features"] = "features"
-    depths: tuple[Depth, ...] = Field((10, 14, 15), min_length=1, max_length=4)
-    side: int = Field(96, ge=16, le=512)
+    depths: tuple[Depth, ...] = Field((14, 15), min_length=1, max_length=4)
+    side: int = Field(128, ge=16, le=512)
     mirror: bool = False
 
 

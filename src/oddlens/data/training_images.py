@@ -18,15 +18,18 @@ from oddlens.data.preprocessing import choose_size, read_roi
 
 DEFAULT_SIDE = 128  # longer side of the input from which on a larger one counts
 
+
 class MaxSides(NamedTuple):
     """Sides in pixels of the input of a detector, at most; both count where images are large."""
 
     longer: int
-    shorter: int
+    shorter: int  # also the side of tiles
+    tile_seconds: float  # for fitting to such a tile and scoring it
 
 
-ENSEMBLE_SIDES = MaxSides(192, 192)  # of ensembles: small defects need more than the usual 128
-PRETRAINED_SIDES = MaxSides(512, 256)  # of families with a backbone
+DEFAULT_SIDES = MaxSides(DEFAULT_SIDE, DEFAULT_SIDE, 0.01)
+ENSEMBLE_SIDES = MaxSides(192, 192, 0.02)  # of ensembles: small defects need more than the usual 128
+PRETRAINED_SIDES = MaxSides(512, 256, 0.1)  # of families with a backbone
 MAX_UNREMARKED_FACTOR = 4.0  # by which images are shrunk without a remark
 
 

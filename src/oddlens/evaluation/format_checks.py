@@ -6,13 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from oddlens.config.detectors import AutoSettings
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_set import ImageSet
 from oddlens.data.preprocessing import choose_size
-from oddlens.data.training_images import MAX_ENSEMBLE_SIDE, find_shrinking, input_size
+from oddlens.data.training_images import find_shrinking, input_size
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, counted
 from oddlens.evaluation.mask_use import CONTRADICTING, EMPTY, mask_name, survey_masks
+from oddlens.training.resolve import resolve_sides
 from oddlens.training.tiling import choose_tiling, count_tiles
 
 
@@ -114,10 +116,10 @@ def check_shrinking(
     """
     if not train_infos:
         return
-    infos = (*train_infos, *test_infos)
-    canvas = choose_tiling(train_infos, "auto", None, MAX_ENSEMBLE_SIDE, math.inf)
+    infos, sides = (*train_infos, *test_infos), resolve_sides(AutoSettings())
+    canvas = choose_tiling(train_infos, "auto", None, sides, math.inf)
     if canvas is None:
-        height, width = choose_size(train_infos, input_size(train_infos, None, MAX_ENSEMBLE_SIDE))
+        height, width = choose_size(train_infos, input_size(train_infos, None, sides))
     else:
         height, width, _ = canvas
     shrinking = find_shrinking(infos, (height, width))

@@ -9,7 +9,8 @@ distribution of normal data in pre-trained deep features for anomaly detection",
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -59,13 +60,8 @@ class Padim(PretrainedModel):
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained()
         index, features = self.describe_training(images, seed)
-        for i, gaussian in enumerate(self.all_gaussians()):
-            gaussian.fit(torch.cat([parts[i] for parts in features]), len(index))
-
-    def all_gaussians(self) -> list[PlaceGaussians]:
-        """The Gaussians of each depth, and those of the light where it varies."""
         modules = [*self.gaussians, *([] if self.light is None else [self.light])]
-        return [module for module in modules if isinstance(module, PlaceGaussians)]
+        fit_gaussians(modules, features, len(index))
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map how far each place is from normal."""
@@ -102,10 +98,10 @@ class PooledFeatures(PretrainedModel):
         index, batches = self.describe_training(images, seed)
         if self.settings.mirror:
             batches += self.describe_training(images.flip(2), seed)[1]
-        features = [torch.cat(parts) for parts in zip(*batches, strict=True)]
-        for gaussian, values in zip(self.images, features, strict=True):
-            gaussian.fit(values.mean(dim=(2, 3), keepdim=True), len(index))
-        self.map.fit(features[0], len(index))
+        fit_gaussians(
+            self.images, [[part.mean(dim=(2, 3), keepdim=True) for part in parts] for parts in batches], len(index)
+        )
+        fit_gaussians([self.map], batches, len(index))
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map which places are unusual."""
@@ -154,6 +150,12 @@ class PlaceGaussians(nn.Module):
         whitened = difference @ self.whitening.transpose(1, 2)
         distance = whitened.square().sum(dim=2).sqrt()
         return distance.T.reshape(-1, *self.grid)
+
+
+def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Tensor]], count: int) -> None:
+    """Fit one module of Gaussians for each kind of features, of which each batch has one tensor of each kind."""
+    for number, gaussian in enumerate(gaussians):
+        cast(PlaceGaussians, gaussian).fit(torch.cat([batch[number] for batch in batches]), count)
 
 
 class PlaceScatter:

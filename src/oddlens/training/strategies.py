@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from oddlens.config.detectors import AutoSettings, FamilySettings
 from oddlens.data.splitting import SplitImages
 from oddlens.inference.tiling import TileGrid
 from oddlens.io.own_folder import TRAINING_FILES, claim
@@ -17,7 +17,8 @@ from oddlens.training.members import TrainedModel, TrainingTask, train_folds, tr
 from oddlens.training.resolve import FitPlan
 from oddlens.training.tile_pixels import training_tiles
 
-TRAINERS: dict[str, Callable[[FamilySettings, TrainingTask], TrainedModel]] = {
+TRAINERS: dict[str, Callable[[Any, TrainingTask], TrainedModel]] = {  # each takes the settings of its strategy
+    "auto": train_auto,
     "plan": train_planned,
     "folds": train_folds,
     "single": train_single,
@@ -58,7 +59,7 @@ def train_model(
         claim(folder, TRAINING_FILES)
         if not resume:
             clear_checkpoints(folder)
-    result = train_auto(settings, task) if isinstance(settings, AutoSettings) else TRAINERS[settings.strategy](settings, task)
+    result = TRAINERS[settings.strategy](settings, task)
     if folder and plan.strategy != "single":  # a single detector's training writes its own
         write_history(folder, result.history)
     return replace(result, remarks=remarks + result.remarks)
@@ -83,4 +84,5 @@ def in_tiles(task: TrainingTask, grid: TileGrid) -> tuple[TrainingTask, tuple[st
     )
     if count == len(grid):
         return task, ()
-    return task, (f"tiles: {count} of the {len(grid):,} tiles of each training image, at changing places, are learned",)
+    learned = f"{count:,} of the {len(grid):,} tiles of each training image are learned"
+    return task, (f"tiles: {learned}, at places that differ from image to image",)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from oddlens.config.base import MAX_MODEL_SIDE, MAX_SIDE, InputSpec, Tiling
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.preprocessing import choose_size
-from oddlens.data.training_images import DEFAULT_SIDE, MAX_UNREMARKED_FACTOR, input_size
+from oddlens.data.training_images import DEFAULT_SIDES, MaxSides, input_size
 from oddlens.errors import SettingsError
 
 MIN_TILE_SIDE = 16
@@ -19,7 +19,7 @@ MAX_ELONGATION = 4.0  # longer side by shorter side, above which images are tile
 MIN_ELONGATED_FACTOR = 2.0  # by which elongated images would be shrunk
 DEFAULT_SECONDS = 300.0  # for fitting, where there is no budget
 TILE_SHARE = 0.5  # of these seconds, for tiles
-TILE_SECONDS = 0.01  # for fitting to a tile and scoring it
+MAX_SHRINKING = 8.0  # along the longer side, above which images are tiled
 SHRINK_STEP = 0.875  # by which images are shrunk until there are few enough tiles
 
 Tile = int | Literal["auto", "off"]
@@ -48,13 +48,13 @@ def check_tile(tile: Tile) -> None:
 
 
 def choose_tiling(
-    infos: Sequence[ImageInfo], tile: Tile, size: int | None, max_side: int | None, seconds: float
+    infos: Sequence[ImageInfo], tile: Tile, size: int | None, sides: MaxSides | None, seconds: float
 ) -> Canvas | None:
     """The canvas for a training set; None where the images are brought to the model's input whole.
 
     `tile` is the side of the tiles of images at their median size, or at `size` along the longer side. "auto" tiles
-    images that would be shrunk more than fourfold to the model's input (`max_side`), and long ones; within `seconds`
-    for fitting, it shrinks images that have too many tiles.
+    images that would be shrunk much to the model's input (`sides`), and long ones; within `seconds` for fitting, it
+    shrinks images that have too many tiles.
 
     Raises:
         SettingsError: `size` is out of range, or there are too many tiles.
@@ -63,16 +63,17 @@ def choose_tiling(
         return None
     if tile != "auto":
         return make_canvas(infos, size, tile)
-    canvas = make_canvas(infos, None, max_side or DEFAULT_SIDE)
+    limits = sides or DEFAULT_SIDES
+    canvas = make_canvas(infos, None, limits.shorter)
     longer, shorter = max(canvas[:2]), min(canvas[:2])
-    factor = longer / max(choose_size(infos, input_size(infos, None, max_side)))
-    if factor <= MAX_UNREMARKED_FACTOR and (longer <= MAX_ELONGATION * shorter or factor <= MIN_ELONGATED_FACTOR):
+    factor = longer / max(choose_size(infos, input_size(infos, None, sides)))
+    if factor <= MAX_SHRINKING and (longer <= MAX_ELONGATION * shorter or factor <= MIN_ELONGATED_FACTOR):
         return None
     budget = seconds if seconds < math.inf else DEFAULT_SECONDS
-    affordable = TILE_SHARE * budget / TILE_SECONDS / len(infos)
+    affordable = TILE_SHARE * budget / limits.tile_seconds / len(infos)
     while canvas.tiling is not None and count_tiles(canvas) > affordable:
         longer = int(SHRINK_STEP * longer)
-        canvas = make_canvas(infos, longer, max_side or DEFAULT_SIDE)
+        canvas = make_canvas(infos, longer, limits.shorter)
     return None if canvas.tiling is None else canvas
 
 
