@@ -97,9 +97,9 @@ def test_an_upright_image_is_measured_along_its_height() -> None:
 def test_loaded_images_have_the_remark_for_the_size_that_they_were_brought_to() -> None:
     (remark,) = load_training_images(blank_images(400, 800), None, None, None).remarks
     assert remark.startswith("size: images of 800 x 400 pixels are shrunk 6.2-fold to 128 x 64: ")
-    (remark,) = load_training_images(blank_images(400, 800), None, 192, None).remarks
+    (remark,) = load_training_images(blank_images(400, 800), None, ENSEMBLE_SIDES, None).remarks
     assert remark.startswith("size: images of 800 x 400 pixels are shrunk 4.2-fold to 192 x 96: ")
-    assert load_training_images(blank_images(400, 800), 256, 192, None).remarks == ()
+    assert load_training_images(blank_images(400, 800), 256, ENSEMBLE_SIDES, None).remarks == ()
 
 
 def test_sixteen_bit_images_are_decoded_once_for_their_peak_and_once_to_be_loaded(

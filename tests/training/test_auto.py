@@ -199,7 +199,9 @@ def test_without_time_gradient_members_are_left_out() -> None:
     ("side", "families"), [(96, ["padim"]), (32, ["features", "dictionary", "rotation"])], ids=["large", "small"]
 )
 def test_a_backbone_that_is_installed_comes_first(side: int, families: list[str]) -> None:
-    candidates, reasons = auto.select_candidates(AutoSettings(), training_task(grey_images(200, side)))
+    candidates, reasons = auto.select_candidates(
+        AutoSettings(), training_task(np.zeros((200, side, side, 1), dtype=np.uint8))
+    )
     assert [settings.family for settings in candidates] == families
     assert "pretrained: features of efficientnet-lite0, trained on ImageNet" in reasons
 

@@ -23,6 +23,8 @@ from oddlens.cli.options import (
     EpochsOption,
     GroupByOption,
     JsonOption,
+    LightOption,
+    NoPretrainedOption,
     NormalOption,
     RateOption,
     ResumeOption,
@@ -90,6 +92,8 @@ def fit(
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     detector: DetectorOption = None,
+    no_pretrained: NoPretrainedOption = False,
+    light: LightOption = None,
     budget: BudgetOption = None,
     plan: PlanOption = None,
     device: DeviceOption = "auto",
@@ -124,6 +128,7 @@ def fit(
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
         settings, decision, size, side = resolve_model(detector, plan, folds, decision, size, parse_tile(tile), roi)
+        settings = with_backbone_options(settings, light, no_pretrained=no_pretrained)
         seconds = duration(budget) if budget else settings.default_budget
         images, problems = open_training_images(
             data,
@@ -296,6 +301,24 @@ def parse_tile(text: str | None) -> Tile | None:
         check_tile(tile)
     side: Tile | None = tile
     return side
+
+
+def with_backbone_options(settings: DetectorSettings, light: str | None, *, no_pretrained: bool) -> DetectorSettings:
+    """The settings of a detector with what was requested of its backbone.
+
+    Raises:
+        SettingsError: the detector has no such choice.
+    """
+    if no_pretrained and settings.uses_pretrained:
+        raise SettingsError(
+            f"--no-pretrained: {settings.family} is made of pretrained features; choose another detector"
+        )
+    if light is not None and "light" not in type(settings).model_fields:
+        raise SettingsError(f"--light is for auto, padim and patchcore, not for {settings.family}; leave it out")
+    changes: dict[str, object] = {} if light is None else {"light": light}
+    if no_pretrained and "pretrained" in type(settings).model_fields:
+        changes["pretrained"] = False
+    return settings.model_copy(update=changes)
 
 
 def in_folds(family: str | None, folds: int) -> FamilySettings:

@@ -39,6 +39,13 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="auto uses CUDA w
 DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="auto, or a single family of detectors (see docs/detectors.md).")
 ]
+LightOption = Annotated[
+    Literal["varies", "fixed"] | None,
+    typer.Option("--light", help="Whether brightness alone leaves an image normal: varies (default), or fixed."),
+]
+NoPretrainedOption = Annotated[
+    bool, typer.Option("--no-pretrained", help="auto uses nothing that was trained on other images.")
+]
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Maximum time for planning and training: 90s, 5m, 1h.")
 ]
