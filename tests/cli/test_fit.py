@@ -13,6 +13,7 @@ from PIL import Image
 from oddlens.cli.fit import describe_budget
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
+from oddlens.models import backbones
 
 
 def read_image(path: Path) -> Image.Image:
@@ -182,3 +183,20 @@ def test_leave_one_out_is_refused_for_detectors_that_learn_their_images(parts: P
     command = ("fit", parts, "-o", tmp_path / "p.safetensors", *QUICK, "--calibration")
     assert "cannot be combined with the detector autoencoder" in error_of(*command, "leave-one-out")
     assert run_json(*command, "held-out", "--epochs", 1)["n_calibration"] == 39
+
+
+@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+def test_auto_takes_the_backbone_unless_it_is_refused(parts: Path, tmp_path: Path) -> None:
+    fitted = run_json("fit", parts, "-o", tmp_path / "a.safetensors", "--budget", "10s")
+    assert any(remark.startswith("pretrained: features of efficientnet-lite0") for remark in fitted["remarks"])
+    scratch = run_json("fit", parts, "-o", tmp_path / "b.safetensors", "--budget", "10s", "--no-pretrained")
+    assert not any("pretrained" in remark for remark in scratch["remarks"])
+    assert run_json("show", tmp_path / "b.safetensors")["manifest"]["notices"] == []
+
+
+def test_options_of_a_backbone_are_refused_where_there_is_none(parts: Path, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "part.safetensors")
+    message = error_of("fit", parts, *output, "--detector", "dictionary", "--light", "fixed")
+    assert "--light is for auto, padim and patchcore, not for dictionary" in message
+    message = error_of("fit", parts, *output, "--detector", "padim", "--no-pretrained")
+    assert "padim compares pretrained features; choose another" in message

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import QUICK, error_of, oddlens, run_json
 
+from oddlens.models import backbones
+
 
 def test_the_guarantee_and_the_manifest_are_shown(part: Path) -> None:
     assert "normal images are flagged" in oddlens("show", part).stdout
@@ -36,3 +38,17 @@ def test_tiles_are_said_in_fitting_and_shown_and_again_in_a_plan(parts: Path, tm
 def test_a_tile_that_is_no_side_is_refused(tile: str, parts: Path, tmp_path: Path) -> None:
     message = error_of("fit", parts, "-o", tmp_path / "part.safetensors", "--tile", tile)
     assert "tile: must be 'auto', 'off' or a side from 16 to 4096 pixels, got" in message
+
+
+@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+def test_pretrained_weights_are_named_with_their_source_and_licence(parts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "part.safetensors"
+    run_json("fit", parts, "-o", file, "--detector", "features")
+    shown = oddlens("show", file).stdout
+    assert "contains" in shown
+    assert "efficientnet-lite0" in shown
+    assert "Licensed under the Apache License" not in shown
+    assert backbones.EFFICIENTNET_LITE0.sha256 in (full := oddlens("show", file, "--notices").stdout)
+    assert "Apache License" in full
+    (notice,) = run_json("show", file)["manifest"]["notices"]
+    assert "Version 2.0, January 2004" in notice["text"]

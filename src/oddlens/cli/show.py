@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from oddlens.cli.options import DetectorArgument, JsonOption, SeedOption, ThreadsOption
 from oddlens.cli.session import command, detector_summary
 
 
 def show(
-    path: DetectorArgument, as_json: JsonOption = False, threads: ThreadsOption = None, seed: SeedOption = None
+    path: DetectorArgument,
+    notices: Annotated[
+        bool, typer.Option("--notices", help="Also the licences of the pretrained weights inside the detector.")
+    ] = False,
+    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """Show what a detector is, what it guarantees, and what it was made from."""
     with command(as_json, threads) as console:
@@ -32,8 +42,12 @@ def show(
                 (f"threshold {name}".strip(), f"{part.threshold:.6g} ({len(part.calibration_scores)} images)")
                 for name, part in detector.decisions_.parts.items()
             ),
+            *(("contains", f"{notice.name} ({notice.licence}), from {notice.source}") for notice in manifest.notices),
             *(("remark", remark) for remark in manifest.remarks),
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]
         console.table(str(path), ("", ""), rows)
-        console.result({}, detector.decisions_.summary_lines())
+        lines = detector.decisions_.summary_lines()
+        for notice in manifest.notices if notices else ():
+            lines += ["", f"{notice.name}, SHA-256 {notice.sha256}:", "", *notice.text.splitlines()]
+        console.result({}, lines)

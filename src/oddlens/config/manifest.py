@@ -41,6 +41,16 @@ class DataSummary(Settings):
     grouped_by: str = ""  # where groups come from: "folder", or "column NAME" of a CSV file
 
 
+class Notice(Settings):
+    """Work of others inside a detector: where it comes from, and the terms under which it may be passed on."""
+
+    name: str
+    source: str
+    sha256: str  # of the file that it was read from
+    licence: str
+    text: str  # of the licence
+
+
 class Manifest(Settings):
     """Everything about a detector that is not a tensor."""
 
@@ -56,6 +66,7 @@ class Manifest(Settings):
     remarks: tuple[str, ...] = ()  # why `auto` selected this detector, and what the detector reports about itself
     versions: dict[str, str]
     created: str
+    notices: tuple[Notice, ...] = ()  # on the weights of others that it contains
     golden: tuple[float, ...] = Field(min_length=1, max_length=16)
     digest: str = ""
 

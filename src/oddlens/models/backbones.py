@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oddlens.config.manifest import Notice
 from oddlens.errors import ArtifactError, MissingExtraError
 
 EXTRA = "pretrained"
@@ -97,6 +98,17 @@ def read_weights(weights: BackboneWeights) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return tensors
+
+
+def read_notice(weights: BackboneWeights) -> Notice:
+    """What a detector says about the backbone inside it, with the licence as the package brings it.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    weights_path(weights)
+    text = distribution(weights.package).read_text("LICENSE") or ""
+    return Notice(name=weights.name, source=weights.source, sha256=weights.sha256, licence=weights.licence, text=text)
 
 
 class FrozenConv(nn.Module):

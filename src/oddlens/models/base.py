@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import FamilySettings
+from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
 
 
@@ -133,6 +134,10 @@ class Model(nn.Module, ABC):
     def remark(self, images: Tensor) -> str | None:
         """Remark for the user on how well this model suits the data, judged on held-out normal pixels (N, H, W, C)."""
         return None
+
+    def notices(self) -> tuple[Notice, ...]:
+        """What the licences of the weights of others, which the model contains, require to be passed on."""
+        return ()
 
     def mean_over_roi(self, values: Tensor) -> Tensor:
         """Mean (N,) of values (N, H, W) over the region of interest."""

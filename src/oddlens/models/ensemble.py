@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, FamilySettings
+from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
 from oddlens.models.base import Model, ModelOutput
 from oddlens.models.layers import squareplus
@@ -44,6 +45,10 @@ class CompositeModel(Model):
     def parts(self) -> list[Model]:
         """The members."""
         return [member for member in self.members if isinstance(member, Model)]
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Those of all members, each once."""
+        return tuple(dict.fromkeys(notice for member in self.parts for notice in member.notices()))
 
     def set_roi(self, roi: npt.NDArray[np.bool_]) -> None:
         """Set the region of interest (H, W) of all members; only the pixels where it is true count."""

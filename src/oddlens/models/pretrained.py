@@ -12,13 +12,14 @@ from torch import Tensor
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PretrainedSettings
-from oddlens.models.backbones import EfficientNetLite0, block_shape
+from oddlens.config.manifest import Notice
+from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, block_shape, read_notice
 from oddlens.models.base import Model
 
 MAX_PLACES = 1024  # of one depth; features of larger grids are averaged
 MAX_FEATURE_BYTES = 2**30  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
-MAX_BATCH = 16  # images whose features are computed at a time
+MAX_BATCH = 8  # images whose features are computed at a time
 GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images differs, where light varies
 
 
@@ -65,6 +66,10 @@ class PretrainedModel(Model):
         super().set_roi(roi)
         self.places.copy_(F.adaptive_max_pool2d(self.roi[None, None], self.grid)[0, 0])
         self.n_places = int(self.places.sum())
+
+    def notices(self) -> tuple[Notice, ...]:
+        """That of the backbone."""
+        return (read_notice(EFFICIENTNET_LITE0),)
 
     def describe(self, batch: Tensor) -> list[Tensor]:
         """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood.

@@ -165,6 +165,7 @@ def build_manifest(
         remarks=(*split.remarks, *result.remarks),
         versions=package_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        notices=result.model.notices(),
         golden=golden,
     )
 
