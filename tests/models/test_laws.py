@@ -57,9 +57,9 @@ FORMS: dict[str, FamilySettings] = {
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),
     "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
-    "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2)),
-    "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), light="fixed", top_percent=50),
-    "patchcore": PatchcoreSettings(depths=(1, 2), bank_megabytes=0.1),
+    "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16),
+    "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), side=16, light="fixed", top_percent=50),
+    "patchcore": PatchcoreSettings(depths=(1, 2), side=16, bank_megabytes=0.1),
     "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),
     "transforms-unmirrored": RotationSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
     "ensemble": EnsembleSettings(

@@ -15,7 +15,7 @@ from oddlens.models.base import leave_groups_out
 from oddlens.models.patchcore import Patchcore, nearest_distance, spread_rows
 
 needs_weights = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
-SHALLOW = PatchcoreSettings(depths=(2,), bank_megabytes=0.2)
+SHALLOW = PatchcoreSettings(depths=(2,), side=64, bank_megabytes=0.2)
 
 
 def test_rows_of_an_image_are_far_from_each_other() -> None:

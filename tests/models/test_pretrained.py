@@ -15,7 +15,7 @@ from oddlens.models.padim import Padim
 from oddlens.models.pretrained import MAX_PLACES, enlarged_size, grid_stride
 
 pytestmark = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
-SHALLOW = PadimSettings(depths=(2,), map_depths=(2,))
+SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (32, 32), (64, 64), (33, 400), (1, 5000)])

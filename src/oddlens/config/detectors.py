@@ -215,9 +215,12 @@ class PretrainedSettings(FamilySettings):
 class PlaceSettings(PretrainedSettings):
     """Base class of the families that compare features at each place of the image.
 
-    With `light` "varies", the light may be somewhat brighter or darker than in the training images without making an
-    image anomalous; with "fixed", brightness counts like everything else.
+    Smaller images are enlarged to a longer side of `side` pixels. With `light` "varies", the light may be somewhat
+    brighter or darker than in the training images without making an image anomalous; with "fixed", brightness counts
+    like everything else.
     """
+
+    side: int = Field(128, ge=16, le=1024)
 
     light: Literal["varies", "fixed"] = "varies"
 

@@ -48,7 +48,7 @@ class Padim(PretrainedModel):
 
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
         depths = sorted({*settings.depths, *settings.map_depths})
-        super().__init__(settings, depths, settings.depths, spec)
+        super().__init__(settings, depths, settings.depths, spec, settings.side)
         self.settings = settings
         self.gaussians = nn.ModuleList(PlaceGaussians(*shape) for shape in self.shapes)
         self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None

@@ -36,7 +36,7 @@ class Patchcore(PretrainedModel):
     light_rows: Tensor  # (L, E) mean features of normal images and of their darker and brighter copies
 
     def __init__(self, settings: PatchcoreSettings, spec: InputSpec) -> None:
-        super().__init__(settings, settings.depths, settings.depths, spec)
+        super().__init__(settings, settings.depths, settings.depths, spec, settings.side)
         self.settings = settings
         dims, light_dims = sum(shape[0] for shape in self.shapes), self.shapes[-1][0]
         self.max_rows = max(2, int(settings.bank_megabytes * 2**20) // (4 * dims))
@@ -77,8 +77,8 @@ class Patchcore(PretrainedModel):
             F.interpolate(values / deviation[:, None, None], size=self.grid, mode="bilinear", align_corners=False)
             for values, deviation in zip(features, self.backbone.deviations(), strict=False)
         ]
-        joined = torch.cat(scaled, dim=1).flatten(2).transpose(1, 2)
-        return joined / math.sqrt(joined.shape[2])
+        flat = torch.cat(scaled, dim=1).flatten(2).transpose(1, 2)
+        return flat / math.sqrt(flat.shape[2])
 
     def scale_light(self, light: Tensor) -> Tensor:
         """(N, D): mean features (N, D, 1, 1), of about unit length."""

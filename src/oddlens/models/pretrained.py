@@ -34,7 +34,7 @@ class PretrainedModel(Model):
         depths: the blocks of the backbone whose features are compared.
         scored: those of them by which images are scored, at the places of their finest grid.
         spec: the form of the pixels.
-        side: side in pixels to which images are enlarged for the backbone; None: they keep their size.
+        side: longer side in pixels to which smaller images are enlarged for the backbone.
     """
 
     places: Tensor  # (rows, columns) 1 where a scored place has pixels of the region of interest
@@ -45,11 +45,11 @@ class PretrainedModel(Model):
         depths: Sequence[int],
         scored: Collection[int],
         spec: InputSpec,
-        side: int | None = None,
+        side: int,
     ) -> None:
         super().__init__(spec)
         self.light_varies = settings.light_varies
-        self.size = (spec.height, spec.width) if side is None else enlarged_size(spec, side)
+        self.size = enlarged_size(spec, side)
         self.backbone = EfficientNetLite0(depths)
         shapes = [block_shape(depth, *self.size) for depth in depths]
         self.strides = [grid_stride(rows, columns) for _, rows, columns in shapes]

@@ -50,6 +50,7 @@ from oddlens.training.time_limit import TimeLimit
 MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
 MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task perfectly; the dictionary's is 1
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
+PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -124,13 +125,11 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     pretrained, remarks = select_pretrained(settings, task)
     if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
         if pretrained:
-            return pretrained, [f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px)", *remarks]
+            reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim and dictionary"
+            candidates = [*pretrained, DictionarySettings(score="local")]
+            return candidates[:1] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
-        candidates: list[FamilySettings] = [
-            DictionarySettings(score="local"),
-            DefectsSettings(shrink=2),
-            DefectsSettings(),
-        ]
+        candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
     return (pretrained if pretrained and too_few else pretrained + others), reasons + remarks
@@ -202,6 +201,9 @@ def member_weight(model: Model, task: TrainingTask, *, robust: bool = False) -> 
         weight = round(max(USELESS_WEIGHT, MAX_PRETEXT_WEIGHT * skill**2), 3)
         return weight, f"{model.pretext_task} with {accuracy:.0%} accuracy; weight {weight:.2f}"
     if max(task.spec.height, task.spec.width) <= MAX_OBJECT_SIDE:
+        if model.settings.uses_pretrained:
+            weight = PHOTOGRAPH_WEIGHT if task.spec.channels == 3 else GREY_WEIGHT
+            return weight, f"weight {weight:g}, as the backbone was trained on photographs in colour"
         return (ROBUST_DICTIONARY_WEIGHT, f"weight {ROBUST_DICTIONARY_WEIGHT}") if robust else (1.0, "weight 1")
     auroc = synthetic_defect_auroc(model, task)
     weight = round(max(USELESS_WEIGHT, max(0.0, 2 * auroc - 1) ** 2), 3)
