@@ -27,6 +27,9 @@ from oddlens.config.detectors import (
     DefectsSettings,
     DictionarySettings,
     FamilySettings,
+    FeaturesSettings,
+    PadimSettings,
+    PatchcoreSettings,
     RotationSettings,
 )
 from oddlens.data.image_io import Pixels
@@ -39,11 +42,15 @@ from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 
 N_TRAINING, EPOCHS = 1000, 2
+CLOSED_FORM = ("dictionary", "features", "padim", "patchcore")
 FAMILIES: Mapping[str, FamilySettings | str] = {
     "autoencoder-strided": AutoencoderSettings(),
     "autoencoder-pooling": AutoencoderSettings(architecture="pooling", widths=(32, 64)),
     "autoencoder-nap": AutoencoderSettings(score="nap"),
     "dictionary": DictionarySettings(),
+    "features": FeaturesSettings(),
+    "padim": PadimSettings(),
+    "patchcore": PatchcoreSettings(),
     "rotation": RotationSettings(),
     "defects": DefectsSettings(),
     "crossfit": CrossfitSettings(model=DictionarySettings()),
@@ -58,7 +65,7 @@ def fit_detector(name: str, normal: ImageSet, seed: int) -> Detector:
     if isinstance(model, str):
         return Detector(model, budget=60, training=TrainingSettings(seed=seed), device="cpu").fit(normal)
     family = model.model.family if isinstance(model, CrossfitSettings) else model.family
-    training = TrainingSettings(seed=seed) if family == "dictionary" else TrainingSettings(seed=seed, epochs=EPOCHS)
+    training = TrainingSettings(seed=seed) if family in CLOSED_FORM else TrainingSettings(seed=seed, epochs=EPOCHS)
     return Detector(model, training=training, device="cpu").fit(normal)
 
 

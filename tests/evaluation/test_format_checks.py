@@ -12,6 +12,7 @@ from wave_images import finding_names, wave_images
 from oddlens.data.open import open_dataset
 from oddlens.evaluation import data_checks
 from oddlens.evaluation.diagnosis import Finding
+from oddlens.models import backbones
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (24, 24), mode: str = "L") -> None:
@@ -113,24 +114,33 @@ def test_mixed_sizes_are_a_warning_if_the_aspect_ratios_differ(folder: Path, siz
     assert ("range from 1.00 to 2.00" in finding.text) == (level == "warning")
 
 
-def test_large_images_are_not_a_warning_as_fit_tiles_them(folder: Path) -> None:
+def test_large_images_are_not_a_warning_as_fit_tiles_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diagnosis = data_checks.check(open_dataset(folder))
     assert diagnosis.facts["input"] == {"width": 24, "height": 24}
     assert (diagnosis.facts["tiles"], diagnosis.facts["shrinking"]) == (1, {"n": 0, "factor": None})
     for path in folder.rglob("*.png"):
-        save(path, 0, (1263, 500))
+        save(path, 0, (2526, 1000))
+    monkeypatch.setattr("oddlens.training.resolve.is_installed", lambda: False)
     diagnosis = data_checks.check(open_dataset(folder))
     assert [finding for finding in diagnosis.findings if finding.name == "shrinking"] == []
-    assert diagnosis.facts["input"] == {"width": 1263, "height": 500}
-    assert (diagnosis.facts["tiles"], diagnosis.facts["shrinking"]) == (9 * 4, {"n": 0, "factor": None})
+    assert diagnosis.facts["input"] == {"width": 2526, "height": 1000}
+    assert diagnosis.facts["tiles"] == 18 * 7
+    assert diagnosis.facts["shrinking"] == {"n": 0, "factor": None}
+
+
+@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+def test_the_input_is_larger_with_a_backbone(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        save(path, 0, (1263, 500))
+    assert data_checks.check(open_dataset(folder)).facts["input"] == {"width": 512, "height": 200}
 
 
 def test_only_the_images_that_are_shrunk_more_than_fourfold_are_listed(folder: Path) -> None:
-    save(folder / "train/good/10.png", 10, (900, 900))
-    save(folder / "test/bad/5.png", 11, (1200, 1200))
+    save(folder / "train/good/10.png", 10, (1200, 1200))
+    save(folder / "test/bad/5.png", 11, (1500, 1500))
     findings = check(folder)
     assert last_parts(findings["shrinking"]) == {"good/10.png", "bad/5.png"}
-    assert "2 of 16 images of up to 1200 x 1200 pixels are shrunk 4.7- to 6.2-fold to 192 x 192" in (
+    assert "2 of 16 images of up to 1500 x 1500 pixels are shrunk 4.7- to 5.9-fold to 256 x 256" in (
         findings["shrinking"].text
     )
     assert "have 2 sizes and are stretched to one" in findings["mixed sizes"].text

