@@ -28,7 +28,9 @@ def test_leaving_an_image_out_gives_the_gaussian_of_the_others(count: int, copie
             others = rows[place, [i for i in range(copies * count) if i % count != image]]
             centered = others - others.mean(dim=0)
             total = count - 1 + prior
-            squares = centered.T @ centered / copies + prior * scatter.shared + (count + prior) * scatter.ridge
+            own = scatter.centered[place, image::count]
+            without_own = scatter.shared - own.T @ own / (2 * copies * count)  # in two places
+            squares = centered.T @ centered / copies + prior * without_own + (count + prior) * scatter.ridge
             covariance = squares / total
             difference = rows[place, image] - others.mean(dim=0)
             squared = difference @ torch.linalg.solve(covariance, difference)
@@ -43,6 +45,15 @@ def test_new_normal_images_have_a_distance_of_about_one() -> None:
     features = rows.permute(1, 2, 0).reshape(200, 6, 2, 2)
     gaussians.fit(features[:150], 150)
     assert float(gaussians(features[150:]).mean()) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("count", "places"), [(60, 1), (60, 16), (150, 1), (150, 4)])
+def test_the_scale_is_that_of_new_images_though_features_outnumber_the_training_images(count: int, places: int) -> None:
+    rows = random_rows(count + 100, 112, places, 1).float()
+    features = rows.permute(1, 2, 0).reshape(count + 100, 112, places, 1)
+    gaussians = PlaceGaussians(112, places, 1)
+    gaussians.fit(features[:count], count)
+    assert 0.75 < float(gaussians(features[count:]).mean()) < 1.35
 
 
 def test_few_images_borrow_the_covariance_of_the_other_places() -> None:

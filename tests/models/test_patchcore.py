@@ -73,3 +73,10 @@ def test_the_bank_has_equally_many_rows_of_each_image_within_its_size() -> None:
     assert len(rows) % 120 == 0
     assert rows.nbytes <= 0.2 * 2**20
     assert np.isfinite(rows).all()
+
+
+def test_without_any_row_that_counts_everything_is_far() -> None:
+    descriptors = torch.randn(2, 4, 6)
+    distances = nearest_distance(descriptors, descriptors[0], torch.tensor([[True] * 4, [False] * 4]))
+    assert (distances[0] == patchcore.FAR).all()
+    assert (distances[1] < 100).all()

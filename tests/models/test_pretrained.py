@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from disc_images import part_images
 
 from oddlens.config.base import InputSpec
-from oddlens.config.detectors import PadimSettings
+from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
+from oddlens.errors import MissingExtraError
 from oddlens.models import backbones
 from oddlens.models.padim import Padim
 from oddlens.models.pretrained import MAX_PLACES, enlarged_size, grid_stride
@@ -65,3 +69,24 @@ def test_the_features_of_training_images_are_limited_by_their_memory(monkeypatch
     assert len(index) == 10
     assert (index.diff() > 0).all()
     assert sum(len(parts[0]) for parts in batches) == 30  # in three copies
+    assert model.fitting_remark is not None
+    detector = Detector(SHALLOW).fit(part_images(150, 0))
+    assert any("padim: 10 of" in remark for remark in detector.manifest.remarks)
+
+
+def test_a_detector_file_scores_where_the_weights_are_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(EnsembleSettings(members=(Member(model=SHALLOW), Member(model=SHALLOW)))).fit(
+        part_images(150, 0)
+    )
+    path, images = detector.save(tmp_path / "part.safetensors"), part_images(5, 1)
+    assert [notice.name for notice in detector.manifest.notices] == ["efficientnet-lite0"]
+
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(backbones, "distribution", missing)
+    np.testing.assert_array_equal(Detector.load(path).score(images), detector.score(images))
+    with pytest.raises(MissingExtraError, match=r"pip install 'oddlens\[pretrained\]'"):
+        Detector(SHALLOW).fit(images)

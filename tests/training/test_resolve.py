@@ -17,7 +17,9 @@ from oddlens.config.detectors import (
     CrossfitSettings,
     DictionarySettings,
     EnsembleSettings,
+    FamilySettings,
     Member,
+    PadimSettings,
     RotationSettings,
 )
 from oddlens.data.training_images import PRETRAINED_SIDES
@@ -183,3 +185,25 @@ def test_leave_one_out_is_the_default_of_families_that_support_it() -> None:
 def test_leave_one_out_that_cannot_be_had_is_refused(model: str | None, changes: dict[str, Any], message: str) -> None:
     with nearest_family() as settings, pytest.raises(SettingsError, match=f"cannot be combined with {message}"):
         resolve_model(model or settings, calibration="leave_one_out", **changes)
+
+
+def test_a_percentile_of_training_scores_goes_without_a_backbone() -> None:
+    percentile = DecisionSettings(method="train_percentile")
+    plan = resolve_model(AutoSettings(), decision=percentile)
+    assert plan.settings == AutoSettings(pretrained=False)
+    with pytest.raises(SettingsError, match="the training scores of padim are far below those of new images"):
+        resolve_model(PadimSettings(), decision=percentile)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PadimSettings(),
+        CrossfitSettings(model=PadimSettings()),
+        EnsembleSettings(members=(Member(model=PadimSettings()),)),
+    ],
+    ids=["single", "folds", "plan"],
+)
+def test_families_with_a_backbone_get_a_larger_input_however_they_are_trained(settings: FamilySettings) -> None:
+    assert settings.uses_pretrained
+    assert resolve_model(settings).max_sides == PRETRAINED_SIDES

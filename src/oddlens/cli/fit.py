@@ -310,7 +310,7 @@ def with_backbone_options(settings: DetectorSettings, light: str | None, *, no_p
         SettingsError: the detector has no such choice.
     """
     if no_pretrained and settings.uses_pretrained:
-        raise SettingsError(f"--no-pretrained: {settings.family} compares pretrained features; choose another")
+        raise SettingsError(f"--no-pretrained: {settings.title} compares pretrained features; choose another")
     if light is not None and "light" not in type(settings).model_fields:
         raise SettingsError(f"--light is for auto, padim and patchcore, not for {settings.family}; leave it out")
     changes: dict[str, object] = {} if light is None else {"light": light}

@@ -36,12 +36,16 @@ class DetectorSettings(Settings, ABC):
     is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
     scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
     has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
-    uses_pretrained: ClassVar[bool] = False  # it compares features of a network trained on other images
 
     @property
     def title(self) -> str:
         """Name of the detector in remarks: its family, and what sets it apart from others of the family."""
         return self.family
+
+    @property
+    def uses_pretrained(self) -> bool:
+        """Whether it, or a part of it, compares features of a network that was trained on other images."""
+        return False
 
     @property
     def tolerates_contamination(self) -> bool:
@@ -202,9 +206,12 @@ class PretrainedSettings(FamilySettings):
     `backbone` is the network, trained on ImageNet; the extra `pretrained` brings it.
     """
 
-    uses_pretrained = True
-
     backbone: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+
+    @property
+    def uses_pretrained(self) -> bool:
+        """It does."""
+        return True
 
     @property
     def light_varies(self) -> bool:
@@ -326,6 +333,11 @@ class EnsembleSettings(FamilySettings):
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
 
     @property
+    def uses_pretrained(self) -> bool:
+        """Whether a member does."""
+        return any(member.model.uses_pretrained for member in self.members)
+
+    @property
     def planned_members(self) -> tuple[Member, ...]:
         """The members."""
         return self.members
@@ -346,6 +358,11 @@ class CrossfitSettings(FamilySettings):
     def n_folds(self) -> int:
         """Number of folds."""
         return self.folds
+
+    @property
+    def uses_pretrained(self) -> bool:
+        """Whether each fold's model does."""
+        return self.model.uses_pretrained
 
     @property
     def base(self) -> FamilySettings:

@@ -105,9 +105,13 @@ def read_notice(weights: BackboneWeights) -> Notice:
 
     Raises:
         MissingExtraError: the package is not installed.
+        ArtifactError: it lacks its licence.
     """
     weights_path(weights)
-    text = distribution(weights.package).read_text("LICENSE") or ""
+    installed = distribution(weights.package)
+    text = installed.read_text("LICENSE") or installed.read_text("licenses/LICENSE")
+    if not text:
+        raise ArtifactError(f"{weights.package}: is installed without its licence; install it again")
     return Notice(name=weights.name, source=weights.source, sha256=weights.sha256, licence=weights.licence, text=text)
 
 
@@ -144,7 +148,7 @@ class FrozenConv(nn.Module):
         if (top, left) != (bottom, right):
             batch, padding = F.pad(batch, (left, right, top, bottom)), (0, 0)
         result = F.conv2d(batch, self.weight, self.bias, self.stride, padding, 1, self.groups)
-        return F.relu6(result) if self.activates else result
+        return F.relu6(result, inplace=True) if self.activates else result
 
 
 class InvertedResidual(nn.Module):

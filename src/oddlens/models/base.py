@@ -61,6 +61,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.banks: dict[str, int] = {}  # buffers whose number of rows depends on the training images: name -> maximum
+        self.fitting_remark: str | None = None  # for the user: what fitting in closed form left out
         self.excludes_self = False  # whether an image in a bank is excluded from its own neighbours
         self.left_out: LeftOut | None = None  # which rows of the banks the images of a batch ignore; None: none
         self.tiles_per_image = 1  # set before fitting: pixels i are a tile of the image i // tiles_per_image

@@ -114,8 +114,8 @@ class PooledFeatures(PretrainedModel):
 class PlaceGaussians(nn.Module):
     """A Gaussian distribution of features (D,) at each place of a grid.
 
-    Each covariance is shrunk towards the mean covariance of all places, with the weight under which the training
-    images are most probable, each left out in turn.
+    Each covariance is shrunk towards the mean covariance of all places, or of a single place to its diagonal, with the
+    weight under which the training images are most probable, each left out in turn.
     """
 
     mean: Tensor  # (P, D)
@@ -170,7 +170,9 @@ class PlaceScatter:
         self.count = count
         self.copies = rows.shape[1] // count
         flat = self.centered.flatten(0, 1)
-        self.shared = flat.T @ flat / len(flat)  # (D, D) mean covariance of all places
+        mean = flat.T @ flat / len(flat)  # (D, D) mean covariance of all places
+        self.is_single = len(self.centered) == 1
+        self.shared = mean.diagonal().diag() if self.is_single else mean
         variance = self.shared.diagonal().mean().clamp_min(MIN_VARIANCE)
         self.ridge = RIDGE * variance * torch.eye(len(self.shared), dtype=rows.dtype, device=rows.device)
 
@@ -204,18 +206,21 @@ class PlaceScatter:
         """Log likelihoods (p, n) of images under the Gaussians of the others, and distances (p, n) from them.
 
         Leaving an image with its c copies U (D, c) out subtracts U K U' from the sum of squares A, where K is
-        I + 1 / (N - c). By the Woodbury identity and the determinant lemma, both follow from G = U' A^-1 U.
+        I + 1 / (N - c), and more by the share that the prior has of the image at this place. By the Woodbury identity
+        and the determinant lemma, both follow from G = U' A^-1 U.
         """
         factor = self.cholesky(part, prior)
-        n, c = min(self.count, MAX_LEFT_OUT), self.copies
-        every = self.centered[part]
-        rows = every.reshape(len(every), c, self.count, -1)[:, :, :n]  # (p, c, n, D)
+        every, c = self.centered[part], self.copies
+        rows = every.reshape(len(every), c, self.count, -1)  # (p, c, n, D)
+        rows = rows[:, :, :: -(-self.count // MAX_LEFT_OUT)]
+        n = rows.shape[2]
         whitened = torch.linalg.solve_triangular(factor, rows.flatten(1, 2).transpose(1, 2), upper=False)
         copies = whitened.reshape(*whitened.shape[:2], c, n).permute(0, 3, 1, 2).double() / c**0.5  # (p, n, D, c)
         gram = copies.transpose(2, 3) @ copies  # (p, n, c, c)
         others = c * (self.count - 1)
         identity = torch.eye(c, dtype=gram.dtype, device=gram.device)
-        k = identity + 1 / others
+        of_prior = 0.0 if self.is_single else prior / (len(self.centered) * self.count)
+        k = (1 + of_prior) * identity + 1 / others
         rest = torch.linalg.inv(k) - gram + MIN_UNEXPLAINED * identity
         image = gram.new_full((c, 1), c**0.5 / others)
         image[0] += c**0.5

@@ -15,14 +15,14 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.pretrained import PretrainedModel
+from oddlens.models.pretrained import GAINS, PretrainedModel
 from oddlens.models.registry import register_family
 
 PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected
 MAX_LIGHT_ROWS = 30_000  # of the bank of mean features
 TOLERATED_LIGHT = 0.5  # distance of an image's mean features from normal ones from which it counts
 ROWS_AT_ONCE = 2048  # rows of a bank that are compared at a time, which bounds the memory
-FAR = 1e9  # from rows of images that are left out
+FAR = 1e9  # distance of an image without which the bank has no rows
 
 
 @register_family(settings=PatchcoreSettings)
@@ -54,12 +54,12 @@ class Patchcore(PretrainedModel):
         """Fill the banks from the training pixels (N, H, W, C), or from as many as fit into memory."""
         self.backbone.load_pretrained()
         generator = torch.Generator().manual_seed(seed)
-        index, features = self.describe_training(images, seed, self.max_rows)
+        max_images = min(self.max_rows, MAX_LIGHT_ROWS // (1 + len(GAINS)))
+        index, features = self.describe_training(images, seed, max_images)
         places = torch.cat([self.join(batch) for batch in features])
         copies = len(places) // len(index)
-        places = (
-            places.reshape(copies, len(index), *places.shape[1:]).transpose(0, 1).flatten(1, 2)
-        )  # (n, copies * P, D)
+        places = places.reshape(copies, len(index), *places.shape[1:])
+        places = places.transpose(0, 1).flatten(1, 2)  # (n, copies * P, D)
         count = min(places.shape[1], self.max_rows // len(index))
         projection = torch.randn(places.shape[2], PROJECTED_DIMS, generator=generator).to(places.device)
         selected = spread_rows(places @ projection, count)
@@ -67,9 +67,9 @@ class Patchcore(PretrainedModel):
         self.rows.resize_(rows.flatten(0, 1).shape).copy_(rows.flatten(0, 1))
         self.row_images = index.repeat_interleave(count)
         if self.light_varies:
-            light = torch.cat([self.scale_light(batch[-1]) for batch in features])[:MAX_LIGHT_ROWS]
+            light = torch.cat([self.scale_light(batch[-1]) for batch in features])
             self.light_rows.resize_(light.shape).copy_(light)
-            self.light_images = index.repeat(copies)[: len(light)]
+            self.light_images = index.repeat(copies)
 
     def join(self, features: list[Tensor]) -> Tensor:
         """(N, P, D): features of all depths at each place of the finest grid, of about unit length."""
@@ -108,7 +108,7 @@ def nearest_distance(descriptors: Tensor, rows: Tensor, ignored: Tensor | None) 
     """Distance (N, P) of descriptors (N, P, D) to the nearest row (M, D) that is not ignored, (N, M), for their image.
 
     A matrix product finds the row, part by part; its distance is then computed again, because cancellation in the
-    product would make a score depend on the batch.
+    product would make a score depend on the batch. It is `FAR` where all rows are ignored.
     """
     best = descriptors.new_full(descriptors.shape[:2], -torch.inf)
     nearest = torch.zeros_like(best, dtype=torch.long)
@@ -116,11 +116,12 @@ def nearest_distance(descriptors: Tensor, rows: Tensor, ignored: Tensor | None) 
         part = rows[start : start + ROWS_AT_ONCE]
         similarity = descriptors @ part.T - 0.5 * part.square().sum(dim=1)
         if ignored is not None:
-            similarity = similarity.masked_fill(ignored[:, None, start : start + ROWS_AT_ONCE], -FAR)
+            similarity = similarity.masked_fill(ignored[:, None, start : start + ROWS_AT_ONCE], -torch.inf)
         values, index = similarity.max(dim=2)
         nearest = torch.where(values > best, index + start, nearest)
         best = torch.maximum(values, best)
-    return (descriptors - rows[nearest]).square().sum(dim=2).sqrt()
+    distance = (descriptors - rows[nearest]).square().sum(dim=2).sqrt()
+    return distance if ignored is None else distance.masked_fill(best == -torch.inf, FAR)
 
 
 def spread_rows(descriptors: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, bloc
 from oddlens.models.base import Model
 
 MAX_PLACES = 1024  # of one depth; features of larger grids are averaged
-MAX_FEATURE_BYTES = 2**30  # of the training features at all depths
+MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
 MAX_BATCH = 8  # images whose features are computed at a time
 GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images differs, where light varies
@@ -100,7 +100,13 @@ class PretrainedModel(Model):
         n_copies = len(gains) * (2 if mirror else 1)
         image_bytes = 4 * n_copies * sum(channels * rows * columns for channels, rows, columns in self.shapes)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        index = order[: max(2, min(max_images, MAX_FEATURE_BYTES // image_bytes))].sort().values.to(images.device)
+        n_images = max(2, min(max_images, MAX_FEATURE_BYTES // image_bytes))
+        index = order[:n_images].sort().values.to(images.device)
+        self.fitting_remark = (
+            f"{n_images:,} of {len(images):,} training images, drawn at random, are learned: more need too much memory"
+            if n_images < len(images)
+            else None
+        )
         sample, features = images[index], []
         for is_mirrored in (False, True) if mirror else (False,):
             for gain in gains:

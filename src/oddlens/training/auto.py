@@ -40,6 +40,7 @@ from oddlens.training.members import (
     TrainingTask,
     build_ensemble,
     build_untrained,
+    fitting_remarks,
     longest_history,
     seconds_per_image,
     time_limit,
@@ -89,6 +90,7 @@ def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
         paced = with_pace(new_member.member.training, new_member.history)
         weighted = new_member.member.model_copy(update={"weight": weight, "training": paced})
         members.append(replace(new_member, member=weighted))
+    reasons += fitting_remarks(members)
     best = max(member.member.weight for member in members)
     selected = [member for member in members if member.member.weight >= min(MIN_MEMBER_WEIGHT, best)]
     reasons += [
@@ -125,14 +127,17 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     pretrained, remarks = select_pretrained(settings, task)
     if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
         if pretrained:
-            reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim and dictionary"
-            candidates = [*pretrained, DictionarySettings(score="local")]
-            return candidates[:1] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
+            reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim"
+            if too_few:
+                return pretrained, [reason, *remarks, *limits]
+            return [*pretrained, DictionarySettings(score="local")], [f"{reason} and dictionary", *remarks]
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
-    return (pretrained if pretrained and too_few else pretrained + others), reasons + remarks
+    if too_few:  # a single one: on images unlike photographs, the one from scratch
+        return (pretrained if pretrained and task.spec.channels == 3 else others), reasons + remarks
+    return pretrained + others, reasons + remarks
 
 
 def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[FamilySettings], list[str]]:

@@ -148,7 +148,8 @@ def train_single(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     if task.calibration is not None and len(task.calibration):
         with torch.inference_mode():
             remark = model.remark(torch.from_numpy(task.calibration).to(task.device))
-    return TrainedModel(model, settings, member.history, (remark,) if remark else (), (member.record,))
+    remarks = (*fitting_remarks([member]), *([remark] if remark else []))
+    return TrainedModel(model, settings, member.history, remarks, (member.record,))
 
 
 def train_planned(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
@@ -158,7 +159,8 @@ def train_planned(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
         for number, member in enumerate(settings.planned_members)
     ]
     ensemble = build_ensemble(settings, members, task)
-    remarks, records = ("plan: fitted as a plan says",), tuple(member.record for member in members)
+    remarks = ("plan: fitted as a plan says", *fitting_remarks(members))
+    records = tuple(member.record for member in members)
     return TrainedModel(ensemble, settings, longest_history(members), remarks, records)
 
 
@@ -190,7 +192,8 @@ def train_folds(settings: FamilySettings, task: TrainingTask) -> TrainedModel:
     model.set_held_out_scores(scores, peaks)
     scaled = [fold_peaks / scale for fold_peaks, scale in zip(peaks, model.peak.tolist(), strict=True)]
     records = tuple(member.record for member in members)
-    return TrainedModel(model, settings, longest_history(members), (), records, np.concatenate(scaled))
+    remarks = fitting_remarks(members[:1])
+    return TrainedModel(model, settings, longest_history(members), remarks, records, np.concatenate(scaled))
 
 
 def score_fold(
@@ -202,6 +205,15 @@ def score_fold(
     maps = [batch.anomaly_map.max(axis=(1, 2)) for batch in predictions if batch.anomaly_map is not None]
     peaks = np.concatenate(maps).astype(np.float64) if maps else np.empty(0)
     return np.concatenate([batch.anomaly_score for batch in predictions]), peaks
+
+
+def fitting_remarks(members: Sequence[TrainedMember]) -> tuple[str, ...]:
+    """What fitting in closed form left out, for the user."""
+    return tuple(
+        f"{member.member.model.title}: {member.model.fitting_remark}"
+        for member in members
+        if member.model.fitting_remark
+    )
 
 
 def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:

@@ -108,6 +108,8 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     check_choice("calibration", config.calibration, get_args(Calibration))
     check_choice("count_by", config.count_by, get_args(CountBy))
     settings = parse_detector(config.model) if isinstance(config.model, str) else config.model
+    if config.decision.method == "train_percentile":
+        settings = without_backbone(settings)
     leaves_one_out = resolve_calibration(config, settings, has_groups)
     check_tile(config.tile)
     seconds = resolve_budget(config.budget, settings)
@@ -133,11 +135,23 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     return plan
 
 
+def without_backbone(settings: DetectorSettings) -> DetectorSettings:
+    """Settings of a detector whose training scores say something about new images.
+
+    Raises:
+        SettingsError: they do not, because it compares pretrained features.
+    """
+    if settings.uses_pretrained:
+        raise SettingsError(
+            f"the training scores of {settings.title} are far below those of new images, so that no percentile of them "
+            "is of use; decide by conformal"
+        )
+    return settings.model_copy(update={"pretrained": False}) if isinstance(settings, AutoSettings) else settings
+
+
 def resolve_sides(settings: DetectorSettings) -> MaxSides | None:
     """How large the input may be; None: as usual for single detectors."""
     if settings.uses_pretrained or (isinstance(settings, AutoSettings) and settings.takes_backbone and is_installed()):
-        return PRETRAINED_SIDES
-    if any(member.model.uses_pretrained for member in settings.planned_members):
         return PRETRAINED_SIDES
     return ENSEMBLE_SIDES if settings.strategy in ("auto", "plan") else None
 

@@ -65,8 +65,10 @@ def summarize(plan: FitPlan, split: SplitImages, result: TrainedModel, started: 
         statistics = leave_one_out_statistics(backend, result.model, split.train, split.train_clusters)
     else:
         calibration = split.calibration
-        pixels = affordable_images(backend, plan, split)
-        statistics = {"training.scores": training_scores(backend, result.model, pixels)}
+        statistics = {"training.scores": np.empty(0)}
+        if not result.settings.uses_pretrained:  # Gaussians of features are too close to the images they are fitted to
+            pixels = affordable_images(backend, plan, split)
+            statistics["training.scores"] = training_scores(backend, result.model, pixels)
     statistics["training.fingerprints"] = prints
     data = DataSummary(
         source=as_text(split.source),
