@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def each(change: Callable[[Image.Image], Image.Image]) -> Callable[[Pixels], Pix
     def changed(pixels: Pixels) -> Pixels:
         planes = np.moveaxis(pixels, -1, 1).reshape(-1, *pixels.shape[1:3])
         done = np.stack([np.asarray(change(Image.fromarray(plane))) for plane in planes])
-        back: Pixels = np.moveaxis(done.reshape(len(pixels), -1, *pixels.shape[1:3]), 1, -1)
-        return np.ascontiguousarray(back)
+        back = np.moveaxis(done.reshape(len(pixels), -1, *pixels.shape[1:3]), 1, -1)
+        return np.ascontiguousarray(back, dtype=np.uint8)
 
     return changed
 
@@ -57,7 +58,7 @@ def shifted(pixels: Pixels) -> Pixels:
 
 CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
     "as they are": lambda pixels: pixels,
-    **{f"brightness x{factor:g}": lambda p, f=factor: brightened(p, f, 255) for factor in (0.85, 0.93, 1.07, 1.15)},
+    **{f"brightness x{f:g}": partial(brightened, factor=f, value_max=255) for f in (0.85, 0.93, 1.07, 1.15)},
     f"shifted by {SHIFT} px": shifted,
     f"turned by {TURN:g} degrees": each(lambda image: image.rotate(TURN, Image.Resampling.BILINEAR)),
     f"blurred, radius {BLUR:g} px": each(lambda image: image.filter(ImageFilter.GaussianBlur(BLUR))),
