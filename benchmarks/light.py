@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from cells import ROOT, say
+from cells import say
 from code_digest import code_digest
-from lot_test import brightened
+from lot_test import brightened, folder_parser, parse_options
 from PIL import Image, ImageFilter
 from tables import markdown, percent, typed_command
 
@@ -104,15 +102,9 @@ def table(name: str, options: argparse.Namespace) -> list[list[str]]:
 
 def main(words: list[str]) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--set", nargs="+", default=["bottle", "pill"], help="folders of data sets below --data")
+    parser = folder_parser(__doc__.partition("\n")[0])
     parser.add_argument("--light", choices=("varies", "fixed"), default="varies", help="of the detector (varies)")
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
-    options = parser.parse_args(words)
-    if options.data is None:
-        parser.error("--data is required")
-    options.data = Path(options.data).resolve()
+    options = parse_options(parser, words)
     try:
         rows = [line for name in options.set for line in table(name, options)]
     except OddlensError as error:

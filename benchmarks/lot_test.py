@@ -110,19 +110,31 @@ def row(title: str, results: list[Result]) -> list[str]:
     return [title, str(count), percent(float(rate)), percent(float(alarms)), share, reported]
 
 
-def main(words: list[str]) -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def folder_parser(description: str) -> argparse.ArgumentParser:
+    """A parser of the options of benchmarks on folders of images."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--set", nargs="+", default=["bottle", "pill"], help="folders of data sets below --data")
-    parser.add_argument("--detector", default="auto", help="family of detector (auto)")
-    parser.add_argument("--budget", help="time for a fit, such as 60s or 5m; by default the detector's own")
-    parser.add_argument("--fits", type=int, default=10, help="fits of each set (10)")
     parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
+    return parser
+
+
+def parse_options(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The options of a command line, among them the folder of data sets, which is required."""
     options = parser.parse_args(words)
     if options.data is None:
         parser.error("--data is required")
     options.data = Path(options.data).resolve()
+    return options
+
+
+def main(words: list[str]) -> int:
+    """Print the table."""
+    parser = folder_parser(__doc__.partition("\n")[0])
+    parser.add_argument("--detector", default="auto", help="family of detector (auto)")
+    parser.add_argument("--budget", help="time for a fit, such as 60s or 5m; by default the detector's own")
+    parser.add_argument("--fits", type=int, default=10, help="fits of each set (10)")
+    options = parse_options(parser, words)
     try:
         rows = [line for name in options.set for line in table(name, cached_results(name, options))]
     except OddlensError as error:

@@ -53,10 +53,11 @@ class Detector:
         training: epochs, batch size, learning rate, precision, random seed; the family's defaults for the rest.
         decision: how scores become verdicts; its `false_alarm_rate` is what is guaranteed.
         size: longer side of the model's input in pixels; None keeps small images as they are and uses at most 128
-            otherwise, 192 for `auto`. With tiles, longer side of the whole image; None keeps that of the images.
+            otherwise, 192 for `auto`, or with a backbone 512 and at most 256 for the shorter side. With tiles, longer
+            side of the whole image; None keeps that of the images.
         tile: side in pixels of overlapping tiles that are scored one by one, so that small defects in large images are
             detected; "off" shrinks images to the model's input. "auto" tiles, unless `size` is set, where that would
-            shrink images more than fourfold, or distort long ones.
+            shrink images more than eightfold, or distort long ones.
         roi: region of interest outside which pixels do not count: the path of a mask image, or
             "left,top,right,bottom" as fractions of the image.
         device: "auto", "cpu" or "cuda".

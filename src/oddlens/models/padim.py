@@ -89,13 +89,14 @@ class PooledFeatures(PretrainedModel):
     def __init__(self, settings: FeaturesSettings, spec: InputSpec) -> None:
         super().__init__(settings, settings.depths, settings.depths, spec, settings.side)
         self.settings = settings
+        self.learns_mirrored = settings.mirror
         self.images = nn.ModuleList(PlaceGaussians(shape[0], 1, 1) for shape in self.shapes)
         self.map = PlaceGaussians(*self.shapes[0])
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained()
-        index, batches = self.describe_training(images, seed, mirror=self.settings.mirror)
+        index, batches = self.describe_training(images, seed)
         fit_gaussians(
             self.images, [[part.mean(dim=(2, 3), keepdim=True) for part in parts] for parts in batches], len(index)
         )

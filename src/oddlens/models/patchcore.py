@@ -15,7 +15,7 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.pretrained import GAINS, PretrainedModel
+from oddlens.models.pretrained import PretrainedModel
 from oddlens.models.registry import register_family
 
 PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected
@@ -54,10 +54,10 @@ class Patchcore(PretrainedModel):
         """Fill the banks from the training pixels (N, H, W, C), or from as many as fit into memory."""
         self.backbone.load_pretrained()
         generator = torch.Generator().manual_seed(seed)
-        max_images = min(self.max_rows, MAX_LIGHT_ROWS // (1 + len(GAINS)))
+        copies = len(self.copies)
+        max_images = min(self.max_rows, MAX_LIGHT_ROWS // copies)
         index, features = self.describe_training(images, seed, max_images)
         places = torch.cat([self.join(batch) for batch in features])
-        copies = len(places) // len(index)
         places = places.reshape(copies, len(index), *places.shape[1:])
         places = places.transpose(0, 1).flatten(1, 2)  # (n, copies * P, D)
         count = min(places.shape[1], self.max_rows // len(index))

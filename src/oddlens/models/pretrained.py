@@ -49,6 +49,7 @@ class PretrainedModel(Model):
     ) -> None:
         super().__init__(spec)
         self.light_varies = settings.light_varies
+        self.learns_mirrored = False  # mirrored copies of the training images, too
         self.size = enlarged_size(spec, side)
         self.backbone = EfficientNetLite0(depths)
         shapes = [block_shape(depth, *self.size) for depth in depths]
@@ -90,15 +91,13 @@ class PretrainedModel(Model):
         return smoothed if light is None else [*smoothed, light]
 
     def describe_training(
-        self, images: Tensor, seed: int, max_images: int = MAX_IMAGES, *, mirror: bool = False
+        self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of their batches.
 
-        The batches of all images come first, then those of each copy: darker, brighter, or with `mirror` mirrored ones.
+        The batches of all images come first, then those of each copy: darker, brighter and mirrored ones.
         """
-        gains = (1.0, *GAINS) if self.light_varies else (1.0,)
-        n_copies = len(gains) * (2 if mirror else 1)
-        image_bytes = 4 * n_copies * sum(channels * rows * columns for channels, rows, columns in self.shapes)
+        image_bytes = 4 * len(self.copies) * sum(channels * rows * columns for channels, rows, columns in self.shapes)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         n_images = max(2, min(max_images, MAX_FEATURE_BYTES // image_bytes))
         index = order[:n_images].sort().values.to(images.device)
@@ -108,16 +107,21 @@ class PretrainedModel(Model):
             else None
         )
         sample, features = images[index], []
-        for is_mirrored in (False, True) if mirror else (False,):
-            for gain in gains:
-                for batch in self.batches(sample, MAX_BATCH):
-                    copy = (batch.flip(3) if is_mirrored else batch) * gain
-                    features.append(self.describe(copy.clamp(max=1.0)))
+        for gain, is_mirrored in self.copies:
+            for batch in self.batches(sample, MAX_BATCH):
+                copy = (batch.flip(3) if is_mirrored else batch) * gain
+                features.append(self.describe(copy.clamp(max=1.0)))
         return index, features
+
+    @property
+    def copies(self) -> list[tuple[float, bool]]:
+        """The forms in which each training image is learned: the factor of its brightness, and whether mirrored."""
+        gains = (1.0, *GAINS) if self.light_varies else (1.0,)
+        return [(gain, is_mirrored) for is_mirrored in (False, True)[: 1 + self.learns_mirrored] for gain in gains]
 
     def n_closed_form_images(self, count: int) -> int:
         """Number of images whose features are computed, each in all its copies."""
-        return count * (1 + len(GAINS)) if self.light_varies else count
+        return count * len(self.copies)
 
     def top_mean(self, values: Tensor, percent: float) -> Tensor:
         """Mean (N,) of the largest `percent` of a map (N, rows, columns) of the places that count."""
