@@ -58,6 +58,7 @@ FORMS: dict[str, FamilySettings] = {
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),
     "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
     "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16),
+    "padim-with-head": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16, defect_weight=0.5),
     "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), side=16, light="fixed", top_percent=50),
     "patchcore": PatchcoreSettings(depths=(1, 2), side=16, bank_megabytes=0.1),
     "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),

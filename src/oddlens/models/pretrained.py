@@ -16,7 +16,7 @@ from oddlens.config.manifest import Notice
 from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, block_shape, read_notice
 from oddlens.models.base import Model
 
-MAX_PLACES = 1024  # of one depth; features of larger grids are averaged
+MAX_GAUSSIAN_NUMBERS = 2**24  # of covariances at one depth; features of grids that need more are averaged
 MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
 MAX_BATCH = 8  # images whose features are computed at a time
@@ -53,7 +53,7 @@ class PretrainedModel(Model):
         self.size = enlarged_size(spec, side)
         self.backbone = EfficientNetLite0(depths)
         shapes = [block_shape(depth, *self.size) for depth in depths]
-        self.strides = [grid_stride(rows, columns) for _, rows, columns in shapes]
+        self.strides = [grid_stride(*shape) for shape in shapes]
         self.shapes = [  # channels, rows and columns of the features of each depth
             (channels, -(-rows // stride), -(-columns // stride))
             for (channels, rows, columns), stride in zip(shapes, self.strides, strict=True)
@@ -139,10 +139,10 @@ def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:
     return round(spec.height * factor), round(spec.width * factor)
 
 
-def grid_stride(rows: int, columns: int) -> int:
-    """Places of a grid of features that are averaged each way, so that at most `MAX_PLACES` remain."""
+def grid_stride(channels: int, rows: int, columns: int) -> int:
+    """Places of a grid that are averaged each way, so that all covariances have at most `MAX_GAUSSIAN_NUMBERS`."""
     stride = 1
-    while -(-rows // stride) * -(-columns // stride) > MAX_PLACES:
+    while -(-rows // stride) * -(-columns // stride) * channels**2 > MAX_GAUSSIAN_NUMBERS:
         stride += 1
     return stride
 
