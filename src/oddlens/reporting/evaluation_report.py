@@ -235,7 +235,7 @@ def kinds_table(metrics: dict[str, Any]) -> Table:
 
 
 def decisions_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each decision method, with its measured rates and threshold, first the one in use."""
+    """Return a row for each decision method that has thresholds, with its measured rates, first the one in use."""
     decisions = sorted(metrics["decisions"].items(), key=lambda item: item[0] != metrics["method"])
     rows = tuple(
         (
@@ -246,6 +246,7 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
             None if row["threshold"] is None else format_score(row["threshold"]),
         )
         for name, row in decisions
+        if name == metrics["method"] or any(value is not None for value in row.values())
     )
     return Table(("decision", "anomalies caught", "guaranteed rate", "normal images flagged", "threshold"), rows)
 
