@@ -45,6 +45,9 @@ def demo(
 ) -> None:
     """The way from images to verdicts on built-in images, offline, in about a minute."""
     with command(as_json, threads) as console:
+        from oddlens.evaluation.compare import backbone_is_installed
+
+        has_backbone = backbone_is_installed()  # an error without training, before anything is written
         files = tile_files()
         check_claim(out, [*OUTPUTS, *files])
         with translate_os_errors(out):
@@ -56,6 +59,9 @@ def demo(
             write_images(out, files)
             record(out, list(files))
             steps = Steps(console, context.find_root().command, threads, seed)
+            steps.say(f"Images of woven tiles, drawn by oddlens, as a user's folder: {out / TILES}")
+            if not has_backbone:
+                steps.say(WITHOUT_BACKBONE)
             result, lines = run_steps(steps, out)
             write_bytes(out / "metrics.json", json.dumps(result, indent=2, allow_nan=False).encode())
             record(out, OUTPUTS)
@@ -121,14 +127,9 @@ def typed(words: list[str]) -> Iterator[None]:
 
 def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
     """Run the whole demo in `out`, where the images are. Returns its JSON, and the lines at the end."""
-    from oddlens.evaluation.compare import backbone_is_installed
-
     data, detector, report, heatmaps, verdicts = (
         out / name for name in (TILES, DETECTOR, "report.html", "heatmaps.png", "verdicts.csv")
     )
-    steps.say(f"Images of woven tiles, drawn by oddlens, as a user's folder: {data}")
-    if not backbone_is_installed():
-        steps.say(WITHOUT_BACKBONE)
     for line in describe_check(steps.run("check", "check", data, "--budget", CHECK_BUDGET)):
         steps.say(line)
     fitted = steps.run("fit", "fit", data, "-o", detector, "--budget", FIT_BUDGET)
@@ -215,9 +216,13 @@ def write_images(folder: Path, files: dict[str, Any]) -> None:
 
 def describe_check(result: dict[str, Any]) -> list[str]:
     """The result of `check` in two lines."""
+    from oddlens.evaluation.diagnosis import counted
+
     kinds = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in result["n_test"].items())
+    notes = counted(sum(f["level"] == "note" for f in result["findings"]), "note")
     serious = [f"{f['level']}: {f['text']}" for f in result["findings"] if f["level"] != "note"]
-    return [f"{result['n_train']} normal training images; test images: {kinds}", *(serious or ["no problems found"])]
+    lines = serious or [f"no problems found; {notes} for those who look closer"]
+    return [f"{result['n_train']} normal training images; test images: {kinds}", *lines]
 
 
 def describe_fit(result: dict[str, Any]) -> list[str]:
