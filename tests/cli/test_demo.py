@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from command_line import invoke
 from PIL import Image
+from typer.testing import Result
 
 from oddlens.cli.console import Console
 from oddlens.data.sources import woven_tiles

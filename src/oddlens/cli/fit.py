@@ -328,7 +328,8 @@ def detectors_with_light() -> str:
     """
     from oddlens.config.detectors import FAMILIES, AutoSettings
 
-    names = [name for name, settings in {"auto": AutoSettings, **FAMILIES}.items() if "light" in settings.model_fields]
+    detectors: dict[str, type[DetectorSettings]] = {"auto": AutoSettings, **FAMILIES}
+    names = [name for name, settings in detectors.items() if "light" in settings.model_fields]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
