@@ -68,7 +68,7 @@ def test_the_default_stands_beside_the_reference_autoencoder(demo: tuple[Result,
 def test_a_printed_command_gives_the_same_result(demo: tuple[Result, Path]) -> None:
     _, out = demo
     result = json.loads((out / "metrics.json").read_text())
-    (words,) = (shlex.split(line)[1:] for line in result["commands"] if "--picture" in line)
+    (words,) = (shlex.split(line)[1:] for line in result["commands"] if "--figure" in line)
     again = json.loads(invoke(*words[: words.index("--report")], "--seed", 3, "--json").stdout)
     assert again["image_auroc"] == result["image_auroc"]
     assert again["decisions"] == result["decisions"]

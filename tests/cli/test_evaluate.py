@@ -35,15 +35,15 @@ def test_the_metrics_table_is_complete(part: Path, parts: Path, tmp_path: Path) 
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
 
 
-def test_a_picture_of_the_first_images_of_each_kind_is_drawn(part: Path, parts: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "p.png"
-    table = run_json("eval", part, parts, "--picture", picture)
-    assert table["files"] == {"picture": str(picture)}
-    assert is_own_png(picture), "it is not read as data"
-    width, height = read_image(picture).size
+def test_a_figure_of_the_first_images_of_each_kind_is_drawn(part: Path, parts: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "p.png"
+    table = run_json("eval", part, parts, "--figure", figure)
+    assert table["files"] == {"figure": str(figure)}
+    assert is_own_png(figure), "it is not read as data"
+    width, height = read_image(figure).size
     assert width > height > 500
-    assert "end in .png" in error_of("eval", part, parts, "--picture", tmp_path / "p.jpg")
-    assert "read as data" in error_of("eval", part, parts, "--picture", parts / "p.png")
+    assert "end in .png" in error_of("eval", part, parts, "--figure", tmp_path / "p.jpg")
+    assert "read as data" in error_of("eval", part, parts, "--figure", parts / "p.png")
 
 
 def test_normal_images_alone_give_the_false_alarm_rate(part: Path, parts: Path, tmp_path: Path) -> None:

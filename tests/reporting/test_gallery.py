@@ -1,4 +1,4 @@
-"""The picture to show around: images, heatmaps and verdicts side by side."""
+"""The figure to show around: images, heatmaps and verdicts side by side."""
 
 from __future__ import annotations
 

@@ -106,12 +106,12 @@ class Steps:
         result: dict[str, Any] = json.loads(printed.getvalue())
         return result
 
-    def options(self, name: str) -> list[str]:
+    def options(self, command_name: str) -> list[str]:
         """The options of the demo that a command has, too."""
         values = {"threads": self.threads, "seed": self.seed}
-        shared = {parameter.name for parameter in self.program.commands[name].params}
-        given = [(option, value) for option, value in values.items() if value is not None and option in shared]
-        return [word for option, value in given for word in (f"--{option}", str(value))]
+        shared = {parameter.name for parameter in self.program.commands[command_name].params}
+        passed = {name: value for name, value in values.items() if value is not None and name in shared}
+        return [word for name, value in passed.items() for word in (f"--{name}", str(value))]
 
 
 @contextlib.contextmanager
@@ -132,10 +132,10 @@ def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
     )
     for line in describe_check(steps.run("check", "check", data, "--budget", CHECK_BUDGET)):
         steps.say(line)
-    fitted = steps.run("fit", "fit", data, "-o", detector, "--budget", FIT_BUDGET)
-    for line in describe_fit(fitted):
+    fit_result = steps.run("fit", "fit", data, "-o", detector, "--budget", FIT_BUDGET)
+    for line in describe_fit(fit_result):
         steps.say(line)
-    metrics = steps.run("eval", "eval", detector, data, "--report", report, "--picture", heatmaps)
+    metrics = steps.run("eval", "eval", detector, data, "--report", report, "--figure", heatmaps)
     for line in describe_evaluation(metrics):
         steps.say(line)
     scored = steps.run("score", "score", detector, data / "test", "-o", verdicts, "--max-anomalous", 0.5)
@@ -143,7 +143,7 @@ def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
     digits = compare_on_digits(steps, out)
     result = {
         **metrics,
-        "promise": fitted["promise"],
+        "promise": fit_result["promise"],
         "digits": digits,
         "commands": steps.commands,
         "seconds": steps.seconds,
@@ -157,21 +157,21 @@ def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
         },
     }
     total = sum(steps.seconds.values())
-    return result, [f"{total:.0f} s in all. The picture to show around: {heatmaps}; the whole report: {report}"]
+    return result, [f"{total:.0f} s in all. To show around: {heatmaps}; the whole report: {report}"]
 
 
 def compare_on_digits(steps: Steps, out: Path) -> dict[str, dict[str, Any]]:
     """Fit the default detector and the reference autoencoder on handwritten digits, and print a table of both."""
     steps.begin("Handwritten digits that come with scikit-learn: 3 is normal, every other digit is an anomaly.")
     detector, reference = out / DIGITS_DETECTOR, ["run", "digits", "--out", out / "digits"]
-    fitted = steps.run("fit digits", "fit", "digits", "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
+    fit_result = steps.run("fit digits", "fit", "digits", "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
     evaluated = steps.run("eval digits", "eval", detector, "digits")
     if steps.threads is None:  # the images are so small that several threads would wait for each other
         reference += ["--threads", 1]
     autoencoder = steps.run("autoencoder", *reference)
     rows = {
         "autoencoder": digits_row(autoencoder, autoencoder["seconds"]["fit"]),
-        "auto": digits_row(evaluated, fitted["seconds"]["fit"]),
+        "auto": digits_row(evaluated, fit_result["seconds"]["fit"]),
     }
     names = {"autoencoder": "reference autoencoder", "auto": "the default, auto"}
     columns = ("detector", "caught", "at guaranteed rate", "false alarms", "AUROC", "fit (s)")

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from oddlens.evaluation.evaluate import Evaluation
 
 ReportOption = Annotated[Path | None, path_option("--report", help="Write an HTML report with figures here.")]
-PictureOption = Annotated[
-    Path | None, path_option("--picture", help="Draw test images with heatmaps and verdicts here, .png.")
+FigureOption = Annotated[
+    Path | None, path_option("--figure", help="Draw test images with heatmaps and verdicts here, .png.")
 ]
 
 
@@ -51,7 +51,7 @@ def evaluate(
     data_dir: DataDirOption = None,
     group_by: GroupByOption = None,
     report: ReportOption = None,
-    picture: PictureOption = None,
+    figure: FigureOption = None,
     max_anomalous: MaxAnomalousOption = 0.1,
     strict: StrictOption = False,
     skip_unreadable: SkipOption = False,
@@ -69,9 +69,9 @@ def evaluate(
 
         if report is not None and report.suffix != ".html":
             raise SettingsError(f"{report}: reports end in .html")
-        if picture is not None and picture.suffix != ".png":
-            raise SettingsError(f"{picture}: pictures end in .png")
-        for output in (report, picture):
+        if figure is not None and figure.suffix != ".png":
+            raise SettingsError(f"{figure}: figures end in .png")
+        for output in (report, figure):
             if output is not None:
                 check_output(output)
                 check_outside_data(output, [data])
@@ -99,8 +99,8 @@ def evaluate(
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
         result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
         title = f"{path.name} on {dataset.name}"
-        if report is not None or picture is not None:
-            result["files"] = write_pages(report, picture, title, detector, evaluation)
+        if report is not None or figure is not None:
+            result["files"] = write_outputs(report, figure, title, detector, evaluation)
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
         console.table(title, decisions.columns, decisions.rows)
         console.table("", kinds.columns, kinds.rows)
@@ -109,10 +109,10 @@ def evaluate(
         exit_if_shifted(evaluation.lot, strict)
 
 
-def write_pages(
-    report: Path | None, picture: Path | None, title: str, detector: Detector, evaluation: Evaluation
+def write_outputs(
+    report: Path | None, figure: Path | None, title: str, detector: Detector, evaluation: Evaluation
 ) -> dict[str, str]:
-    """Write the HTML report and the picture that are requested. Returns their paths, for JSON."""
+    """Write the HTML report and the figure that are requested. Returns their paths, for JSON."""
     from oddlens.reporting import evaluation_report
     from oddlens.reporting.figures import save_figure
 
@@ -121,9 +121,9 @@ def write_pages(
         images = evaluation_report.draw_figures(detector, evaluation)
         evaluation_report.write_evaluation_report(report, title, detector, evaluation, images, command_line())
         files["report"] = str(report)
-    if picture is not None:
-        save_figure(evaluation_report.draw_gallery(detector, evaluation, title), picture)
-        files["picture"] = str(picture)
+    if figure is not None:
+        save_figure(evaluation_report.draw_gallery(detector, evaluation, title), figure)
+        files["figure"] = str(figure)
     return files
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_STRIP_IMAGES = 10  # images in a figure of reconstructions
-MAX_GALLERY_IMAGES = 12  # images in the picture to show around, if there are so many kinds
+MAX_GALLERY_IMAGES = 12  # images in the figure to show around, if there are so many kinds
 GALLERY_IMAGES = 6  # the same, where there are fewer kinds
 MIN_GOOD_AUROC = 0.9  # an AUROC below this is reported as a weakness
 
