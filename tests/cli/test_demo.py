@@ -48,7 +48,7 @@ def test_the_demo_goes_from_images_to_verdicts(demo: tuple[Result, Path]) -> Non
     assert result["image_auroc"] > 0.8
     assert f"caught {result['detection_rate']:.1%} of 20 anomalous images" in done.stdout
     assert {path.name for path in out.iterdir()} == {
-        "woven-tiles", "detector.safetensors", "digits.safetensors", "digits", "report.html", "heatmaps.png",
+        "woven-tiles", "detector.safetensors", "digits.safetensors", "autoencoder", "report.html", "heatmaps.png",
         "verdicts.csv", "metrics.json", ".oddlens.json",
     }  # fmt: skip
     assert all(Path(file).exists() for file in (*result["files"]["figures"].values(), result["files"]["report"]))
@@ -118,7 +118,7 @@ def test_json_is_alone_on_stdout(tmp_path: Path) -> None:
 
 def test_steps_are_on_stderr_with_json(capsys: pytest.CaptureFixture[str]) -> None:
     for as_json in (False, True):
-        module.Steps(Console(as_json), None, None, None).begin("$ oddlens fit")
+        module.Steps(Console(as_json), None, None, None).say("", "$ oddlens fit")
     assert capsys.readouterr() == ("\n$ oddlens fit\n",) * 2
 
 

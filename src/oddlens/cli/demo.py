@@ -27,6 +27,7 @@ from oddlens.io.atomic import translate_os_errors, write_bytes
 from oddlens.io.own_folder import check_claim, claim, lock, record
 
 TILES = "woven-tiles"  # the folder of images; "tiles" would be the name of a data set, too
+DIGITS = "dataset:digits"  # where there may be a folder "digits", too
 DETECTOR, DIGITS_DETECTOR = "detector.safetensors", "digits.safetensors"
 OUTPUTS = (DETECTOR, DIGITS_DETECTOR, "report.html", "heatmaps.png", "verdicts.csv", "metrics.json")
 CHECK_BUDGET, FIT_BUDGET, DIGITS_BUDGET = "10s", "30s", "15s"
@@ -79,14 +80,10 @@ class Steps:
     seconds: dict[str, float] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
 
-    def say(self, text: str = "") -> None:
-        """Print a line for people: on stdout, or with --json on stderr."""
-        print(visible(text), file=sys.stderr if self.console.as_json else sys.stdout, flush=True)
-
-    def begin(self, text: str) -> None:
-        """Print the line with which a part begins, after an empty one."""
-        self.say()
-        self.say(text)
+    def say(self, *lines: str) -> None:
+        """Print lines for people: on stdout, or with --json on stderr."""
+        for line in lines:
+            print(visible(line), file=sys.stderr if self.console.as_json else sys.stdout, flush=True)
 
     def run(self, name: str, *arguments: object) -> dict[str, Any]:
         """Run a command line. Returns its JSON.
@@ -96,7 +93,7 @@ class Steps:
         """
         words = [*map(str, arguments), *self.options(str(arguments[0]))]
         self.commands.append(shlex.join(["oddlens", *words]))
-        self.begin(f"$ {self.commands[-1]}")
+        self.say("", f"$ {self.commands[-1]}")
         started = time.perf_counter()
         with typed(words), contextlib.redirect_stdout(io.StringIO()) as printed:
             code = self.program.main([*words, "--json"], prog_name="oddlens", standalone_mode=False)
@@ -130,14 +127,11 @@ def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
     data, detector, report, heatmaps, verdicts = (
         out / name for name in (TILES, DETECTOR, "report.html", "heatmaps.png", "verdicts.csv")
     )
-    for line in describe_check(steps.run("check", "check", data, "--budget", CHECK_BUDGET)):
-        steps.say(line)
+    steps.say(*describe_check(steps.run("check", "check", data, "--budget", CHECK_BUDGET)))
     fit_result = steps.run("fit", "fit", data, "-o", detector, "--budget", FIT_BUDGET)
-    for line in describe_fit(fit_result):
-        steps.say(line)
+    steps.say(*describe_fit(fit_result))
     metrics = steps.run("eval", "eval", detector, data, "--report", report, "--figure", heatmaps)
-    for line in describe_evaluation(metrics):
-        steps.say(line)
+    steps.say(*describe_evaluation(metrics))
     scored = steps.run("score", "score", detector, data / "test", "-o", verdicts, "--max-anomalous", 0.5)
     steps.say(f"{scored['n']} images, {scored['n_anomalous']} of them anomalies; a row for each: {verdicts}")
     digits = compare_on_digits(steps, out)
@@ -162,13 +156,16 @@ def run_steps(steps: Steps, out: Path) -> tuple[dict[str, Any], list[str]]:
 
 def compare_on_digits(steps: Steps, out: Path) -> dict[str, dict[str, Any]]:
     """Fit the default detector and the reference autoencoder on handwritten digits, and print a table of both."""
-    steps.begin("Handwritten digits that come with scikit-learn: 3 is normal, every other digit is an anomaly.")
-    detector, reference = out / DIGITS_DETECTOR, ["run", "digits", "--out", out / "digits"]
-    fit_result = steps.run("fit digits", "fit", "digits", "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
-    evaluated = steps.run("eval digits", "eval", detector, "digits")
+    steps.say("", "Handwritten digits that come with scikit-learn: 3 is normal, every other digit is an anomaly.")
+    detector, reference = out / DIGITS_DETECTOR, ["run", "digits", "--out", out / "autoencoder"]
+    fit_result = steps.run("fit digits", "fit", DIGITS, "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
+    steps.say(*describe_fit(fit_result))
+    evaluated = steps.run("eval digits", "eval", detector, DIGITS)
+    steps.say(*describe_evaluation(evaluated))
     if steps.threads is None:  # the images are so small that several threads would wait for each other
         reference += ["--threads", 1]
     autoencoder = steps.run("autoencoder", *reference)
+    steps.say(*describe_evaluation(autoencoder))
     rows = {
         "autoencoder": digits_row(autoencoder, autoencoder["seconds"]["fit"]),
         "auto": digits_row(evaluated, fit_result["seconds"]["fit"]),
@@ -180,7 +177,7 @@ def compare_on_digits(steps: Steps, out: Path) -> dict[str, dict[str, Any]]:
         (names[name], *(f"{row[key]:.1%}" for key in percent), row["image_auroc"], f"{row['seconds']:.0f}")
         for name, row in rows.items()
     ]
-    steps.say()
+    steps.say("")
     steps.console.table("", columns, cells)
     return rows
 
