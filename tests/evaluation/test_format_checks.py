@@ -135,6 +135,7 @@ def test_the_input_is_larger_with_a_backbone(folder: Path) -> None:
     assert data_checks.check(open_dataset(folder)).facts["input"] == {"width": 512, "height": 200}
 
 
+@needs_pretrained
 def test_only_the_images_that_are_shrunk_more_than_fourfold_are_listed(folder: Path) -> None:
     save(folder / "train/good/10.png", 10, (1200, 1200))
     save(folder / "test/bad/5.png", 11, (1500, 1500))
