@@ -42,6 +42,16 @@ def test_without_maps_or_their_scale_there_is_no_heatmap(has_map: bool, map_thre
     assert_nothing_overlaps(figure)
 
 
+def test_two_images_leave_room_for_the_longest_texts() -> None:
+    summary = (
+        "At a guaranteed false-alarm rate of 1.59%, it caught 100.0% of 1,063 anomalous images and flagged 10.0% of "
+        "120 normal test images."
+    )
+    words = texts(gallery([example(0), example(1)], 255, 0.02, "Digits", summary))
+    assert summary in words
+    assert not any("…" in text for text in words)
+
+
 def test_a_calm_map_has_no_color_and_one_far_above_the_threshold_is_red(tmp_path: Path) -> None:
     pages = [render(gallery([example(0)], 255, threshold, "Digits"), tmp_path) for threshold in (10.0, 1e-6)]
     reds = [((page[..., 0].astype(int) - page[..., 2]) > 100)[:-120].mean() for page in pages]  # without the scale

@@ -32,7 +32,7 @@ SIDE = 1.5  # inches: longer side of an image
 COLUMNS = 6  # images side by side
 LINE = 0.2  # inches: height of a line of text
 SCALE = 1.5  # inches: width of the color scale
-MIN_WIDTH = 8.0  # inches, of the figure: room for the explanation of the scale
+MIN_WIDTH = 9.6  # inches, of the figure: room for its texts
 TITLE = 14.0  # points
 
 
