@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from disc_images import part_images
+from pretrained_extra import needs_pretrained
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
@@ -18,7 +19,7 @@ from oddlens.models import backbones
 from oddlens.models.padim import Padim
 from oddlens.models.pretrained import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
 
-pytestmark = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+pytestmark = needs_pretrained
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
 
 
