@@ -20,6 +20,7 @@ class Finding:
     text: str
     files: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()  # for each of `files` the image that it resembles; empty where that does not apply
+    reasons: tuple[str, ...] = ()  # for each of `files` what sets it apart; empty where that does not apply
 
 
 @dataclass
@@ -30,9 +31,17 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, level: Level, name: str, text: str, files: Sequence[str] = (), similar: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        level: Level,
+        name: str,
+        text: str,
+        files: Sequence[str] = (),
+        similar: Sequence[str] = (),
+        reasons: Sequence[str] = (),
+    ) -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, name, text, tuple(files), tuple(similar)))
+        self.findings.append(Finding(level, name, text, tuple(files), tuple(similar), tuple(reasons)))
 
     @property
     def mixed_bit_depths(self) -> bool:
