@@ -6,8 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_line import error_of, oddlens, run_json
 from PIL import Image
+
+from oddlens.evaluation import contamination
 
 
 def read_image(path: Path) -> Image.Image:
@@ -48,6 +51,17 @@ def test_masks_and_the_bit_depth_of_test_images_are_checked(parts: Path, tmp_pat
     deep.save(root / "test/good/000.png")
     findings = {finding["name"]: finding for finding in run_json("check", root)["findings"]}
     assert findings["mixed bit depths"]["files"] == [str(root / "test/good/000.png")]
+
+
+@pytest.mark.skipif(not contamination.has_backbone(), reason="the extra 'pretrained' is not installed")
+def test_images_unlike_the_others_are_printed_with_the_reason(parts: Path, tmp_path: Path) -> None:
+    for i, file in enumerate(sorted((parts / "train/good").glob("*.png"))[:20]):
+        image = read_image(file)
+        (image if i != 7 else image.point(lambda value: 255 - value // 8)).save(tmp_path / file.name)
+    lines = oddlens("check", tmp_path).stdout.splitlines()
+    (i,) = [i for i, line in enumerate(lines) if line.startswith("warning: 1 training image is far from all others")]
+    assert "007.png (" in lines[i + 1]
+    assert "times the usual distance; brighter" in lines[i + 1]
 
 
 def test_another_suffix_than_html_is_refused(parts: Path, tmp_path: Path) -> None:

@@ -282,7 +282,8 @@ def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, bu
         "unusual",
         f"the {len(rows)} most unusual of {count} training images ({UNUSUAL_SHARE:.0%}), most unusual first, compared "
         "with the others by a network trained on ImageNet: look at them, and remove any that are not normal"
-        + missing * (count < len(train)),
+        + missing
+        * (count < len(train)),
         [str(row["file"]) for row in rows],
         reasons=[distance_and_reason(row) for row in rows],
     )

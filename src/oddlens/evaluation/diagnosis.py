@@ -52,8 +52,15 @@ class Diagnosis:
     def as_json(self) -> dict[str, Any]:
         """The result as printed by `check --json`."""
         findings = [
-            {"level": f.level, "name": f.name, "text": f.text, "n_files": len(f.files), "files": list(f.files)}
-            for f in self.findings
+            {
+                "level": finding.level,
+                "name": finding.name,
+                "text": finding.text,
+                "n_files": len(finding.files),
+                "files": list(finding.files),
+                "reasons": list(finding.reasons),
+            }
+            for finding in self.findings
         ]
         return {"ok": not any(f.level == "error" for f in self.findings), **self.facts, "findings": findings}
 

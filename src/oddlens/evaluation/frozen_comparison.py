@@ -68,8 +68,8 @@ def compare_images(images: ImageSet, groups: Index, budget: float = math.inf, se
     """Compare each image with the others by a frozen backbone, without near-duplicates of itself (`groups`, (N,)).
 
     At each place of the images and each depth of the backbone, an image has its Mahalanobis distance from a Gaussian of
-    the other folds, whose farthest images were left out before, as anomalies would be among them. After `budget` seconds,
-    images whose features are not computed yet are left out.
+    the other folds (after Defard et al., "PaDiM", 2021). The farthest images are left out of the second Gaussians, as
+    anomalies would be among them. After `budget` seconds, images whose features are not computed yet are left out.
 
     Raises:
         DataError: there are too few images, or all are near-duplicates of each other.
@@ -133,7 +133,7 @@ def split_into_folds(groups: Index, seed: int) -> Index:
 
 
 def relative_distances(features: Sequence[Features], folds: Index) -> npt.NDArray[np.float64]:
-    """(N, rows, columns): mean over the depths of the distances at each place, relative to those of the median image."""
+    """(N, rows, columns): mean over the depths of the distances at each place, relative to the median image's."""
     is_fitted_to = np.ones(len(folds), dtype=bool)
     for _ in range(N_TRIMS):
         order = np.argsort(top_mean(place_distances(features, folds, is_fitted_to)), kind="stable")

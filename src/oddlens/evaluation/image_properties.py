@@ -1,4 +1,4 @@
-"""Simple properties of images (brightness, contrast, colour, sharpness, shape), to say in words how one is different."""
+"""Simple properties of images (brightness, contrast, colour, sharpness, shape), to say how one is different."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oddlens.data.image_io import Pixels
 # Property: what an image is where it is low and high, and a difference that anyone would see.
 NAMES = (
     ("darker", "brighter", 0.02),  # mean, as a share of the value range
-    ("less contrast", "more contrast", 0.02),  # standard deviation of grey, as a share of the value range
+    ("less contrast", "more contrast", 0.01),  # standard deviation of grey, as a share of the value range
     ("less colour", "more colour", 0.02),  # mean range of the channels, as a share of the value range
     ("blurred", "sharper", 0.1),  # logarithm of the mean difference of neighbours, relative to the contrast
     ("narrower", "wider", 0.03),  # logarithm of width / height
@@ -43,8 +43,8 @@ class Properties:
         least = np.array([visible for _, _, visible in NAMES])
         deviations = (self.values[i] - median) / np.maximum(spread, least)
         return [
-            names[int(deviation > 0)]
-            for names, deviation in zip(NAMES, deviations, strict=True)
+            high if deviation > 0 else low
+            for (low, high, _), deviation in zip(NAMES, deviations, strict=True)
             if abs(deviation) > MAX_DEVIATIONS
         ]
 
