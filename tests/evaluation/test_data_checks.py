@@ -101,7 +101,7 @@ def test_images_unlike_the_others_are_a_warning_with_their_distance_and_the_reas
     finding = findings["unlike the others"]
     assert finding.level == "warning"
     assert set(finding.files) == {"train[11]", "train[42]"}
-    assert any("times the usual distance; brighter" in reason for reason in finding.reasons)
+    assert any("brighter" in reason and "times as far as usual" in reason for reason in finding.reasons)
     result = diagnosis.as_json
     assert [row["file"] for row in result["outliers"]] == list(finding.files)
     assert {"file", "deviations", "distance", "reason"} == result["unusual"][0].keys()

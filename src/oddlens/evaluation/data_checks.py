@@ -272,7 +272,7 @@ def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, bu
         diagnosis.add(
             "warning",
             "unlike the others",
-            f"{counted(len(outliers), 'training image')} {'is' if len(outliers) == 1 else 'are'} far from all others: "
+            f"{counted(len(outliers), 'training image')} {'is' if len(outliers) == 1 else 'are'} far from the others: "
             "look whether they show a defect or another product, or are from another camera, and remove those",
             [str(row["file"]) for row in outliers],
             reasons=[distance_and_reason(row) for row in outliers],
@@ -291,7 +291,7 @@ def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, bu
 
 def distance_and_reason(row: Mapping[str, Any]) -> str:
     """How far an image is from the others and why, in words."""
-    return f"{row['distance']:.1f} times the usual distance; {row['reason']}"
+    return f"{row['reason']}; {row['distance']:.1f} times as far as usual"
 
 
 def most_unusual(deviations: npt.NDArray[np.float64]) -> Index:

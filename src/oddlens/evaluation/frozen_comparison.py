@@ -21,7 +21,7 @@ from oddlens.inference.frozen_features import FrozenFeatures
 MIN_IMAGES = 3
 OBJECT_SIDE = 64  # longer side up to which an image shows one object, so that its features are averaged over the image
 PLACE_DEPTHS, OBJECT_DEPTHS = (10, 14), (14, 15)  # blocks of the backbone
-MAX_PIXELS = 2**27  # of all images together; more images are shrunk
+MAX_PIXELS = 2**26  # of all images together; more images are shrunk
 MIN_SIDE, MAX_ENLARGED_SIDE = 64, 128  # longer side of images that are shrunk, or enlarged
 BATCH_SIZE = 8
 N_FOLDS = 4
@@ -134,16 +134,16 @@ def split_into_folds(groups: Index, seed: int) -> Index:
 
 def relative_distances(features: Sequence[Features], folds: Index) -> npt.NDArray[np.float64]:
     """(N, rows, columns): mean over the depths of the distances at each place, relative to the median image's."""
-    is_fitted_to = np.ones(len(folds), dtype=bool)
+    is_reference = np.ones(len(folds), dtype=bool)
     for _ in range(N_TRIMS):
-        order = np.argsort(top_mean(place_distances(features, folds, is_fitted_to)), kind="stable")
-        is_fitted_to = np.ones(len(folds), dtype=bool)
-        is_fitted_to[order[len(order) - round(TRIMMED_SHARE * len(order)) :]] = False
-    return place_distances(features, folds, is_fitted_to)
+        order = np.argsort(top_mean(place_distances(features, folds, is_reference)), kind="stable")
+        is_reference = np.ones(len(folds), dtype=bool)
+        is_reference[order[len(order) - round(TRIMMED_SHARE * len(order)) :]] = False
+    return place_distances(features, folds, is_reference)
 
 
 def place_distances(
-    features: Sequence[Features], folds: Index, is_fitted_to: npt.NDArray[np.bool_]
+    features: Sequence[Features], folds: Index, is_reference: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """As `relative_distances`, with Gaussians fitted to some of the images; each fold has those of the other folds."""
     depths = []
@@ -154,8 +154,8 @@ def place_distances(
         distances = np.empty((n, rows * columns))
         for fold in np.unique(folds):
             others = folds != fold
-            fitted_to = others & is_fitted_to
-            rest = flat[:, fitted_to if fitted_to.any() else others]
+            references = others & is_reference
+            rest = flat[:, references if references.any() else others]
             distances[~others] = mahalanobis(flat[:, ~others], rest).T
         median = np.median(distances, axis=0)
         depths.append((distances / np.where(median > 0, median, 1)).reshape(n, rows, columns))
@@ -196,4 +196,4 @@ def where_different(places: npt.NDArray[np.float64]) -> str:
     if places.size == 1 or (places >= limit).mean() >= WIDE_SHARE:
         return "differs all over"
     row, column = np.unravel_index(int(places.argmax()), places.shape)
-    return f"differs most at {(column + 0.5) / columns:.0%} from the left, {(row + 0.5) / rows:.0%} from the top"
+    return f"differs most at {(column + 0.5) / columns:.0%} across, {(row + 0.5) / rows:.0%} down"
