@@ -52,9 +52,9 @@ def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
     text = finding.text[0].upper() + finding.text[1:] + "."
     if not finding.files:
         return Section(heading, text)
-    described = {"file": finding.files, "resembles": finding.similar, "what sets it apart": finding.reasons}
-    columns = tuple(name for name, values in described.items() if values)
-    rows = list(zip(*(described[name] for name in columns), strict=True))
+    cells = {"file": finding.files, "resembles": finding.similar, "what sets it apart": finding.reasons}
+    columns = tuple(name for name, values in cells.items() if values)
+    rows = list(zip(*(cells[name] for name in columns), strict=True))
     if len(rows) > MAX_TABLE_ROWS:
         text += f" The table lists the first {MAX_TABLE_ROWS} of {len(rows)} files."
     table = Table(columns, tuple(rows[:MAX_TABLE_ROWS]))
