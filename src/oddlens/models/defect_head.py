@@ -23,8 +23,9 @@ MAX_HOSTS, MIN_DEFECTIVE = 300, 300  # images that get synthetic defects, and im
 MAX_ROWS = 60_000  # places with defects that are learned; as many normal ones of the same images, half of other images
 GAINS = (0.85, 1.15)  # range of the brightness of the images with defects, where light varies
 EPOCHS, BATCH_ROWS, WARM_UP = 8, 2048, 0.3
-PEAK_RATE, MOMENTUM, WEIGHT_DECAY = 0.3, 0.9, 1e-4
-MIN_DEVIATION = 1e-3  # of a feature
+PEAK_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
+MAX_GRADIENT = 1.0  # norm of the gradient of all weights of a network, at most
+MIN_DEVIATION, MAX_DEVIATIONS = 1e-3, 20.0  # of a feature; larger values are clamped in training
 
 
 class Rows(NamedTuple):
@@ -126,16 +127,18 @@ class DefectHead(nn.Module):
         return Rows(joined.movedim(1, 3)[drawn], targets[drawn], parts[:, None, None].expand_as(drawn)[drawn])
 
     def train_networks(self, rows: Rows, generator: torch.Generator) -> None:
-        """Train each network on one part of the rows."""
-        scale = 1 / rows.features[rows.labels == 0].std(dim=0).clamp_min(MIN_DEVIATION)
+        """Train each network on one part of the rows, whose features are standardized as normal ones are."""
+        normal = rows.features[rows.labels == 0]
+        mean, scale = normal.mean(dim=0), 1 / normal.std(dim=0).clamp_min(MIN_DEVIATION)
         for number in range(N_NETWORKS):
             of_part = rows.parts == number
-            first, bias, second, last = train_network(rows.features[of_part] * scale, rows.labels[of_part], generator)
+            features = ((rows.features[of_part] - mean) * scale).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+            first, bias, second, last = train_network(features, rows.labels[of_part], generator)
             units = slice(number * HIDDEN, (number + 1) * HIDDEN)
-            of_depths = torch.split((first.T * scale)[:, :, None, None], self.channels, dim=1)
-            for depth, weight in enumerate(of_depths):
+            weights = first.T * scale
+            for depth, weight in enumerate(torch.split(weights[:, :, None, None], self.channels, dim=1)):
                 self.get_parameter(f"enter.{depth}.weight")[units] = weight
-            self.get_parameter("enter.0.bias")[units] = bias
+            self.get_parameter("enter.0.bias")[units] = bias - weights @ mean
             self.get_parameter("leave.weight")[number, :, 0, 0] = second
             self.get_parameter("leave.bias")[number] = last
 
@@ -158,8 +161,11 @@ def train_network(
                 hidden = F.leaky_relu(features[index] @ leaves[0] + leaves[1], LEAK)
                 loss = F.binary_cross_entropy_with_logits(hidden @ leaves[2] + leaves[3], labels[index])
             rate = PEAK_RATE * one_cycle((step + 0.5) / n_steps)
-            for weight, velocity, gradient in zip(weights, velocities, torch.autograd.grad(loss, leaves), strict=True):
-                velocity.mul_(MOMENTUM).add_(gradient + WEIGHT_DECAY * weight)
+            gradients = torch.autograd.grad(loss, leaves)
+            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            factor = (MAX_GRADIENT / norm).clamp(max=1.0)
+            for weight, velocity, gradient in zip(weights, velocities, gradients, strict=True):
+                velocity.mul_(MOMENTUM).add_(factor * gradient + WEIGHT_DECAY * weight)
                 weight -= rate * velocity
             step += 1
     return weights[0], weights[1], weights[2], weights[3]
