@@ -13,7 +13,7 @@ from PIL import Image
 from oddlens.cli.fit import describe_budget
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
-from oddlens.models import backbones
+from oddlens.models.backbones import efficientnet_lite
 
 
 def read_image(path: Path) -> Image.Image:
@@ -185,7 +185,7 @@ def test_leave_one_out_is_refused_for_detectors_that_learn_their_images(parts: P
     assert run_json(*command, "held-out", "--epochs", 1)["n_calibration"] == 39
 
 
-@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
 def test_auto_takes_the_backbone_unless_it_is_refused(parts: Path, tmp_path: Path) -> None:
     fitted = run_json("fit", parts, "-o", tmp_path / "a.safetensors", "--budget", "10s")
     assert any(remark.startswith("pretrained: features of efficientnet-lite0") for remark in fitted["remarks"])

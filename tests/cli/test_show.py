@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import QUICK, error_of, oddlens, run_json
 
-from oddlens.models import backbones
+from oddlens.models.backbones import efficientnet_lite
 
 
 def test_the_guarantee_and_the_manifest_are_shown(part: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_tile_that_is_no_side_is_refused(tile: str, parts: Path, tmp_path: Pat
     assert "tile: must be 'auto', 'off' or a side from 16 to 4096 pixels, got" in message
 
 
-@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
 def test_pretrained_weights_are_named_with_their_source_and_licence(parts: Path, tmp_path: Path) -> None:
     file = tmp_path / "part.safetensors"
     run_json("fit", parts, "-o", file, "--detector", "features")
@@ -48,7 +48,7 @@ def test_pretrained_weights_are_named_with_their_source_and_licence(parts: Path,
     assert "contains" in shown
     assert "efficientnet-lite0" in shown
     assert "WITHOUT WARRANTIES" not in shown
-    assert backbones.EFFICIENTNET_LITE0.sha256 in (full := oddlens("show", file, "--notices").stdout)
+    assert efficientnet_lite.EFFICIENTNET_LITE0.sha256 in (full := oddlens("show", file, "--notices").stdout)
     assert "WITHOUT WARRANTIES" in full
     (notice,) = run_json("show", file)["manifest"]["notices"]
     assert "Copyright (c) 2020, ML Illustrated" in notice["text"]

@@ -12,7 +12,7 @@ from wave_images import finding_names, wave_images
 from oddlens.data.open import open_dataset
 from oddlens.evaluation import data_checks
 from oddlens.evaluation.diagnosis import Finding
-from oddlens.models import backbones
+from oddlens.models.backbones import efficientnet_lite
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (24, 24), mode: str = "L") -> None:
@@ -128,7 +128,7 @@ def test_large_images_are_not_a_warning_as_fit_tiles_them(folder: Path, monkeypa
     assert diagnosis.facts["shrinking"] == {"n": 0, "factor": None}
 
 
-@pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
 def test_the_input_is_larger_with_a_backbone(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         save(path, 0, (1263, 500))

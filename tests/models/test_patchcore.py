@@ -10,11 +10,14 @@ from disc_images import part_images
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.detector.detector import Detector
-from oddlens.models import backbones, patchcore
+from oddlens.models import patchcore
+from oddlens.models.backbones import efficientnet_lite
 from oddlens.models.base import leave_groups_out
 from oddlens.models.patchcore import Patchcore, nearest_distance, spread_rows
 
-needs_weights = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
+needs_weights = pytest.mark.skipif(
+    not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed"
+)
 SHALLOW = PatchcoreSettings(depths=(2,), side=64, bank_megabytes=0.2)
 
 

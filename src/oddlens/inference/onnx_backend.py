@@ -9,8 +9,8 @@ from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
 from oddlens.inference.backend import INPUT, Predictions, count_streams, first_line, graph_outputs, to_predictions
-from oddlens.inference.per_process import PerProcess
 from oddlens.io.environment import default_variable
+from oddlens.io.per_process import PerProcess
 
 # The telemetry sends data to its makers, and its thread lets forked processes hang when they exit.
 with default_variable("ORT_DISABLE_TELEMETRY", "1"):

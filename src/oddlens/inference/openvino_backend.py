@@ -22,7 +22,7 @@ from oddlens.inference.backend import (
     graph_outputs,
     to_predictions,
 )
-from oddlens.inference.per_process import PerProcess
+from oddlens.io.per_process import PerProcess
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; by default it uses bf16 where it can
 

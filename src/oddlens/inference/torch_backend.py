@@ -16,8 +16,8 @@ from oddlens.config.detectors import FamilySettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError, StateError
 from oddlens.inference.backend import MAX_STREAMS, Predictions
-from oddlens.inference.per_process import PerProcess
 from oddlens.inference.torch_threads import fork_safe, get_threads, single_thread
+from oddlens.io.per_process import PerProcess
 from oddlens.models import registry
 from oddlens.models.base import Model, ScoringGraph
 from oddlens.models.layers import fast_bf16

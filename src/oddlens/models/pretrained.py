@@ -13,7 +13,7 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PretrainedSettings
 from oddlens.config.manifest import Notice
-from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, block_shape, read_notice
+from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, EfficientNetLite0, block_shape, read_notice
 from oddlens.models.base import Model
 
 MAX_PLACES = 1024  # of one depth; features of larger grids are averaged

