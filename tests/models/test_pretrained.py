@@ -15,8 +15,9 @@ from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import MissingExtraError
 from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.backbones.base import MAX_PLACES
 from oddlens.models.padim import Padim
-from oddlens.models.pretrained import MAX_PLACES, enlarged_size, grid_stride
+from oddlens.models.pretrained import enlarged_size, grid_stride
 
 pytestmark = pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)

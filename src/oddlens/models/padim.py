@@ -58,7 +58,7 @@ class Padim(PretrainedModel):
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
-        self.backbone.load_pretrained()
+        self.backbone.load_pretrained(seed)
         index, features = self.describe_training(images, seed)
         modules = [*self.gaussians, *([] if self.light is None else [self.light])]
         fit_gaussians(modules, features, len(index))
@@ -95,7 +95,7 @@ class PooledFeatures(PretrainedModel):
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
-        self.backbone.load_pretrained()
+        self.backbone.load_pretrained(seed)
         index, batches = self.describe_training(images, seed)
         fit_gaussians(
             self.images, [[part.mean(dim=(2, 3), keepdim=True) for part in parts] for parts in batches], len(index)
