@@ -1,4 +1,4 @@
-# make demo    the main job on built-in real digits, offline (sets everything up first)
+# make demo    from images to verdicts on built-in images, offline, in about a minute (sets everything up first)
 # make test    the tests
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
 

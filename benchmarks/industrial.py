@@ -1,7 +1,6 @@
-"""Industrial tables: photographs of magnetic tiles and the built-in woven tiles; and a figure of their anomaly maps.
+"""Industrial tables: photographs of magnetic tiles and the built-in woven tiles.
 
     python benchmarks/industrial.py --set magnetic-tile tiles --data DIR
-    python benchmarks/industrial.py --set magnetic-tile --data DIR --maps maps.png --detectors dictionary,defects
 
 Settings were chosen on `magnetic-tile-dev`; the tables are of test images. See benchmarks/README.md.
 """
@@ -11,10 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import tile_maps
-from cells import Cell, Cells, fit_and_eval, say, thumbnails
+from cells import Cell, Cells, fit_and_eval, thumbnails
 from tables import (
     DASH,
     PAIRS,
@@ -28,7 +25,6 @@ from tables import (
     make_parser,
     markdown,
     number,
-    open_cells,
     pairs,
     percent,
     ranking,
@@ -36,9 +32,6 @@ from tables import (
     show,
     thumbnail_aurocs,
 )
-
-from oddlens.errors import OddlensError
-from oddlens.reporting.figures import save_figure
 
 SOURCES = {"magnetic-tile": "$DATA/magnetic-tile", "tiles": "tiles"}
 BUDGETS = {"magnetic-tile": "15m", "tiles": "5m"}
@@ -107,42 +100,12 @@ def kinds(ours: Cell, plain: Cell | None, baseline: Cell | None) -> str:
     return markdown(("defect", "images", "AUROC", "caught", "autoencoder", *PAIRS), rows)
 
 
-def draw_maps(cells: Cells, name: str, options: argparse.Namespace) -> None:
-    """Fit the requested detectors, keep their files, and draw their maps of ten defective and ten good test images.
-
-    Raises:
-        OddlensError: a detector file is missing or has no maps, or the figure cannot be written.
-    """
-    source, files = SOURCES[name], {}
-    for family in options.detectors.split(","):
-        job = fit_and_eval(
-            source, None, family, options.seed, budget=options.budget, threads=options.threads, extra=options.extra
-        )
-        cells.need(job, detector=True)
-        if not cells.detector(job).exists():
-            raise OddlensError(f"{name}: the detector file of {family} is missing; run this without --print")
-        files[family] = cells.detector(job)
-    save_figure(tile_maps.draw(files, source.replace("$DATA", str(cells.data))), options.maps)
-    say(f"{options.maps}: maps of {', '.join(files)}")
-
-
 def main(words: Sequence[str]) -> int:
-    """Compute what is missing, then print the tables or draw the figure."""
+    """Compute what is missing, then print the tables."""
     parser = make_parser(__doc__.partition("\n")[0], tuple(SOURCES))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--maps", type=Path, metavar="OUT.png", help="draw maps instead of printing a table")
-    parser.add_argument("--detectors", default="dictionary,defects", help="detectors of --maps (dictionary,defects)")
     options = parser.parse_args(words)
-    if options.maps and len(options.set) > 1:
-        parser.error(f"--maps draws one data set, but --set names {len(options.set)}; pass one")
-    if not options.maps:
-        return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
-    try:
-        draw_maps(open_cells(options), options.set[0], options)
-    except OddlensError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+    return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
 
 
 if __name__ == "__main__":

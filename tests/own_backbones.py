@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oddlens.models.onnx_exporter import silence_exporter
+from oddlens.models.backbones.onnx_exporter import silence_exporter
 
 BATCH = {0: torch.export.Dim("batch")}
 ANY_SIZE = {**BATCH, 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}

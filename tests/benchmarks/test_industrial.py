@@ -32,12 +32,3 @@ def test_industrial_table_shows_pixel_metrics_baselines_and_the_leak_note(
     )
     assert table["PatchCore"] == ["97.9", "pretrained elsewhere"]
     assert "probably come from leaking random splits" in text
-
-
-def test_maps_of_several_data_sets_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "maps.png"
-    with pytest.raises(SystemExit) as exit_:
-        industrial.main(["--set", "tiles", "magnetic-tile", "--maps", str(target), "--cache", str(tmp_path / "cache")])
-    assert exit_.value.code == 2
-    assert "--maps draws one data set, but --set names 2; pass one" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

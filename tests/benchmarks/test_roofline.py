@@ -48,6 +48,6 @@ def test_random_images_fill_the_value_range_within_the_memory_limit() -> None:
 
 
 def test_recipes_of_other_families_are_rejected() -> None:
-    recipe = override(find_recipe("demo"), epochs=None, seed=None, detector="dictionary")
+    recipe = override(find_recipe("digits"), epochs=None, seed=None, detector="dictionary")
     with pytest.raises(OddlensError, match="autoencoders only, not for dictionary"):
         roofline.settings_of(recipe)

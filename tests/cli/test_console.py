@@ -83,6 +83,14 @@ def test_a_narrow_terminal_cuts_no_number(capsys: pytest.CaptureFixture[str], mo
     assert all(value in out for value in ("conformal", "0.0156789", "12.3%", "100.0%"))
 
 
+def test_a_table_with_many_columns_breaks_lines_between_words(capsys: pytest.CaptureFixture[str]) -> None:
+    columns, name = [f"column {number:02}" for number in range(12)], "thumbnails-32-normalised"
+    Console(as_json=False).table("title", columns, [(name, *["0.123 to 0.456"] * 11)])
+    out = capsys.readouterr().out
+    assert out.count(name) == 1
+    assert out.count("0.123") == out.count("0.456") == 11
+
+
 def test_a_terminal_that_cannot_redraw_gets_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from oddlens.data.image_set import DataSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.evaluation.evaluate import evaluate
+from oddlens.io.own_files import is_own_png
 
 
 def read_image(path: Path) -> Image.Image:
@@ -32,6 +33,17 @@ def test_the_metrics_table_is_complete(part: Path, parts: Path, tmp_path: Path) 
     assert table["per_class"]["spot"]["n"] == 6
     assert table["image_auroc"] > 0.9
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
+
+
+def test_a_figure_of_the_first_images_of_each_kind_is_drawn(part: Path, parts: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "p.png"
+    table = run_json("eval", part, parts, "--figure", figure)
+    assert table["files"] == {"figure": str(figure)}
+    assert is_own_png(figure), "it is not read as data"
+    width, height = read_image(figure).size
+    assert width > height > 500
+    assert "end in .png" in error_of("eval", part, parts, "--figure", tmp_path / "p.jpg")
+    assert "read as data" in error_of("eval", part, parts, "--figure", parts / "p.png")
 
 
 def test_normal_images_alone_give_the_false_alarm_rate(part: Path, parts: Path, tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ def test_missing_images_and_detectors_are_exit_code_1(part: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fit"], ["score"], ["nonsense"], ["fit", "x", "--epochs", "many", "-o", "y"], ["run", "demo", "--device", "tpu"]],
+    [
+        ["fit"],
+        ["score"],
+        ["nonsense"],
+        ["fit", "x", "--epochs", "many", "-o", "y"],
+        ["run", "mnist", "--device", "tpu"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     error_of(*arguments, code=2)

@@ -12,11 +12,12 @@ import torch
 from command_line import QUICK, error_of, oddlens, run_json
 from own_backbones import ConvNet, write_onnx
 from PIL import Image
+from pretrained_extra import needs_pretrained
 
 from oddlens.cli.fit import describe_budget
+from oddlens.config.detectors import DictionarySettings, EnsembleSettings, Member
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
-from oddlens.models.backbones import efficientnet_lite
 
 
 def read_image(path: Path) -> Image.Image:
@@ -188,7 +189,7 @@ def test_leave_one_out_is_refused_for_detectors_that_learn_their_images(parts: P
     assert run_json(*command, "held-out", "--epochs", 1)["n_calibration"] == 39
 
 
-@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
+@needs_pretrained
 def test_auto_takes_the_backbone_unless_it_is_refused(parts: Path, tmp_path: Path) -> None:
     fitted = run_json("fit", parts, "-o", tmp_path / "a.safetensors", "--budget", "10s")
     assert any(remark.startswith("pretrained: features of efficientnet-lite0") for remark in fitted["remarks"])
@@ -198,9 +199,16 @@ def test_auto_takes_the_backbone_unless_it_is_refused(parts: Path, tmp_path: Pat
 
 
 def test_options_of_a_backbone_are_refused_where_there_is_none(parts: Path, tmp_path: Path) -> None:
-    output = ("-o", tmp_path / "part.safetensors")
-    message = error_of("fit", parts, *output, "--detector", "dictionary", "--light", "fixed")
-    assert "--light is for auto, padim and patchcore, not for dictionary" in message
+    output, plan = ("-o", tmp_path / "part.safetensors"), tmp_path / "plan.json"
+    plan.write_text(EnsembleSettings(members=(Member(model=DictionarySettings()),)).model_dump_json())
+    takes_light = "--light is for the detectors auto, padim and patchcore, not for"
+    for options, obstacle in (
+        (("--detector", "dictionary"), "the detector dictionary"),
+        (("--detector", "padim", "--folds", 3), "--folds"),
+        (("--plan", plan), "a plan"),
+    ):
+        message = error_of("fit", parts, *output, *options, "--light", "fixed")
+        assert f"{takes_light} {obstacle}; leave it out" in message
     message = error_of("fit", parts, *output, "--detector", "padim", "--no-pretrained")
     assert "padim compares pretrained features; choose another" in message
 

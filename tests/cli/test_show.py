@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, error_of, oddlens, run_json
+from pretrained_extra import needs_pretrained
 
 from oddlens.models.backbones import efficientnet_lite
 
@@ -40,7 +41,7 @@ def test_a_tile_that_is_no_side_is_refused(tile: str, parts: Path, tmp_path: Pat
     assert "tile: must be 'auto', 'off' or a side from 16 to 4096 pixels, got" in message
 
 
-@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
+@needs_pretrained
 def test_pretrained_weights_are_named_with_their_source_and_licence(parts: Path, tmp_path: Path) -> None:
     file = tmp_path / "part.safetensors"
     run_json("fit", parts, "-o", file, "--detector", "features")

@@ -17,6 +17,7 @@ from oddlens.evaluation.compare import (
     check_detector_name,
     comparable_detectors,
     compare,
+    installed_detectors,
     row_or_error,
     without_repetitions,
 )
@@ -131,7 +132,7 @@ def test_training_images_that_are_copies_of_one_image_are_an_error(data: DataSet
         compare(same, ["autoencoder"])
 
 
-@pytest.mark.parametrize(("name", "hint"), [("autoencodr", "choose from auto, autoencoder"), ("ensemble", "a plan")])
+@pytest.mark.parametrize(("name", "hint"), [("autoencodr", "choose from auto, padim"), ("ensemble", "a plan")])
 def test_an_unknown_detector_is_rejected_before_any_is_fitted(name: str, hint: str, data: DataSet) -> None:
     lines: list[str] = []
     with pytest.raises(SettingsError, match=hint):
@@ -139,10 +140,41 @@ def test_an_unknown_detector_is_rejected_before_any_is_fitted(name: str, hint: s
     assert lines == []
 
 
-def test_every_family_without_a_plan_or_folds_can_be_compared() -> None:
+def test_every_family_without_a_plan_or_folds_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(comparable_detectors()) == {"auto", *FAMILIES} - {"ensemble", "crossfit"}
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: True)
     for name in comparable_detectors():
         check_detector_name(name)
+
+
+def test_by_default_all_are_compared_under_one_name_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: True)
+    pretrained, others = ["padim", "patchcore", "features"], ["autoencoder", "dictionary", "rotation", "defects"]
+    assert installed_detectors() == (["auto", *pretrained, *others], [])
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: False)
+    names, (line,) = installed_detectors()
+    assert names == ["auto", *others]
+    assert "they need the extra 'pretrained'" in line
+    assert line.endswith(": padim, patchcore, features")
+
+
+def test_what_is_left_out_by_default_is_noted(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "oddlens.evaluation.compare.installed_detectors", lambda: (["autoencoder"], ["left out: padim"])
+    )
+    result = compare(data)
+    assert [row["detector"] for row in result["leaderboard"] if not row["baseline"]] == ["autoencoder"]
+    assert result["notes"][0] == "left out: padim"
+
+
+def test_a_detector_that_is_named_and_not_installed_is_refused_before_any_is_fitted(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: False)
+    lines: list[str] = []
+    with pytest.raises(MissingExtraError, match=r"the detector padim needs packages .*oddlens\[pretrained\]"):
+        compare(data, ["autoencoder", "padim"], log=lines.append)
+    assert lines == []
 
 
 def test_two_names_of_one_family_are_one_detector() -> None:

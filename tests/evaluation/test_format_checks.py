@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pretrained_extra import needs_pretrained
 from wave_images import finding_names, wave_images
 
 from oddlens.data.open import open_dataset
 from oddlens.evaluation import data_checks
 from oddlens.evaluation.diagnosis import Finding
-from oddlens.models.backbones import efficientnet_lite
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (24, 24), mode: str = "L") -> None:
@@ -128,13 +128,14 @@ def test_large_images_are_not_a_warning_as_fit_tiles_them(folder: Path, monkeypa
     assert diagnosis.facts["shrinking"] == {"n": 0, "factor": None}
 
 
-@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
+@needs_pretrained
 def test_the_input_is_larger_with_a_backbone(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         save(path, 0, (1263, 500))
     assert data_checks.check(open_dataset(folder)).facts["input"] == {"width": 512, "height": 200}
 
 
+@needs_pretrained
 def test_only_the_images_that_are_shrunk_more_than_fourfold_are_listed(folder: Path) -> None:
     save(folder / "train/good/10.png", 10, (1200, 1200))
     save(folder / "test/bad/5.png", 11, (1500, 1500))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from own_backbones import ConvNet, write_onnx
+from pretrained_extra import needs_pretrained
 from toy_family import toy_family
 
 from oddlens.artifact import detector_file
@@ -62,6 +63,7 @@ FORMS: dict[str, FamilySettings] = {
     "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
     "features-own-backbone": FeaturesSettings(backbone=OWN, side=24),
     "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16),
+    "padim-with-head": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16, defect_weight=0.5),
     "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), side=16, light="fixed", top_percent=50),
     "padim-own-backbone": PadimSettings(backbone=OWN, side=16),
     "patchcore-own-backbone": PatchcoreSettings(backbone=OWN, side=16, bank_megabytes=0.1),
@@ -109,11 +111,14 @@ def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixe
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every form with every size, and some forms in tiles."""
     forms = [*FORMS, "toy"]
+    marks = {name: needs_pretrained for name, settings in FORMS.items() if settings.uses_pretrained}
     if {"form", "size"} <= set(metafunc.fixturenames):
-        cases = [(form, size) for form in forms for size in SIZES] + [(form, "tiled") for form in TILED_FORMS]
+        pairs = [(form, size) for form in forms for size in SIZES] + [(form, "tiled") for form in TILED_FORMS]
+        cases = [pytest.param(*pair, marks=marks.get(pair[0], ())) for pair in pairs]
         metafunc.parametrize(("form", "size"), cases, indirect=True, scope="module")
     elif "form" in metafunc.fixturenames:
-        metafunc.parametrize("form", forms, indirect=True, scope="module")
+        cases = [pytest.param(form, marks=marks.get(form, ())) for form in forms]
+        metafunc.parametrize("form", cases, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import torch
 from disc_images import part_images
+from pretrained_extra import needs_pretrained
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.detector.detector import Detector
 from oddlens.models import patchcore
-from oddlens.models.backbones import efficientnet_lite
 from oddlens.models.base import leave_groups_out
 from oddlens.models.patchcore import Patchcore, nearest_distance, spread_rows
 
-needs_weights = pytest.mark.skipif(
-    not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed"
-)
 SHALLOW = PatchcoreSettings(depths=(2,), side=64, bank_megabytes=0.2)
 
 
@@ -38,7 +35,7 @@ def test_the_distance_is_that_to_the_nearest_row_in_however_many_parts(
     torch.testing.assert_close(nearest_distance(descriptors, rows, ignored), expected)
 
 
-@needs_weights
+@needs_pretrained
 def test_a_left_out_image_is_scored_as_by_a_bank_without_its_rows() -> None:
     pixels = torch.from_numpy(part_images(12, 0))
     spec = InputSpec(height=64, width=64, channels=1)
@@ -58,7 +55,7 @@ def test_a_left_out_image_is_scored_as_by_a_bank_without_its_rows() -> None:
         assert float(left_out.anomaly_score) > float(model(model.scale(pixels[5:6])).anomaly_score)
 
 
-@needs_weights
+@needs_pretrained
 def test_all_training_images_calibrate() -> None:
     detector = Detector(SHALLOW).fit(part_images(120, 0))
     assert detector.manifest.data.calibration == "leave_one_out"
@@ -69,7 +66,7 @@ def test_all_training_images_calibrate() -> None:
     assert detector.predict(spotted).label.mean() >= 0.9
 
 
-@needs_weights
+@needs_pretrained
 def test_the_bank_has_equally_many_rows_of_each_image_within_its_size() -> None:
     detector = Detector(SHALLOW).fit(part_images(120, 0))
     rows = detector.tensors["model.rows"]

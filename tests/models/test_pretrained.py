@@ -9,25 +9,26 @@ import numpy as np
 import pytest
 import torch
 from disc_images import part_images
+from pretrained_extra import needs_pretrained
 
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import MissingExtraError
 from oddlens.models.backbones import efficientnet_lite
-from oddlens.models.backbones.base import MAX_PLACES
 from oddlens.models.padim import Padim
-from oddlens.models.pretrained import enlarged_size, grid_stride
+from oddlens.models.pretrained import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
 
-pytestmark = pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
+pytestmark = needs_pretrained
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
 
 
+@pytest.mark.parametrize("channels", [40, 192])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (32, 32), (64, 64), (33, 400), (1, 5000)])
-def test_large_grids_are_averaged_to_a_bounded_number_of_places(rows: int, columns: int) -> None:
-    stride = grid_stride(rows, columns)
-    assert -(-rows // stride) * -(-columns // stride) <= MAX_PLACES
-    assert stride == 1 or rows * columns > MAX_PLACES
+def test_large_grids_are_averaged_so_that_the_covariances_are_bounded(channels: int, rows: int, columns: int) -> None:
+    stride = grid_stride(channels, rows, columns)
+    assert -(-rows // stride) * -(-columns // stride) * channels**2 <= MAX_GAUSSIAN_NUMBERS
+    assert stride == 1 or rows * columns * channels**2 > MAX_GAUSSIAN_NUMBERS
 
 
 def test_small_images_are_enlarged_in_their_own_shape() -> None:

@@ -35,7 +35,7 @@ def test_each_built_in_recipe_is_valid_and_named_after_its_file(name: str) -> No
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_that_there_are() -> None:
-    with pytest.raises(SettingsError, match="built in are cifar10-airplane, demo, mnist"):
+    with pytest.raises(SettingsError, match="built in are cifar10-airplane, digits, mnist"):
         run.find_recipe("minst")
 
 

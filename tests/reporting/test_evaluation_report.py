@@ -96,6 +96,16 @@ def test_decisions_without_a_threshold_have_no_operating_point() -> None:
     assert evaluation_report.operating_points(table()) == {"conformal": (0.02, 0.4)}
 
 
+def test_a_decision_without_threshold_and_rates_has_no_row_unless_it_gives_the_verdicts() -> None:
+    metrics, nothing = table(), dict.fromkeys(("threshold", "false_alarm_rate_measured", "detection_rate"))
+    metrics["decisions"]["train_percentile"] = nothing
+    assert [row[0] for row in evaluation_report.decisions_table(metrics).rows] == ["conformal (used for verdicts)"]
+    metrics["method"] = "train_percentile"
+    assert [row[0] for row in evaluation_report.decisions_table(metrics).rows] == [
+        "train percentile (used for verdicts)", "conformal",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("rate", "text"), [(None, None), (0.0, "0.0%"), (0.0123, "1.2%")])
 def test_rates_are_formatted_as_percentages(rate: float | None, text: str | None) -> None:
     assert evaluation_report.format_percent(rate) == text

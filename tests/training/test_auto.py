@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from arrow_images import arrow_images, training_task
+from pretrained_extra import needs_pretrained
 from simulated_machine import Machine, SlowSettings, grey_images, simulated_machine
 
 from oddlens.config.base import TrainingSettings
@@ -195,7 +196,7 @@ def test_without_time_gradient_members_are_left_out() -> None:
     assert "rotation: left out, because the budget leaves no time for it" in model.remarks
 
 
-@pytest.mark.skipif(not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed")
+@needs_pretrained
 @pytest.mark.parametrize(
     ("side", "families"),
     [(96, ["padim", "dictionary"]), (32, ["features", "dictionary", "rotation"])],

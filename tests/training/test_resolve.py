@@ -22,7 +22,7 @@ from oddlens.config.detectors import (
     PadimSettings,
     RotationSettings,
 )
-from oddlens.data.training_images import PRETRAINED_SIDES
+from oddlens.data.training_images import ENSEMBLE_SIDES, PRETRAINED_SIDES, MaxSides
 from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataError, SettingsError
 from oddlens.models.registry import family_of
@@ -43,10 +43,14 @@ def resolve_model(
     return resolve(FitConfig(model=model, **(values | changes)), n_images, has_groups, started)
 
 
-def test_auto_is_an_ensemble_with_a_budget_and_a_larger_input() -> None:
+@pytest.mark.parametrize(("installed", "max_sides"), [(True, PRETRAINED_SIDES), (False, ENSEMBLE_SIDES)])
+def test_auto_is_an_ensemble_with_a_budget_and_a_larger_input(
+    installed: bool, max_sides: MaxSides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oddlens.training.resolve.is_installed", lambda: installed)
     plan = resolve_model("auto", started=100.0)
     assert plan.settings == AutoSettings()
-    assert (plan.strategy, plan.is_ensemble, plan.max_sides) == ("auto", True, PRETRAINED_SIDES)
+    assert (plan.strategy, plan.is_ensemble, plan.max_sides) == ("auto", True, max_sides)
     assert plan.deadline == 100.0 + 300.0 * 0.95 - 3.0
     assert not plan.settings.tolerates_contamination
     assert resolve_model(AutoSettings(robust=True)).settings.tolerates_contamination

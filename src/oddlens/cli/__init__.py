@@ -14,11 +14,12 @@ from oddlens import __version__
 from oddlens.cli.calibrate import calibrate
 from oddlens.cli.check import check
 from oddlens.cli.compare import compare
+from oddlens.cli.demo import demo
 from oddlens.cli.evaluate import evaluate
 from oddlens.cli.export import export_detector
 from oddlens.cli.feedback import feedback
 from oddlens.cli.fit import fit
-from oddlens.cli.run import demo, run
+from oddlens.cli.run import run
 from oddlens.cli.score import score
 from oddlens.cli.show import show
 from oddlens.cli.streams import prepare_streams, visible

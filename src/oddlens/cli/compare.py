@@ -26,7 +26,9 @@ from oddlens.io.paths import check_output, check_outside_data
 
 def compare(
     data: DataArgument,
-    detectors: Annotated[str, typer.Option("--detectors", help="Detectors to compare, separated by commas.")],
+    detectors: Annotated[
+        str | None, typer.Option("--detectors", help="Detectors to compare, separated by commas; by default all.")
+    ] = None,
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     budget: BudgetOption = None,
@@ -52,7 +54,7 @@ def compare(
         left_out = report_left_out(dataset.left_out, console)
         result = comparison.compare(
             dataset,
-            [name.strip() for name in detectors.split(",")],
+            None if detectors is None else [name.strip() for name in detectors.split(",")],
             seed=seed or 0,
             budget=None if budget is None else duration(budget),
             device=device,

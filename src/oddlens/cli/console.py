@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 REDIRECTED_WIDTH = 120  # of tables, where stdout is not a terminal
 MIN_WIDTH = 80  # of tables; a narrower terminal breaks their lines, but no number is cut
+MAX_WORD = 40  # letters of a word that a table does not break
 
 
 class Console:
@@ -82,10 +83,13 @@ class Console:
         from rich.table import Table
 
         table = Table(title=visible(title), title_justify="left", title_style="bold")
+        cells = [[visible(format_cell(value)) for value in row] for row in rows]
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(visible(format_cell(value)) for value in row))
+            words = " ".join([column, *(row[number] for row in cells)]).split()
+            longest = min(max(map(len, words)), MAX_WORD)
+            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold", min_width=longest)
+        for row in cells:
+            table.add_row(*row)
         console = RichConsole(highlight=False, markup=False, emoji=False)
         console.width = max(console.width, MIN_WIDTH) if sys.stdout.isatty() else REDIRECTED_WIDTH
         console.print(table, soft_wrap=True)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from oddlens.evaluation.evaluate import Evaluation
 
 ReportOption = Annotated[Path | None, path_option("--report", help="Write an HTML report with figures here.")]
+FigureOption = Annotated[
+    Path | None, path_option("--figure", help="Draw test images with heatmaps and verdicts here, .png.")
+]
 
 
 def evaluate(
@@ -48,6 +51,7 @@ def evaluate(
     data_dir: DataDirOption = None,
     group_by: GroupByOption = None,
     report: ReportOption = None,
+    figure: FigureOption = None,
     max_anomalous: MaxAnomalousOption = 0.1,
     strict: StrictOption = False,
     skip_unreadable: SkipOption = False,
@@ -65,9 +69,12 @@ def evaluate(
 
         if report is not None and report.suffix != ".html":
             raise SettingsError(f"{report}: reports end in .html")
-        if report is not None:
-            check_output(report)
-            check_outside_data(report, [data])
+        if figure is not None and figure.suffix != ".png":
+            raise SettingsError(f"{figure}: figures end in .png")
+        for output in (report, figure):
+            if output is not None:
+                check_output(output)
+                check_outside_data(output, [data])
         detector = Detector.load(path, device=device, threads=console.threads)
         normal_class = detector.manifest.data.normal
         normal = normal or (normal_class if normal_class not in ("good", "all") else None)
@@ -92,8 +99,8 @@ def evaluate(
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
         result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
         title = f"{path.name} on {dataset.name}"
-        if report is not None:
-            result["files"] = write_report(report, title, detector, evaluation)
+        if report is not None or figure is not None:
+            result["files"] = write_outputs(report, figure, title, detector, evaluation)
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
         console.table(title, decisions.columns, decisions.rows)
         console.table("", kinds.columns, kinds.rows)
@@ -102,13 +109,22 @@ def evaluate(
         exit_if_shifted(evaluation.lot, strict)
 
 
-def write_report(path: Path, title: str, detector: Detector, evaluation: Evaluation) -> dict[str, Any]:
-    """Write the HTML report. Returns its path, for JSON."""
+def write_outputs(
+    report: Path | None, figure: Path | None, title: str, detector: Detector, evaluation: Evaluation
+) -> dict[str, str]:
+    """Write the HTML report and the figure that are requested. Returns their paths, for JSON."""
     from oddlens.reporting import evaluation_report
+    from oddlens.reporting.figures import save_figure
 
-    images = evaluation_report.draw_figures(detector, evaluation)
-    evaluation_report.write_evaluation_report(path, title, detector, evaluation, images, command_line())
-    return {"report": str(path)}
+    files = {}
+    if report is not None:
+        images = evaluation_report.draw_figures(detector, evaluation)
+        evaluation_report.write_evaluation_report(report, title, detector, evaluation, images, command_line())
+        files["report"] = str(report)
+    if figure is not None:
+        save_figure(evaluation_report.draw_gallery(detector, evaluation, title), figure)
+        files["figure"] = str(figure)
+    return files
 
 
 def describe_aurocs(metrics: dict[str, Any]) -> list[str]:

@@ -332,11 +332,25 @@ def with_backbone_options(
     if no_pretrained and settings.uses_pretrained:
         raise SettingsError(f"--no-pretrained: {settings.title} compares pretrained features; choose another")
     if light is not None and "light" not in type(settings).model_fields:
-        raise SettingsError(f"--light is for auto, padim and patchcore, not for {settings.family}; leave it out")
+        obstacle = {"plan": "a plan", "folds": "--folds"}.get(settings.strategy, f"the detector {settings.family}")
+        raise SettingsError(f"--light is for the detectors {detectors_with_light()}, not for {obstacle}; leave it out")
     changes: dict[str, object] = {} if light is None else {"light": light}
     if no_pretrained and "pretrained" in type(settings).model_fields:
         changes["pretrained"] = False
     return settings.model_copy(update=changes)
+
+
+def detectors_with_light() -> str:
+    """The names of the detectors that take `--light`.
+
+    >>> detectors_with_light()
+    'auto, padim and patchcore'
+    """
+    from oddlens.config.detectors import FAMILIES, AutoSettings
+
+    detectors: dict[str, type[DetectorSettings]] = {"auto": AutoSettings, **FAMILIES}
+    names = [name for name, settings in detectors.items() if "light" in settings.model_fields]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def in_folds(family: str | None, folds: int) -> FamilySettings:

@@ -1,4 +1,4 @@
-"""`oddlens run` and `oddlens demo`: whole recipes."""
+"""`oddlens run`: whole recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 from oddlens.cli.options import (
     DataDirOption,
     DetectorOption,
-    Device,
     DeviceOption,
     EpochsOption,
     JsonOption,
@@ -22,18 +21,8 @@ from oddlens.cli.options import (
 from oddlens.cli.session import command, command_line
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="mnist, cifar10-airplane, demo, or a .toml file.")
+    str, typer.Argument(metavar="RECIPE", help="mnist, cifar10-airplane, digits, or a .toml file.")
 ]
-
-
-def demo(
-    out: Annotated[Path, path_option("--out", help="Output folder.")] = Path("runs/demo"),
-    as_json: JsonOption = False,
-    threads: ThreadsOption = 1,  # the images are so small that several threads would wait for each other
-    seed: SeedOption = None,
-) -> None:
-    """The main task on real handwritten digits, offline, in a minute."""
-    run_recipe("demo", out=out, as_json=as_json, threads=threads, seed=seed)
 
 
 def run(
@@ -49,25 +38,14 @@ def run(
     seed: SeedOption = None,
 ) -> None:
     """Run a whole recipe: fit, calibrate, evaluate, figures, report."""
-    run_recipe(
-        recipe, data=data, out=out, epochs=epochs, device=device, detector=detector, resume=resume,
-        as_json=as_json, threads=threads, seed=seed,
-    )  # fmt: skip
-
-
-def run_recipe(
-    name: str, *, as_json: bool, threads: int | None, seed: int | None, out: Path | None, data: Path | None = None,
-    epochs: int | None = None, device: Device = "auto", detector: str | None = None, resume: bool = False,
-) -> None:  # fmt: skip
-    """Run a recipe, for `demo` and `run`."""
     with command(as_json, threads) as console:
         from oddlens.recipes.run import RecipeRun, find_recipe, override
         from oddlens.reporting import evaluation_report
 
-        recipe = override(find_recipe(name), epochs=epochs, seed=seed, detector=detector)
+        settings = override(find_recipe(recipe), epochs=epochs, seed=seed, detector=detector)
         recipe_run = RecipeRun(
-            recipe,
-            out or Path("runs") / recipe.name,
+            settings,
+            out or Path("runs") / settings.name,
             data,
             device,
             command=command_line(),
@@ -78,7 +56,7 @@ def run_recipe(
         console.can_resume = lambda: any(recipe_run.out.glob("checkpoints/**/epoch-*.safetensors"))
         result = recipe_run(resume)
         kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
-        console.table(recipe.title or recipe.name, kinds.columns, kinds.rows)
+        console.table(settings.title or settings.name, kinds.columns, kinds.rows)
         console.table("", decisions.columns, decisions.rows)
-        summary = evaluation_report.describe_metrics(result, recipe.model.scores_reconstruction)
+        summary = evaluation_report.describe_metrics(result, settings.model.scores_reconstruction)
         console.result(result, [summary, f"report: {result['files']['report']}"])

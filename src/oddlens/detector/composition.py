@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from oddlens.models.backbones.onnx_backbone import PLACEHOLDER
-from oddlens.models.onnx_exporter import clear_metadata
+from oddlens.models.backbones.onnx_exporter import clear_metadata
 
 DOMAIN, OPERATOR = PLACEHOLDER.split("::")
 PREFIX = "backbone"  # of the names of the backbone's parts

@@ -20,8 +20,8 @@ from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.tiling import graph_backend
 from oddlens.inference.torch_threads import fork_safe
 from oddlens.io import onnx_proto
+from oddlens.models.backbones.onnx_exporter import check_exporter, export_module, opset_version, read_network
 from oddlens.models.base import Model, ScoringGraph
-from oddlens.models.onnx_exporter import check_exporter, export_module, opset_version, read_network
 
 TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
 

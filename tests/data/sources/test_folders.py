@@ -14,7 +14,9 @@ from dataset_files import (
 )
 from PIL import Image
 
+from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.open import open_dataset, open_images
+from oddlens.data.sources.folders import folder_files
 from oddlens.data.sources.mask_files import NO_CLASS, NO_IMAGE
 from oddlens.errors import DataError, DataNotFoundError, ImageError
 
@@ -34,6 +36,26 @@ def test_mvtec_layout_is_labelled_and_masks_are_paired(tmp_path: Path) -> None:
         expected = np.zeros((8, 8), dtype=bool)
         expected[i : i + 2, :5] = True
         np.testing.assert_array_equal(data.test.mask(3 + i), expected)
+
+
+def test_the_files_of_a_data_set_are_read_as_that_data_set(tmp_path: Path) -> None:
+    pixels, mask = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3), np.eye(4, 5, dtype=bool)
+    kinds, masks = ("cut", "good", "cut"), (mask, None, None)
+    test = ImageSet.from_array(pixels[3:], kind=kinds, label=[1, 0, 1], masks=masks)
+    files = folder_files(DataSet("parts", ImageSet.from_array(pixels[:3, :, :, :1], kind="good"), test, "good"))
+    for name, image in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / name)
+    data = open_dataset(tmp_path)
+    assert (data.normal, data.unused_masks, data.left_out) == ("good", {}, {})
+    assert data.test.kinds == ("cut", "cut", "good")
+    for i in range(3):
+        np.testing.assert_array_equal(data.train.image(i), pixels[i, :, :, :1])
+        np.testing.assert_array_equal(data.test.image(i), pixels[[3, 5, 4][i]])
+    marked = data.test.mask(0)
+    assert marked is not None
+    np.testing.assert_array_equal(marked, mask)
+    assert data.test.mask(1) is None
 
 
 def test_a_mask_may_have_a_different_suffix_and_be_in_a_subfolder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretrained_extra import needs_pretrained
 from sklearn.datasets import load_sample_image
 
 from oddlens.errors import ArtifactError, MissingExtraError
@@ -21,9 +22,6 @@ from oddlens.models.backbones.efficientnet_lite import (
     read_weights,
 )
 
-needs_weights = pytest.mark.skipif(
-    not efficientnet_lite.is_installed(), reason="the extra 'pretrained' is not installed"
-)
 DAISY = 985  # of the 1,000 classes of ImageNet
 PALACE = 698
 
@@ -43,17 +41,17 @@ def classify(photograph: str) -> list[int]:
     return [int(index) for index in logits[0].topk(5).indices]
 
 
-@needs_weights
+@needs_pretrained
 def test_a_photograph_of_a_flower_is_classified_as_a_daisy() -> None:
     assert classify("flower.jpg")[0] == DAISY
 
 
-@needs_weights
+@needs_pretrained
 def test_a_photograph_of_a_temple_is_classified_as_a_palace() -> None:
     assert classify("china.jpg")[0] == PALACE
 
 
-@needs_weights
+@needs_pretrained
 @pytest.mark.parametrize("size", [(32, 32), (33, 50), (8, 90)])
 def test_each_depth_has_the_shape_that_files_are_checked_against(size: tuple[int, int]) -> None:
     depths = (0, 4, 10, 14, 15)
@@ -61,7 +59,7 @@ def test_each_depth_has_the_shape_that_files_are_checked_against(size: tuple[int
     assert [tuple(part.shape[1:]) for part in features] == [block_shape(depth, *size) for depth in depths]
 
 
-@needs_weights
+@needs_pretrained
 def test_grey_images_count_as_colourless_ones() -> None:
     network = EfficientNetLite0((4,))
     network.load_pretrained()
@@ -69,7 +67,7 @@ def test_grey_images_count_as_colourless_ones() -> None:
     torch.testing.assert_close(network(grey), network(grey.repeat(1, 3, 1, 1)))
 
 
-@needs_weights
+@needs_pretrained
 def test_weights_that_were_changed_are_refused_before_they_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,14 @@ What no layout reads is in the `left_out` of the data set.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet, ImageSet, require_class
 from oddlens.data.sources.listing import NOT_IN_LAYOUT, FolderListing, join, no_images_error
 from oddlens.data.sources.mask_files import MASK_FOLDERS, MaskMatches, match_masks
@@ -50,6 +54,22 @@ def open_image_folder(source: str) -> ImageSet:
     listing = FolderListing(source)
     images = _images_of(listing, "")
     return replace(images, left_out=listing.left_out)
+
+
+def folder_files(data: DataSet) -> dict[str, Pixels]:
+    """The images and masks of a data set as files of MVTec's layout: paths below a folder, and pixels (H, W[, 3])."""
+    files: dict[str, Pixels] = {}
+    numbers = Counter[str]()
+    for part, images in (("train", data.train), ("test", data.test)):
+        for i, kind in enumerate(images.kinds):
+            place = f"{kind}/{numbers[f'{part}/{kind}']:03}"
+            numbers[f"{part}/{kind}"] += 1
+            pixels = images.image(i)
+            files[f"{part}/{place}.png"] = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+            mask = images.mask(i)
+            if mask is not None:
+                files[f"{MASKS}/{place}_mask.png"] = mask.astype(np.uint8) * 255
+    return files
 
 
 def _open_layout(name: str, listing: FolderListing, normal: str | None) -> DataSet:

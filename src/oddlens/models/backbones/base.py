@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from oddlens.config.manifest import Notice
 
-MAX_PLACES = 1024  # of one depth; features of larger grids are averaged
-
 
 class Backbone(nn.Module, ABC):
     """A frozen network with the features of images at several depths. Nothing in it depends on training images."""

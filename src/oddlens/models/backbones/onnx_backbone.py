@@ -12,7 +12,7 @@ from torch import Tensor
 from oddlens.config.backbones import BackboneOutput, OnnxBackbone
 from oddlens.config.manifest import Notice
 from oddlens.errors import ArtifactError, SettingsError, StateError
-from oddlens.models.backbones.base import MAX_PLACES, Backbone
+from oddlens.models.backbones.base import Backbone
 from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.backbones.reference_images import reference_images
 
@@ -20,7 +20,8 @@ PLACEHOLDER = "oddlens::Backbone"  # the operator that stands for the graph whil
 N_REFERENCE_IMAGES = 8
 MIN_DEVIATION = 1e-6  # of a channel that does not vary
 MIN_DEVIATION_RATIO = 0.01  # of a channel that hardly varies, relative to the median
-MAX_COVARIANCE_NUMBERS = 2**22  # of all places of a depth, by which its channels are limited
+MAX_COVARIANCE_NUMBERS = 2**22  # of the places of a depth, up to so many, by which its channels are limited
+MAX_PLACES = 1024
 
 
 class OnnxModule(Backbone):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from oddlens.config.backbones import TIMM_PREFIX, Colour
 from oddlens.errors import ArtifactError, OddlensError, SettingsError
 from oddlens.io.text import first_line
+from oddlens.models.backbones.onnx_exporter import export_module
 from oddlens.models.backbones.onnx_graph import IMAGENET_MEAN, IMAGENET_STD, REMEDY, BackboneFile, OnnxGraph
-from oddlens.models.onnx_exporter import export_module
 
 UNTRAINED = "?pretrained=false"  # at the end of a name
 DEFAULT_SIDE = 224

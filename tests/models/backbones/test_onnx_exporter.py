@@ -11,7 +11,13 @@ from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
 from oddlens.errors import ArtifactError
-from oddlens.models.onnx_exporter import MIN_OPSET, export_module, opset_version, read_network, silence_exporter
+from oddlens.models.backbones.onnx_exporter import (
+    MIN_OPSET,
+    export_module,
+    opset_version,
+    read_network,
+    silence_exporter,
+)
 
 
 def identity(version: int) -> ModelProto:
