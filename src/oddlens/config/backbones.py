@@ -16,6 +16,7 @@ MAX_CHANNELS = 16_384  # of an output
 MAX_OUTPUTS = 64
 
 Side = Annotated[int, Field(ge=1, le=MAX_MODEL_SIDE)]
+Layout = Literal["channels_first", "channels_last", "tokens", "pooled"]
 Colour = tuple[float, float, float]  # red, green, blue
 
 
@@ -27,7 +28,7 @@ class BackboneOutput(Settings):
     """
 
     name: str
-    layout: Literal["channels_first", "channels_last", "tokens", "pooled"]
+    layout: Layout
     channels: int = Field(ge=1, le=MAX_CHANNELS)
     rows: Side = 1
     columns: Side = 1

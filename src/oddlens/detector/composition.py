@@ -32,9 +32,9 @@ def insert_backbone(model: ModelProto, network: ModelProto) -> None:
     for tensor in network.graph.initializer:
         graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = f"{PREFIX}.{tensor.name}"
-    kept = [entry for entry in model.opset_import if entry.domain != DOMAIN]
+    others = [entry for entry in model.opset_import if entry.domain != DOMAIN]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(others)
     model.ir_version = max(model.ir_version, network.ir_version)
 
 

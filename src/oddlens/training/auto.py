@@ -159,8 +159,8 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
         if searches
         else FeaturesSettings(backbone=backbone)
     )
-    described, remarks = describe_parts(candidate, task.backbone, task.spec)
-    return [described], [*remarks] or [reason]
+    candidate_with_backbone, remarks = describe_parts(candidate, task.backbone, task.spec)
+    return [candidate_with_backbone], [*remarks] or [reason]
 
 
 def select_object_candidates(

@@ -101,9 +101,9 @@ def describe_parts(
             return part
         backbone = describe_backbone(file, *enlarged_size(spec, part.side))
         check_use(part, backbone, spec)
-        described = with_depths(part, backbone)
-        remarks[describe_use(described, backbone, file)] = None
-        return described
+        result = with_depths(part, backbone)
+        remarks[describe_use(result, backbone, file)] = None
+        return result
 
     return settings.map_backbones(change), tuple(remarks)
 

@@ -45,6 +45,10 @@ def test_tokens_lie_on_the_grid_of_patches(count: int, size: tuple[int, int], gr
         ((300, 384), None, 0, (0, 0)),
         ((8, 5, 40), None, 0, (0, 0)),
         ((2, 8, 5, 40), None, 0, (0, 0)),
+        ((), None, 0, (0, 0)),
+        ((0,), None, 0, (0, 0)),
+        ((20_000,), None, 0, (0, 0)),
+        ((8, 0, 0), None, 0, (0, 0)),
     ],
 )
 def test_an_output_is_known_by_its_shape(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from oddlens.config.backbones import MAX_CHANNELS, MAX_OUTPUTS, BackboneOutput, OnnxBackbone
+from oddlens.config.backbones import MAX_CHANNELS, MAX_OUTPUTS, BackboneOutput, Layout, OnnxBackbone
 from oddlens.config.base import MAX_MODEL_SIDE
 from oddlens.errors import ArtifactError
 from oddlens.models.backbones.onnx_graph import BackboneFile, OnnxGraph
@@ -59,36 +59,41 @@ def classify_outputs(graph: OnnxGraph, height: int, width: int) -> tuple[Backbon
     results = graph.run(reference_images(1, height, width), graph.outputs, threads=0)
     shapes = {name: values.shape[1:] for name, values in zip(graph.outputs, results, strict=True)}
     outputs = [classify_output(name, shape, height, width) for name, shape in shapes.items()]
-    usable = [output for output in outputs if output is not None and output.channels <= MAX_CHANNELS]
-    places = [output for output in usable if output.layout != "pooled"]
-    if not usable:
+    features = [output for output in outputs if output is not None]
+    places = [output for output in features if output.layout != "pooled"]
+    if not features:
         listed = ", ".join(f"'{name[:80]}' (N, {', '.join(map(str, shape))})" for name, shape in shapes.items())
         raise ArtifactError(
             f"{graph.name}: has no features of images of {width} x {height} pixels among its outputs {listed}; export "
             "it with feature maps (N, C, h, w), tokens (N, T, C) or features (N, C)"
         )
-    return tuple(sorted(places or usable, key=lambda output: -output.rows * output.columns)[-MAX_OUTPUTS:])
+    return tuple(sorted(places or features, key=lambda output: -output.rows * output.columns)[-MAX_OUTPUTS:])
 
 
 def classify_output(name: str, shape: tuple[int, ...], height: int, width: int) -> BackboneOutput | None:
     """An output by its shape for one image of height x width; None if it is of no kind that is used."""
+    layout, channels, grid = find_layout(shape, height, width)
+    if layout is None or not 1 <= channels <= MAX_CHANNELS or min(grid) < 1:
+        return None
+    prefix = shape[0] - grid[0] * grid[1] if layout == "tokens" else 0
+    return BackboneOutput(name=name, layout=layout, channels=channels, rows=grid[0], columns=grid[1], prefix=prefix)
+
+
+def find_layout(shape: tuple[int, ...], height: int, width: int) -> tuple[Layout | None, int, tuple[int, int]]:
+    """Layout, channels, and rows and columns of an output by its shape; None if it is of no kind that is used."""
     if len(shape) == 1:
-        return BackboneOutput(name=name, layout="pooled", channels=shape[0])
+        return "pooled", shape[0], (1, 1)
     if len(shape) == 2:
         grid = token_grid(shape[0], height, width)
-        if grid is None:
-            return None
-        rows, columns = grid
-        prefix = shape[0] - rows * columns
-        return BackboneOutput(name=name, layout="tokens", channels=shape[1], rows=rows, columns=columns, prefix=prefix)
+        return (None, 0, (0, 0)) if grid is None else ("tokens", shape[1], grid)
     if len(shape) != 3:
-        return None
+        return None, 0, (0, 0)
     first, last = grid_error(shape[1], shape[2], height, width), grid_error(shape[0], shape[1], height, width)
     if min(first, last) > 1:
-        return None
+        return None, 0, (0, 0)
     if first <= last:
-        return BackboneOutput(name=name, layout="channels_first", channels=shape[0], rows=shape[1], columns=shape[2])
-    return BackboneOutput(name=name, layout="channels_last", channels=shape[2], rows=shape[0], columns=shape[1])
+        return "channels_first", shape[0], (shape[1], shape[2])
+    return "channels_last", shape[2], (shape[0], shape[1])
 
 
 def grid_error(rows: int, columns: int, height: int, width: int) -> float:
