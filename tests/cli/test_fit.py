@@ -248,7 +248,7 @@ def test_a_plan_brings_the_backbone_of_its_detector(own_backbone: Path, parts: P
     [
         (("--detector", "dictionary"), "--backbone: dictionary has no backbone; choose auto, padim, patchcore or feat"),
         (("--no-pretrained",), "--backbone and --no-pretrained contradict each other"),
-        (("--backbone", "resnet18"), "--backbone: 'backbone': must be efficientnet-lite0, a FILE.onnx, timm:NAME, or"),
+        (("--backbone", "resnet18"), "--backbone must be efficientnet-lite0, a FILE.onnx, timm:NAME, or"),
         (("--backbone", "missing.onnx"), "missing.onnx: no such file for a backbone"),
     ],
 )

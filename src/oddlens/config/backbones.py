@@ -12,6 +12,7 @@ from oddlens.config.base import MAX_MODEL_SIDE, Settings
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 TIMM_PREFIX = "timm:"
+CHOICES = f"{EFFICIENTNET_LITE0}, a FILE.onnx, timm:NAME, or the .safetensors file of a detector with its own"
 MAX_CHANNELS = 16_384  # of an output
 MAX_OUTPUTS = 64
 
@@ -68,27 +69,19 @@ class OnnxBackbone(Settings):
     outputs: tuple[BackboneOutput, ...] = Field(min_length=1, max_length=MAX_OUTPUTS)
 
 
+def is_backbone_name(name: str) -> bool:
+    """Whether a name is one of `CHOICES`."""
+    is_timm = name.removeprefix(TIMM_PREFIX) not in ("", name)
+    return name == EFFICIENTNET_LITE0 or is_timm or PurePath(name).suffix.lower() in (".onnx", ".safetensors")
+
+
 def _validate_backbone(value: Any) -> Any:
     """A backbone by its name, or the one in plain values."""
     if isinstance(value, dict):
         return OnnxBackbone.model_validate(value)
-    is_name = isinstance(value, str) and (
-        value == EFFICIENTNET_LITE0
-        or value.removeprefix(TIMM_PREFIX) not in ("", value)
-        or PurePath(value).suffix.lower() in (".onnx", ".safetensors")
-    )
-    if not (is_name or isinstance(value, OnnxBackbone)):
-        raise PydanticCustomError(
-            "backbone",
-            "Must be efficientnet-lite0, a FILE.onnx, timm:NAME, or the .safetensors file of a detector with its own",
-        )
+    if not isinstance(value, OnnxBackbone) and not (isinstance(value, str) and is_backbone_name(value)):
+        raise PydanticCustomError("backbone", "Must be {choices}", {"choices": CHOICES})
     return value
 
 
 Backbone = Annotated[str | OnnxBackbone, BeforeValidator(_validate_backbone)]
-
-
-class BackboneChoice(Settings):
-    """A backbone alone."""
-
-    backbone: Backbone

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from oddlens.config.backbones import BackboneChoice
+from oddlens.config.backbones import CHOICES, is_backbone_name
 from oddlens.config.base import S, Settings, lists_to_tuples
 from oddlens.config.detectors import AnyModel, AutoSettings, DetectorSettings, FamilySettings, settings_class
 from oddlens.errors import SettingsError
@@ -88,10 +88,11 @@ def with_backbone(settings: DetectorSettings, name: str, source: str) -> Detecto
     """
     if not settings.backbones:
         raise SettingsError(f"{source}: {settings.title} has no backbone; choose auto, padim, patchcore or features")
-    backbone = parse(BackboneChoice, {"backbone": name}, source).backbone
+    if not is_backbone_name(name):
+        raise SettingsError(f"{source} must be {CHOICES}, got {name[:80]!r}")
     if isinstance(settings, FamilySettings):
-        return settings.map_backbones(lambda part: part.model_copy(update={"backbone": backbone}))
-    return settings.model_copy(update={"backbone": backbone})
+        return settings.map_backbones(lambda part: part.model_copy(update={"backbone": name}))
+    return settings.model_copy(update={"backbone": name})
 
 
 def _settings_error(expected: type[Settings], values: object, error: ValidationError, source: str) -> SettingsError:

@@ -56,7 +56,7 @@ def classify_outputs(graph: OnnxGraph, height: int, width: int) -> tuple[Backbon
     Raises:
         ArtifactError: the graph does not run on images of height x width, or has neither.
     """
-    results = graph.run(reference_images(1, height, width), graph.outputs, threads=0)
+    results = graph.run(reference_images(1, height, width), graph.outputs, threads=1)
     shapes = {name: values.shape[1:] for name, values in zip(graph.outputs, results, strict=True)}
     outputs = [classify_output(name, shape, height, width) for name, shape in shapes.items()]
     features = [output for output in outputs if output is not None]
