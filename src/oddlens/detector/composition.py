@@ -18,7 +18,8 @@ def insert_backbone(model: ModelProto, network: ModelProto) -> None:
 
     A network for single images is put into a loop over the images of a batch.
     """
-    graph, weights = model.graph, {tensor.name for tensor in network.graph.initializer}
+    graph, sparse = model.graph, network.graph.sparse_initializer
+    weights = {*(tensor.name for tensor in network.graph.initializer), *(tensor.values.name for tensor in sparse)}
     clear_metadata(network.graph)
     nodes = list(graph.node)
     del graph.node[:]
@@ -32,6 +33,9 @@ def insert_backbone(model: ModelProto, network: ModelProto) -> None:
     for tensor in network.graph.initializer:
         graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = f"{PREFIX}.{tensor.name}"
+    for weight in sparse:
+        graph.sparse_initializer.add().CopyFrom(weight)
+        graph.sparse_initializer[-1].values.name = f"{PREFIX}.{weight.values.name}"
     others = [entry for entry in model.opset_import if entry.domain != DOMAIN]
     del model.opset_import[:]
     model.opset_import.extend(others)

@@ -39,9 +39,7 @@ def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
     own = settings.backbones - {EFFICIENTNET_LITE0}
     if not own:
         if isinstance(settings, AutoSettings) and settings.takes_backbone and "backbone" in settings.model_fields_set:
-            efficientnet_lite.weights_path(
-                efficientnet_lite.EFFICIENTNET_LITE0
-            )  # which `auto` does without unless it is asked for
+            efficientnet_lite.check_installed()  # `auto` does without it only if it is not asked for
         return None
     if len(own) > 1:
         raise SettingsError("members with different backbones of one's own cannot be combined; use one of them for all")

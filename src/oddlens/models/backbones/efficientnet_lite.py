@@ -68,6 +68,15 @@ def is_installed() -> bool:
         return False
 
 
+def check_installed() -> None:
+    """Check that the package with the weights is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    weights_path(EFFICIENTNET_LITE0)
+
+
 def weights_path(weights: BackboneWeights) -> Path:
     """The installed file of a backbone's weights.
 
