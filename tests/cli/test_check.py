@@ -6,8 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_line import error_of, oddlens, run_json
 from PIL import Image
+from wave_images import wave_images
+
+from oddlens.evaluation import contamination
 
 
 def read_image(path: Path) -> Image.Image:
@@ -48,6 +52,18 @@ def test_masks_and_the_bit_depth_of_test_images_are_checked(parts: Path, tmp_pat
     deep.save(root / "test/good/000.png")
     findings = {finding["name"]: finding for finding in run_json("check", root)["findings"]}
     assert findings["mixed bit depths"]["files"] == [str(root / "test/good/000.png")]
+
+
+@pytest.mark.skipif(not contamination.has_backbone(), reason="the extra 'pretrained' is not installed")
+def test_images_unlike_the_others_are_printed_with_the_reason(tmp_path: Path) -> None:
+    images = wave_images(60, 120, 6)
+    images[7] = 230 + images[7] // 16
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i:03}.png")
+    lines = oddlens("check", tmp_path).stdout.splitlines()
+    (i,) = [i for i, line in enumerate(lines) if line.startswith("warning: 1 training image is far from the others")]
+    assert f"{tmp_path / '007.png'} (" in lines[i + 1]
+    assert "(brighter" in lines[i + 1]
 
 
 def test_another_suffix_than_html_is_refused(parts: Path, tmp_path: Path) -> None:

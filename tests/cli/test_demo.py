@@ -137,7 +137,7 @@ def test_without_the_extra_a_line_says_what_it_would_bring(tmp_path: Path, monke
 
 @pytest.mark.usefixtures("quick")
 def test_without_training_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "oddlens.models.backbones", None)
+    monkeypatch.setitem(sys.modules, "oddlens.models.backbones.efficientnet_lite", None)
     with pytest.raises(MissingExtraError, match=r"oddlens\[train\]"):
         invoke("demo", "--out", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

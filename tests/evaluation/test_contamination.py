@@ -12,8 +12,16 @@ from oddlens.evaluation import contamination
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(50, 10), (500, 50), (50_000, 120)])
-def test_default_budget_grows_with_the_images_within_limits(count: int, seconds: float) -> None:
+def test_default_budget_grows_with_the_images_within_limits(
+    count: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contamination, "has_backbone", lambda: False)
     assert contamination.default_budget(count) == seconds
+
+
+def test_default_budget_of_a_backbone_is_a_limit_for_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contamination, "has_backbone", lambda: True)
+    assert contamination.default_budget(50) == contamination.default_budget(50_000) == 120
 
 
 def test_robust_zscore_is_zero_at_the_median_and_finite_for_equal_scores() -> None:

@@ -10,7 +10,9 @@ from PIL import Image
 from wave_images import build_dataset, finding_names, wave_images
 
 from oddlens.data.open import open_dataset
-from oddlens.evaluation import data_checks
+from oddlens.evaluation import contamination, data_checks
+
+needs_weights = pytest.mark.skipif(not contamination.has_backbone(), reason="the extra 'pretrained' is not installed")
 
 
 def test_two_groups_of_brightness_are_reported_and_a_wide_spread_is_not() -> None:
@@ -83,6 +85,59 @@ def test_too_few_images_are_reported_with_the_best_rate(count: int, best: str) -
     assert diagnosis.facts["n_needed"] == 198
 
 
+@pytest.fixture
+def without_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra `pretrained` is not installed."""
+    monkeypatch.setattr(contamination, "has_backbone", lambda: False)
+
+
+@needs_weights
+def test_images_unlike_the_others_are_a_warning_with_their_distance_and_the_reason() -> None:
+    train = wave_images(60, 120, 6)
+    train[11] = 230 + train[11] // 16
+    train[42] = np.random.default_rng(5).integers(0, 256, train[42].shape)
+    diagnosis = data_checks.check(build_dataset(train, wave_images(5, 120, 1), wave_images(5, 120, 2)), budget=60)
+    findings = {finding.name: finding for finding in diagnosis.findings}
+    finding = findings["unlike the others"]
+    assert finding.level == "warning"
+    assert set(finding.files) == {"train[11]", "train[42]"}
+    assert any("brighter" in reason and "times as far as usual" in reason for reason in finding.reasons)
+    result = diagnosis.as_json
+    assert [row["file"] for row in result["outliers"]] == list(finding.files)
+    assert {"file", "deviations", "distance", "reason"} == result["unusual"][0].keys()
+    assert (result["n_compared"], len(result["unusual"])) == (60, 3)
+    rows = {f["name"]: f for f in result["findings"]}
+    assert rows["unlike the others"]["reasons"] == list(finding.reasons)
+    assert findings["unusual"].level == "note"
+
+
+@needs_weights
+def test_similar_images_are_no_outliers() -> None:
+    clean = build_dataset(wave_images(60, 120, 6), wave_images(5, 120, 1), wave_images(5, 120, 2))
+    diagnosis = data_checks.check(clean, budget=60)
+    assert diagnosis.facts["outliers"] == []
+    assert "unlike the others" not in finding_names(diagnosis)
+
+
+@needs_weights
+def test_images_that_the_time_did_not_suffice_for_are_counted() -> None:
+    data = build_dataset(wave_images(60, 120, 6), wave_images(5, 120, 1), wave_images(5, 120, 2))
+    diagnosis = data_checks.check(data, budget=1e-9)
+    (finding,) = [finding for finding in diagnosis.findings if finding.name == "unusual"]
+    assert "of 8 training images" in finding.text
+    assert "52 others, drawn at random, were not compared" in finding.text
+
+
+@needs_weights
+def test_a_few_images_are_listed_but_are_no_outliers() -> None:
+    images = wave_images(4, 120, 6)
+    images[0] = 255
+    diagnosis = data_checks.check(build_dataset(images, wave_images(5, 120, 1), wave_images(5, 120, 2)), budget=60)
+    assert len(diagnosis.facts["unusual"]) == 1
+    assert diagnosis.facts["outliers"] == []
+
+
+@pytest.mark.usefixtures("without_backbone")
 def test_foreign_images_among_the_normal_ones_are_the_most_unusual() -> None:
     rng = np.random.default_rng(5)
     foreign = rng.integers(0, 256, (8, 24, 24, 1), dtype=np.uint8)  # noise among waves
@@ -93,6 +148,7 @@ def test_foreign_images_among_the_normal_ones_are_the_most_unusual() -> None:
     diagnosis = data_checks.check(build_dataset(mixed, good, bad), budget=12)
     (finding,) = [finding for finding in diagnosis.findings if finding.name == "unusual"]
     assert len(finding.files) == 10
+    assert "pip install 'oddlens[pretrained]'" in finding.text
     assert set(finding.files[:8]) == {f"train[{i}]" for i in index}
     deviations = [row["deviations"] for row in diagnosis.as_json["unusual"]]
     assert deviations == sorted(deviations, reverse=True)
@@ -101,10 +157,16 @@ def test_foreign_images_among_the_normal_ones_are_the_most_unusual() -> None:
     assert "unusual" not in finding_names(few)
 
 
-def test_a_failed_search_for_anomalies_is_a_note_beside_the_other_findings() -> None:
+@pytest.mark.parametrize(
+    ("has_backbone", "expected"), [(True, "too few to compare"), (False, "cannot be split into two halves")]
+)
+def test_a_failed_search_for_anomalies_is_a_note_beside_the_other_findings(
+    has_backbone: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contamination, "has_backbone", lambda: has_backbone)
     copies = np.repeat(wave_images(1, 120, 0), 50, axis=0)
     diagnosis = data_checks.check(build_dataset(copies, wave_images(5, 120, 1), wave_images(5, 120, 2)), budget=1)
     (finding,) = [finding for finding in diagnosis.findings if finding.name == "not looked for"]
     assert finding.level == "note"
-    assert "cannot be split into two halves" in finding.text
+    assert expected in finding.text
     assert {"duplicates", "too few images"} <= finding_names(diagnosis)

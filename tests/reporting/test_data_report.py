@@ -62,6 +62,15 @@ def test_long_lists_of_files_are_limited(diagnosis: Diagnosis) -> None:
         assert image.height == pytest.approx(200 * (0.4 + 3 * 1.4))  # three rows of six images
 
 
+def test_what_sets_images_apart_is_beside_them(diagnosis: Diagnosis) -> None:
+    finding = Finding("warning", "unlike the others", "look", ("train[3]", "train[1]"), reasons=("brighter", "wider"))
+    section = data_report.finding_section(finding, diagnosis)
+    assert section.table is not None
+    assert section.table.columns == ("file", "what sets it apart")
+    assert section.table.rows == (("train[3]", "brighter"), ("train[1]", "wider"))
+    assert section.figure is not None
+
+
 def test_files_that_are_not_images_are_listed_without_a_figure(diagnosis: Diagnosis) -> None:
     section = data_report.finding_section(Finding("warning", "stray masks", "1 mask", ("x.png",)), diagnosis)
     assert section.figure is None

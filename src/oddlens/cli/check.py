@@ -85,7 +85,9 @@ def describe_diagnosis(diagnosis: Diagnosis) -> list[str]:
     ]
     for finding in diagnosis.findings:
         lines.append(f"{finding.level}: {finding.text}")
-        lines += [f"    {name}" for name in finding.files[:MAX_LISTED_FILES]]
+        reasons = [f" ({reason})" for reason in finding.reasons] or [""] * len(finding.files)
+        listed = zip(finding.files[:MAX_LISTED_FILES], reasons, strict=False)
+        lines += [f"    {name}{reason}" for name, reason in listed]
         if len(finding.files) > MAX_LISTED_FILES:
             lines.append(f"    … and {len(finding.files) - MAX_LISTED_FILES} more")
     return lines if diagnosis.findings else [*lines, "no problems found"]

@@ -22,8 +22,17 @@ MIN_IMAGES = 40  # with fewer images, half of them are too few to train on
 MAX_SECONDS, SECONDS_PER_IMAGE, MIN_SECONDS = 120.0, 0.1, 10.0  # of the default training budget
 
 
+def has_backbone() -> bool:
+    """Whether the frozen backbone is installed, by which images are compared without training."""
+    from oddlens.inference.frozen_features import is_installed
+
+    return is_installed()
+
+
 def default_budget(count: int) -> float:
-    """Return the default training budget for `count` images, in seconds."""
+    """Return the default budget for `count` images, in seconds: the backbone usually needs far less."""
+    if has_backbone():
+        return MAX_SECONDS
     return min(MAX_SECONDS, max(MIN_SECONDS, SECONDS_PER_IMAGE * count))
 
 

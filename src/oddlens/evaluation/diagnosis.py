@@ -20,6 +20,7 @@ class Finding:
     text: str
     files: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()  # for each of `files` the image that it resembles; empty where that does not apply
+    reasons: tuple[str, ...] = ()  # for each of `files` what sets it apart; empty where that does not apply
 
 
 @dataclass
@@ -30,9 +31,17 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, level: Level, name: str, text: str, files: Sequence[str] = (), similar: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        level: Level,
+        name: str,
+        text: str,
+        files: Sequence[str] = (),
+        similar: Sequence[str] = (),
+        reasons: Sequence[str] = (),
+    ) -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, name, text, tuple(files), tuple(similar)))
+        self.findings.append(Finding(level, name, text, tuple(files), tuple(similar), tuple(reasons)))
 
     @property
     def mixed_bit_depths(self) -> bool:
@@ -43,8 +52,15 @@ class Diagnosis:
     def as_json(self) -> dict[str, Any]:
         """The result as printed by `check --json`."""
         findings = [
-            {"level": f.level, "name": f.name, "text": f.text, "n_files": len(f.files), "files": list(f.files)}
-            for f in self.findings
+            {
+                "level": finding.level,
+                "name": finding.name,
+                "text": finding.text,
+                "n_files": len(finding.files),
+                "files": list(finding.files),
+                "reasons": list(finding.reasons),
+            }
+            for finding in self.findings
         ]
         return {"ok": not any(f.level == "error" for f in self.findings), **self.facts, "findings": findings}
 

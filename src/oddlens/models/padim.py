@@ -21,7 +21,7 @@ from oddlens.config.detectors import FeaturesSettings, PadimSettings
 from oddlens.models.base import ModelOutput
 from oddlens.models.defect_head import DefectHead
 from oddlens.models.layers import squareplus
-from oddlens.models.pretrained import PretrainedModel, resize_maps
+from oddlens.models.pretrained import PretrainedModel, mean_features, resize_maps
 from oddlens.models.registry import register_family
 
 PRIOR_IMAGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # candidates for the weight of the prior covariance / dimensions
@@ -35,7 +35,7 @@ MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
 MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
 MIN_HEAD_IMAGES = 4  # from which two networks of the head can be trained
-GLOBAL_EVIDENCE_WEIGHT = 0.5  # of the image's mean evidence at each of its places: defects are seldom alone
+GLOBAL_EVIDENCE_WEIGHT = 0.25  # of the image's mean evidence at each of its places: defects are seldom alone
 MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
@@ -58,7 +58,7 @@ class Padim(PretrainedModel):
         depths = sorted({*settings.depths, *settings.map_depths})
         super().__init__(settings, depths, settings.depths, spec, settings.side)
         self.settings = settings
-        self.gaussians = nn.ModuleList(PlaceGaussians(*shape) for shape in self.shapes)
+        self.gaussians = nn.ModuleList(PlaceGaussians(*shape, centres=self.light_varies) for shape in self.shapes)
         self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None
         self.scored = [depths.index(depth) for depth in settings.depths]
         self.mapped = [depths.index(depth) for depth in settings.map_depths]
@@ -72,8 +72,9 @@ class Padim(PretrainedModel):
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained(seed)
         index, features = self.describe_training(images, seed)
-        modules = [*self.gaussians, *([] if self.light is None else [self.light])]
-        left_out = fit_gaussians(modules, features, len(index))
+        left_out = fit_gaussians(self.gaussians, features, len(index))
+        if self.light is not None:
+            fit_gaussians([self.light], [[mean_features(described[-1])] for described in features], len(index))
         self.fit_head(images[index], features, left_out, seed)
 
     def fit_head(self, images: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int) -> None:
@@ -84,7 +85,7 @@ class Padim(PretrainedModel):
         if self.head is None or len(images) < MIN_HEAD_IMAGES:
             return
         logits = self.head.fit(self, images, features[: len(features) // len(self.copies)], seed)
-        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=False)]
+        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=True)]
         score, anomaly_map = self.distance(distances)
         self.set_scale(0, score)
         self.set_scale(1, anomaly_map)
@@ -99,10 +100,10 @@ class Padim(PretrainedModel):
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map how far each place is from normal."""
         features = self.describe(batch)
-        maps = [gaussian(values) for gaussian, values in zip(self.gaussians, features, strict=False)]
+        maps = [gaussian(values) for gaussian, values in zip(self.gaussians, features, strict=True)]
         score, anomaly_map = self.distance(maps)
         if self.light is not None:
-            score = score + F.relu(self.light(features[-1])[:, 0, 0] - TOLERATED_LIGHT)
+            score = score + F.relu(self.light(mean_features(features[-1]))[:, 0, 0] - TOLERATED_LIGHT)
         if self.head is not None:
             logits = self.head(features)
             score = self.scaled(0, score) + self.settings.defect_weight * self.scaled(3, self.evidence_score(logits))
@@ -118,8 +119,9 @@ class Padim(PretrainedModel):
         return self.top_mean(scored, self.settings.top_percent), logs.mean(dim=0).exp()
 
     def evidence_score(self, logits: Tensor) -> Tensor:
-        """Score (N,) by the logits (N, rows, columns) of defects."""
-        return self.top_mean(squareplus(self.scaled(2, logits)), self.settings.top_percent)
+        """Score (N,) by the logits (N, rows, columns) of defects, relative to their mean, which light changes."""
+        mean = (logits * self.places).sum(dim=(1, 2), keepdim=True) / self.n_places
+        return self.top_mean(squareplus((logits - mean) * self.gain[2]), self.settings.top_percent)
 
     def scaled(self, number: int, values: Tensor) -> Tensor:
         """Values in deviations from their mean on normal images."""
@@ -148,17 +150,14 @@ class PooledFeatures(PretrainedModel):
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
         self.backbone.load_pretrained(seed)
         index, batches = self.describe_training(images, seed)
-        fit_gaussians(
-            self.images, [[part.mean(dim=(2, 3), keepdim=True) for part in parts] for parts in batches], len(index)
-        )
+        fit_gaussians(self.images, [[mean_features(part) for part in parts] for parts in batches], len(index))
         fit_gaussians([self.map], batches, len(index))
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map which places are unusual."""
         features = self.describe(batch)
         distances = [
-            gaussian(values.mean(dim=(2, 3), keepdim=True)).flatten()
-            for gaussian, values in zip(self.images, features, strict=True)
+            gaussian(mean_features(values)).flatten() for gaussian, values in zip(self.images, features, strict=True)
         ]
         return ModelOutput(torch.stack(distances).mean(dim=0), self.full_map(self.map(features[0])), None)
 
@@ -167,15 +166,16 @@ class PlaceGaussians(nn.Module):
     """A Gaussian distribution of features (D,) at each place of a grid.
 
     Each covariance is shrunk towards the mean covariance of all places, or of a single place to its diagonal, with the
-    weight under which the training images are most probable, each left out in turn.
+    weight under which the training images are most probable, each left out in turn. With `centres`, the mean features
+    of each image are subtracted first.
     """
 
     mean: Tensor  # (P, D)
     whitening: Tensor  # (P, D, D) the distance is the length of the whitened difference from the mean
 
-    def __init__(self, dims: int, rows: int, columns: int) -> None:
+    def __init__(self, dims: int, rows: int, columns: int, *, centres: bool = False) -> None:
         super().__init__()
-        self.grid = (rows, columns)
+        self.grid, self.centres = (rows, columns), centres
         self.register_buffer("mean", torch.zeros(rows * columns, dims))
         self.register_buffer("whitening", torch.zeros(rows * columns, dims, dims))
 
@@ -185,7 +185,7 @@ class PlaceGaussians(nn.Module):
         Returns the distances (n, P) of some of the images, each left out.
         """
         dims = self.mean.shape[1]
-        rows = features.flatten(2).permute(2, 0, 1)  # (P, copies * count, D)
+        rows = self.rows(features)  # (P, copies * count, D)
         scale = 1 / rows.std(dim=(0, 1), correction=0).clamp_min(1e-6)
         scale = scale.clamp_max(MAX_SCALE_RATIO * scale.median())
         scatter, distances = PlaceScatter(rows, scale, count), []
@@ -202,10 +202,15 @@ class PlaceGaussians(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (N, rows, columns): distance, about 1 for normal images."""
-        difference = features.flatten(2).permute(2, 0, 1) - self.mean[:, None]  # (P, N, D)
+        difference = self.rows(features) - self.mean[:, None]
         whitened = difference @ self.whitening.transpose(1, 2)
         distance = whitened.square().sum(dim=2).sqrt()
         return distance.T.reshape(-1, *self.grid)
+
+    def rows(self, features: Tensor) -> Tensor:
+        """(N, D, rows, columns) -> (P, N, D): the features at each place."""
+        centred = features - mean_features(features) if self.centres else features
+        return centred.flatten(2).permute(2, 0, 1)
 
 
 def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:

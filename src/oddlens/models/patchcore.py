@@ -15,7 +15,7 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.pretrained import PretrainedModel
+from oddlens.models.pretrained import PretrainedModel, mean_features
 from oddlens.models.registry import register_family
 
 PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected
@@ -67,21 +67,23 @@ class Patchcore(PretrainedModel):
         self.rows.resize_(rows.flatten(0, 1).shape).copy_(rows.flatten(0, 1))
         self.row_images = index.repeat_interleave(count)
         if self.light_varies:
-            light = torch.cat([self.scale_light(batch[-1]) for batch in features])
+            light = torch.cat([self.light(batch) for batch in features])
             self.light_rows.resize_(light.shape).copy_(light)
             self.light_images = index.repeat(copies)
 
     def join(self, features: list[Tensor]) -> Tensor:
         """(N, P, D): features of all depths at each place of the finest grid, of about unit length."""
+        centred = [values - mean_features(values) if self.light_varies else values for values in features]
         scaled = [
             F.interpolate(values / deviation[:, None, None], size=self.grid, mode="bilinear", align_corners=False)
-            for values, deviation in zip(features, self.backbone.deviations(), strict=False)
+            for values, deviation in zip(centred, self.backbone.deviations(), strict=True)
         ]
         flat = torch.cat(scaled, dim=1).flatten(2).transpose(1, 2)
         return flat / math.sqrt(flat.shape[2])
 
-    def scale_light(self, light: Tensor) -> Tensor:
-        """(N, D): mean features (N, D, 1, 1), of about unit length."""
+    def light(self, features: list[Tensor]) -> Tensor:
+        """(N, D): mean features at the last depth, of about unit length."""
+        light = mean_features(features[-1])
         return light.flatten(1) / self.backbone.deviations()[-1] / math.sqrt(light.shape[1])
 
     # -- scoring ----------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ class Patchcore(PretrainedModel):
         total = distances.reshape(-1, *self.grid)
         score = self.top_mean(total, self.settings.top_percent)
         if self.light_varies:
-            light = self.scale_light(features[-1])[:, None]
+            light = self.light(features)[:, None]
             distance = nearest_distance(light, self.light_rows, self.ignored(self.light_images))[:, 0]
             score = score + F.relu(distance - TOLERATED_LIGHT)
         return ModelOutput(score, self.full_map(total), None)

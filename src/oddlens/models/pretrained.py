@@ -31,7 +31,7 @@ GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images d
 class PretrainedModel(Model):
     """Base class of the families that compare the features of a frozen backbone at each place of an image.
 
-    Where light varies, the mean features of an image are subtracted, and the training images are joined by copies
+    Where light varies, families subtract the mean features of an image, and the training images are joined by copies
     that are darker and brighter.
 
     Args:
@@ -84,22 +84,16 @@ class PretrainedModel(Model):
         return (self.backbone.notice(),)
 
     def describe(self, batch: Tensor) -> list[Tensor]:
-        """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood.
-
-        Where light varies, they are followed by the mean features (N, D, 1, 1) that are subtracted at the last depth.
-        """
+        """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood."""
         if self.size != tuple(batch.shape[2:]):
             batch = F.interpolate(batch, size=self.size, mode="bilinear", align_corners=False)
-        smoothed, light = [], None
+        smoothed = []
         for features, stride in zip(self.backbone(batch), self.strides, strict=True):
             smooth = F.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
             if stride > 1:
                 smooth = F.avg_pool2d(smooth, stride, ceil_mode=True)
-            if self.light_varies:
-                light = smooth.mean(dim=(2, 3), keepdim=True)
-                smooth = smooth - light
             smoothed.append(smooth)
-        return smoothed if light is None else [*smoothed, light]
+        return smoothed
 
     def describe_training(
         self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
@@ -157,6 +151,11 @@ def build_backbone(settings: PretrainedSettings, depths: Sequence[int]) -> Backb
     if max(depths) >= N_BLOCKS:
         raise SettingsError(f"{settings.backbone}: has the blocks 0 to {N_BLOCKS - 1}; choose depths among them")
     return EfficientNetLite0(depths)
+
+
+def mean_features(features: Tensor) -> Tensor:
+    """Mean (N, D, 1, 1) of the features (N, D, rows, columns) of each image, which light changes most."""
+    return features.mean(dim=(2, 3), keepdim=True)
 
 
 def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:

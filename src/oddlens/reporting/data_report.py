@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from oddlens.data.image_io import Pixels
@@ -51,13 +52,14 @@ def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
     text = finding.text[0].upper() + finding.text[1:] + "."
     if not finding.files:
         return Section(heading, text)
-    columns = ("file", "resembles") if finding.similar else ("file",)
-    similar = finding.similar or ("",) * len(finding.files)
-    rows = [pair[: len(columns)] for pair in zip(finding.files, similar, strict=True)]
+    cells = {"file": finding.files, "resembles": finding.similar, "what sets it apart": finding.reasons}
+    columns = tuple(name for name, values in cells.items() if values)
+    rows = list(zip(*(cells[name] for name in columns), strict=True))
     if len(rows) > MAX_TABLE_ROWS:
         text += f" The table lists the first {MAX_TABLE_ROWS} of {len(rows)} files."
     table = Table(columns, tuple(rows[:MAX_TABLE_ROWS]))
-    names = [name for row in rows for name in row][: MAX_SHOWN_FILES * len(columns)]
+    shown = zip(finding.files, finding.similar, strict=True) if finding.similar else ((name,) for name in finding.files)
+    names = [name for row in itertools.islice(shown, MAX_SHOWN_FILES) for name in row]
     images = [(Path(name).name, pixels) for name in names if (pixels := load_image(diagnosis, name)) is not None]
     if not images:
         return Section(heading, text, table=table)
