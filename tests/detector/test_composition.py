@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,23 @@ def test_single_images_and_folds_are_exported_with_the_weights_once(tmp_path: Pa
     assert sum(name.startswith("backbone.") and name.endswith("embed.weight") for name in names) == 1
     exported, new = Detector.load(tmp_path / "part.onnx"), part_images(5, 1)
     np.testing.assert_allclose(exported.score(new), detector.score(new), rtol=1e-4)
+
+
+def test_the_core_install_scores_the_exported_file(tmp_path: Path) -> None:
+    """The packages of the extras cannot be imported here."""
+    torch.manual_seed(0)
+    path = write_onnx(tmp_path / "own.onnx", ConvNet())
+    detector = Detector(PadimSettings(backbone=str(path), side=16)).fit(part_images(40, 0))
+    export(detector, tmp_path / "part.onnx")
+    np.save(tmp_path / "new.npy", part_images(5, 1))
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'sklearn', 'onnx', 'onnxscript', 'timm', 'openvino'): sys.modules[name] = None\n"
+        "import numpy as np\n"
+        "from oddlens import Detector\n"
+        "print(*Detector.load(sys.argv[1]).score(np.load(sys.argv[2])))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "part.onnx"), str(tmp_path / "new.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    scores = [float(text) for text in done.stdout.split()]
+    np.testing.assert_allclose(scores, detector.score(part_images(5, 1)), rtol=1e-4)
