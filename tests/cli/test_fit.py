@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import QUICK, error_of, oddlens, run_json
+from own_backbones import ConvNet, write_onnx
 from PIL import Image
 from pretrained_extra import needs_pretrained
 
@@ -208,3 +211,48 @@ def test_options_of_a_backbone_are_refused_where_there_is_none(parts: Path, tmp_
         assert f"{takes_light} {obstacle}; leave it out" in message
     message = error_of("fit", parts, *output, "--detector", "padim", "--no-pretrained")
     assert "padim compares pretrained features; choose another" in message
+
+
+@pytest.fixture(scope="module")
+def own_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return write_onnx(tmp_path_factory.mktemp("backbone") / "own.onnx", ConvNet())
+
+
+def test_a_backbone_of_ones_own_is_fitted_with_shown_exported_and_repeated_by_a_plan(
+    own_backbone: Path, parts: Path, tmp_path: Path
+) -> None:
+    file, graph = tmp_path / "part.safetensors", tmp_path / "part.onnx"
+    fitted = run_json("fit", parts, "-o", file, "--backbone", own_backbone, "--detector", "features")
+    assert any(remark.startswith("features: own.onnx gets images of 128 x 107") for remark in fitted["remarks"])
+    (notice,) = run_json("show", file)["manifest"]["notices"]
+    assert notice["sha256"] == hashlib.sha256(own_backbone.read_bytes()).hexdigest()
+    shown = " ".join(oddlens("show", file, COLUMNS="400").stdout.split())
+    assert "own.onnx (the licence of own.onnx is its user's to know), from the file own.onnx, SHA-256 " in shown
+    run_json("export", file, "-o", graph)
+    image = next((parts / "test/good").iterdir())
+    scores = [float(oddlens("score", path, image).stdout.splitlines()[1].split(",")[1]) for path in (file, graph)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_a_plan_brings_the_backbone_of_its_detector(own_backbone: Path, parts: Path, tmp_path: Path) -> None:
+    first, again = tmp_path / "first.safetensors", tmp_path / "again.safetensors"
+    run_json("fit", parts, "-o", first, "--backbone", own_backbone, "--budget", "8s")
+    run_json("fit", parts, "-o", again, "--plan", first)
+    shown = [run_json("show", path)["manifest"] for path in (first, again)]
+    assert shown[0]["notices"] == shown[1]["notices"] != []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--detector", "dictionary"), "--backbone: dictionary has no backbone; choose auto, padim, patchcore or feat"),
+        (("--no-pretrained",), "--backbone and --no-pretrained contradict each other"),
+        (("--backbone", "resnet18"), "--backbone must be efficientnet-lite0, a FILE.onnx, timm:NAME, or"),
+        (("--backbone", "missing.onnx"), "missing.onnx: no such file for a backbone"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_is_refused(
+    options: tuple[str, ...], message: str, own_backbone: Path, parts: Path, tmp_path: Path
+) -> None:
+    assert message in error_of("fit", parts, "-o", tmp_path / "part.safetensors", "--backbone", own_backbone, *options)

@@ -8,7 +8,7 @@ import pytest
 from command_line import QUICK, error_of, oddlens, run_json
 from pretrained_extra import needs_pretrained
 
-from oddlens.models import backbones
+from oddlens.models.backbones import efficientnet_lite
 
 
 def test_the_guarantee_and_the_manifest_are_shown(part: Path) -> None:
@@ -49,7 +49,7 @@ def test_pretrained_weights_are_named_with_their_source_and_licence(parts: Path,
     assert "contains" in shown
     assert "efficientnet-lite0" in shown
     assert "WITHOUT WARRANTIES" not in shown
-    assert backbones.EFFICIENTNET_LITE0.sha256 in (full := oddlens("show", file, "--notices").stdout)
+    assert efficientnet_lite.EFFICIENTNET_LITE0.sha256 in (full := oddlens("show", file, "--notices").stdout)
     assert "WITHOUT WARRANTIES" in full
     (notice,) = run_json("show", file)["manifest"]["notices"]
     assert "Copyright (c) 2020, ML Illustrated" in notice["text"]

@@ -142,16 +142,16 @@ def test_an_unknown_detector_is_rejected_before_any_is_fitted(name: str, hint: s
 
 def test_every_family_without_a_plan_or_folds_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(comparable_detectors()) == {"auto", *FAMILIES} - {"ensemble", "crossfit"}
-    monkeypatch.setattr("oddlens.models.backbones.is_installed", lambda: True)
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: True)
     for name in comparable_detectors():
         check_detector_name(name)
 
 
 def test_by_default_all_are_compared_under_one_name_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oddlens.models.backbones.is_installed", lambda: True)
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: True)
     pretrained, others = ["padim", "patchcore", "features"], ["autoencoder", "dictionary", "rotation", "defects"]
     assert installed_detectors() == (["auto", *pretrained, *others], [])
-    monkeypatch.setattr("oddlens.models.backbones.is_installed", lambda: False)
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: False)
     names, (line,) = installed_detectors()
     assert names == ["auto", *others]
     assert "they need the extra 'pretrained'" in line
@@ -170,7 +170,7 @@ def test_what_is_left_out_by_default_is_noted(data: DataSet, monkeypatch: pytest
 def test_a_detector_that_is_named_and_not_installed_is_refused_before_any_is_fitted(
     data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oddlens.models.backbones.is_installed", lambda: False)
+    monkeypatch.setattr("oddlens.models.backbones.efficientnet_lite.is_installed", lambda: False)
     lines: list[str] = []
     with pytest.raises(MissingExtraError, match=r"the detector padim needs packages .*oddlens\[pretrained\]"):
         compare(data, ["autoencoder", "padim"], log=lines.append)

@@ -14,7 +14,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError
-from oddlens.inference.backend import MAX_STREAMS, count_streams, first_line, graph_outputs, to_predictions
+from oddlens.inference.backend import MAX_STREAMS, count_streams, graph_outputs, to_predictions
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
@@ -64,8 +64,3 @@ def test_predictions_have_float64_scores_and_reconstructions_with_channels_last(
 def test_there_are_as_many_streams_as_threads_up_to_a_limit() -> None:
     assert [count_streams(threads) for threads in (1, 2, MAX_STREAMS, 1000)] == [1, 2, MAX_STREAMS, MAX_STREAMS]
     assert 1 <= count_streams(None) <= MAX_STREAMS
-
-
-def test_an_error_of_a_runtime_is_shortened_to_one_line() -> None:
-    assert first_line(ValueError("  no such node\nat line 3 of ...")) == "no such node"
-    assert len(first_line(ValueError("x" * 1000))) == 200

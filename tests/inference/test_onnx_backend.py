@@ -13,7 +13,8 @@ from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError
 from oddlens.inference import onnx_backend
-from oddlens.inference.onnx_backend import OnnxBackend, create_session
+from oddlens.inference.onnx_backend import OnnxBackend
+from oddlens.io.onnx_session import create_session
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from oddlens.io.text import as_text, list_names
+from oddlens.io.text import as_text, first_line, list_names
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,8 @@ def test_ten_names_are_listed_and_the_others_counted() -> None:
     assert list_names(["a"]) == "a"
     assert list_names([str(i) for i in range(10)]).endswith("8, 9")
     assert list_names([str(i) for i in range(11)]).endswith("8, 9 and 1 more")
+
+
+def test_an_error_of_a_runtime_is_shortened_to_one_line() -> None:
+    assert first_line(ValueError("  no such node\nat line 3 of ...")) == "no such node"
+    assert len(first_line(ValueError("x" * 1000))) == 200

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import torch
 from disc_images import part_images
+from pretrained_extra import needs_pretrained
 
 from oddlens import metrics
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PadimSettings
 from oddlens.data.synthetic_defects import add_defects
-from oddlens.models import backbones
 from oddlens.models.defect_head import DefectHead, one_cycle, train_network
 from oddlens.models.padim import Padim
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 SETTINGS = PadimSettings(depths=(4,), map_depths=(2,), side=64, defect_weight=1.0)
-needs_backbone = pytest.mark.skipif(not backbones.is_installed(), reason="the extra 'pretrained' is not installed")
 
 
 def fit_padim(settings: PadimSettings, count: int, seed: int = 0) -> Padim:
@@ -64,7 +63,7 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     assert one_cycle(1.0) == pytest.approx(0.0)
 
 
-@needs_backbone
+@needs_pretrained
 def test_the_head_tells_defects_that_it_was_not_shown() -> None:
     model = fit_padim(SETTINGS, 60)
     images = part_images(40, 1)
@@ -78,7 +77,7 @@ def test_the_head_tells_defects_that_it_was_not_shown() -> None:
     assert metrics.auroc(places.flatten().int().numpy(), logits[1].flatten().numpy()) > 0.75
 
 
-@needs_backbone
+@needs_pretrained
 def test_scores_of_normal_images_of_head_and_gaussians_are_on_one_scale() -> None:
     model = fit_padim(SETTINGS, 100)
     with torch.no_grad():
@@ -92,14 +91,14 @@ def test_scores_of_normal_images_of_head_and_gaussians_are_on_one_scale() -> Non
         assert 0.4 < float(values.std()) < 2.5
 
 
-@needs_backbone
+@needs_pretrained
 def test_the_same_seed_gives_the_same_head_and_another_one_another() -> None:
     first, again, other = (fit_padim(SETTINGS, 20, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert not torch.equal(first["head.leave.weight"], other["head.leave.weight"])
 
 
-@needs_backbone
+@needs_pretrained
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_few_images_give_finite_scores(count: int) -> None:
     model = fit_padim(SETTINGS, count)
@@ -110,7 +109,7 @@ def test_few_images_give_finite_scores(count: int) -> None:
     assert anomaly_map.min() >= 0
 
 
-@needs_backbone
+@needs_pretrained
 def test_defects_outside_the_region_of_interest_are_not_learned() -> None:
     model = Padim(SETTINGS, SPEC).eval()
     roi = np.zeros((64, 64), bool)

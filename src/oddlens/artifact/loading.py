@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from oddlens.artifact.detector_file import ROI, Tensors, load
+from oddlens.artifact.detector_file import GRAPH, ROI, Tensors, load
 from oddlens.artifact.onnx_file import read_onnx
 from oddlens.config.manifest import Manifest
 from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
@@ -13,6 +13,7 @@ from oddlens.inference.backend import Backend
 from oddlens.inference.golden import check_golden
 from oddlens.inference.open import open_graph
 from oddlens.inference.tiling import with_tiles
+from oddlens.models.backbones.onnx_graph import OnnxGraph
 
 MODEL_PREFIX = "model."  # of the names of the model's tensors in a detector file
 
@@ -60,7 +61,8 @@ def load_torch(path: Path, device: str, content: bytes | None) -> LoadedDetector
     }
     roi, tiling, precision = tensors.get(ROI), manifest.tiling, manifest.runtime.precision
     model_roi = roi if tiling is None else None
-    backend = rebuild(manifest.model, manifest.model_input, weights, model_roi, device, precision)
+    graph = OnnxGraph(tensors[GRAPH].tobytes(), own.name) if (own := manifest.model.own_backbone) else None
+    backend = rebuild(manifest.model, manifest.model_input, weights, model_roi, device, precision, graph)
     return LoadedDetector(with_tiles(backend, manifest.input, tiling, roi), manifest, tensors, None)
 
 

@@ -66,6 +66,14 @@ CalibrationOption = Annotated[
     Literal["auto", "held-out", "leave-one-out"],
     typer.Option("--calibration", help="Calibrate on held-out images, or on all, each scored without itself."),
 ]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="FILE.onnx|timm:NAME",
+        help="Compare features of your own network for RGB images, normalized as for ImageNet.",
+    ),
+]
 SizeOption = Annotated[
     int | None,
     typer.Option(
@@ -92,6 +100,7 @@ def fit(
     normal: NormalOption = None,
     data_dir: DataDirOption = None,
     detector: DetectorOption = None,
+    backbone: BackboneOption = None,
     no_pretrained: NoPretrainedOption = False,
     light: LightOption = None,
     budget: BudgetOption = None,
@@ -128,7 +137,7 @@ def fit(
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
         settings, decision, size, side = resolve_model(detector, plan, folds, decision, size, parse_tile(tile), roi)
-        settings = with_backbone_options(settings, light, no_pretrained=no_pretrained)
+        settings = with_backbone_options(settings, backbone, light, no_pretrained=no_pretrained)
         seconds = duration(budget) if budget else settings.default_budget
         images, problems = open_training_images(
             data,
@@ -274,11 +283,14 @@ def resolve_model(
     if folds is not None:
         raise SettingsError("--folds needs a single detector: name it with --detector")
     from oddlens.artifact import detector_file
+    from oddlens.config.parse import with_backbone
     from oddlens.training.plan import load_plan
 
-    model = load_plan(plan)
+    model: DetectorSettings = load_plan(plan)
     if plan.suffix == ".json":
         return model, decision, size, tile or "auto"
+    if model.own_backbone is not None:
+        model = with_backbone(model, str(plan), "--plan")
     manifest, tensors = detector_file.load(plan)
     if detector_file.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
@@ -303,12 +315,20 @@ def parse_tile(text: str | None) -> Tile | None:
     return side
 
 
-def with_backbone_options(settings: DetectorSettings, light: str | None, *, no_pretrained: bool) -> DetectorSettings:
+def with_backbone_options(
+    settings: DetectorSettings, backbone: str | None, light: str | None, *, no_pretrained: bool
+) -> DetectorSettings:
     """The settings of a detector with what was requested of its backbone.
 
     Raises:
         SettingsError: the detector has no such choice.
     """
+    from oddlens.config.parse import with_backbone
+
+    if backbone is not None:
+        if no_pretrained:
+            raise SettingsError("--backbone and --no-pretrained contradict each other; leave one of them out")
+        settings = with_backbone(settings, backbone, "--backbone")
     if no_pretrained and settings.uses_pretrained:
         raise SettingsError(f"--no-pretrained: {settings.title} compares pretrained features; choose another")
     if light is not None and "light" not in type(settings).model_fields:

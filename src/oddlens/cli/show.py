@@ -42,7 +42,10 @@ def show(
                 (f"threshold {name}".strip(), f"{part.threshold:.6g} ({len(part.calibration_scores)} images)")
                 for name, part in detector.decisions_.parts.items()
             ),
-            *(("contains", f"{notice.name} ({notice.licence}), from {notice.source}") for notice in manifest.notices),
+            *(
+                ("contains", f"{notice.name} ({notice.licence}), from {notice.source}, SHA-256 {notice.sha256}")
+                for notice in manifest.notices
+            ),
             *(("remark", remark) for remark in manifest.remarks),
             ("made", f"{manifest.created} with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ]

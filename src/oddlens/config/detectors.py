@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
+from oddlens.config.backbones import EFFICIENTNET_LITE0, Backbone, OnnxBackbone
 from oddlens.config.base import Settings, TrainingSettings, lists_to_tuples
 
 Strategy = Literal["single", "plan", "folds", "auto"]
-Depth = Annotated[int, Field(ge=0, le=15)]  # number of a block of a backbone
+Depth = Annotated[int, Field(ge=0, le=63)]  # number of a block of a backbone, or of an output of the user's own
 
 FAMILIES: dict[str, type[FamilySettings]] = {}  # name -> settings; filled by defining subclasses of FamilySettings
 
@@ -46,6 +48,16 @@ class DetectorSettings(Settings, ABC):
     def uses_pretrained(self) -> bool:
         """Whether it, or a part of it, compares features of a network that was trained on other images."""
         return False
+
+    @property
+    def backbones(self) -> frozenset[str | OnnxBackbone]:
+        """The backbones of the detector or of its parts."""
+        return frozenset()
+
+    @property
+    def own_backbone(self) -> OnnxBackbone | None:
+        """The user's own backbone, which the detector file contains, if it has one."""
+        return next((backbone for backbone in self.backbones if isinstance(backbone, OnnxBackbone)), None)
 
     @property
     def tolerates_contamination(self) -> bool:
@@ -103,6 +115,10 @@ class FamilySettings(DetectorSettings):
     def training_class(self) -> type[FamilySettings]:
         """The class of `base`."""
         return type(self.base)
+
+    def map_backbones(self, change: Callable[[PretrainedSettings], PretrainedSettings]) -> FamilySettings:
+        """The settings with each part that has a backbone changed by `change`."""
+        return self
 
 
 class AutoencoderSettings(FamilySettings):
@@ -203,15 +219,29 @@ class DefectsSettings(FamilySettings):
 class PretrainedSettings(FamilySettings):
     """Base class of the families that compare the features of a frozen backbone.
 
-    `backbone` is the network, trained on ImageNet; the extra `pretrained` brings it.
+    `backbone` is "efficientnet-lite0", trained on ImageNet, which the extra `pretrained` brings, or the user's own: the
+    path of an .onnx file, "timm:NAME", or the path of a detector that has one. Fitting makes an `OnnxBackbone` of it.
+    `depths` are the blocks of the former, or the outputs of the latter, whose features are compared; unless they are
+    set, the last two outputs. Smaller images are enlarged to a longer side of `side` pixels.
     """
 
-    backbone: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    backbone: Backbone = EFFICIENTNET_LITE0
+    depths: tuple[Depth, ...]
+    side: int = Field(128, ge=16, le=1024)
 
     @property
     def uses_pretrained(self) -> bool:
         """It does."""
         return True
+
+    @property
+    def backbones(self) -> frozenset[str | OnnxBackbone]:
+        """Its backbone."""
+        return frozenset([self.backbone])
+
+    def map_backbones(self, change: Callable[[PretrainedSettings], PretrainedSettings]) -> FamilySettings:
+        """The settings changed by `change`."""
+        return change(self)
 
     @property
     def light_varies(self) -> bool:
@@ -222,12 +252,10 @@ class PretrainedSettings(FamilySettings):
 class PlaceSettings(PretrainedSettings):
     """Base class of the families that compare features at each place of the image.
 
-    Smaller images are enlarged to a longer side of `side` pixels. With `light` "varies", the light may be somewhat
+    With `light` "varies", the light may be somewhat
     brighter or darker than in the training images without making an image anomalous; with "fixed", brightness counts
     like everything else.
     """
-
-    side: int = Field(128, ge=16, le=1024)
 
     light: Literal["varies", "fixed"] = "varies"
 
@@ -340,9 +368,19 @@ class EnsembleSettings(FamilySettings):
         return any(member.model.uses_pretrained for member in self.members)
 
     @property
+    def backbones(self) -> frozenset[str | OnnxBackbone]:
+        """Those of the members."""
+        return frozenset().union(*(member.model.backbones for member in self.members))
+
+    @property
     def planned_members(self) -> tuple[Member, ...]:
         """The members."""
         return self.members
+
+    def map_backbones(self, change: Callable[[PretrainedSettings], PretrainedSettings]) -> FamilySettings:
+        """The ensemble with each member that has a backbone changed."""
+        changed = (m.model_copy(update={"model": m.model.map_backbones(change)}) for m in self.members)
+        return self.model_copy(update={"members": tuple(changed)})
 
 
 class CrossfitSettings(FamilySettings):
@@ -367,6 +405,15 @@ class CrossfitSettings(FamilySettings):
         return self.model.uses_pretrained
 
     @property
+    def backbones(self) -> frozenset[str | OnnxBackbone]:
+        """Those of each fold's model."""
+        return self.model.backbones
+
+    def map_backbones(self, change: Callable[[PretrainedSettings], PretrainedSettings]) -> FamilySettings:
+        """The folds of a changed model."""
+        return self.model_copy(update={"model": self.model.map_backbones(change)})
+
+    @property
     def base(self) -> FamilySettings:
         """The settings of each fold's model."""
         return self.model
@@ -385,8 +432,8 @@ class AutoSettings(DetectorSettings):
     distances to training images.
 
     With `pretrained`, the members may have a backbone that was trained on other images, where its weights are
-    installed, unless `robust`: their Gaussians would take anomalies in. `light` is that of these members (see
-    `PlaceSettings`).
+    installed, unless `robust`: their Gaussians would take anomalies in. `backbone` and `light` are those of these
+    members (see `PlaceSettings`).
     """
 
     strategy = "auto"
@@ -396,12 +443,18 @@ class AutoSettings(DetectorSettings):
     family: Literal["auto"] = "auto"
     robust: bool = False
     pretrained: bool = True
+    backbone: Backbone = EFFICIENTNET_LITE0
     light: Literal["varies", "fixed"] = "varies"
 
     @property
     def takes_backbone(self) -> bool:
         """Whether members may have a backbone."""
         return self.pretrained and not self.robust
+
+    @property
+    def backbones(self) -> frozenset[str | OnnxBackbone]:
+        """That of its members."""
+        return frozenset([self.backbone] if self.takes_backbone else [])
 
     @property
     def tolerates_contamination(self) -> bool:

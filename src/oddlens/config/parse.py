@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from oddlens.config.backbones import CHOICES, is_backbone_name
 from oddlens.config.base import S, Settings, lists_to_tuples
 from oddlens.config.detectors import AnyModel, AutoSettings, DetectorSettings, FamilySettings, settings_class
 from oddlens.errors import SettingsError
@@ -77,6 +78,21 @@ def parse_detector(name: str, source: str = "--detector") -> DetectorSettings:
     if named is not None and named.needs_plan:
         raise SettingsError(f"{source}: {name} needs members: use auto, which selects them, or give a plan (--plan)")
     return AutoSettings() if named is AutoSettings else parse_model({"family": name}, source)
+
+
+def with_backbone(settings: DetectorSettings, name: str, source: str) -> DetectorSettings:
+    """The settings of a detector with another backbone, by its name: see `PretrainedSettings`.
+
+    Raises:
+        SettingsError: there is no such backbone, or the detector has none.
+    """
+    if not settings.backbones:
+        raise SettingsError(f"{source}: {settings.title} has no backbone; choose auto, padim, patchcore or features")
+    if not is_backbone_name(name):
+        raise SettingsError(f"{source} must be {CHOICES}, got {name[:80]!r}")
+    if isinstance(settings, FamilySettings):
+        return settings.map_backbones(lambda part: part.model_copy(update={"backbone": name}))
+    return settings.model_copy(update={"backbone": name})
 
 
 def _settings_error(expected: type[Settings], values: object, error: ValidationError, source: str) -> SettingsError:

@@ -401,13 +401,15 @@ class Detector:
 
     @property
     def tensors(self) -> Tensors:
-        """The tensors of a detector file: statistics, region of interest, and weights where there are any."""
+        """The tensors of a detector file: statistics, region of interest, weights and backbone where there are any."""
         roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
         network = self.network
         weights = {} if network is None else network.state_dict()
+        own = None if network is None else network.graph
         return {
             **self._statistics,
             **roi,
+            **({} if own is None else {detector_file.GRAPH: np.frombuffer(own.content, dtype=np.uint8)}),
             **{f"model.{name}": np.ascontiguousarray(value.cpu().numpy()) for name, value in weights.items()},
         }
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +12,7 @@ from oddlens.artifact import onnx_file
 from oddlens.config.base import RuntimeSettings
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
-from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
+from oddlens.errors import ArtifactError, SettingsError
 from oddlens.inference.backend import INPUT, OUTPUTS, Backend
 from oddlens.inference.golden import golden_pixels
 from oddlens.inference.open import open_graph
@@ -25,6 +20,7 @@ from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.tiling import graph_backend
 from oddlens.inference.torch_threads import fork_safe
 from oddlens.io import onnx_proto
+from oddlens.models.backbones.onnx_exporter import check_exporter, export_module, opset_version, read_network
 from oddlens.models.base import Model, ScoringGraph
 
 TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
@@ -68,31 +64,19 @@ def export(detector: Detector, path: str | Path) -> float:
 @fork_safe()
 def trace(network: Model) -> bytes:
     """The scoring graph of a network as ONNX bytes: standard operators only, and no metadata."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("exporting to ONNX", "train") from error
+    check_exporter()
+    import onnx
+
+    from oddlens.detector.composition import insert_backbone
+
     module = ScoringGraph(copy.deepcopy(network)).cpu().eval()
     example = torch.from_numpy(golden_pixels(network.spec)[:2])
     names = [name for name, value in zip(OUTPUTS, module(example), strict=True) if value is not None]
-    with silence_exporter():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-            input_names=[INPUT],
-            output_names=names,
-            verbose=False,
-        )
-    if program is None:
-        raise ArtifactError("PyTorch's exporter returned no graph; please report this with the PyTorch version")
-    model = program.model_proto
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField("metadata_props")  # it names the files of this machine that operators come from
+    own = None if network.graph is None else read_network(network.graph.content, network.graph.name)
+    opset = None if own is None else opset_version(own)
+    model = export_module(module, example, INPUT, names, {0: torch.export.Dim("batch")}, opset)
+    if own is not None:
+        insert_backbone(model, own)
     onnx.checker.check_model(model)
     content, _ = onnx_proto.split_metadata(model.SerializeToString(), Path("the exporter's graph"))
     return content
@@ -110,17 +94,3 @@ def parity(detector: Detector, exported: Backend) -> float:
     actual = anomaly_scores(exported, batches)
     reference = np.concatenate([expected[:1], expected[1:4], expected])
     return float(np.max(np.abs(actual - reference) / np.maximum(np.abs(reference), 1e-12)))
-
-
-@contextlib.contextmanager
-def silence_exporter() -> Iterator[None]:
-    """Suppress the output of the exporter."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -186,7 +186,7 @@ def backbone_is_installed() -> bool:
         MissingExtraError: training is not installed.
     """
     try:
-        from oddlens.models.backbones import is_installed
+        from oddlens.models.backbones.efficientnet_lite import is_installed
     except ImportError as error:
         raise MissingExtraError("fitting a detector", "train") from error
     return is_installed()

@@ -72,11 +72,6 @@ def to_predictions(values: Mapping[str, npt.NDArray[Any]]) -> Predictions:
     )
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a runtime's error, shortened to fit into one of ours."""
-    return str(error).strip().partition("\n")[0][:200]
-
-
 def count_streams(threads: int | None) -> int:
     """Number of batches to score concurrently on the CPU, one thread each; limited by what memory can hold."""
     return min(threads or os.cpu_count() or 1, MAX_STREAMS)

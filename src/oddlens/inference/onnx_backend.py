@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.errors import ArtifactError
-from oddlens.inference.backend import INPUT, Predictions, count_streams, first_line, graph_outputs, to_predictions
-from oddlens.inference.per_process import PerProcess
-from oddlens.io.environment import default_variable
+from oddlens.inference.backend import INPUT, Predictions, count_streams, graph_outputs, to_predictions
+from oddlens.io.onnx_session import VERSION, create_session
+from oddlens.io.per_process import PerProcess
+from oddlens.io.text import first_line
 
-# The telemetry sends data to its makers, and its thread lets forked processes hang when they exit.
-with default_variable("ORT_DISABLE_TELEMETRY", "1"):
-    import onnxruntime as ort
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 class OnnxBackend:
@@ -43,7 +44,7 @@ class OnnxBackend:
     @property
     def name(self) -> str:
         """Runtime and precision."""
-        return f"onnxruntime {ort.__version__} cpu fp32"
+        return f"onnxruntime {VERSION} cpu fp32"
 
     @property
     def spec(self) -> InputSpec:
@@ -58,7 +59,7 @@ class OnnxBackend:
         """Score pixels (N, H, W, C) in the calling thread."""
         return self._run(self._single_threaded, pixels)
 
-    def _run(self, session: PerProcess[ort.InferenceSession], pixels: Pixels) -> Predictions:
+    def _run(self, session: PerProcess[InferenceSession], pixels: Pixels) -> Predictions:
         try:
             values = session.get().run(self.outputs, {INPUT: pixels})
         except Exception as error:  # onnxruntime raises many kinds, none of them public
@@ -66,11 +67,3 @@ class OnnxBackend:
                 f"{self.source}: its graph does not run ({first_line(error)}); export the detector again"
             ) from error
         return to_predictions(dict(zip(self.outputs, values, strict=True)))
-
-
-def create_session(graph: bytes, threads: int) -> ort.InferenceSession:
-    """A session with a number of threads; 0 leaves it to ONNX Runtime."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -18,11 +18,11 @@ from oddlens.inference.backend import (
     OUTPUTS,
     Predictions,
     count_streams,
-    first_line,
     graph_outputs,
     to_predictions,
 )
-from oddlens.inference.per_process import PerProcess
+from oddlens.io.per_process import PerProcess
+from oddlens.io.text import first_line
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by OpenVINO's names; by default it uses bf16 where it can
 

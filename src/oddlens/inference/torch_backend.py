@@ -16,9 +16,10 @@ from oddlens.config.detectors import FamilySettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import SettingsError, StateError
 from oddlens.inference.backend import MAX_STREAMS, Predictions
-from oddlens.inference.per_process import PerProcess
 from oddlens.inference.torch_threads import fork_safe, get_threads, single_thread
+from oddlens.io.per_process import PerProcess
 from oddlens.models import registry
+from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import Model, ScoringGraph
 from oddlens.models.layers import fast_bf16
 
@@ -131,10 +132,13 @@ def rebuild(
     roi: npt.NDArray[np.uint8] | None,
     device: str,
     precision: Literal["fp32", "bf16"],
+    graph: OnnxGraph | None = None,
 ) -> TorchBackend:
-    """A backend from saved weights by name, and from the region of interest (H, W) if there is one."""
+    """A backend from saved weights by name, the region of interest (H, W), and the graph of the user's own backbone."""
     model = registry.build(settings, spec, seed=0)
     model.load_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     if roi is not None:
         model.set_roi(roi.astype(bool))
+    if graph is not None:
+        model.set_graph(graph)
     return TorchBackend(model, resolve_device(device), precision)

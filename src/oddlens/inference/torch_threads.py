@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import oddlens
-from oddlens.inference.per_process import PerProcess
+from oddlens.io.per_process import PerProcess
 
 # Before this import of torch, another module of the program may have used it, in this process or before a fork.
 FIRST_PROCESS = oddlens.PROCESS if "torch" in sys.modules else os.getpid()

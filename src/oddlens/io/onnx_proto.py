@@ -16,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from oddlens.errors import ArtifactError
 
+CHANGED = "no exported detector does, so it was changed after `oddlens export`; export it again"
 ONNX_DOMAINS = ("", "ai.onnx")  # the two names of the domain of ONNX's own operators
 # The part of onnx.proto that is read: message -> field -> (field number, type of its values).
 MESSAGE_FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
@@ -46,7 +47,7 @@ def split_metadata(content: bytes, source: Path) -> tuple[bytes, dict[str, str]]
         file, model = message_class("File").FromString(content), message_class("Model").FromString(content)
     except DecodeError as error:
         raise ArtifactError(f"{source}: is not an ONNX file or is truncated; export the detector again") from error
-    check_self_contained(model, source)
+    check_self_contained(model, str(source), CHANGED)
     metadata = {key: value for entry in file.metadata for key, value in zip(entry.key, entry.value, strict=False)}
     file.ClearField("metadata")
     return file.SerializeToString(), metadata
@@ -59,7 +60,20 @@ def join_metadata(graph: bytes, metadata: dict[str, str]) -> bytes:
     return graph + serialized
 
 
-def check_self_contained(model: Any, source: Path) -> None:
+def check_graph(graph: bytes, source: str, remedy: str) -> None:
+    """Check the graph of a network that oddlens did not make; `remedy` ends errors and says what to do.
+
+    Raises:
+        ArtifactError: it is no graph, stores tensors in other files, or uses custom operators.
+    """
+    try:
+        model = message_class("Model").FromString(graph)
+    except DecodeError as error:
+        raise ArtifactError(f"{source}: is not an ONNX file or is truncated; {remedy}") from error
+    check_self_contained(model, source, remedy)
+
+
+def check_self_contained(model: Any, source: str, remedy: str) -> None:
     """Check all parts of a model, including subgraphs and functions, before any of it is used.
 
     Raises:
@@ -67,15 +81,11 @@ def check_self_contained(model: Any, source: Path) -> None:
     """
     for part in walk_messages(model):
         if part.DESCRIPTOR.name == "Tensor" and (part.external or any(part.location)):
-            raise ArtifactError(
-                f"{source}: stores tensors in other files, which no exported detector does; it was changed after "
-                "`oddlens export`, so export it again"
-            )
+            raise ArtifactError(f"{source}: stores tensors in other files; {remedy}")
         custom_domains = set(getattr(part, "domain", ())) - set(ONNX_DOMAINS)
         if custom_domains:
             raise ArtifactError(
-                f"{source}: uses operators of the domain '{min(custom_domains)[:80]}', and exported detectors use only "
-                "ONNX's own; it was changed after `oddlens export`, so export it again"
+                f"{source}: uses operators of the domain '{min(custom_domains)[:80]}', not ONNX's own; {remedy}"
             )
 
 

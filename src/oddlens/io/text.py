@@ -22,3 +22,8 @@ def list_names(names: Sequence[str], max_count: int = 10) -> str:
     """
     more = len(names) - max_count
     return ", ".join(names[:max_count]) + (f" and {more} more" if more > 0 else "")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a runtime's error, shortened to fit into one of ours."""
+    return str(error).strip().partition("\n")[0][:200]

@@ -17,6 +17,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import FamilySettings
 from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
+from oddlens.models.backbones.onnx_graph import OnnxGraph
 
 
 class ModelOutput(NamedTuple):
@@ -64,6 +65,7 @@ class Model(nn.Module, ABC):
         self.fitting_remark: str | None = None  # for the user: what fitting in closed form left out
         self.excludes_self = False  # whether an image in a bank is excluded from its own neighbours
         self.left_out: LeftOut | None = None  # which rows of the banks the images of a batch ignore; None: none
+        self.graph: OnnxGraph | None = None  # of the user's own backbone, where it has one
         self.tiles_per_image = 1  # set before fitting: pixels i are a tile of the image i // tiles_per_image
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
         self.roi_pixels = spec.height * spec.width
@@ -72,6 +74,10 @@ class Model(nn.Module, ABC):
         """Set the region of interest (H, W): only the pixels where it is true count."""
         self.roi.copy_(torch.from_numpy(roi.astype(np.float32)))
         self.roi_pixels = int(roi.sum())
+
+    def set_graph(self, graph: OnnxGraph) -> None:
+        """Set the graph of the user's own backbone, which the model runs."""
+        self.graph = graph
 
     @property
     def covers_whole_image(self) -> bool:

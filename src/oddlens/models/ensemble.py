@@ -13,6 +13,7 @@ from oddlens.config.base import InputSpec
 from oddlens.config.detectors import EnsembleSettings, FamilySettings
 from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
+from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import Model, ModelOutput
 from oddlens.models.layers import squareplus
 from oddlens.models.registry import build_module, register_family
@@ -55,6 +56,12 @@ class CompositeModel(Model):
         super().set_roi(roi)
         for member in self.parts:
             member.set_roi(roi)
+
+    def set_graph(self, graph: OnnxGraph) -> None:
+        """Set the graph of the user's own backbone, which all members that have one share."""
+        super().set_graph(graph)
+        for member in self.parts:
+            member.set_graph(graph)
 
 
 @register_family(settings=EnsembleSettings)

@@ -70,7 +70,7 @@ class Padim(PretrainedModel):
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
-        self.backbone.load_pretrained()
+        self.backbone.load_pretrained(seed)
         index, features = self.describe_training(images, seed)
         left_out = fit_gaussians(self.gaussians, features, len(index))
         if self.light is not None:
@@ -148,7 +148,7 @@ class PooledFeatures(PretrainedModel):
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
-        self.backbone.load_pretrained()
+        self.backbone.load_pretrained(seed)
         index, batches = self.describe_training(images, seed)
         fit_gaussians(self.images, [[mean_features(part) for part in parts] for parts in batches], len(index))
         fit_gaussians([self.map], batches, len(index))

@@ -52,7 +52,7 @@ class Patchcore(PretrainedModel):
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fill the banks from the training pixels (N, H, W, C), or from as many as fit into memory."""
-        self.backbone.load_pretrained()
+        self.backbone.load_pretrained(seed)
         generator = torch.Generator().manual_seed(seed)
         copies = len(self.copies)
         max_images = min(self.max_rows, MAX_LIGHT_ROWS // copies)

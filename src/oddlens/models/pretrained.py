@@ -10,10 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oddlens.config.backbones import OnnxBackbone
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PretrainedSettings
 from oddlens.config.manifest import Notice
-from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, block_shape, read_notice
+from oddlens.errors import SettingsError
+from oddlens.models.backbones.base import Backbone
+from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, N_BLOCKS, EfficientNetLite0
+from oddlens.models.backbones.onnx_backbone import OnnxModule
+from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import Model
 
 MAX_GAUSSIAN_NUMBERS = 2**24  # of covariances at one depth; features of grids that need more are averaged
@@ -50,9 +55,9 @@ class PretrainedModel(Model):
         super().__init__(spec)
         self.light_varies = settings.light_varies
         self.learns_mirrored = False  # mirrored copies of the training images, too
-        self.size = enlarged_size(spec, side)
-        self.backbone = EfficientNetLite0(depths)
-        shapes = [block_shape(depth, *self.size) for depth in depths]
+        self.backbone = build_backbone(settings, depths)
+        self.size = self.backbone.size or enlarged_size(spec, side)
+        shapes = [self.backbone.shape(depth, *self.size) for depth in depths]
         self.strides = [grid_stride(*shape) for shape in shapes]
         self.shapes = [  # channels, rows and columns of the features of each depth
             (channels, -(-rows // stride), -(-columns // stride))
@@ -68,9 +73,15 @@ class PretrainedModel(Model):
         self.places.copy_(F.adaptive_max_pool2d(self.roi[None, None], self.grid)[0, 0])
         self.n_places = int(self.places.sum())
 
+    def set_graph(self, graph: OnnxGraph) -> None:
+        """Set the graph of the user's own backbone."""
+        super().set_graph(graph)
+        if isinstance(self.backbone, OnnxModule):
+            self.backbone.graph = graph
+
     def notices(self) -> tuple[Notice, ...]:
         """That of the backbone."""
-        return (read_notice(EFFICIENTNET_LITE0),)
+        return (self.backbone.notice(),)
 
     def describe(self, batch: Tensor) -> list[Tensor]:
         """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood."""
@@ -125,6 +136,21 @@ class PretrainedModel(Model):
     def full_map(self, values: Tensor) -> Tensor:
         """A map (N, rows, columns) of places as one of pixels (N, H, W), 0 outside the region of interest."""
         return resize_maps(values, (self.spec.height, self.spec.width)) * self.roi
+
+
+def build_backbone(settings: PretrainedSettings, depths: Sequence[int]) -> Backbone:
+    """The backbone of a family, without its weights.
+
+    Raises:
+        SettingsError: the settings name a file, which fitting has not read yet, or a depth that does not exist.
+    """
+    if isinstance(settings.backbone, OnnxBackbone):
+        return OnnxModule(settings.backbone, depths)
+    if settings.backbone != EFFICIENTNET_LITE0.name:
+        raise SettingsError(f"the backbone {settings.backbone} must be read before a model is built; use Detector.fit")
+    if max(depths) >= N_BLOCKS:
+        raise SettingsError(f"{settings.backbone}: has the blocks 0 to {N_BLOCKS - 1}; choose depths among them")
+    return EfficientNetLite0(depths)
 
 
 def mean_features(features: Tensor) -> Tensor:

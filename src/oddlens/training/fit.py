@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from oddlens.data.image_header import ImageInfo
 from oddlens.data.open import Images, as_training_images
 from oddlens.data.splitting import split_training_images
 from oddlens.data.training_images import load_training_images
 from oddlens.inference.torch_threads import fork_safe
 from oddlens.io.own_folder import TRAINING_FILES, check_claim
 from oddlens.training.history import Log, Progress
-from oddlens.training.resolve import FitConfig, resolve
+from oddlens.training.resolve import FitConfig, FitPlan, resolve
 from oddlens.training.strategies import train_model
 from oddlens.training.summary import FitResult, summarize
 from oddlens.training.tiling import choose_tiling, describe_tiling
@@ -43,7 +45,7 @@ def fit(
     canvas = choose_tiling(infos, plan.tile, plan.size, plan.max_sides, plan.seconds)
     if canvas is not None:
         plan, tile_remarks = replace(plan, tiling=canvas.tiling), (describe_tiling(infos, canvas),)
-    shape = plan.size if canvas is None else (canvas.height, canvas.width)
+    shape = whole_shape(plan, infos) if canvas is None else (canvas.height, canvas.width)
     loaded = load_training_images(image_set, shape, plan.max_sides, plan.roi, infos)
     loaded = replace(loaded, remarks=tile_remarks + loaded.remarks)
     if log is not None:
@@ -60,3 +62,16 @@ def fit(
     )
     result = train_model(plan, split, folder, resume, progress)
     return summarize(plan, split, result, started)
+
+
+def whole_shape(plan: FitPlan, infos: Sequence[ImageInfo]) -> int | tuple[int, int] | None:
+    """The size of images that are scored whole: `size`, or that of the user's own backbone where it prescribes one.
+
+    Smaller images stay as they are, and the model enlarges them.
+    """
+    if plan.size is not None or plan.backbone is None or not infos:
+        return plan.size
+    height, width = plan.backbone.graph.fixed
+    if height is None or width is None or all(info.height <= height and info.width <= width for info in infos):
+        return None
+    return height, width

@@ -23,6 +23,7 @@ from oddlens.errors import DataError
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.models import registry
+from oddlens.models.backbones.onnx_graph import BackboneFile
 from oddlens.models.base import GradientModel, Model
 from oddlens.models.cross_conformal import CrossConformal
 from oddlens.models.ensemble import Ensemble
@@ -56,6 +57,7 @@ class TrainingTask:
     training: TrainingSettings = field(default_factory=TrainingSettings)  # of a single detector, or of each fold
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
     fit_to_all: bool = False  # fit in closed form to all images, however long that takes, as each of them calibrates
+    backbone: BackboneFile | None = None  # the user's own
     tiles_per_image: int = 1  # where the images are tiles: image i is one of the image i // tiles_per_image
 
 
@@ -82,10 +84,12 @@ class TrainedMember:
 
 
 def build_untrained(settings: FamilySettings, seed: int, task: TrainingTask) -> Model:
-    """A model before training, on its device and with its region of interest."""
+    """A model before training, on its device, with its region of interest and the user's own backbone."""
     model = registry.build(settings, task.spec, seed)
     if task.roi is not None:
         model.set_roi(task.roi)
+    if task.backbone is not None and settings.own_backbone is not None:
+        model.set_graph(task.backbone.graph)
     model.tiles_per_image = task.tiles_per_image
     return model.to(task.device)
 

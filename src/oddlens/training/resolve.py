@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
+from oddlens.config.backbones import EFFICIENTNET_LITE0
 from oddlens.config.base import DecisionSettings, Tiling, TrainingSettings
 from oddlens.config.detectors import AutoSettings, DetectorSettings, Strategy
 from oddlens.config.manifest import CountBy
@@ -18,8 +19,10 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.training_images import ENSEMBLE_SIDES, PRETRAINED_SIDES, MaxSides
 from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
-from oddlens.models.backbones import is_installed
+from oddlens.models.backbones.efficientnet_lite import is_installed
+from oddlens.models.backbones.onnx_graph import BackboneFile
 from oddlens.models.registry import registered_family
+from oddlens.training.own_backbone import input_sides, open_backbone
 from oddlens.training.tiling import Tile, check_tile
 
 RESERVED_SHARE = 0.05  # of the budget, for what takes longer than estimated
@@ -66,6 +69,7 @@ class FitPlan:
     tile: Tile = "off"
     seconds: float = math.inf  # for fitting
     tiling: Tiling | None = None  # of the images, once their sizes are known
+    backbone: BackboneFile | None = None  # the user's own
 
     @property
     def strategy(self) -> Strategy:
@@ -113,12 +117,13 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
     leaves_one_out = resolve_calibration(config, settings, has_groups)
     check_tile(config.tile)
     seconds = resolve_budget(config.budget, settings)
+    backbone = open_backbone(settings)
     plan = FitPlan(
         settings=settings,
         training=resolve_training(config.training, settings),
         decision=config.decision,
         size=config.size,
-        max_sides=resolve_sides(settings),
+        max_sides=resolve_sides(settings) if backbone is None else input_sides(backbone),
         roi=config.roi,
         device=resolve_device(config.device),
         deadline=started + seconds * (1 - RESERVED_SHARE) - RESERVED_SECONDS,
@@ -127,6 +132,7 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         count_by=config.count_by,
         tile="off" if settings.strategy == "folds" else config.tile,
         seconds=seconds,
+        backbone=backbone,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")
@@ -141,7 +147,7 @@ def without_backbone(settings: DetectorSettings) -> DetectorSettings:
     Raises:
         SettingsError: they do not, because it compares pretrained features.
     """
-    if settings.uses_pretrained:
+    if settings.uses_pretrained or settings.backbones - {EFFICIENTNET_LITE0}:
         raise SettingsError(
             f"the training scores of {settings.title} are far below those of new images, so that no percentile of them "
             "is of use; decide by conformal"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from oddlens.config.detectors import FamilySettings
 from oddlens.data.splitting import SplitImages
 from oddlens.inference.tiling import TileGrid
 from oddlens.io.own_folder import TRAINING_FILES, claim
@@ -14,6 +15,7 @@ from oddlens.training.auto import train_auto
 from oddlens.training.checkpoints import clear_checkpoints
 from oddlens.training.history import Progress, write_history
 from oddlens.training.members import TrainedModel, TrainingTask, train_folds, train_planned, train_single
+from oddlens.training.own_backbone import describe_parts
 from oddlens.training.resolve import FitPlan
 from oddlens.training.tile_pixels import training_tiles
 
@@ -51,10 +53,14 @@ def train_model(
         resume=resume,
         progress=progress,
         fit_to_all=plan.leaves_one_out,
+        backbone=plan.backbone,
     )
     remarks: tuple[str, ...] = ()
     if plan.tiling is not None:
         task, remarks = in_tiles(task, TileGrid(split.spec, plan.tiling, split.roi))
+    if isinstance(settings, FamilySettings):
+        settings, more = describe_parts(settings, task.backbone, task.spec)
+        remarks += more
     if folder:
         claim(folder, TRAINING_FILES)
         if not resume:

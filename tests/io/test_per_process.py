@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from oddlens.inference.per_process import PerProcess
+from oddlens.io.per_process import PerProcess
 
 
 def test_all_threads_of_a_process_get_the_same_value() -> None:

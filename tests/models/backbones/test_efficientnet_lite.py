@@ -13,8 +13,14 @@ from pretrained_extra import needs_pretrained
 from sklearn.datasets import load_sample_image
 
 from oddlens.errors import ArtifactError, MissingExtraError
-from oddlens.models import backbones
-from oddlens.models.backbones import EFFICIENTNET_LITE0, EfficientNetLite0, FrozenConv, block_shape, read_weights
+from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.backbones.efficientnet_lite import (
+    EFFICIENTNET_LITE0,
+    EfficientNetLite0,
+    FrozenConv,
+    block_shape,
+    read_weights,
+)
 
 DAISY = 985  # of the 1,000 classes of ImageNet
 PALACE = 698
@@ -66,10 +72,10 @@ def test_weights_that_were_changed_are_refused_before_they_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = tmp_path / "weights.pth"
-    content = bytearray(backbones.weights_path(EFFICIENTNET_LITE0).read_bytes())
+    content = bytearray(efficientnet_lite.weights_path(EFFICIENTNET_LITE0).read_bytes())
     content[-1] ^= 1
     changed.write_bytes(content)
-    monkeypatch.setattr(backbones, "weights_path", lambda weights: changed)
+    monkeypatch.setattr(efficientnet_lite, "weights_path", lambda weights: changed)
     with pytest.raises(ArtifactError, match="is not the file of weights that oddlens expects"):
         read_weights(EFFICIENTNET_LITE0)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from oddlens.config.manifest import Notice
 from oddlens.errors import ArtifactError, MissingExtraError
+from oddlens.models.backbones.base import Backbone
 
 EXTRA = "pretrained"
 BATCH_NORM_EPSILON = 1e-3
@@ -32,6 +33,7 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+N_BLOCKS = sum(repeats for repeats, *_ in STAGES)
 STEM_CHANNELS = 32
 
 
@@ -64,6 +66,15 @@ def is_installed() -> bool:
         return weights_path(EFFICIENTNET_LITE0).is_file()
     except MissingExtraError:
         return False
+
+
+def check_installed() -> None:
+    """Check that the package with the weights is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    weights_path(EFFICIENTNET_LITE0)
 
 
 def weights_path(weights: BackboneWeights) -> Path:
@@ -176,7 +187,7 @@ class InvertedResidual(nn.Module):
         return batch + result if self.adds else result
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Backbone):
     """The first blocks of EfficientNet-Lite0, up to the deepest of `depths`; gives the outputs of those blocks.
 
     Block 4 has 40 channels and one place for each 8 x 8 pixels, block 10 112 for 16 x 16, block 14 192 for 32 x 32.
@@ -194,18 +205,22 @@ class EfficientNetLite0(nn.Module):
                 inputs = channels
         self.blocks = nn.ModuleList(blocks[: max(depths) + 1])
         for depth in self.depths:
-            self.register_buffer(f"deviation_{depth}", torch.ones(self.channels(depth)))
+            self.register_buffer(f"deviation_{depth}", torch.ones(block_shape(depth, 1, 1)[0]))
 
-    def channels(self, depth: int) -> int:
-        """Number of channels of a block's output."""
-        return block_shape(depth, 1, 1)[0]
+    def shape(self, depth: int, height: int, width: int) -> tuple[int, int, int]:
+        """Channels, rows and columns of a block's output for images of height x width."""
+        return block_shape(depth, height, width)
 
     def deviations(self) -> list[Tensor]:
         """Standard deviation (C,) of each channel on ImageNet, at each depth, as the batch normalizations give it."""
         return [self.get_buffer(f"deviation_{depth}") for depth in self.depths]
 
-    def load_pretrained(self) -> None:
-        """Load the ImageNet weights.
+    def notice(self) -> Notice:
+        """The source and licence of the ImageNet weights."""
+        return read_notice(EFFICIENTNET_LITE0)
+
+    def load_pretrained(self, seed: int = 0) -> None:
+        """Load the ImageNet weights; `seed` changes nothing.
 
         Raises:
             MissingExtraError, ArtifactError: see `read_weights`.

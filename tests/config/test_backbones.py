@@ -1,0 +1,87 @@
+"""The names and descriptions of backbones in settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from oddlens.config.backbones import BackboneOutput, OnnxBackbone
+from oddlens.config.detectors import (
+    AutoSettings,
+    CrossfitSettings,
+    DictionarySettings,
+    EnsembleSettings,
+    FeaturesSettings,
+    Member,
+    PadimSettings,
+)
+from oddlens.config.parse import parse_model, with_backbone
+from oddlens.errors import SettingsError
+
+OWN = OnnxBackbone(
+    name="own.onnx",
+    source="the file own.onnx",
+    licence="mine",
+    sha256="0" * 64,
+    height=32,
+    width=48,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.2, 0.2, 0.2),
+    outputs=(BackboneOutput(name="y", layout="tokens", channels=8, rows=4, columns=6, prefix=1),),
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet-lite0", "own.onnx", "/a b/own.ONNX", "timm:resnet18", "part.safetensors"]
+)
+def test_names_of_backbones_pass(name: str) -> None:
+    assert PadimSettings(backbone=name).backbones == {name}
+
+
+@pytest.mark.parametrize("name", ["", "resnet18", "timm:", "own.pt", 3, None])
+def test_other_names_are_refused_with_what_is_allowed(name: Any) -> None:
+    with pytest.raises(SettingsError, match=r"'backbone': must be efficientnet-lite0, a FILE.onnx, timm:NAME, or"):
+        parse_model({"family": "padim", "backbone": name}, "test")
+
+
+def test_a_described_backbone_survives_json_at_any_depth() -> None:
+    padim = PadimSettings(backbone=OWN)
+    for settings in (padim, EnsembleSettings(members=(Member(model=padim),)), CrossfitSettings(model=padim)):
+        again = parse_model(json.loads(settings.model_dump_json()), "test")
+        assert again == settings
+        assert again.own_backbone == OWN
+
+
+@pytest.mark.parametrize("change", [{"sha256": "no"}, {"outputs": []}, {"height": 0}, {"other": 1}])
+def test_a_damaged_description_is_refused(change: dict[str, Any]) -> None:
+    values = json.loads(PadimSettings(backbone=OWN).model_dump_json())
+    values["backbone"] |= change
+    with pytest.raises(SettingsError, match="backbone"):
+        parse_model(values, "test")
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        ("channels_first", (8, 4, 6)),
+        ("channels_last", (4, 6, 8)),
+        ("tokens", (25, 8)),
+        ("pooled", (8,)),
+    ],
+)
+def test_each_layout_has_its_shape(layout: Any, shape: tuple[int, ...]) -> None:
+    output = OWN.outputs[0].model_copy(update={"layout": layout})
+    assert output.shape == shape
+    assert ("places" in output.describe()) == (layout != "pooled")
+
+
+def test_another_backbone_reaches_every_part_that_has_one() -> None:
+    plan = EnsembleSettings(members=(Member(model=FeaturesSettings()), Member(model=DictionarySettings())))
+    assert with_backbone(plan, "own.onnx", "test").backbones == {"own.onnx"}
+    assert with_backbone(CrossfitSettings(model=PadimSettings()), "own.onnx", "test").backbones == {"own.onnx"}
+    assert with_backbone(AutoSettings(), "own.onnx", "test").backbones == {"own.onnx"}
+    for settings in (DictionarySettings(), AutoSettings(pretrained=False)):
+        with pytest.raises(SettingsError, match=r"test: .* has no backbone; choose auto, padim, patchcore or features"):
+            with_backbone(settings, "own.onnx", "test")

@@ -1,0 +1,122 @@
+"""The user's own backbone inside a model: scaled and projected features, whatever the layout of its outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from own_backbones import ConvNet, TokenNet, write_onnx
+from torch import Tensor, nn
+
+from oddlens.config.backbones import OnnxBackbone
+from oddlens.errors import SettingsError, StateError
+from oddlens.models.backbones import onnx_backbone
+from oddlens.models.backbones.onnx_backbone import N_REFERENCE_IMAGES, OnnxModule
+from oddlens.models.backbones.onnx_graph import BackboneFile, read_backbone
+from oddlens.models.backbones.onnx_outputs import describe_backbone
+from oddlens.models.backbones.reference_images import reference_images
+
+
+def own_module(path: Path, network: nn.Module, depths: tuple[int, ...], seed: int = 0) -> OnnxModule:
+    """A loaded module for images of 32 x 48."""
+    file = read_backbone(write_onnx(path / "own.onnx", network))
+    module = OnnxModule(describe_backbone(file, 32, 48), depths)
+    module.graph = file.graph
+    module.load_pretrained(seed)
+    return module
+
+
+def normalized(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (images - mean) / std
+
+
+@torch.no_grad()
+def test_features_are_those_of_the_network_for_images_normalized_as_for_imagenet(tmp_path: Path) -> None:
+    network, images = ConvNet(), torch.rand(3, 3, 32, 48)
+    module = own_module(tmp_path, network, (0, 2))
+    for depth, features in zip((0, 2), module(images), strict=True):
+        scale = module.get_buffer(f"scale_{depth}")[:, None, None]
+        torch.testing.assert_close(features, network(normalized(images))[depth] * scale, rtol=1e-4, atol=1e-5)
+        assert tuple(features.shape[1:]) == module.shape(depth, 32, 48)
+
+
+@torch.no_grad()
+def test_tokens_of_patches_are_maps_without_the_tokens_before_them(tmp_path: Path) -> None:
+    network, images = TokenNet(8, prefix=5), torch.rand(2, 3, 32, 48)
+    module = own_module(tmp_path, network, (0,))
+    tokens = network(normalized(images))[:, 5:] * module.get_buffer("scale_0")
+    (features,) = module(images)
+    assert features.shape == (2, 12, 4, 6)
+    torch.testing.assert_close(features[:, :, 1, 2], tokens[:, 6 + 2], rtol=1e-4, atol=1e-5)
+
+
+class ChannelsLast(nn.Module):
+    """A network with one map, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ConvNet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        values: Tensor = self.network(images)[1]
+        return values.permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def test_maps_with_channels_last_are_turned_around(tmp_path: Path) -> None:
+    network, images = ChannelsLast(), torch.rand(2, 3, 32, 48)
+    module = own_module(tmp_path, network, (0,))
+    (features,) = module(images)
+    expected = network(normalized(images)).permute(0, 3, 1, 2) * module.get_buffer("scale_0")[:, None, None]
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_images_count_as_colourless_ones(tmp_path: Path) -> None:
+    module, grey = own_module(tmp_path, ConvNet(), (1,)), torch.rand(2, 1, 32, 48)
+    torch.testing.assert_close(module(grey)[0], module(grey.repeat(1, 3, 1, 1))[0])
+
+
+def test_channels_have_a_deviation_of_1_on_the_reference_images(tmp_path: Path) -> None:
+    module = own_module(tmp_path, ConvNet(), (2,))
+    (features,) = module(torch.from_numpy(reference_images(N_REFERENCE_IMAGES, 32, 48)))
+    deviation = features.transpose(0, 1).flatten(1).std(dim=1)
+    assert float(deviation.median()) == pytest.approx(1, abs=0.05)
+    assert float(deviation.max()) <= 1.05
+
+
+def test_many_channels_are_projected_onto_fewer_with_distances_preserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = ConvNet(40), torch.rand(8, 3, 32, 48)
+    (before,) = own_module(tmp_path, network, (2,))(images)
+    monkeypatch.setattr(onnx_backbone, "MAX_COVARIANCE_NUMBERS", 24 * 64**2)  # 24 places
+    module, other = (own_module(tmp_path, network, (2,), seed) for seed in (0, 1))
+    assert module.shape(2, 32, 48) == (64, 4, 6)
+    assert module.deviations()[0].shape == (64,)
+    (after,) = module(images)
+    ratio = (after[1:] - after[:-1]).norm(dim=1) / (before[1:] - before[:-1]).norm(dim=1)
+    assert float((ratio - 1).abs().mean()) < 0.2
+    assert not torch.equal(after, other(images)[0])
+
+
+def test_a_depth_that_is_no_output_is_refused(tmp_path: Path) -> None:
+    settings = own_module(tmp_path, ConvNet(), (0,)).settings
+    with pytest.raises(SettingsError, match=r"own\.onnx: has the depths 0 to 2, and depth 14 is set"):
+        OnnxModule(settings, (2, 14))
+
+
+def test_without_its_graph_nothing_is_computed(tmp_path: Path) -> None:
+    settings: OnnxBackbone = own_module(tmp_path, ConvNet(), (0,)).settings
+    with pytest.raises(StateError, match=r"the graph of own\.onnx is not set"):
+        OnnxModule(settings, (0,))(torch.zeros(1, 3, 32, 48))
+
+
+def test_the_notice_has_the_digest_and_says_that_the_licence_is_for_the_user_to_know(tmp_path: Path) -> None:
+    module = own_module(tmp_path, ConvNet(), (0,))
+    file: BackboneFile = read_backbone(tmp_path / "own.onnx")
+    notice = module.notice()
+    assert (notice.name, notice.sha256) == ("own.onnx", file.graph.sha256)
+    assert notice.source == "the file own.onnx"
+    assert notice.licence == "the licence of own.onnx is its user's to know"
