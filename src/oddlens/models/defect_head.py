@@ -7,7 +7,6 @@ Zavrtanik et al., "DRAEM", 2021; a discriminator of frozen features is from Liu 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -109,13 +108,12 @@ class DefectHead(nn.Module):
         self, model: PretrainedModel, normal: Sequence[Sequence[Tensor]], parts: Tensor, generator: torch.Generator
     ) -> list[Rows]:
         """Places of the images themselves, in their batches."""
-        share = 0.5 * MAX_ROWS / (len(parts) * model.n_places)
-        shares = share * model.places.expand(len(parts), *self.grid)
-        ends = accumulate(len(features[0]) for features in normal)
-        spans = [slice(end - len(features[0]), end) for features, end in zip(normal, ends, strict=True)]
+        shares = 0.5 * MAX_ROWS / (len(parts) * model.n_places) * model.places
+        batch_parts = torch.split(parts, [len(features[0]) for features in normal])
         return [
-            self.draw(features, torch.zeros_like(shares[span]), parts[span], shares[span], generator)
-            for features, span in zip(normal, spans, strict=True)
+            self.draw(features, torch.zeros_like(share), part, share, generator)
+            for features, part in zip(normal, batch_parts, strict=True)
+            for share in [shares.expand(len(part), *self.grid)]
         ]
 
     def draw(
@@ -123,8 +121,8 @@ class DefectHead(nn.Module):
     ) -> Rows:
         """Rows of places of a batch (N, rows, columns), each drawn with the probability `shares`."""
         drawn = torch.rand(shares.shape, generator=generator).to(shares) < shares
-        joined = torch.cat([self.resize(features[i]) for i in self.depths], dim=1)
-        return Rows(joined.movedim(1, 3)[drawn], targets[drawn], parts[:, None, None].expand_as(drawn)[drawn])
+        values = torch.cat([self.resize(features[i]) for i in self.depths], dim=1)
+        return Rows(values.movedim(1, 3)[drawn], targets[drawn], parts[:, None, None].expand_as(drawn)[drawn])
 
     def train_networks(self, rows: Rows, generator: torch.Generator) -> None:
         """Train each network on one part of the rows, whose features are standardized as normal ones are."""

@@ -74,7 +74,7 @@ class Padim(PretrainedModel):
         index, features = self.describe_training(images, seed)
         left_out = fit_gaussians(self.gaussians, features, len(index))
         if self.light is not None:
-            fit_gaussians([self.light], [[mean_features(described[-1])] for described in features], len(index))
+            fit_gaussians([self.light], [[mean_features(batch[-1])] for batch in features], len(index))
         self.fit_head(images[index], features, left_out, seed)
 
     def fit_head(self, images: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int) -> None:
