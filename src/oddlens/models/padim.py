@@ -35,6 +35,7 @@ MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
 MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
 MIN_HEAD_IMAGES = 4  # from which two networks of the head can be trained
+MAP_DEFECT_WEIGHT = 2.0  # of the head's map, relative to that of the Gaussians
 GLOBAL_EVIDENCE_WEIGHT = 0.25  # of the image's mean evidence at each of its places: defects are seldom alone
 MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
@@ -107,7 +108,8 @@ class Padim(PretrainedModel):
         if self.head is not None:
             logits = self.head(features)
             score = self.scaled(0, score) + self.settings.defect_weight * self.scaled(3, self.evidence_score(logits))
-            evidence = self.scaled(1, anomaly_map) + resize_maps(self.scaled(2, logits), self.map_grid)
+            evidence = resize_maps(self.scaled(2, logits), self.map_grid)
+            evidence = self.scaled(1, anomaly_map) + MAP_DEFECT_WEIGHT * evidence
             evidence = evidence + GLOBAL_EVIDENCE_WEIGHT * evidence.mean(dim=(1, 2), keepdim=True)
             score, anomaly_map = squareplus(score), squareplus(evidence)
         return ModelOutput(score, self.full_map(anomaly_map), None)
