@@ -29,7 +29,7 @@ from oddlens.evaluation import corruptions
 
 Scores = npt.NDArray[np.float64]
 
-FAMILIES = ("autoencoder", "dictionary", "rotation", "defects", "auto")
+FAMILIES = ("auto", "padim", "patchcore", "features", "dictionary", "rotation", "defects", "autoencoder")
 MAX_IMAGES = 3000  # images in a pool
 SHIFT = 0.5  # shift of the mean score by a change, in standard deviations of the scores
 SEARCH_IMAGES = 200  # images used to search for the strength of a change
@@ -40,7 +40,7 @@ BISECTIONS = 7  # steps of the bisection
 class Pool:
     """Scores of one detector on unseen images."""
 
-    training: Scores  # of its training images
+    training: Scores  # of its training images; empty where a detector has none
     normal: Scores  # (N,) of normal images outside the training set
     groups: npt.NDArray[np.intp]  # (N,) equal numbers for images of one part
     tested: npt.NDArray[np.bool_]  # (N,) true for images of the test split
@@ -112,7 +112,14 @@ def compute_pool(
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))
     parts_of_each = groups_of(both, part_of)
-    return Pool(detector.tensors["training.scores"], scores, parts_of_each, index >= len(others), anomalous, changed)
+    return Pool(
+        detector.tensors.get("training.scores", np.empty(0)),
+        scores,
+        parts_of_each,
+        index >= len(others),
+        anomalous,
+        changed,
+    )
 
 
 def parts_of_files(table: Path) -> dict[str, str]:

@@ -64,9 +64,9 @@ def false_alarms(pool: Pool, seed: int) -> list[list[str]]:
     for rate in RATES:
         by_image, by_part = (redrawn_rates(pool, rate, seed, by_group=by_group) for by_group in (False, True))
         grouped = len(np.unique(pool.groups)) < len(pool.groups)
-        percentile = train_percentile_rate(pool, rate)
+        percentile = percent(train_percentile_rate(pool, rate)) if len(pool.training) else DASH
         grouped_rate = format_rates(by_part) if grouped else DASH
-        rates = format_rates(by_image), grouped_rate, on_test_images(pool, rate), percent(percentile)
+        rates = format_rates(by_image), grouped_rate, on_test_images(pool, rate), percentile
         rows.append([percent(rate), *rates])
     return rows
 
@@ -205,7 +205,8 @@ def main(words: list[str]) -> int:
             rows += [[source, family, *row] for row in table(pool, options.seed)]
             for rate in RATES if options.plot else ():
                 values = redrawn_rates(pool, rate, options.seed, by_group=False)
-                spreads.append(Spread(f"{source}, {family}", rate, values or [], train_percentile_rate(pool, rate)))
+                by_percentile = train_percentile_rate(pool, rate) if len(pool.training) else float("nan")
+                spreads.append(Spread(f"{source}, {family}", rate, values or [], by_percentile))
     print(markdown(["set", "detector", *columns], rows))
     print(f"\nTable: `{typed_command([__file__, *words])}`; {REPEATS} repeats.")
     if options.plot:

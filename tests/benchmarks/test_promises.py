@@ -28,6 +28,12 @@ def test_realized_rates_average_to_the_requested_rate() -> None:
     assert np.mean(rates) == pytest.approx(0.05, abs=0.01)
 
 
+def test_a_detector_without_training_scores_has_no_percentile() -> None:
+    without = dataclasses.replace(pool(), training=np.empty(0))
+    assert [row[-1] for row in promises.false_alarms(without, 0)] == ["–", "–"]
+    assert "–" not in [row[-1] for row in promises.false_alarms(pool(), 0)]
+
+
 def test_too_small_calibration_sets_give_no_rates() -> None:
     assert promises.redrawn_rates(pool(100), 0.01, seed=0, by_group=False) is None
     assert promises.on_test_images(pool(100), 0.01) == promises.format_rates(None) == "too few"
