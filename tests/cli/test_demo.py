@@ -43,7 +43,7 @@ def test_the_demo_goes_from_images_to_verdicts(demo: tuple[Result, Path]) -> Non
     assert printed == result["commands"]
     names = [shlex.split(line)[1] for line in printed]
     assert names == ["check", "fit", "eval", "score", "fit", "eval", "run"]
-    assert set(result["seconds"]) == {"check", "fit", "eval", "score", "fit digits", "eval digits", "autoencoder"}
+    assert set(result["seconds"]) == {"check", "fit", "eval", "score", "fit_digits", "eval_digits", "autoencoder"}
     assert (result["n_normal"], result["n_anomalous"]) == (20, 20)
     assert result["image_auroc"] > 0.8
     assert f"caught {result['detection_rate']:.1%} of 20 anomalous images" in done.stdout

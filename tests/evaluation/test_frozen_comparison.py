@@ -10,6 +10,7 @@ from wave_images import wave_images
 from oddlens.data.image_set import ImageSet, concatenate
 from oddlens.errors import DataError
 from oddlens.evaluation import frozen_comparison
+from oddlens.evaluation.contamination import has_backbone
 from oddlens.evaluation.frozen_comparison import (
     affordable_size,
     compare_images,
@@ -19,9 +20,8 @@ from oddlens.evaluation.frozen_comparison import (
     top_mean,
     where_different,
 )
-from oddlens.inference.frozen_features import is_installed
 
-needs_weights = pytest.mark.skipif(not is_installed(), reason="the extra 'pretrained' is not installed")
+needs_weights = pytest.mark.skipif(not has_backbone(), reason="the extra 'pretrained' is not installed")
 
 
 def gaussian_features(count: int, n_anomalous: int, shift: float, side: int = 2) -> npt.NDArray[np.float16]:

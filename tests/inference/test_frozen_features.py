@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pretrained_extra import needs_pretrained
 
-from oddlens.inference.frozen_features import FrozenFeatures, is_installed
+from oddlens.inference.frozen_features import FrozenFeatures
 
-pytestmark = pytest.mark.skipif(not is_installed(), reason="the extra 'pretrained' is not installed")
+pytestmark = needs_pretrained
 
 
 @pytest.mark.parametrize(("pooled", "grid"), [(False, (2, 3)), (True, (1, 1))])

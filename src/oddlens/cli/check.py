@@ -49,7 +49,7 @@ def check(
     with command(as_json, threads) as console:
         from oddlens.config.parse import duration
         from oddlens.data.open import open_dataset
-        from oddlens.evaluation import contamination, data_checks
+        from oddlens.evaluation import contamination
 
         if html is not None and html.suffix != ".html":
             raise SettingsError(f"{html}: pages end in .html")
@@ -60,6 +60,8 @@ def check(
         seconds = contamination.default_budget(len(dataset.train))
         if budget is not None:
             seconds = 0.0 if budget == "0" else duration(budget)
+        from oddlens.evaluation import data_checks  # not before it is sure that training is installed
+
         diagnosis = data_checks.check(
             dataset, false_alarm_rate, budget=seconds, seed=seed or 0, progress=console.training
         )

@@ -46,9 +46,9 @@ def demo(
 ) -> None:
     """The way from images to verdicts on built-in images, offline, in about a minute."""
     with command(as_json, threads) as console:
-        from oddlens.evaluation.compare import backbone_is_installed
+        from oddlens.evaluation.contamination import has_backbone
 
-        has_backbone = backbone_is_installed()  # an error without training, before anything is written
+        with_backbone = has_backbone()  # an error without training, before anything is written
         files = tile_files()
         check_claim(out, [*OUTPUTS, *files])
         with translate_os_errors(out):
@@ -61,7 +61,7 @@ def demo(
             record(out, list(files))
             steps = Steps(console, context.find_root().command, threads, seed)
             steps.say(f"Images of woven tiles, drawn by oddlens, as a user's folder: {out / TILES}")
-            if not has_backbone:
+            if not with_backbone:
                 steps.say(WITHOUT_BACKBONE)
             result, lines = run_steps(steps, out)
             write_bytes(out / "metrics.json", json.dumps(result, indent=2, allow_nan=False).encode())
@@ -158,9 +158,9 @@ def compare_on_digits(steps: Steps, out: Path) -> dict[str, dict[str, Any]]:
     """Fit the default detector and the reference autoencoder on handwritten digits, and print a table of both."""
     steps.say("", "Handwritten digits that come with scikit-learn: 3 is normal, every other digit is an anomaly.")
     detector, reference = out / DIGITS_DETECTOR, ["run", "digits", "--out", out / "autoencoder"]
-    fit_result = steps.run("fit digits", "fit", DIGITS, "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
+    fit_result = steps.run("fit_digits", "fit", DIGITS, "--normal", 3, "-o", detector, "--budget", DIGITS_BUDGET)
     steps.say(*describe_fit(fit_result))
-    evaluated = steps.run("eval digits", "eval", detector, DIGITS)
+    evaluated = steps.run("eval_digits", "eval", detector, DIGITS)
     steps.say(*describe_evaluation(evaluated))
     if steps.threads is None:  # the images are so small that several threads would wait for each other
         reference += ["--threads", 1]
@@ -218,7 +218,7 @@ def describe_check(result: dict[str, Any]) -> list[str]:
     kinds = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in result["n_test"].items())
     notes = counted(sum(f["level"] == "note" for f in result["findings"]), "note")
     serious = [f"{f['level']}: {f['text']}" for f in result["findings"] if f["level"] != "note"]
-    lines = serious or [f"no problems found; {notes} for those who look closer"]
+    lines = serious or [f"no problems found; {notes}"]
     return [f"{result['n_train']} normal training images; test images: {kinds}", *lines]
 
 

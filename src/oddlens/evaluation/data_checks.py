@@ -265,9 +265,8 @@ def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, bu
         for i in np.argsort(-deviations, kind="stable")[: int(is_outlier.sum())].tolist()
     ]
     diagnosis.facts |= {"n_compared": count, "unusual": rows, "outliers": outliers}
-    missing = (
-        f"; {len(train) - count} others, drawn at random, were not compared within {budget:g} s: give a longer --budget"
-    )
+    left_out = len(train) - count
+    missing = f"; {left_out} others, drawn at random, were not compared within {budget:g} s: give a longer --budget"
     if outliers:
         diagnosis.add(
             "warning",
@@ -282,8 +281,7 @@ def compare_by_backbone(diagnosis: Diagnosis, train: ImageSet, groups: Index, bu
         "unusual",
         f"the {len(rows)} most unusual of {count} training images ({UNUSUAL_SHARE:.0%}), most unusual first, compared "
         "with the others by a network trained on ImageNet: look at them, and remove any that are not normal"
-        + missing
-        * (count < len(train)),
+        + (missing if left_out else ""),
         [str(row["file"]) for row in rows],
         reasons=[distance_and_reason(row) for row in rows],
     )

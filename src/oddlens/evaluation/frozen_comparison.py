@@ -19,6 +19,7 @@ from oddlens.evaluation.image_properties import Properties, image_properties
 from oddlens.inference.frozen_features import FrozenFeatures
 
 MIN_IMAGES = 3
+MIN_SPREAD = 0.02  # of logarithms of distances; images that differ less are all alike
 OBJECT_SIDE = 64  # longer side up to which an image shows one object, so that its features are averaged over the image
 PLACE_DEPTHS, OBJECT_DEPTHS = (10, 14), (14, 15)  # blocks of the backbone
 MAX_PIXELS = 2**26  # of all images together; more images are shrunk
@@ -55,7 +56,7 @@ class Comparison:
     def deviations(self) -> npt.NDArray[np.float64]:
         """(n,) logarithms of the distances, in robust standard deviations."""
         logs = np.log(self.distance)
-        spread = float(1.4826 * np.median(np.abs(logs))) or float(logs.std()) or 1.0
+        spread = max(MIN_SPREAD, float(1.4826 * np.median(np.abs(logs))))
         return np.asarray(logs / spread, dtype=np.float64)
 
     def reason(self, i: int) -> str:
@@ -78,8 +79,8 @@ def compare_images(images: ImageSet, groups: Index, budget: float = math.inf, se
     """
     if len(np.unique(groups)) < MIN_IMAGES:
         raise DataError(
-            f"{len(images)} images without near-duplicates of each other are {len(np.unique(groups))}, too few to "
-            "compare; add images of other parts"
+            f"{len(images)} images show only {len(np.unique(groups))} different parts (the others are near-duplicates), "
+            "too few to compare; add images of other parts"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     features, properties = describe_images(images.subset(order), time.perf_counter() + budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +37,18 @@ class Properties:
         """The properties of the images at an index."""
         return Properties(self.values[index])
 
+    @cached_property
+    def deviations(self) -> npt.NDArray[np.float64]:
+        """(N, 5): each property in robust standard deviations from that of the usual image."""
+        differences = self.values - np.median(self.values, axis=0)
+        spread = 1.4826 * np.median(np.abs(differences), axis=0)
+        return np.asarray(differences / np.maximum(spread, [visible for _, _, visible in NAMES]), dtype=np.float64)
+
     def remarks(self, i: int) -> list[str]:
         """How the i-th image differs from the usual one; empty where no property is remarkable."""
-        median = np.median(self.values, axis=0)
-        spread = 1.4826 * np.median(np.abs(self.values - median), axis=0)
-        least = np.array([visible for _, _, visible in NAMES])
-        deviations = (self.values[i] - median) / np.maximum(spread, least)
         return [
             high if deviation > 0 else low
-            for (low, high, _), deviation in zip(NAMES, deviations, strict=True)
+            for (low, high, _), deviation in zip(NAMES, self.deviations[i], strict=True)
             if abs(deviation) > MAX_DEVIATIONS
         ]
 

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 
 from oddlens.data.image_io import Pixels
 from oddlens.inference.torch_threads import fork_safe
-from oddlens.models.backbones.efficientnet_lite import EfficientNetLite0, is_installed
-
-__all__ = ["FrozenFeatures", "is_installed"]
+from oddlens.models.backbones.efficientnet_lite import EfficientNetLite0
 
 STRIDE = 32  # pixels from one place to the next
 
