@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from disc_images import part_images
@@ -10,9 +13,11 @@ from pretrained_extra import needs_pretrained
 
 from oddlens import metrics
 from oddlens.config.base import InputSpec
-from oddlens.config.detectors import PadimSettings
+from oddlens.config.detectors import FamilySettings, PadimSettings, PatchcoreSettings
+from oddlens.data.image_io import Pixels
 from oddlens.data.synthetic_defects import add_defects
-from oddlens.models.defect_head import DefectHead, one_cycle, train_network
+from oddlens.detector.detector import Detector
+from oddlens.models.defect_head import DefectHead, Rows, one_cycle, train_network
 from oddlens.models.padim import Padim
 
 SPEC = InputSpec(height=64, width=64, channels=1)
@@ -84,8 +89,8 @@ def test_scores_of_normal_images_of_head_and_gaussians_are_on_one_scale() -> Non
         features = model.describe(model.scale(torch.from_numpy(part_images(100, 1))))
         maps = [gaussian(values) for gaussian, values in zip(model.gaussians, features, strict=False)]
         assert model.head is not None
-        of_gaussians = model.scaled(0, model.distance(maps)[0])
-        of_head = model.scaled(3, model.evidence_score(model.head(features)))
+        of_gaussians = model.distance_scale(model.distance(maps)[0])
+        of_head = model.head_scale(model.evidence_score(model.head(features)))
     for values in (of_gaussians, of_head):
         assert abs(float(values.mean())) < 1.0
         assert 0.4 < float(values.std()) < 2.5
@@ -110,14 +115,81 @@ def test_few_images_give_finite_scores(count: int) -> None:
 
 
 @needs_pretrained
-def test_defects_outside_the_region_of_interest_are_not_learned() -> None:
+def test_only_places_in_the_region_of_interest_are_learned() -> None:
     model = Padim(SETTINGS, SPEC).eval()
     roi = np.zeros((64, 64), bool)
     roi[:, :32] = True
     model.set_roi(roi)
+    head = model.head
+    assert head is not None
+    drawn, draw = [], head.draw
+
+    def note(*arguments: Any) -> Rows:
+        drawn.append(arguments[3])
+        return draw(*arguments)
+
+    head.draw = note  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         model.fit_closed_form(torch.from_numpy(part_images(20, 0)), 0)
-    images = part_images(8, 1)
-    changed = images.copy()
-    changed[:, 20:40, 40:60] = 255 - changed[:, 20:40, 40:60]
-    assert torch.equal(score_and_map(model, images)[0], score_and_map(model, changed)[0])
+    shares = torch.cat([share.amax(dim=0, keepdim=True) for share in drawn]).amax(dim=0)
+    assert (shares[:, : head.grid[1] // 2] > 0).all()
+    assert (shares[:, head.grid[1] // 2 :] == 0).all()
+
+
+@needs_pretrained
+def test_the_scale_is_that_of_the_region_of_interest() -> None:
+    model = Padim(SETTINGS, SPEC).eval()
+    roi = np.zeros((64, 64), bool)
+    roi[24:40, 24:40] = True
+    model.set_roi(roi)
+    with torch.no_grad():
+        model.fit_closed_form(torch.from_numpy(part_images(60, 0)), 0)
+        assert model.head is not None
+        logits = model.head(model.describe(model.scale(torch.from_numpy(part_images(60, 1)))))
+        inside = model.logit_scale(logits)[:, model.places > 0]
+    assert abs(float(inside.mean())) < 1.0
+    assert 0.4 < float(inside.std()) < 2.5
+
+
+@needs_pretrained
+def test_a_region_in_which_no_defect_lies_leaves_the_head_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_defects(pixels: Pixels, *_: object) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+        return pixels, np.zeros(pixels.shape[:3], bool)
+
+    monkeypatch.setattr("oddlens.models.defect_head.add_defects", no_defects)
+    model = fit_padim(SETTINGS, 10)
+    assert "too few images, or too small a region" in (model.fitting_remark or "")
+    plain = fit_padim(SETTINGS.model_copy(update={"defect_weight": 0.0}), 10)
+    images = part_images(30, 1)
+    scores = [score_and_map(each, images)[0] for each in (model, plain)]
+    assert torch.equal(scores[0].argsort(), scores[1].argsort())
+
+
+@needs_pretrained
+def test_tiles_of_one_photograph_are_learned_by_one_network() -> None:
+    model = Padim(SETTINGS, SPEC).eval()
+    head = DefectHead(model.shapes, model.grid)
+    images = torch.from_numpy(part_images(12, 0))
+    parts: list[torch.Tensor] = []
+    normal_rows = head.normal_rows
+
+    def note(*arguments: Any) -> list[Rows]:
+        parts.append(arguments[2])
+        return normal_rows(*arguments)
+
+    head.normal_rows = note  # type: ignore[method-assign, assignment]
+    with torch.no_grad():
+        model.backbone.load_pretrained()
+        head.fit(model, images, torch.arange(12) // 4, [model.describe(model.scale(images))], 0)
+    assert all(len(set(part.tolist())) == 1 for part in torch.split(parts[0], 4))
+    assert len(set(parts[0].tolist())) == 2
+
+
+@needs_pretrained
+@pytest.mark.parametrize(
+    "settings",
+    [PadimSettings(depths=(14,), map_depths=(14,), side=64), PatchcoreSettings(depths=(14,), side=64)],
+)
+def test_places_that_are_all_alike_are_not_compared_with_their_mean(settings: FamilySettings) -> None:
+    detector = Detector(settings, size=64).fit(part_images(40, 0))
+    assert len(np.unique(detector.score(part_images(20, 1)))) == 20

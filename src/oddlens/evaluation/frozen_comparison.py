@@ -79,8 +79,8 @@ def compare_images(images: ImageSet, groups: Index, budget: float = math.inf, se
     """
     if len(np.unique(groups)) < MIN_IMAGES:
         raise DataError(
-            f"{len(images)} images show only {len(np.unique(groups))} different parts (the others are near-duplicates), "
-            "too few to compare; add images of other parts"
+            f"{len(images)} images show only {len(np.unique(groups))} parts (others are near-duplicates), too few to "
+            "compare; add images of other parts"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     features, properties = describe_images(images.subset(order), time.perf_counter() + budget)

@@ -18,7 +18,8 @@ from oddlens.models.pretrained import MAX_BATCH, PretrainedModel
 
 N_NETWORKS = 2  # each is trained on the images of one part, and shows how images look to a network that is new to them
 HIDDEN, LEAK = 64, 0.1  # units of each network, and their slope for negative values
-MAX_HOSTS, MIN_DEFECTIVE = 300, 300  # images that get synthetic defects, and images with defects that are made of them
+N_DEFECTIVE, MIN_DEFECTIVE = 300, 32  # images with synthetic defects, and how many they are at least if they are large
+MAX_DEFECTIVE_PIXELS = 2**26  # of all these images
 MAX_ROWS = 60_000  # places with defects that are learned; as many normal ones of the same images, half of other images
 GAINS = (0.85, 1.15)  # range of the brightness of the images with defects, where light varies
 EPOCHS, BATCH_ROWS, WARM_UP = 8, 2048, 0.3
@@ -67,18 +68,28 @@ class DefectHead(nn.Module):
         """Resize (N, C, rows_d, columns_d) bilinearly to (N, C, rows, columns)."""
         return F.interpolate(values, size=self.grid, mode="bilinear", align_corners=False)
 
-    def fit(self, model: PretrainedModel, images: Tensor, normal: Sequence[Sequence[Tensor]], seed: int) -> Tensor:
-        """Train on synthetic defects in the pixels (N, H, W, C), whose own features come in batches.
+    def fit(
+        self, model: PretrainedModel, images: Tensor, photographs: Tensor, normal: Sequence[Sequence[Tensor]], seed: int
+    ) -> Tensor | None:
+        """Train on synthetic defects in the pixels (n, H, W, C), whose own features come in batches.
 
-        Returns the logits (N, rows, columns) of the images, each by the network that was not trained on it.
+        `photographs` (n,) says which photograph each image is, or is a tile of: each is learned by one network. Returns
+        the logits (n, rows, columns) by the networks that did not learn them; None where there is nothing to learn.
         """
         generator = torch.Generator().manual_seed(seed)
-        parts = (torch.randperm(len(images), generator=generator) % N_NETWORKS).to(images.device)
+        numbers = torch.unique(photographs, return_inverse=True)[1]
+        order = torch.randperm(int(numbers.max()) + 1, generator=generator).to(images.device)
+        parts = order[numbers] % N_NETWORKS
         batches = [
             *self.defective_rows(model, images, parts, generator),
             *self.normal_rows(model, normal, parts, generator),
         ]
-        self.train_networks(Rows(*(torch.cat(values) for values in zip(*batches, strict=True))), generator)
+        rows = Rows(*(torch.cat(values) for values in zip(*batches, strict=True)))
+        if any(
+            not (rows.labels[rows.parts == number] == label).any() for number in range(N_NETWORKS) for label in (0, 1)
+        ):
+            return None
+        self.train_networks(rows, generator)
         logits = torch.cat([self.logits(features) for features in normal])
         own = F.one_hot(parts, N_NETWORKS)[:, :, None, None]
         return (logits * (1 - own)).sum(dim=1) / (N_NETWORKS - 1)
@@ -87,12 +98,18 @@ class DefectHead(nn.Module):
         self, model: PretrainedModel, images: Tensor, parts: Tensor, generator: torch.Generator
     ) -> list[Rows]:
         """Places with synthetic defects and, away from them, without, in batches of images."""
-        hosts = torch.randperm(len(images), generator=generator)[:MAX_HOSTS]
-        hosts = hosts.repeat(-(-MIN_DEFECTIVE // len(hosts))).to(images.device)
+        count = max(MIN_DEFECTIVE, min(N_DEFECTIVE, MAX_DEFECTIVE_PIXELS // images[0, ..., 0].numel()))
+        order = torch.randperm(len(images), generator=generator)
+        hosts = order.repeat(-(-count // len(order)))[:count].to(images.device)
         pixels, masks = add_defects(images[hosts].cpu().numpy(), generator.initial_seed(), model.spec.value_max)
-        targets = F.adaptive_max_pool2d(torch.from_numpy(masks).to(model.roi) * model.roi, self.grid)
-        far = F.max_pool2d(targets, 3, 1, 1) == 0
-        shares = MAX_ROWS * (targets / targets.sum() + far / far.sum()) * model.places
+        targets = torch.cat(
+            [
+                F.adaptive_max_pool2d(mask.to(model.roi) * model.roi, self.grid) * model.places
+                for mask in torch.split(torch.from_numpy(masks), MAX_BATCH)
+            ]
+        )
+        far = (F.max_pool2d(targets, 3, 1, 1) == 0) * model.places
+        shares = MAX_ROWS * (targets / targets.sum().clamp_min(1) + far / far.sum().clamp_min(1))
         gains = torch.ones(len(hosts), 1, 1, 1)
         if model.light_varies:
             gains.uniform_(*GAINS, generator=generator)

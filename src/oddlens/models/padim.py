@@ -1,9 +1,10 @@
-"""The families padim and features: how improbable a backbone's features are; both are fitted in closed form.
+"""The families padim and features: how improbable a backbone's features are, by Gaussians in closed form.
 
 `padim` has a Gaussian distribution at each place of the image, after Defard et al., "PaDiM: a patch distribution
 modeling framework for anomaly detection and localization", 2021, with covariances that are shrunk as the training
-images ask for, and with light that may vary. `features` has one of the whole image, after Rippel et al., "Modeling the
-distribution of normal data in pre-trained deep features for anomaly detection", 2021.
+images ask for, with light that may vary, and with a head that tells synthetic defects, if it is to have one. `features`
+has a Gaussian of the whole image, after Rippel et al., "Modeling the distribution of normal data in pre-trained deep
+features for anomaly detection", 2021.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import FeaturesSettings, PadimSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.defect_head import DefectHead
+from oddlens.models.defect_head import N_DEFECTIVE, DefectHead
 from oddlens.models.layers import squareplus
-from oddlens.models.pretrained import PretrainedModel, mean_features, resize_maps
+from oddlens.models.pretrained import PretrainedModel, mean_features, resize_maps, without_light
 from oddlens.models.registry import register_family
 
 PRIOR_IMAGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # candidates for the weight of the prior covariance / dimensions
@@ -34,9 +35,6 @@ MAX_SCALE_RATIO = 100.0  # of a channel that hardly varies, relative to the othe
 MIN_DISTANCE = 1e-6  # usual distance of images that are all the same
 MIN_VARIANCE = 1e-3  # of scaled features, where all images are the same
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
-MIN_HEAD_IMAGES = 4  # from which two networks of the head can be trained
-MAP_DEFECT_WEIGHT = 2.0  # of the head's map, relative to that of the Gaussians
-GLOBAL_EVIDENCE_WEIGHT = 0.25  # of the image's mean evidence at each of its places: defects are seldom alone
 MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
@@ -46,14 +44,12 @@ class Padim(PretrainedModel):
     """A Gaussian distribution at each place and depth; see `PadimSettings`.
 
     At each depth, a place has its Mahalanobis distance, relative to that of training images which are left out. The
-    score has the mean over its depths; the map has the geometric mean, which depths must agree on.
+    score has the mean over its depths; the map has the geometric mean, which depths must agree on. A head adds its
+    evidence to both, on one scale.
     """
 
     settings: PadimSettings
     light: PlaceGaussians | None
-    centre: Tensor  # (4,) mean of each of these on normal images, with a head: score and map of the Gaussians, logits
-    # and score of the head
-    gain: Tensor  # (4,) 1 / their deviations
 
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
         depths = sorted({*settings.depths, *settings.map_depths})
@@ -64,10 +60,14 @@ class Padim(PretrainedModel):
         self.scored = [depths.index(depth) for depth in settings.depths]
         self.mapped = [depths.index(depth) for depth in settings.map_depths]
         self.map_grid = max(self.shapes[i][1:] for i in self.mapped)
-        self.head = DefectHead(self.shapes, self.grid) if settings.defect_weight else None
-        if self.head is not None:  # scores and maps of the Gaussians, logits and scores of the head
-            self.register_buffer("centre", torch.zeros(4))
-            self.register_buffer("gain", torch.tensor([1.0, 1.0, 0.0, 0.0]))
+        self.head: DefectHead | None = None
+        if settings.defect_weight:
+            self.head = DefectHead(self.shapes, self.grid)
+            self.distance_scale, self.map_scale, self.logit_scale, self.head_scale = map(Scale, (1.0, 1.0, 0.0, 0.0))
+
+    def n_closed_form_images(self, count: int) -> int:
+        """Number of images whose features are computed: each in all its copies, and those with synthetic defects."""
+        return super().n_closed_form_images(count) + (0 if self.head is None else N_DEFECTIVE)
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
@@ -76,27 +76,29 @@ class Padim(PretrainedModel):
         left_out = fit_gaussians(self.gaussians, features, len(index))
         if self.light is not None:
             fit_gaussians([self.light], [[mean_features(batch[-1])] for batch in features], len(index))
-        self.fit_head(images[index], features, left_out, seed)
+        self.fit_head(images[index], index // self.tiles_per_image, features, left_out, seed)
 
-    def fit_head(self, images: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int) -> None:
+    def fit_head(
+        self, images: Tensor, photographs: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int
+    ) -> None:
         """Train the head on synthetic defects in the images, and bring it to one scale with the Gaussians.
 
-        The scales are those of images that the Gaussians or a network of the head left out.
+        The scales are those of images that the Gaussians or a network of the head left out. `photographs` (n,) says
+        which photograph each image is a tile of.
         """
-        if self.head is None or len(images) < MIN_HEAD_IMAGES:
+        if self.head is None:
             return
-        logits = self.head.fit(self, images, features[: len(features) // len(self.copies)], seed)
+        logits = self.head.fit(self, images, photographs, features[: len(features) // len(self.copies)], seed)
+        if logits is None:
+            without = "too few images, or too small a region of interest, to learn from synthetic defects"
+            self.fitting_remark = "; ".join(filter(None, (self.fitting_remark, without)))
+            return
         distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=True)]
         score, anomaly_map = self.distance(distances)
-        self.set_scale(0, score)
-        self.set_scale(1, anomaly_map)
-        self.set_scale(2, logits)
-        self.set_scale(3, self.evidence_score(logits))
-
-    def set_scale(self, number: int, values: Tensor) -> None:
-        """Note mean and deviation of scores or maps of normal images."""
-        self.centre[number] = values.mean()
-        self.gain[number] = 1 / values.std().clamp_min(MIN_SPREAD)
+        self.distance_scale.fit(score)
+        self.map_scale.fit(anomaly_map[:, F.adaptive_max_pool2d(self.roi[None], self.map_grid)[0] > 0])
+        self.logit_scale.fit(logits[:, self.places > 0])
+        self.head_scale.fit(self.evidence_score(logits))
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W), and map how far each place is from normal."""
@@ -107,11 +109,10 @@ class Padim(PretrainedModel):
             score = score + F.relu(self.light(mean_features(features[-1]))[:, 0, 0] - TOLERATED_LIGHT)
         if self.head is not None:
             logits = self.head(features)
-            score = self.scaled(0, score) + self.settings.defect_weight * self.scaled(3, self.evidence_score(logits))
-            evidence = resize_maps(self.scaled(2, logits), self.map_grid)
-            evidence = self.scaled(1, anomaly_map) + MAP_DEFECT_WEIGHT * evidence
-            evidence = evidence + GLOBAL_EVIDENCE_WEIGHT * evidence.mean(dim=(1, 2), keepdim=True)
-            score, anomaly_map = squareplus(score), squareplus(evidence)
+            of_head = self.head_scale(self.evidence_score(logits))
+            score = squareplus(self.distance_scale(score) + self.settings.defect_weight * of_head)
+            evidence = resize_maps(self.logit_scale(logits), self.map_grid)
+            anomaly_map = squareplus(self.map_scale(anomaly_map) + evidence)
         return ModelOutput(score, self.full_map(anomaly_map), None)
 
     def distance(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -123,11 +124,28 @@ class Padim(PretrainedModel):
     def evidence_score(self, logits: Tensor) -> Tensor:
         """Score (N,) by the logits (N, rows, columns) of defects, relative to their mean, which light changes."""
         mean = (logits * self.places).sum(dim=(1, 2), keepdim=True) / self.n_places
-        return self.top_mean(squareplus((logits - mean) * self.gain[2]), self.settings.top_percent)
+        return self.top_mean(squareplus((logits - mean) * self.logit_scale.gain), self.settings.top_percent)
 
-    def scaled(self, number: int, values: Tensor) -> Tensor:
-        """Values in deviations from their mean on normal images."""
-        return (values - self.centre[number]) * self.gain[number]
+
+class Scale(nn.Module):
+    """Values in deviations from their mean on normal images, or times `gain` where it is not fitted."""
+
+    mean: Tensor  # ()
+    gain: Tensor  # () 1 / the standard deviation
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("gain", torch.tensor(gain))
+
+    def fit(self, values: Tensor) -> None:
+        """Estimate mean and deviation of the values of normal images."""
+        self.mean.copy_(values.mean())
+        self.gain.copy_(1 / values.std().clamp_min(MIN_SPREAD))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape, in deviations."""
+        return (values - self.mean) * self.gain
 
 
 @register_family(settings=FeaturesSettings)
@@ -211,7 +229,7 @@ class PlaceGaussians(nn.Module):
 
     def rows(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (P, N, D): the features at each place."""
-        centred = features - mean_features(features) if self.centres else features
+        centred = without_light(features) if self.centres else features
         return centred.flatten(2).permute(2, 0, 1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.pretrained import PretrainedModel, mean_features
+from oddlens.models.pretrained import PretrainedModel, mean_features, without_light
 from oddlens.models.registry import register_family
 
 PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected
@@ -73,7 +73,7 @@ class Patchcore(PretrainedModel):
 
     def join(self, features: list[Tensor]) -> Tensor:
         """(N, P, D): features of all depths at each place of the finest grid, of about unit length."""
-        centred = [values - mean_features(values) if self.light_varies else values for values in features]
+        centred = [without_light(values) if self.light_varies else values for values in features]
         scaled = [
             F.interpolate(values / deviation[:, None, None], size=self.grid, mode="bilinear", align_corners=False)
             for values, deviation in zip(centred, self.backbone.deviations(), strict=True)

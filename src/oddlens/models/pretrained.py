@@ -24,6 +24,7 @@ from oddlens.models.base import Model
 MAX_GAUSSIAN_NUMBERS = 2**24  # of covariances at one depth; features of grids that need more are averaged
 MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
+MAX_ALIKE = 2  # rows and columns of a grid whose places have the same features, averaged over their neighbours
 MAX_BATCH = 8  # images whose features are computed at a time
 GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images differs, where light varies
 
@@ -156,6 +157,14 @@ def build_backbone(settings: PretrainedSettings, depths: Sequence[int]) -> Backb
 def mean_features(features: Tensor) -> Tensor:
     """Mean (N, D, 1, 1) of the features (N, D, rows, columns) of each image, which light changes most."""
     return features.mean(dim=(2, 3), keepdim=True)
+
+
+def without_light(features: Tensor) -> Tensor:
+    """Features (N, D, rows, columns) less their mean in the image, which says nothing on grids of up to 2 x 2 places.
+
+    There, the averages over 3 x 3 places are all the same.
+    """
+    return features - mean_features(features) if max(features.shape[2:]) > MAX_ALIKE else features
 
 
 def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:
