@@ -76,6 +76,12 @@ FORMS: dict[str, FamilySettings] = {
             Member(model=RotationSettings(side=16, widths=(8, 8, 16), bank=50), training=ROTATION_TRAINING, weight=0.5),
         )
     ),
+    "ensemble-pretrained": EnsembleSettings(
+        members=(
+            Member(model=PatchcoreSettings(depths=(1, 2), side=16, bank_megabytes=0.1)),
+            Member(model=PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16), weight=0.5),
+        )
+    ),
     "crossfit": CrossfitSettings(model=AutoencoderSettings(widths=(8,), latent_dim=8), folds=3),
     "crossfit-dictionary": CrossfitSettings(model=DictionarySettings(atoms=20), folds=2),
 }
@@ -84,7 +90,17 @@ if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
 TILED = (24, 40, 1, 255)  # images that are scored in eight tiles of 16 x 16
-TILED_FORMS = ("autoencoder-strided", "defects", "dictionary", "dictionary-local", "transforms", "ensemble", "toy")
+TILED_FORMS = (
+    "autoencoder-strided",
+    "defects",
+    "dictionary",
+    "dictionary-local",
+    "transforms",
+    "ensemble",
+    "padim-with-head",
+    "patchcore",
+    "toy",
+)
 
 
 def training(form: FamilySettings, seed: int = 3) -> TrainingSettings:

@@ -91,7 +91,7 @@ class Model(nn.Module, ABC):
         """Fit what has a closed form, from the training pixels (N, H, W, C); the network is trained by then."""
 
     def n_closed_form_images(self, count: int) -> int:
-        """Number of training images, out of `count`, that `fit_closed_form` passes through the trained network."""
+        """Number of images that `fit_closed_form` passes through the trained network, for `count` training images."""
         return 0
 
     @classmethod

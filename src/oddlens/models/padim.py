@@ -130,13 +130,13 @@ class Padim(PretrainedModel):
 class Scale(nn.Module):
     """Values in deviations from their mean on normal images, or times `gain` where it is not fitted."""
 
-    mean: Tensor  # ()
-    gain: Tensor  # () 1 / the standard deviation
+    mean: Tensor  # (1,)
+    gain: Tensor  # (1,) 1 / the standard deviation
 
     def __init__(self, gain: float) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("gain", torch.tensor(gain))
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("gain", torch.tensor([gain]))
 
     def fit(self, values: Tensor) -> None:
         """Estimate mean and deviation of the values of normal images."""

@@ -108,7 +108,8 @@ def train_member(
     """Train one member; with a number, in a folder of its own. In closed form, on as many images as the time allows."""
     started, folder = time.perf_counter(), task.folder
     if limit is not None and not isinstance(model, GradientModel):
-        member = with_fewer_images(member, task, limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task)))
+        affordable = limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task))
+        member = with_fewer_images(member, task, affordable - model.n_closed_form_images(0))
     if folder and number is not None:
         folder = folder / "checkpoints" / f"{number}-{member.model.family}"
     history = loop.train(
