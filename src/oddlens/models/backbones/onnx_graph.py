@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens.config.backbones import Colour
+from oddlens.config.base import MAX_MODEL_SIDE
 from oddlens.errors import ArtifactError, DataNotFoundError
 from oddlens.io.onnx_proto import check_graph
 from oddlens.io.onnx_session import create_session
@@ -35,10 +36,11 @@ class OnnxGraph:
         name: of the backbone, for errors.
 
     Raises:
-        ArtifactError: the graph is not self-contained, ONNX Runtime cannot load it, or it takes no images.
+        ArtifactError: the graph is too large or not self-contained, ONNX Runtime cannot load it, or it takes no images.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
+        check_size(len(content), name)
         check_graph(content, name, REMEDY)
         self.content, self.name = content, name
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -57,11 +59,20 @@ class OnnxGraph:
         if len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4:
             batch, channels = inputs[0].shape[:2]
             if (batch == 1 or not isinstance(batch, int)) and (channels == 3 or not isinstance(channels, int)):
+                self._check_sides(inputs[0].shape[2:])
                 return inputs[0].name, inputs[0].shape
         raise ArtifactError(
             f"{self.name}: must have one input of RGB images, float32 (N, 3, height, width), and has "
             f"{'; '.join(forms) or 'none'}"
         )
+
+    def _check_sides(self, sides: Sequence[int | str | None]) -> None:
+        """Refuse a prescribed size that no images of a detector have."""
+        if any(isinstance(side, int) and not 1 <= side <= MAX_MODEL_SIDE for side in sides):
+            raise ArtifactError(
+                f"{self.name}: takes images of {sides[1]} x {sides[0]} pixels alone, and sides may have 1 to "
+                f"{MAX_MODEL_SIDE}; export the network for other sizes"
+            )
 
     def _session(self, threads: int) -> Any:
         create = partial(create_session, self.content, threads)
@@ -120,16 +131,20 @@ def read_backbone(path: Path) -> BackboneFile:
     if not path.is_file():
         raise DataNotFoundError(f"{path}: no such file for a backbone; give the path of an .onnx file")
     try:
-        size = path.stat().st_size
-        if size > MAX_GRAPH:
-            raise ArtifactError(
-                f"{path}: has {size:,} bytes, more than the {MAX_GRAPH:,} of a backbone; use a smaller network"
-            )
+        check_size(path.stat().st_size, str(path))
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); name an .onnx file") from error
     licence = f"the licence of {path.name} is its user's to know"
     return BackboneFile(OnnxGraph(content, path.name), f"the file {path.name}", licence)
+
+
+def check_size(size: int, source: str) -> None:
+    """Refuse a graph of more than `MAX_GRAPH` bytes."""
+    if size > MAX_GRAPH:
+        raise ArtifactError(
+            f"{source}: has {size:,} bytes, more than the {MAX_GRAPH:,} of a backbone; use a smaller network"
+        )
 
 
 def as_side(side: int | str | None) -> int | None:
