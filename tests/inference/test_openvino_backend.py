@@ -29,7 +29,8 @@ def one_operator(operator: str) -> bytes:
     """A graph of one operator."""
     value, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy")
     graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [value], [result])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
