@@ -77,6 +77,13 @@ def test_each_layout_has_its_shape(layout: Any, shape: tuple[int, ...]) -> None:
     assert ("places" in output.describe()) == (layout != "pooled")
 
 
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last", "tokens"])
+def test_a_grid_of_one_place_is_pooled(layout: Any) -> None:
+    output = BackboneOutput(name="y", layout=layout, channels=8)
+    assert output.is_pooled
+    assert "places" not in output.describe()
+
+
 def test_another_backbone_reaches_every_part_that_has_one() -> None:
     plan = EnsembleSettings(members=(Member(model=FeaturesSettings()), Member(model=DictionarySettings())))
     assert with_backbone(plan, "own.onnx", "test").backbones == {"own.onnx"}

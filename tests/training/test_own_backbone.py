@@ -97,16 +97,19 @@ def test_a_missing_file_is_refused(name: str, error: type[Exception], message: s
         open_backbone(PadimSettings(backbone=str(tmp_path / name)))
 
 
-def test_pooled_features_suit_features_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes", [1, 3])
+def test_pooled_features_suit_features_alone(axes: int, tmp_path: Path) -> None:
     class Pooled(ConvNet):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (super().forward(images)[-1],)
+            pooled = super().forward(images)[-1]
+            return (pooled.argmax(dim=1), pooled if axes == 1 else pooled[:, :, None, None])
 
     path = write_onnx(tmp_path / "pooled.onnx", Pooled(pooled=True))
     for settings in (PadimSettings(backbone=str(path)), PatchcoreSettings(backbone=str(path))):
-        with pytest.raises(SettingsError, match=r"pooled\.onnx: has only features of whole images .* features"):
+        with pytest.raises(SettingsError, match=r"pooled\.onnx: has only features of whole images, .* features"):
             Detector(settings).fit(part_images(20, 0))
     detector = Detector(FeaturesSettings(backbone=str(path), side=16)).fit(part_images(60, 0))
+    assert any("not used: 'map0'" in remark for remark in detector.manifest.remarks)
     assert detector.score(np.zeros((1, 64, 64), np.uint8))[0] > detector.score(part_images(20, 1)).max()
 
 

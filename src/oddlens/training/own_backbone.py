@@ -114,9 +114,9 @@ def check_use(settings: PretrainedSettings, backbone: OnnxBackbone, spec: InputS
             f"detector have {spec.width} x {spec.height}; use --size {min(backbone.height, backbone.width)}, or tiles "
             "of that side (--tile)"
         )
-    if backbone.outputs[0].layout == "pooled" and not isinstance(settings, FeaturesSettings):
+    if backbone.outputs[0].is_pooled and not isinstance(settings, FeaturesSettings):
         raise SettingsError(
-            f"{backbone.name}: has only features of whole images (N, C), and {settings.family} compares places; use "
+            f"{backbone.name}: has only features of whole images, and {settings.family} compares places; use "
             "--detector features, or export the network with feature maps (N, C, h, w)"
         )
 
@@ -137,7 +137,7 @@ def describe_use(settings: PretrainedSettings, backbone: OnnxBackbone, file: Bac
     """What a family uses of the backbone, in a remark."""
     depths = sorted({*settings.depths, *getattr(settings, "map_depths", ())})
     used = [output for depth, output in enumerate(backbone.outputs) if depth in depths]
-    others = sorted({*file.graph.outputs} - {output.name for output in used})
+    others = sorted({*file.graph.outputs, *file.graph.other_outputs} - {output.name for output in used})
     rest = f"; not used: {', '.join(map(repr, others))}" if others else ""
     return (
         f"{settings.family}: {backbone.name} gets images of {backbone.width} x {backbone.height} pixels and gives "

@@ -81,6 +81,15 @@ def test_a_graph_larger_than_any_is_refused_wherever_it_comes_from(monkeypatch: 
         load(small_model())
 
 
+def test_a_graph_without_float32_outputs_is_refused() -> None:
+    model = small_model()
+    model.graph.node.append(helper.make_node("Shape", ["x"], ["shape"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [4]))
+    with pytest.raises(ArtifactError, match=r"has no float32 tensors among its outputs 'shape' tensor\(int64\)"):
+        load(model)
+
+
 def with_external_weights(model: onnx.ModelProto) -> None:
     tensor = TensorProto(name="c", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="weights.bin")

@@ -21,6 +21,7 @@ from oddlens.io.per_process import PerProcess
 from oddlens.io.text import first_line
 
 MAX_GRAPH = 2**30  # bytes
+FLOATS = "tensor(float)"  # ONNX Runtime's name of float32 tensors
 REMEDY = "export the network again as a single .onnx file with ONNX's own operators alone"
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
@@ -51,12 +52,17 @@ class OnnxGraph:
             raise ArtifactError(f"{name}: ONNX Runtime cannot load it ({first_line(error)}); {REMEDY}") from error
         self.input, sides = self._check_input(session.get_inputs())
         self.is_single, self.fixed = isinstance(sides[0], int), (as_side(sides[2]), as_side(sides[3]))
-        self.outputs = [output.name for output in session.get_outputs()]
+        forms = {output.name: output.type for output in session.get_outputs()}
+        self.outputs = [output for output, form in forms.items() if form == FLOATS]
+        self.other_outputs = [output for output in forms if output not in self.outputs]
+        if not self.outputs:
+            listed = ", ".join(f"'{output[:80]}' {form}" for output, form in forms.items())
+            raise ArtifactError(f"{name}: has no float32 tensors among its outputs {listed}; export it in float32")
 
     def _check_input(self, inputs: Sequence[Any]) -> tuple[str, list[int | str | None]]:
         """Name and shape of the input."""
         forms = [f"{value.name} {value.type} {value.shape}" for value in inputs]
-        if len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4:
+        if len(inputs) == 1 and inputs[0].type == FLOATS and len(inputs[0].shape) == 4:
             batch, channels = inputs[0].shape[:2]
             if (batch == 1 or not isinstance(batch, int)) and (channels == 3 or not isinstance(channels, int)):
                 self._check_sides(inputs[0].shape[2:])
@@ -87,16 +93,7 @@ class OnnxGraph:
         Raises:
             ArtifactError: the graph does not run on them, or gives something other than finite float32 numbers.
         """
-        session, rows = self._session(threads), []
-        for image in images:
-            try:
-                rows.append(session.run(list(outputs), {self.input: image[None]}))
-            except Exception as error:  # onnxruntime raises many kinds, none of them public
-                size = f"{image.shape[2]} x {image.shape[1]} pixels"
-                raise ArtifactError(
-                    f"{self.name}: does not run on images of {size} ({first_line(error)}); choose another --size"
-                ) from error
-        results = []
+        rows, results = [self.run_single(image, outputs, threads) for image in images], []
         for name, values in zip(outputs, zip(*rows, strict=True), strict=True):
             if any(value.dtype != np.float32 or value.ndim == 0 or len(value) != 1 for value in values):
                 raise ArtifactError(f"{self.name}: its output '{name[:80]}' is not float32 with one row for each image")
@@ -108,6 +105,20 @@ class OnnxGraph:
                 )
             results.append(stacked)
         return results
+
+    def run_single(self, image: Floats, outputs: Sequence[str], threads: int) -> list[npt.NDArray[Any]]:
+        """The outputs of these names as the graph gives them for an image (3, H, W).
+
+        Raises:
+            ArtifactError: the graph does not run on it.
+        """
+        try:
+            return list(self._session(threads).run(list(outputs), {self.input: image[None]}))
+        except Exception as error:  # onnxruntime raises many kinds, none of them public
+            size = f"{image.shape[2]} x {image.shape[1]} pixels"
+            raise ArtifactError(
+                f"{self.name}: does not run on images of {size} ({first_line(error)}); choose another --size"
+            ) from error
 
 
 @dataclass(frozen=True)
