@@ -243,6 +243,24 @@ def test_a_plan_brings_the_backbone_of_its_detector(own_backbone: Path, parts: P
     assert shown[0]["notices"] == shown[1]["notices"] != []
 
 
+def test_a_plan_with_another_backbone_has_its_usual_depths(own_backbone: Path, parts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other, plan, again = (
+        write_onnx(tmp_path / "other.onnx", ConvNet()),
+        tmp_path / "plan.json",
+        tmp_path / "a.safetensors",
+    )
+    first = tmp_path / "first.safetensors"
+    member = {"family": "features", "backbone": str(own_backbone), "depths": [0], "side": 32}
+    plan.write_text(json.dumps({"family": "ensemble", "members": [{"model": member}]}))
+    run_json("fit", parts, "-o", first, "--plan", plan)
+    for backbone, depths in ((None, [0]), (own_backbone, [0]), (other, [1, 2])):
+        options = () if backbone is None else ("--backbone", backbone)
+        run_json("fit", parts, "-o", again, "--plan", first, *options)
+        (member,) = run_json("show", again)["manifest"]["model"]["members"]
+        assert member["model"]["depths"] == depths
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

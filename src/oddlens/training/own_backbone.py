@@ -8,6 +8,7 @@ from oddlens.artifact import detector_file
 from oddlens.config.backbones import EFFICIENTNET_LITE0, TIMM_PREFIX, OnnxBackbone
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import (
+    BACKBONE_EXCLUDED,
     AutoSettings,
     DetectorSettings,
     FamilySettings,
@@ -36,6 +37,8 @@ def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
         SettingsError: they name several, or one that is known by its digest alone.
         DataNotFoundError, ArtifactError: it cannot be read or used.
     """
+    if isinstance(settings, AutoSettings) and not settings.takes_backbone and settings.backbone != EFFICIENTNET_LITE0:
+        raise SettingsError(f"backbone: {BACKBONE_EXCLUDED}")
     own = settings.backbones - {EFFICIENTNET_LITE0}
     if not own:
         if isinstance(settings, AutoSettings) and settings.takes_backbone and "backbone" in settings.model_fields_set:
@@ -49,13 +52,21 @@ def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
             f"the backbone {backbone.name} (SHA-256 {backbone.sha256[:12]}...) is not part of the plan; give its file "
             "again with --backbone"
         )
-    path = Path(expand_home(backbone))
-    if backbone.startswith(TIMM_PREFIX):
-        file = convert_timm(backbone)
-    else:
-        file = read_backbone(path) if path.suffix.lower() == ".onnx" else backbone_of_detector(path)
+    file = read_own(backbone)
     read_network(file.graph.content, file.graph.name)  # or it could not be exported later
     return file
+
+
+def read_own(name: str) -> BackboneFile:
+    """The user's own backbone by its name: an .onnx file, timm:NAME, or a detector that has one.
+
+    Raises:
+        DataNotFoundError, SettingsError, ArtifactError: it cannot be read or used.
+    """
+    if name.startswith(TIMM_PREFIX):
+        return convert_timm(name)
+    path = Path(expand_home(name))
+    return read_backbone(path) if path.suffix.lower() == ".onnx" else backbone_of_detector(path)
 
 
 def backbone_of_detector(path: Path) -> BackboneFile:
