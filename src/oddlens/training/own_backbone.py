@@ -26,7 +26,7 @@ from oddlens.models.backbones.timm_models import convert_timm
 from oddlens.models.pretrained import enlarged_size
 
 N_SCORED = 2  # outputs, the deepest ones
-N_CONSIDERED = 4  # outputs for the map, the deepest ones but for the last: it blurs the map
+N_CONSIDERED = 4  # the deepest outputs; all of them but the last, whose grid is too coarse, are for the map
 
 
 def open_backbone(settings: DetectorSettings) -> BackboneFile | None:

@@ -156,10 +156,10 @@ def test_without_its_graph_nothing_is_computed(tmp_path: Path) -> None:
         OnnxModule(settings, (0,))(torch.zeros(1, 3, 32, 48))
 
 
-def test_the_notice_has_the_digest_and_says_that_the_licence_is_for_the_user_to_know(tmp_path: Path) -> None:
+def test_the_notice_has_the_digest_and_says_that_the_licence_is_not_known(tmp_path: Path) -> None:
     module = own_module(tmp_path, ConvNet(), (0,))
     file: BackboneFile = read_backbone(tmp_path / "own.onnx")
     notice = module.notice()
     assert (notice.name, notice.sha256) == ("own.onnx", file.graph.sha256)
     assert notice.source == "the file own.onnx"
-    assert notice.licence == "the licence of own.onnx is its user's to know"
+    assert notice.licence == "oddlens does not know the licence; check it before you share the file"

@@ -23,6 +23,7 @@ from oddlens.io.text import first_line
 MAX_GRAPH = 2**30  # bytes
 FLOATS = "tensor(float)"  # ONNX Runtime's name of float32 tensors
 REMEDY = "export the network again as a single .onnx file with ONNX's own operators alone"
+UNKNOWN_LICENCE = "oddlens does not know the licence; check it before you share the file"
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 
@@ -146,8 +147,7 @@ def read_backbone(path: Path) -> BackboneFile:
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); name an .onnx file") from error
-    licence = f"the licence of {path.name} is its user's to know"
-    return BackboneFile(OnnxGraph(content, path.name), f"the file {path.name}", licence)
+    return BackboneFile(OnnxGraph(content, path.name), f"the file {path.name}", UNKNOWN_LICENCE)
 
 
 def check_size(size: int, source: str) -> None:

@@ -12,7 +12,14 @@ from oddlens.config.backbones import TIMM_PREFIX, Colour
 from oddlens.errors import ArtifactError, OddlensError, SettingsError
 from oddlens.io.text import first_line
 from oddlens.models.backbones.onnx_exporter import export_module
-from oddlens.models.backbones.onnx_graph import IMAGENET_MEAN, IMAGENET_STD, REMEDY, BackboneFile, OnnxGraph
+from oddlens.models.backbones.onnx_graph import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    REMEDY,
+    UNKNOWN_LICENCE,
+    BackboneFile,
+    OnnxGraph,
+)
 
 UNTRAINED = "?pretrained=false"  # at the end of a name
 DEFAULT_SIDE = 224
@@ -58,7 +65,7 @@ def convert_timm(name: str) -> BackboneFile:
     return BackboneFile(
         graph,
         source,
-        str(licence or f"the licence of {model_name} is its user's to know"),
+        str(licence or UNKNOWN_LICENCE),
         colour(config.get("mean"), IMAGENET_MEAN),
         colour(config.get("std"), IMAGENET_STD),
     )
