@@ -228,10 +228,9 @@ def test_a_backbone_of_ones_own_is_fitted_with_shown_exported_and_repeated_by_a_
     (notice,) = run_json("show", file)["manifest"]["notices"]
     assert notice["sha256"] == hashlib.sha256(own_backbone.read_bytes()).hexdigest()
     shown = " ".join(oddlens("show", file, COLUMNS="400").stdout.split())
-    assert (
-        "own.onnx (oddlens does not know the licence; check it before you share the file), from the file own.onnx, SHA-256 "
-        in shown
-    )
+    licence = "oddlens does not know the licence; check it before you share the file"
+    assert f"own.onnx ({licence}), from the file" in shown
+    assert f"own.onnx, SHA-256 {notice['sha256']}" in shown
     run_json("export", file, "-o", graph)
     image = next((parts / "test/good").iterdir())
     scores = [float(oddlens("score", path, image).stdout.splitlines()[1].split(",")[1]) for path in (file, graph)]
