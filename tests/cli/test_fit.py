@@ -228,7 +228,9 @@ def test_a_backbone_of_ones_own_is_fitted_with_shown_exported_and_repeated_by_a_
     (notice,) = run_json("show", file)["manifest"]["notices"]
     assert notice["sha256"] == hashlib.sha256(own_backbone.read_bytes()).hexdigest()
     shown = " ".join(oddlens("show", file, COLUMNS="400").stdout.split())
-    assert "own.onnx (the licence of own.onnx is its user's to know), from the file own.onnx, SHA-256 " in shown
+    licence = "oddlens does not know the licence; check it before you share the file"
+    assert f"own.onnx ({licence}), from the file" in shown
+    assert f"own.onnx, SHA-256 {notice['sha256']}" in shown
     run_json("export", file, "-o", graph)
     image = next((parts / "test/good").iterdir())
     scores = [float(oddlens("score", path, image).stdout.splitlines()[1].split(",")[1]) for path in (file, graph)]
@@ -241,6 +243,24 @@ def test_a_plan_brings_the_backbone_of_its_detector(own_backbone: Path, parts: P
     run_json("fit", parts, "-o", again, "--plan", first)
     shown = [run_json("show", path)["manifest"] for path in (first, again)]
     assert shown[0]["notices"] == shown[1]["notices"] != []
+
+
+def test_a_plan_with_another_backbone_has_its_usual_depths(own_backbone: Path, parts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other, plan, again = (
+        write_onnx(tmp_path / "other.onnx", ConvNet()),
+        tmp_path / "plan.json",
+        tmp_path / "a.safetensors",
+    )
+    first = tmp_path / "first.safetensors"
+    member = {"family": "features", "backbone": str(own_backbone), "depths": [0], "side": 32}
+    plan.write_text(json.dumps({"family": "ensemble", "members": [{"model": member}]}))
+    run_json("fit", parts, "-o", first, "--plan", plan)
+    for backbone, depths in ((None, [0]), (own_backbone, [0]), (other, [1, 2])):
+        options = () if backbone is None else ("--backbone", backbone)
+        run_json("fit", parts, "-o", again, "--plan", first, *options)
+        (member,) = run_json("show", again)["manifest"]["model"]["members"]
+        assert member["model"]["depths"] == depths
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from oddlens.config.detectors import (
     Member,
     PadimSettings,
 )
-from oddlens.config.parse import parse_model, with_backbone
+from oddlens.config.parse import parse_model, with_backbone, with_file_of_own
 from oddlens.errors import SettingsError
 
 OWN = OnnxBackbone(
@@ -77,11 +77,41 @@ def test_each_layout_has_its_shape(layout: Any, shape: tuple[int, ...]) -> None:
     assert ("places" in output.describe()) == (layout != "pooled")
 
 
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last", "tokens"])
+def test_a_grid_of_one_place_is_pooled(layout: Any) -> None:
+    output = BackboneOutput(name="y", layout=layout, channels=8)
+    assert output.is_pooled
+    assert "places" not in output.describe()
+
+
 def test_another_backbone_reaches_every_part_that_has_one() -> None:
     plan = EnsembleSettings(members=(Member(model=FeaturesSettings()), Member(model=DictionarySettings())))
     assert with_backbone(plan, "own.onnx", "test").backbones == {"own.onnx"}
     assert with_backbone(CrossfitSettings(model=PadimSettings()), "own.onnx", "test").backbones == {"own.onnx"}
     assert with_backbone(AutoSettings(), "own.onnx", "test").backbones == {"own.onnx"}
-    for settings in (DictionarySettings(), AutoSettings(pretrained=False)):
-        with pytest.raises(SettingsError, match=r"test: .* has no backbone; choose auto, padim, patchcore or features"):
+    with pytest.raises(SettingsError, match=r"test: .* has no backbone; choose auto, padim, patchcore or features"):
+        with_backbone(DictionarySettings(), "own.onnx", "test")
+    for settings in (AutoSettings(pretrained=False), AutoSettings(robust=True)):
+        with pytest.raises(SettingsError, match=r"test: .* robust=True or pretrained=False: they exclude each other"):
             with_backbone(settings, "own.onnx", "test")
+
+
+@pytest.mark.parametrize("old", ["efficientnet-lite0", "other.onnx", OWN])
+def test_depths_of_another_backbone_are_dropped_and_all_else_stays(old: Any) -> None:
+    padim = PadimSettings(backbone=old, depths=(0,), map_depths=(0, 3), side=64, light="fixed")
+    plan = EnsembleSettings(members=(Member(model=padim, weight=2),))
+    (member,) = with_backbone(plan, "own.onnx", "test").planned_members
+    assert member.weight == 2
+    assert member.model == PadimSettings(backbone="own.onnx", side=64, light="fixed")
+    assert not {"depths", "map_depths"} & member.model.model_fields_set
+
+
+def test_the_same_backbone_by_the_name_of_a_file_has_the_same_depths() -> None:
+    own, other = PadimSettings(backbone=OWN, depths=(0,)), PadimSettings(depths=(3,))
+    plan = with_file_of_own(EnsembleSettings(members=(Member(model=own), Member(model=other))), "own.onnx")
+    assert [member.model for member in plan.planned_members] == [
+        PadimSettings(backbone="own.onnx", depths=(0,)),
+        other,
+    ]
+    named = PadimSettings(backbone="own.onnx", depths=(0,))
+    assert with_backbone(named, "own.onnx", "test") == named

@@ -66,6 +66,21 @@ def test_each_placeholder_is_the_network_whose_weights_are_there_once(batch: str
         np.testing.assert_allclose(result, count * (2 * pixels + 2), rtol=1e-6)
 
 
+def test_sparse_weights_of_the_network_are_in_the_exported_graph() -> None:
+    model, own = outer(3), network("N")
+    own.graph.initializer.remove(own.graph.initializer[0])
+    values, places = (
+        helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0]),
+        helper.make_tensor("places", TensorProto.INT64, [1], [1]),
+    )
+    own.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [2]))
+    insert_backbone(model, own)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = np.ones((2, 3, 2, 2), np.float32)
+    (result,) = session.run(None, {"x": pixels})
+    np.testing.assert_array_equal(result, np.broadcast_to([6.0, 12.0], pixels.shape))  # the weight is (0, 2)
+
+
 @pytest.mark.parametrize("version", [12, 18, 21])
 def test_networks_of_other_versions_are_exported(version: int, tmp_path: Path) -> None:
     torch.manual_seed(0)

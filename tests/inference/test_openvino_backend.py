@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from oddlens.artifact import onnx_file
 from oddlens.config.base import DecisionSettings, RuntimeSettings
@@ -16,10 +17,20 @@ from oddlens.errors import ArtifactError, CalibrationError, SettingsError, State
 from oddlens.inference import golden
 
 ov = pytest.importorskip("openvino", reason="needs the extra openvino")
+from oddlens.inference.openvino_backend import OpenvinoBackend  # noqa: E402 - needs openvino
+
 FP32, BF16 = (RuntimeSettings(engine="openvino", precision=precision) for precision in ("fp32", "bf16"))
 needs_bf16 = pytest.mark.skipif(
     "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this processor has no bfloat16"
 )
+
+
+def one_operator(operator: str) -> bytes:
+    """A graph of one operator."""
+    value, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [value], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +116,15 @@ def test_a_runtime_changed_in_the_file_is_refused(exported: Path, tmp_path: Path
 
 def test_a_graph_that_openvino_cannot_load_is_refused(recalibrated: Path, tmp_path: Path) -> None:
     _, manifest, tensors = onnx_file.read_onnx(recalibrated)
-    onnx_file.save_onnx(tmp_path / "part.onnx", b"\x08\x07", manifest, tensors)
+    onnx_file.save_onnx(tmp_path / "part.onnx", one_operator("NoSuchOperator"), manifest, tensors)
     with pytest.raises(ArtifactError, match="OpenVINO cannot load it"):
         Detector.load(tmp_path / "part.onnx")
+
+
+def test_a_graph_in_the_format_of_openvino_is_refused(exported: Path, tmp_path: Path) -> None:
+    """`Core.read_model` would read it, with nothing in it checked."""
+    manifest = onnx_file.read_onnx(exported)[1]
+    ov.save_model(ov.Core().read_model(one_operator("Relu")), tmp_path / "part.xml")
+    content = (tmp_path / "part.xml").read_bytes()
+    with pytest.raises(ArtifactError, match=r"part\.onnx: OpenVINO cannot load it"):
+        OpenvinoBackend(content, manifest.input, "fp32", tmp_path / "part.onnx")

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from oddlens.errors import ArtifactError
-from oddlens.io.onnx_proto import join_metadata, split_metadata
+from oddlens.io.onnx_proto import check_graph, join_metadata, split_metadata
 
 SOURCE = Path("part.onnx")
 
@@ -98,15 +98,11 @@ def custom_node(model: onnx.ModelProto) -> None:
     model.graph.node[0].domain = "com.example"
 
 
-def custom_opset(model: onnx.ModelProto) -> None:
-    model.opset_import.append(helper.make_opsetid("com.example", 1))
-
-
 def custom_function(model: onnx.ModelProto) -> None:
     model.functions.add(name="f", domain="com.example")
 
 
-@pytest.mark.parametrize("change", [custom_node, custom_opset, custom_function])
+@pytest.mark.parametrize("change", [custom_node, custom_function])
 def test_custom_operator_domains_are_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     model = small_model()
     change(model)
@@ -121,3 +117,8 @@ def test_a_field_that_is_repeated_in_the_file_is_checked_each_time() -> None:
     content = hidden.SerializeToString() + small_model().SerializeToString()
     with pytest.raises(ArtifactError, match="stores tensors in other files"):
         split_metadata(content, SOURCE)
+
+
+def test_an_import_of_operators_that_no_node_uses_is_allowed() -> None:
+    model = onnx.ModelProto(opset_import=[helper.make_opsetid("com.example", 1)])
+    check_graph(model.SerializeToString(), "graph", "")

@@ -75,6 +75,12 @@ def test_different_backbones_cannot_be_combined(conv: Path, tmp_path: Path) -> N
         open_backbone(EnsembleSettings(members=members))
 
 
+@pytest.mark.parametrize(("robust", "pretrained"), [(True, True), (False, False)])
+def test_auto_refuses_a_backbone_beside_what_excludes_it(robust: bool, pretrained: bool, conv: Path) -> None:
+    with pytest.raises(SettingsError, match="robust=True or pretrained=False: they exclude each other"):
+        open_backbone(AutoSettings(backbone=str(conv), robust=robust, pretrained=pretrained))
+
+
 def test_auto_refuses_a_backbone_by_name_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise MissingExtraError("the backbone", "pretrained")
@@ -97,16 +103,19 @@ def test_a_missing_file_is_refused(name: str, error: type[Exception], message: s
         open_backbone(PadimSettings(backbone=str(tmp_path / name)))
 
 
-def test_pooled_features_suit_features_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes", [1, 3])
+def test_pooled_features_suit_features_alone(axes: int, tmp_path: Path) -> None:
     class Pooled(ConvNet):
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (super().forward(images)[-1],)
+            pooled = super().forward(images)[-1]
+            return (pooled.argmax(dim=1), pooled if axes == 1 else pooled[:, :, None, None])
 
     path = write_onnx(tmp_path / "pooled.onnx", Pooled(pooled=True))
     for settings in (PadimSettings(backbone=str(path)), PatchcoreSettings(backbone=str(path))):
-        with pytest.raises(SettingsError, match=r"pooled\.onnx: has only features of whole images .* features"):
+        with pytest.raises(SettingsError, match=r"pooled\.onnx: has only features of whole images, .* features"):
             Detector(settings).fit(part_images(20, 0))
     detector = Detector(FeaturesSettings(backbone=str(path), side=16)).fit(part_images(60, 0))
+    assert any("not used: 'map0'" in remark for remark in detector.manifest.remarks)
     assert detector.score(np.zeros((1, 64, 64), np.uint8))[0] > detector.score(part_images(20, 1)).max()
 
 
@@ -121,6 +130,14 @@ def test_large_images_are_brought_to_the_size_that_the_graph_prescribes(tmp_path
     assert (small.spec.height, small.spec.width) == (20, 30)
     with pytest.raises(SettingsError, match=r"takes images of 40 x 24 pixels alone, .* use --size 24"):
         Detector(PadimSettings(backbone=str(path)), size=48).fit(large)
+
+
+def test_images_of_the_size_that_the_graph_prescribes_are_not_resized(tmp_path: Path) -> None:
+    """Larger inputs have sides that are multiples of 8 otherwise."""
+    path = write_onnx(tmp_path / "fixed.onnx", ConvNet(), (2, 3, 134, 134), BATCH)
+    images = np.tile(part_images(30, 0), (1, 3, 3, 1))[:, :134, :134]
+    detector = Detector(FeaturesSettings(backbone=str(path))).fit(images)
+    assert (detector.spec.height, detector.spec.width) == (134, 134)
 
 
 def test_images_of_any_size_are_as_large_as_with_the_other_backbone(conv: Path) -> None:

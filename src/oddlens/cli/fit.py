@@ -137,6 +137,7 @@ def fit(
         rates = without_none({"false_alarm_rate": false_alarm_rate, "confidence": confidence})
         decision = parse(DecisionSettings, rates, "options")
         settings, decision, size, side = resolve_model(detector, plan, folds, decision, size, parse_tile(tile), roi)
+        settings = with_own_file(settings, plan, backbone)
         settings = with_backbone_options(settings, backbone, light, no_pretrained=no_pretrained)
         seconds = duration(budget) if budget else settings.default_budget
         images, problems = open_training_images(
@@ -283,14 +284,11 @@ def resolve_model(
     if folds is not None:
         raise SettingsError("--folds needs a single detector: name it with --detector")
     from oddlens.artifact import detector_file
-    from oddlens.config.parse import with_backbone
     from oddlens.training.plan import load_plan
 
     model: DetectorSettings = load_plan(plan)
     if plan.suffix == ".json":
         return model, decision, size, tile or "auto"
-    if model.own_backbone is not None:
-        model = with_backbone(model, str(plan), "--plan")
     manifest, tensors = detector_file.load(plan)
     if detector_file.ROI in tensors and roi is None:
         raise SettingsError(f"--plan {plan}: was made with a region of interest; give the same --roi again")
@@ -313,6 +311,27 @@ def parse_tile(text: str | None) -> Tile | None:
         check_tile(tile)
     side: Tile | None = tile
     return side
+
+
+def with_own_file(settings: DetectorSettings, plan: Path | None, backbone: str | None) -> DetectorSettings:
+    """The settings of a plan with its own backbone, if it has one, by the name of a file that contains it.
+
+    That file is `backbone` if it has the same network, or else that of the plan.
+    """
+    from oddlens.config.backbones import EFFICIENTNET_LITE0, is_backbone_name
+    from oddlens.config.detectors import FamilySettings
+    from oddlens.config.parse import with_file_of_own
+
+    own = settings.own_backbone
+    if own is None or plan is None or not isinstance(settings, FamilySettings):
+        return settings
+    if backbone is None:
+        return with_file_of_own(settings, str(plan)) if plan.suffix == ".safetensors" else settings
+    if backbone == EFFICIENTNET_LITE0 or not is_backbone_name(backbone):
+        return settings
+    from oddlens.training.own_backbone import read_own
+
+    return with_file_of_own(settings, backbone) if read_own(backbone).graph.sha256 == own.sha256 else settings
 
 
 def with_backbone_options(

@@ -36,6 +36,11 @@ class BackboneOutput(Settings):
     prefix: int = Field(0, ge=0, le=64)  # number of tokens before those of the places: class and register tokens
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether its features are those of the whole image: without places, or with a single one."""
+        return self.layout == "pooled" or self.rows * self.columns == 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the output for one image."""
         return {
@@ -47,7 +52,7 @@ class BackboneOutput(Settings):
 
     def describe(self) -> str:
         """The output in words."""
-        places = "" if self.layout == "pooled" else f" at {self.columns} x {self.rows} places"
+        places = "" if self.is_pooled else f" at {self.columns} x {self.rows} places"
         return f"'{self.name}' ({self.channels} channels{places})"
 
 

@@ -19,6 +19,7 @@ from oddlens.config.backbones import EFFICIENTNET_LITE0, Backbone, OnnxBackbone
 from oddlens.config.base import Settings, TrainingSettings, lists_to_tuples
 
 Strategy = Literal["single", "plan", "folds", "auto"]
+BACKBONE_EXCLUDED = "auto has no backbone with robust=True or pretrained=False: they exclude each other; drop one"
 Depth = Annotated[int, Field(ge=0, le=63)]  # number of a block of a backbone, or of an output of the user's own
 
 FAMILIES: dict[str, type[FamilySettings]] = {}  # name -> settings; filled by defining subclasses of FamilySettings

@@ -10,9 +10,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from oddlens.config.backbones import CHOICES, is_backbone_name
+from oddlens.config.backbones import CHOICES, OnnxBackbone, is_backbone_name
 from oddlens.config.base import S, Settings, lists_to_tuples
-from oddlens.config.detectors import AnyModel, AutoSettings, DetectorSettings, FamilySettings, settings_class
+from oddlens.config.detectors import (
+    BACKBONE_EXCLUDED,
+    AnyModel,
+    AutoSettings,
+    DetectorSettings,
+    FamilySettings,
+    PretrainedSettings,
+    settings_class,
+)
 from oddlens.errors import SettingsError
 
 
@@ -81,18 +89,37 @@ def parse_detector(name: str, source: str = "--detector") -> DetectorSettings:
 
 
 def with_backbone(settings: DetectorSettings, name: str, source: str) -> DetectorSettings:
-    """The settings of a detector with another backbone, by its name: see `PretrainedSettings`.
+    """The settings of a detector with another backbone, by its name (see `PretrainedSettings`), and its usual depths.
 
     Raises:
         SettingsError: there is no such backbone, or the detector has none.
     """
+    if isinstance(settings, AutoSettings) and not settings.takes_backbone:
+        raise SettingsError(f"{source}: {BACKBONE_EXCLUDED}")
     if not settings.backbones:
         raise SettingsError(f"{source}: {settings.title} has no backbone; choose auto, padim, patchcore or features")
     if not is_backbone_name(name):
         raise SettingsError(f"{source} must be {CHOICES}, got {name[:80]!r}")
     if isinstance(settings, FamilySettings):
-        return settings.map_backbones(lambda part: part.model_copy(update={"backbone": name}))
+        return settings.map_backbones(lambda part: _with_other_backbone(part, name))
     return settings.model_copy(update={"backbone": name})
+
+
+def _with_other_backbone(part: PretrainedSettings, name: str) -> PretrainedSettings:
+    """The settings of a family with that backbone; depths of another backbone mean nothing in it."""
+    if part.backbone == name:
+        return part
+    others = part.model_fields_set - {"backbone", "depths", "map_depths"}
+    return type(part)(backbone=name, **{field: getattr(part, field) for field in others})
+
+
+def with_file_of_own(settings: FamilySettings, name: str) -> FamilySettings:
+    """The settings of a detector whose parts have its own backbone by the name of a file that contains it."""
+
+    def change(part: PretrainedSettings) -> PretrainedSettings:
+        return part.model_copy(update={"backbone": name}) if isinstance(part.backbone, OnnxBackbone) else part
+
+    return settings.map_backbones(change)
 
 
 def _settings_error(expected: type[Settings], values: object, error: ValidationError, source: str) -> SettingsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
+from openvino.frontend import FrontEndManager
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
@@ -31,8 +33,8 @@ class Compiled:
     """A graph that OpenVINO has compiled; each thread has a request, which holds one batch."""
 
     def __init__(self, graph: bytes, hints: dict[str, str]) -> None:
-        core = ov.Core()
-        self.model = core.compile_model(core.read_model(graph), "CPU", hints)
+        reader = FrontEndManager().load_by_framework("onnx")  # Core.read_model reads other formats too, unchecked
+        self.model = ov.Core().compile_model(reader.convert(reader.load(io.BytesIO(graph))), "CPU", hints)
         self._local = threading.local()
 
     @property

@@ -12,8 +12,9 @@ VERSION = str(ort.__version__)
 
 
 def create_session(graph: bytes, threads: int) -> ort.InferenceSession:
-    """A session with a number of threads; 0 leaves it to ONNX Runtime."""
+    """A session of a graph in ONNX format with a number of threads; 0 leaves it to ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # or it reads its own format unchecked
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -67,11 +67,13 @@ def fit(
 def whole_shape(plan: FitPlan, infos: Sequence[ImageInfo]) -> int | tuple[int, int] | None:
     """The size of images that are scored whole: `size`, or that of the user's own backbone where it prescribes one.
 
-    Smaller images stay as they are, and the model enlarges them.
+    Images that are all smaller, or smaller and as large, stay as they are, and the model enlarges them.
     """
     if plan.size is not None or plan.backbone is None or not infos:
         return plan.size
     height, width = plan.backbone.graph.fixed
-    if height is None or width is None or all(info.height <= height and info.width <= width for info in infos):
+    if height is None or width is None:
         return None
-    return height, width
+    is_larger = any(info.height > height or info.width > width for info in infos)
+    is_exact = all(info.height == height and info.width == width for info in infos)
+    return (height, width) if is_larger or is_exact else None

@@ -8,6 +8,7 @@ from oddlens.artifact import detector_file
 from oddlens.config.backbones import EFFICIENTNET_LITE0, TIMM_PREFIX, OnnxBackbone
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import (
+    BACKBONE_EXCLUDED,
     AutoSettings,
     DetectorSettings,
     FamilySettings,
@@ -25,7 +26,7 @@ from oddlens.models.backbones.timm_models import convert_timm
 from oddlens.models.pretrained import enlarged_size
 
 N_SCORED = 2  # outputs, the deepest ones
-N_CONSIDERED = 4  # outputs for the map, the deepest ones but for the last: it blurs the map
+N_CONSIDERED = 4  # the deepest outputs; all of them but the last, whose grid is too coarse, are for the map
 
 
 def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
@@ -36,6 +37,8 @@ def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
         SettingsError: they name several, or one that is known by its digest alone.
         DataNotFoundError, ArtifactError: it cannot be read or used.
     """
+    if isinstance(settings, AutoSettings) and not settings.takes_backbone and settings.backbone != EFFICIENTNET_LITE0:
+        raise SettingsError(f"backbone: {BACKBONE_EXCLUDED}")
     own = settings.backbones - {EFFICIENTNET_LITE0}
     if not own:
         if isinstance(settings, AutoSettings) and settings.takes_backbone and "backbone" in settings.model_fields_set:
@@ -49,13 +52,21 @@ def open_backbone(settings: DetectorSettings) -> BackboneFile | None:
             f"the backbone {backbone.name} (SHA-256 {backbone.sha256[:12]}...) is not part of the plan; give its file "
             "again with --backbone"
         )
-    path = Path(expand_home(backbone))
-    if backbone.startswith(TIMM_PREFIX):
-        file = convert_timm(backbone)
-    else:
-        file = read_backbone(path) if path.suffix.lower() == ".onnx" else backbone_of_detector(path)
+    file = read_own(backbone)
     read_network(file.graph.content, file.graph.name)  # or it could not be exported later
     return file
+
+
+def read_own(name: str) -> BackboneFile:
+    """The user's own backbone by its name: an .onnx file, timm:NAME, or a detector that has one.
+
+    Raises:
+        DataNotFoundError, SettingsError, ArtifactError: it cannot be read or used.
+    """
+    if name.startswith(TIMM_PREFIX):
+        return convert_timm(name)
+    path = Path(expand_home(name))
+    return read_backbone(path) if path.suffix.lower() == ".onnx" else backbone_of_detector(path)
 
 
 def backbone_of_detector(path: Path) -> BackboneFile:
@@ -114,9 +125,9 @@ def check_use(settings: PretrainedSettings, backbone: OnnxBackbone, spec: InputS
             f"detector have {spec.width} x {spec.height}; use --size {min(backbone.height, backbone.width)}, or tiles "
             "of that side (--tile)"
         )
-    if backbone.outputs[0].layout == "pooled" and not isinstance(settings, FeaturesSettings):
+    if backbone.outputs[0].is_pooled and not isinstance(settings, FeaturesSettings):
         raise SettingsError(
-            f"{backbone.name}: has only features of whole images (N, C), and {settings.family} compares places; use "
+            f"{backbone.name}: has only features of whole images, and {settings.family} compares places; use "
             "--detector features, or export the network with feature maps (N, C, h, w)"
         )
 
@@ -137,7 +148,7 @@ def describe_use(settings: PretrainedSettings, backbone: OnnxBackbone, file: Bac
     """What a family uses of the backbone, in a remark."""
     depths = sorted({*settings.depths, *getattr(settings, "map_depths", ())})
     used = [output for depth, output in enumerate(backbone.outputs) if depth in depths]
-    others = sorted({*file.graph.outputs} - {output.name for output in used})
+    others = sorted({*file.graph.outputs, *file.graph.other_outputs} - {output.name for output in used})
     rest = f"; not used: {', '.join(map(repr, others))}" if others else ""
     return (
         f"{settings.family}: {backbone.name} gets images of {backbone.width} x {backbone.height} pixels and gives "

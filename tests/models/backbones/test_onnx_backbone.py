@@ -10,7 +10,7 @@ from own_backbones import ConvNet, TokenNet, write_onnx
 from torch import Tensor, nn
 
 from oddlens.config.backbones import OnnxBackbone
-from oddlens.errors import SettingsError, StateError
+from oddlens.errors import ArtifactError, SettingsError, StateError
 from oddlens.models.backbones import onnx_backbone
 from oddlens.models.backbones.onnx_backbone import N_REFERENCE_IMAGES, OnnxModule
 from oddlens.models.backbones.onnx_graph import BackboneFile, read_backbone
@@ -86,6 +86,49 @@ def test_channels_have_a_deviation_of_1_on_the_reference_images(tmp_path: Path) 
     assert float(deviation.max()) <= 1.05
 
 
+class DeadNet(ConvNet):
+    """A network most of whose channels are 0 or another constant for all images."""
+
+    def __init__(self, n_alive: int) -> None:
+        super().__init__()
+        self.alive = (torch.arange(8) < n_alive).float()[:, None, None]
+
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(images)[0] * self.alive + 0.3 * (torch.arange(8) == 7)[:, None, None]
+
+
+def test_channels_that_do_not_vary_do_not_count_more_than_others(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = own_module(tmp_path, DeadNet(3), (0,))
+    scale = module.get_buffer("scale_0")
+    assert 0 < float(scale[3:].min()) == float(scale[3:].max()) < 101 * float(scale[:3].max())
+
+
+def test_an_output_that_does_not_vary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"own\.onnx: its output 'features' is the same at all places"):
+        own_module(tmp_path, DeadNet(0), (0,))
+
+
+def test_deviations_are_those_of_all_reference_images_together(tmp_path: Path) -> None:
+    module = own_module(tmp_path, ConvNet(), (0, 2))
+    features = module.run_graph(torch.from_numpy(reference_images(N_REFERENCE_IMAGES, 32, 48)))
+    for deviation, values in zip(module.reference_deviations(), features, strict=True):
+        expected = values.double().transpose(0, 1).flatten(1).std(dim=1, correction=0)
+        torch.testing.assert_close(deviation, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_reference_images_are_run_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sizes, run = own_module(tmp_path, ConvNet(), (0,)), list[int](), OnnxModule.run_graph
+
+    def count(self: OnnxModule, batch: Tensor) -> list[Tensor]:
+        sizes.append(len(batch))
+        return run(self, batch)
+
+    monkeypatch.setattr(OnnxModule, "run_graph", count)
+    module.load_pretrained()
+    assert sizes == [1] * N_REFERENCE_IMAGES
+
+
 def test_many_channels_are_projected_onto_fewer_with_distances_preserved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,10 +156,10 @@ def test_without_its_graph_nothing_is_computed(tmp_path: Path) -> None:
         OnnxModule(settings, (0,))(torch.zeros(1, 3, 32, 48))
 
 
-def test_the_notice_has_the_digest_and_says_that_the_licence_is_for_the_user_to_know(tmp_path: Path) -> None:
+def test_the_notice_has_the_digest_and_says_that_the_licence_is_not_known(tmp_path: Path) -> None:
     module = own_module(tmp_path, ConvNet(), (0,))
     file: BackboneFile = read_backbone(tmp_path / "own.onnx")
     notice = module.notice()
     assert (notice.name, notice.sha256) == ("own.onnx", file.graph.sha256)
     assert notice.source == "the file own.onnx"
-    assert notice.licence == "the licence of own.onnx is its user's to know"
+    assert notice.licence == "oddlens does not know the licence; check it before you share the file"

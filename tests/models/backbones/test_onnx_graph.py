@@ -69,6 +69,27 @@ def test_a_graph_that_takes_no_rgb_images_is_refused(model: onnx.ModelProto) -> 
         load(model)
 
 
+@pytest.mark.parametrize("sides", [(1_000_000, 16), (16, 2**40), (0, 16)])
+def test_a_prescribed_size_that_no_detector_has_is_refused(sides: tuple[int, int]) -> None:
+    with pytest.raises(ArtifactError, match=r"own\.onnx: takes images of .* pixels alone, and sides may have 1 to"):
+        load(small_model(("N", 3, *sides)))
+
+
+def test_a_graph_larger_than_any_is_refused_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_graph, "MAX_GRAPH", 10)
+    with pytest.raises(ArtifactError, match=r"own\.onnx: has .* bytes, more than the 10"):
+        load(small_model())
+
+
+def test_a_graph_without_float32_outputs_is_refused() -> None:
+    model = small_model()
+    model.graph.node.append(helper.make_node("Shape", ["x"], ["shape"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [4]))
+    with pytest.raises(ArtifactError, match=r"has no float32 tensors among its outputs 'shape' tensor\(int64\)"):
+        load(model)
+
+
 def with_external_weights(model: onnx.ModelProto) -> None:
     tensor = TensorProto(name="c", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="weights.bin")

@@ -99,6 +99,28 @@ def test_a_size_that_the_graph_prescribes_is_used(tmp_path: Path) -> None:
     assert (backbone.height, backbone.width) == (24, 16)
 
 
+class Mixed(nn.Module):
+    """A network that gives maps, and what is no features of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ConvNet()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        first, *_, last = self.network(images)
+        pooled = last.mean(dim=(2, 3), keepdim=True)
+        return first, first.sum(), first.argmax(dim=1), last.flatten(0, 1), pooled
+
+
+def test_outputs_that_are_of_no_use_are_left_out(tmp_path: Path) -> None:
+    """A number, integers, and rows that are no images; pooled maps of one place count as pooled."""
+    file = read_backbone(write_onnx(tmp_path / "own.onnx", Mixed()))
+    backbone = describe_backbone(file, 32, 32)
+    assert [output.name for output in backbone.outputs] == ["map0"]
+    assert file.graph.outputs == ["map0", "map1", "map3", "map4"]
+    assert file.graph.other_outputs == ["map2"]
+
+
 class Nothing(nn.Module):
     """A network without features."""
 
@@ -108,5 +130,5 @@ class Nothing(nn.Module):
 
 def test_a_graph_without_features_is_refused_with_its_outputs(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "own.onnx", Nothing())
-    with pytest.raises(ArtifactError, match=r"has no features of images .* 'features' \(N, 100, 7\)"):
+    with pytest.raises(ArtifactError, match=r"has no features of images .* 'features' \(1, 100, 7\)"):
         describe_backbone(read_backbone(path), 32, 32)

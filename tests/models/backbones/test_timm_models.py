@@ -13,6 +13,7 @@ from own_backbones import ConvNet
 from torch import Tensor, nn
 
 from oddlens.errors import ArtifactError, SettingsError
+from oddlens.models.backbones import onnx_graph, timm_models
 from oddlens.models.backbones.timm_models import convert_timm
 
 
@@ -89,6 +90,33 @@ class Unexportable(ConvNet):
 def test_what_cannot_be_converted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Unexportable)
     with pytest.raises(ArtifactError, match=r"timm:net\?pretrained=false: cannot be converted to ONNX"):
+        convert_timm("timm:net?pretrained=false")
+
+
+class Unrunnable(ConvNet):
+    """A network that fails on its own example."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        raise ValueError("no such size")
+
+
+def test_what_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Unrunnable)
+    with pytest.raises(ArtifactError, match=r"cannot be converted to ONNX \(no such size\)"):
+        convert_timm("timm:net?pretrained=false")
+
+
+def test_what_is_too_large_to_write_or_for_a_detector_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    monkeypatch.setattr(onnx_graph, "MAX_GRAPH", 100)
+    with pytest.raises(ArtifactError, match=r"timm:net\?pretrained=false: has .* bytes, more than the 100"):
+        convert_timm("timm:net?pretrained=false")
+
+    def fail() -> bytes:
+        raise ValueError("exceeds 2 GiB")
+
+    monkeypatch.setattr(timm_models, "export_module", lambda *_: SimpleNamespace(SerializeToString=fail))
+    with pytest.raises(ArtifactError, match=r"cannot be converted to ONNX \(exceeds 2 GiB\)"):
         convert_timm("timm:net?pretrained=false")
 
 

@@ -1,6 +1,6 @@
-"""Backbones: frozen networks trained on ImageNet, whose activations describe images.
+"""EfficientNet-Lite0 as a backbone: a frozen network trained on ImageNet, whose activations describe images.
 
-They need the extra `pretrained` for fitting alone: a detector file carries the weights.
+It needs the extra `pretrained` for fitting alone: a detector file carries the weights.
 """
 
 from __future__ import annotations

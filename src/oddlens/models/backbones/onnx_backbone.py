@@ -18,8 +18,8 @@ from oddlens.models.backbones.reference_images import reference_images
 
 PLACEHOLDER = "oddlens::Backbone"  # the operator that stands for the graph while the model around it is exported
 N_REFERENCE_IMAGES = 8
-MIN_DEVIATION = 1e-6  # of a channel that does not vary
-MIN_DEVIATION_RATIO = 0.01  # of a channel that hardly varies, relative to the median
+MIN_DEVIATION = 1e-12  # of a channel that varies
+MIN_DEVIATION_RATIO = 0.01  # by which channels are divided at least, relative to the median of those that vary
 MAX_COVARIANCE_NUMBERS = 2**22  # of the places of a depth, up to so many, by which its channels are limited
 MAX_PLACES = 1024
 
@@ -70,21 +70,43 @@ class OnnxModule(Backbone):
         """Compute the scales of channels on reference images, and draw the projections by `seed`.
 
         Raises:
-            ArtifactError: the graph does not run.
+            ArtifactError: the graph does not run, or an output does not vary.
         """
-        height, width = self.settings.height, self.settings.width
-        images = torch.from_numpy(reference_images(N_REFERENCE_IMAGES, height, width)).to(
-            self.get_buffer("mean").device
-        )
         generator = torch.Generator().manual_seed(seed)
-        for depth, output, features in zip(self.depths, self.outputs, self.run_graph(images), strict=True):
-            deviation = features.double().transpose(0, 1).flatten(1).std(dim=1, correction=0)
-            least = max(MIN_DEVIATION, MIN_DEVIATION_RATIO * float(deviation.median()))
+        for depth, output, deviation in zip(self.depths, self.outputs, self.reference_deviations(), strict=True):
+            varying = deviation[deviation > MIN_DEVIATION]
+            if len(varying) == 0:
+                raise ArtifactError(
+                    f"{self.settings.name}: its output '{output.name[:80]}' is the same at all places of all images; "
+                    "choose other depths, or another network"
+                )
+            least = MIN_DEVIATION_RATIO * float(varying.median())
             self.get_buffer(f"scale_{depth}").copy_(1 / deviation.clamp_min(least))
             if (dims := projected_dims(output)) < output.channels:
                 random = torch.randn(output.channels, dims, generator=generator, dtype=torch.float64)
                 directions = torch.linalg.qr(random).Q.T * math.sqrt(output.channels / dims)
                 self.get_buffer(f"projection_{depth}").copy_(directions)
+
+    def reference_deviations(self) -> list[Tensor]:
+        """Standard deviation (C,) of each channel at each depth, over all places of the reference images."""
+        images = torch.from_numpy(reference_images(N_REFERENCE_IMAGES, self.settings.height, self.settings.width))
+        device = self.get_buffer("mean").device
+        origins, sums, squares = list[Tensor](), list[Tensor](), list[Tensor]()
+        for image in images:
+            for i, features in enumerate(self.run_graph(image[None].to(device))):
+                values = features[0].double().flatten(1)
+                if i == len(origins):  # sums are relative to a value of each channel, so that they lose no digits
+                    origins.append(values[:, :1])
+                    sums.append(torch.zeros_like(values[:, 0]))
+                    squares.append(torch.zeros_like(values[:, 0]))
+                values = values - origins[i]
+                sums[i] += values.sum(dim=1)
+                squares[i] += values.square().sum(dim=1)
+        counts = [len(images) * output.rows * output.columns for output in self.outputs]
+        return [
+            (square / count - (total / count) ** 2).clamp_min(0).sqrt()
+            for total, square, count in zip(sums, squares, counts, strict=True)
+        ]
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Features (N, D, rows, columns) at each depth, of images (N, 1 or 3, H, W) of the graph's size, in 0..1."""

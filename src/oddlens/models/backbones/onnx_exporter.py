@@ -82,9 +82,9 @@ def read_network(content: bytes, name: str) -> onnx.ModelProto:
     """
     check_exporter()
     import onnx
-    from onnx import inliner, version_converter
+    from onnx import version_converter
 
-    network = inliner.inline_local_functions(onnx.load_from_string(content))
+    network: onnx.ModelProto = onnx.load_from_string(content)
     version = opset_version(network)
     if version >= MIN_OPSET:
         return network

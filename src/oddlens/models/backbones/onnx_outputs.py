@@ -56,13 +56,14 @@ def classify_outputs(graph: OnnxGraph, height: int, width: int) -> tuple[Backbon
     Raises:
         ArtifactError: the graph does not run on images of height x width, or has neither.
     """
-    results = graph.run(reference_images(1, height, width), graph.outputs, threads=1)
-    shapes = {name: values.shape[1:] for name, values in zip(graph.outputs, results, strict=True)}
-    outputs = [classify_output(name, shape, height, width) for name, shape in shapes.items()]
+    (image,) = reference_images(1, height, width)
+    results = graph.run_single(image, graph.outputs, threads=1)
+    shapes = {name: values.shape for name, values in zip(graph.outputs, results, strict=True)}
+    outputs = [classify_output(name, shape[1:], height, width) for name, shape in shapes.items() if shape[:1] == (1,)]
     features = [output for output in outputs if output is not None]
-    places = [output for output in features if output.layout != "pooled"]
+    places = [output for output in features if not output.is_pooled]
     if not features:
-        listed = ", ".join(f"'{name[:80]}' (N, {', '.join(map(str, shape))})" for name, shape in shapes.items())
+        listed = ", ".join(f"'{name[:80]}' {shape}" for name, shape in shapes.items())
         raise ArtifactError(
             f"{graph.name}: has no features of images of {width} x {height} pixels among its outputs {listed}; export "
             "it with feature maps (N, C, h, w), tokens (N, T, C) or features (N, C)"

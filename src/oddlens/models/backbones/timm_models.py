@@ -12,7 +12,14 @@ from oddlens.config.backbones import TIMM_PREFIX, Colour
 from oddlens.errors import ArtifactError, OddlensError, SettingsError
 from oddlens.io.text import first_line
 from oddlens.models.backbones.onnx_exporter import export_module
-from oddlens.models.backbones.onnx_graph import IMAGENET_MEAN, IMAGENET_STD, REMEDY, BackboneFile, OnnxGraph
+from oddlens.models.backbones.onnx_graph import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    REMEDY,
+    UNKNOWN_LICENCE,
+    BackboneFile,
+    OnnxGraph,
+)
 
 UNTRAINED = "?pretrained=false"  # at the end of a name
 DEFAULT_SIDE = 224
@@ -58,7 +65,7 @@ def convert_timm(name: str) -> BackboneFile:
     return BackboneFile(
         graph,
         source,
-        str(licence or f"the licence of {model_name} is its user's to know"),
+        str(licence or UNKNOWN_LICENCE),
         colour(config.get("mean"), IMAGENET_MEAN),
         colour(config.get("std"), IMAGENET_STD),
     )
@@ -105,18 +112,15 @@ def convert_network(network: nn.Module, config: dict[str, Any], name: str) -> by
     """
     height, width = (config.get("input_size") or (3, DEFAULT_SIDE, DEFAULT_SIDE))[1:]
     module, example = FeatureMaps(network), torch.zeros(2, 3, height, width)
-    with torch.inference_mode():
-        names = [f"map{number}" for number in range(len(module(example)))]
     batch = {0: torch.export.Dim("batch")}
     any_size = batch | {2: torch.export.Dim("height", min=32), 3: torch.export.Dim("width", min=32)}
     for shapes in (any_size, batch):
         try:
-            model = export_module(module, example, "images", names, shapes)
+            with torch.inference_mode():
+                names = [f"map{number}" for number in range(len(module(example)))]
+            return bytes(export_module(module, example, "images", names, shapes).SerializeToString())
         except OddlensError:
             raise
-        except Exception as error:  # torch's exporter raises many kinds
-            if shapes is batch:
-                raise ArtifactError(f"{name}: cannot be converted to ONNX ({first_line(error)}); {REMEDY}") from error
-        else:
-            break
-    return bytes(model.SerializeToString())
+        except Exception as error:  # networks, torch's exporter and protobuf (above 2 GiB) raise many kinds
+            failure = error
+    raise ArtifactError(f"{name}: cannot be converted to ONNX ({first_line(failure)}); {REMEDY}") from failure
