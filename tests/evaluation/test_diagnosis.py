@@ -17,12 +17,19 @@ def diagnosis() -> Diagnosis:
 
 def test_json_has_the_facts_and_every_finding(diagnosis: Diagnosis) -> None:
     diagnosis.facts["n_train"] = 2
-    diagnosis.add("warning", "leak", "1 near-duplicate", ["test[0]"], ["train[1]"])
+    diagnosis.add("warning", "leak", "1 near-duplicate", ["test[0]"], ["train[1]"], reasons=["darker"])
     assert json.loads(json.dumps(diagnosis.as_json)) == {
         "ok": True,
         "n_train": 2,
         "findings": [
-            {"level": "warning", "name": "leak", "text": "1 near-duplicate", "n_files": 1, "files": ["test[0]"]}
+            {
+                "level": "warning",
+                "name": "leak",
+                "text": "1 near-duplicate",
+                "n_files": 1,
+                "files": ["test[0]"],
+                "reasons": ["darker"],
+            }
         ],
     }
     assert diagnosis.findings[0].similar == ("train[1]",)
