@@ -90,8 +90,6 @@ if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
 OWN_SIZES = ("colour 8 bits",)  # of the forms with a backbone of the user's own
-    "colour 8 bits",
-)  # of the forms with a backbone of the user's own, which differ from the others in that alone
 TILED = (24, 40, 1, 255)  # images that are scored in eight tiles of 16 x 16
 TILED_FORMS = (
     "autoencoder-strided",
