@@ -195,6 +195,10 @@ def foreign_node(model: onnx.ModelProto) -> None:
     model.graph.node[0].domain = "com.example"
 
 
+def foreign_opset(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
 def foreign_function(model: onnx.ModelProto) -> None:
     model.functions.add(name="f", domain="com.example")
 
@@ -204,7 +208,7 @@ def foreign_branch(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch))
 
 
-@pytest.mark.parametrize("change", [foreign_node, foreign_function, foreign_branch])
+@pytest.mark.parametrize("change", [foreign_node, foreign_opset, foreign_function, foreign_branch])
 def test_a_foreign_operator_domain_is_refused(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]
 ) -> None:

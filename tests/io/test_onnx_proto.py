@@ -98,16 +98,22 @@ def custom_node(model: onnx.ModelProto) -> None:
     model.graph.node[0].domain = "com.example"
 
 
+def custom_opset(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
 def custom_function(model: onnx.ModelProto) -> None:
     model.functions.add(name="f", domain="com.example")
 
 
-@pytest.mark.parametrize("change", [custom_node, custom_function])
+@pytest.mark.parametrize("change", [custom_node, custom_opset, custom_function])
 def test_custom_operator_domains_are_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     model = small_model()
     change(model)
     with pytest.raises(ArtifactError, match=r"operators of the domain 'com\.example'"):
         split_metadata(model.SerializeToString(), SOURCE)
+    with pytest.raises(ArtifactError, match=r"operators of the domain 'com\.example'"):
+        check_graph(model.SerializeToString(), "graph", "")
 
 
 def test_a_field_that_is_repeated_in_the_file_is_checked_each_time() -> None:
@@ -117,8 +123,3 @@ def test_a_field_that_is_repeated_in_the_file_is_checked_each_time() -> None:
     content = hidden.SerializeToString() + small_model().SerializeToString()
     with pytest.raises(ArtifactError, match="stores tensors in other files"):
         split_metadata(content, SOURCE)
-
-
-def test_an_import_of_operators_that_no_node_uses_is_allowed() -> None:
-    model = onnx.ModelProto(opset_import=[helper.make_opsetid("com.example", 1)])
-    check_graph(model.SerializeToString(), "graph", "")

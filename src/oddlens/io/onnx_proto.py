@@ -21,10 +21,10 @@ ONNX_DOMAINS = ("", "ai.onnx")  # the two names of the domain of ONNX's own oper
 # The part of onnx.proto that is read: message -> field -> (field number, type of its values).
 MESSAGE_FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
     "File": {"metadata": (14, "Entry")},
-    "Model": {"graph": (7, "Graph"), "training": (20, "Training"), "function": (25, "Function")},
+    "Model": {"graph": (7, "Graph"), "opset": (8, "Opset"), "training": (20, "Training"), "function": (25, "Function")},
     "Training": {"initialization": (1, "Graph"), "algorithm": (2, "Graph")},
     "Graph": {"node": (1, "Node"), "initializer": (5, "Tensor"), "sparse": (15, "Sparse")},
-    "Function": {"node": (7, "Node"), "domain": (10, str), "attribute": (11, "Attribute")},
+    "Function": {"node": (7, "Node"), "opset": (9, "Opset"), "domain": (10, str), "attribute": (11, "Attribute")},
     "Node": {"attribute": (5, "Attribute"), "domain": (7, str)},
     "Attribute": {
         "tensor": (5, "Tensor"), "graph": (6, "Graph"), "tensors": (10, "Tensor"), "graphs": (11, "Graph"),
@@ -32,6 +32,7 @@ MESSAGE_FIELDS: dict[str, dict[str, tuple[int, str | type]]] = {
     },
     "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
     "Tensor": {"external": (13, "Entry"), "location": (14, int)},
+    "Opset": {"domain": (1, str)},
     "Entry": {"key": (1, str), "value": (2, str)},
 }  # fmt: skip
 
@@ -63,7 +64,7 @@ def check_graph(graph: bytes, source: str, remedy: str) -> None:
     """Check the graph of a network that oddlens did not make; `remedy` ends errors and says what to do.
 
     Raises:
-        ArtifactError: it is no graph, stores tensors in other files, or uses custom operators.
+        ArtifactError: it is no graph, stores tensors in other files, or uses or imports custom operators.
     """
     try:
         model = message_class("Model").FromString(graph)
@@ -84,7 +85,8 @@ def check_self_contained(model: Any, source: str, remedy: str) -> None:
         custom_domains = set(getattr(part, "domain", ())) - set(ONNX_DOMAINS)
         if custom_domains:
             raise ArtifactError(
-                f"{source}: uses operators of the domain '{min(custom_domains)[:80]}', not ONNX's own; {remedy}"
+                f"{source}: uses or imports operators of the domain '{min(custom_domains)[:80]}', not ONNX's own; "
+                f"{remedy}"
             )
 
 
