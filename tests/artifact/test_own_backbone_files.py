@@ -96,7 +96,7 @@ def with_a_name_alone(values: Values, tensors: detector_file.Tensors) -> None:
         (as_rows, "its tensor 'backbone.graph' .* is not one of this family's"),
         (other_graph, r"its backbone is not own\.onnx \(digest differs\)"),
         (with_external_weights, r"own\.onnx: stores tensors in other files"),
-        (with_custom_operator, r"own\.onnx: uses operators of the domain 'com\.example'"),
+        (with_custom_operator, r"own\.onnx: uses or imports operators of the domain 'com\.example'"),
         (with_other_outputs, r"own\.onnx: "),
         (with_other_places, r"its output 'map0' has the shape \(8, 40, 32\) for an image, and had \(8, 32, 32\)"),
         (with_a_depth_too_many, "depth 9 is set"),
