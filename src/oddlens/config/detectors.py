@@ -275,7 +275,7 @@ class PadimSettings(PlaceSettings):
     learns to tell synthetic defects from normal features, relative to the Gaussians; with 0 there is none.
     """
 
-    implementation = "oddlens.models.padim"
+    implementation = "oddlens.models.pretrained.padim"
 
     family: Literal["padim"] = "padim"
     depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
@@ -291,7 +291,7 @@ class PatchcoreSettings(PlaceSettings):
     the memory bank, in which each training image has equally many places; `top_percent` of the places count.
     """
 
-    implementation = "oddlens.models.patchcore"
+    implementation = "oddlens.models.pretrained.patchcore"
 
     family: Literal["patchcore"] = "patchcore"
     depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
@@ -306,7 +306,7 @@ class FeaturesSettings(PretrainedSettings):
     at the blocks `depths` of the backbone. `mirror` adds the training images' mirror images.
     """
 
-    implementation = "oddlens.models.padim"
+    implementation = "oddlens.models.pretrained.features"
 
     family: Literal["features"] = "features"
     depths: tuple[Depth, ...] = Field((14, 15), min_length=1, max_length=4)

@@ -23,7 +23,7 @@ from oddlens.models.backbones.onnx_exporter import read_network
 from oddlens.models.backbones.onnx_graph import BackboneFile, OnnxGraph, read_backbone
 from oddlens.models.backbones.onnx_outputs import describe_backbone
 from oddlens.models.backbones.timm_models import convert_timm
-from oddlens.models.pretrained import enlarged_size
+from oddlens.models.pretrained.base import enlarged_size
 
 N_SCORED = 2  # outputs, the deepest ones
 N_CONSIDERED = 4  # the deepest outputs; all of them but the last, whose grid is too coarse, are for the map

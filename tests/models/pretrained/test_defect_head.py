@@ -17,8 +17,8 @@ from oddlens.config.detectors import FamilySettings, PadimSettings, PatchcoreSet
 from oddlens.data.image_io import Pixels
 from oddlens.data.synthetic_defects import add_defects
 from oddlens.detector.detector import Detector
-from oddlens.models.defect_head import DefectHead, Rows, one_cycle, train_network
-from oddlens.models.padim import Padim
+from oddlens.models.pretrained.defect_head import DefectHead, Rows, one_cycle, train_network
+from oddlens.models.pretrained.padim import Padim
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 SETTINGS = PadimSettings(depths=(4,), map_depths=(2,), side=64, defect_weight=1.0)
@@ -156,7 +156,7 @@ def test_a_region_in_which_no_defect_lies_leaves_the_head_out_and_says_so(monkey
     def no_defects(pixels: Pixels, *_: object) -> tuple[Pixels, npt.NDArray[np.bool_]]:
         return pixels, np.zeros(pixels.shape[:3], bool)
 
-    monkeypatch.setattr("oddlens.models.defect_head.add_defects", no_defects)
+    monkeypatch.setattr("oddlens.models.pretrained.defect_head.add_defects", no_defects)
     model = fit_padim(SETTINGS, 10)
     assert "too few images, or too small a region" in (model.fitting_remark or "")
     plain = fit_padim(SETTINGS.model_copy(update={"defect_weight": 0.0}), 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oddlens.models.padim import PlaceGaussians, PlaceScatter
+from oddlens.models.pretrained.gaussians import PlaceGaussians, PlaceScatter
 
 
 def random_rows(count: int, dims: int, places: int, copies: int, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.models.base import ModelOutput
-from oddlens.models.pretrained import PretrainedModel, mean_features, without_light
+from oddlens.models.pretrained.base import PretrainedModel, mean_features, without_light
 from oddlens.models.registry import register_family
 
 PROJECTED_DIMS = 64  # of the random projections by which places of the bank are selected

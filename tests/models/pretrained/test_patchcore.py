@@ -11,9 +11,9 @@ from pretrained_extra import needs_pretrained
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.detector.detector import Detector
-from oddlens.models import patchcore
 from oddlens.models.base import leave_groups_out
-from oddlens.models.patchcore import Patchcore, nearest_distance, spread_rows
+from oddlens.models.pretrained import patchcore
+from oddlens.models.pretrained.patchcore import Patchcore, nearest_distance, spread_rows
 
 SHALLOW = PatchcoreSettings(depths=(2,), side=64, bank_megabytes=0.2)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oddlens.data.synthetic_defects import add_defects
-from oddlens.models.pretrained import MAX_BATCH, PretrainedModel
+from oddlens.models.pretrained.base import MAX_BATCH, PretrainedModel
 
 N_NETWORKS = 2  # each is trained on the images of one part, and shows how images look to a network that is new to them
 HIDDEN, LEAK = 64, 0.1  # units of each network, and their slope for negative values

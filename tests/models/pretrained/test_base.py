@@ -1,4 +1,4 @@
-"""What the families with a backbone share: grids of places, regions, light, enlarging."""
+"""What the families with a backbone share: grids of places, regions, enlarging, memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import MissingExtraError
 from oddlens.models.backbones import efficientnet_lite
-from oddlens.models.padim import Padim
-from oddlens.models.pretrained import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
+from oddlens.models.pretrained.base import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
+from oddlens.models.pretrained.padim import Padim
 
 pytestmark = needs_pretrained
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
@@ -44,28 +44,8 @@ def test_places_without_a_pixel_of_the_region_do_not_count() -> None:
     assert model.places.sum() == model.n_places == 16 * 5  # of 4 x 4 pixels each
 
 
-def test_light_that_varies_a_little_makes_no_part_anomalous() -> None:
-    varies = Detector(SHALLOW).fit(part_images(150, 0))
-    fixed = Detector(SHALLOW.model_copy(update={"light": "fixed"})).fit(part_images(150, 0))
-    darker = part_images(60, 1, gain=0.93)
-    assert varies.predict(darker).label.mean() <= 0.1
-    assert fixed.predict(darker).label.mean() >= 0.5
-
-
-@pytest.mark.parametrize("value", [0, 128, 255])
-def test_blank_images_are_anomalous_although_light_varies(value: int) -> None:
-    detector = Detector(SHALLOW).fit(part_images(150, 0))
-    assert detector.predict(np.full((1, 64, 64, 1), value, np.uint8)).label.all()
-
-
-@pytest.mark.parametrize("gain", [0.4, 1.7])
-def test_far_darker_and_brighter_images_are_anomalous_although_light_varies(gain: float) -> None:
-    detector = Detector(SHALLOW).fit(part_images(150, 0))
-    assert detector.predict(part_images(10, 1, gain)).label.all()
-
-
 def test_the_features_of_training_images_are_limited_by_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oddlens.models.pretrained.MAX_FEATURE_BYTES", 10 * 3 * 4 * 24 * 16 * 16)  # of ten images
+    monkeypatch.setattr("oddlens.models.pretrained.base.MAX_FEATURE_BYTES", 10 * 3 * 4 * 24 * 16 * 16)  # of ten images
     model = Padim(SHALLOW, InputSpec(height=64, width=64, channels=1))
     index, batches = model.describe_training(torch.from_numpy(part_images(30, 0)), seed=0)
     assert len(index) == 10

@@ -1,0 +1,1 @@
+"""The families that compare the features of a frozen backbone: padim, patchcore and features."""

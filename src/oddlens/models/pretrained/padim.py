@@ -1,0 +1,136 @@
+"""The padim family: how improbable a backbone's features are at each place of an image; fitted in closed form.
+
+After Defard et al., "PaDiM: a patch distribution modeling framework for anomaly detection and localization", 2021, with
+covariances that are shrunk as the training images ask for, with light that may vary, and with a head that tells
+synthetic defects, if it is to have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oddlens.config.base import InputSpec
+from oddlens.config.detectors import PadimSettings
+from oddlens.models.base import ModelOutput
+from oddlens.models.layers import squareplus
+from oddlens.models.pretrained.base import PretrainedModel, mean_features, resize_maps
+from oddlens.models.pretrained.defect_head import N_DEFECTIVE, DefectHead
+from oddlens.models.pretrained.gaussians import PlaceGaussians, fit_gaussians
+from oddlens.models.registry import register_family
+
+MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
+MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
+TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
+
+
+@register_family(settings=PadimSettings)
+class Padim(PretrainedModel):
+    """A Gaussian distribution at each place and depth; see `PadimSettings`.
+
+    At each depth, a place has its Mahalanobis distance, relative to that of training images which are left out. The
+    score has the mean over its depths; the map has the geometric mean, which depths must agree on. A head adds its
+    evidence to both, on one scale.
+    """
+
+    settings: PadimSettings
+    light: PlaceGaussians | None
+
+    def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
+        depths = sorted({*settings.depths, *settings.map_depths})
+        super().__init__(settings, depths, settings.depths, spec, settings.side)
+        self.settings = settings
+        self.gaussians = nn.ModuleList(PlaceGaussians(*shape, centres=self.light_varies) for shape in self.shapes)
+        self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None
+        self.scored = [depths.index(depth) for depth in settings.depths]
+        self.mapped = [depths.index(depth) for depth in settings.map_depths]
+        self.map_grid = max(self.shapes[i][1:] for i in self.mapped)
+        self.head: DefectHead | None = None
+        if settings.defect_weight:
+            self.head = DefectHead(self.shapes, self.grid)
+            self.distance_scale, self.map_scale, self.logit_scale, self.head_scale = map(Scale, (1.0, 1.0, 0.0, 0.0))
+
+    def n_closed_form_images(self, count: int) -> int:
+        """Number of images whose features are computed: each in all its copies, and those with synthetic defects."""
+        return super().n_closed_form_images(count) + (0 if self.head is None else N_DEFECTIVE)
+
+    def fit_closed_form(self, images: Tensor, seed: int) -> None:
+        """Fit the Gaussians to the training pixels (N, H, W, C), or to as many as fit into memory."""
+        self.backbone.load_pretrained(seed)
+        index, features = self.describe_training(images, seed)
+        left_out = fit_gaussians(self.gaussians, features, len(index))
+        if self.light is not None:
+            fit_gaussians([self.light], [[mean_features(batch[-1])] for batch in features], len(index))
+        self.fit_head(images[index], index // self.tiles_per_image, features, left_out, seed)
+
+    def fit_head(
+        self, images: Tensor, photographs: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int
+    ) -> None:
+        """Train the head on synthetic defects in the images, and bring it to one scale with the Gaussians.
+
+        The scales are those of images that the Gaussians or a network of the head left out. `photographs` (n,) says
+        which photograph each image is a tile of.
+        """
+        if self.head is None:
+            return
+        logits = self.head.fit(self, images, photographs, features[: len(features) // len(self.copies)], seed)
+        if logits is None:
+            without = "too few images, or too small a region of interest, to learn from synthetic defects"
+            self.fitting_remark = "; ".join(filter(None, (self.fitting_remark, without)))
+            return
+        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=True)]
+        score, anomaly_map = self.distance(distances)
+        self.distance_scale.fit(score)
+        self.map_scale.fit(anomaly_map[:, F.adaptive_max_pool2d(self.roi[None], self.map_grid)[0] > 0])
+        self.logit_scale.fit(logits[:, self.places > 0])
+        self.head_scale.fit(self.evidence_score(logits))
+
+    def forward(self, batch: Tensor) -> ModelOutput:
+        """Score a batch (N, C, H, W), and map how far each place is from normal."""
+        features = self.describe(batch)
+        maps = [gaussian(values) for gaussian, values in zip(self.gaussians, features, strict=True)]
+        score, anomaly_map = self.distance(maps)
+        if self.light is not None:
+            score = score + F.relu(self.light(mean_features(features[-1]))[:, 0, 0] - TOLERATED_LIGHT)
+        if self.head is not None:
+            logits = self.head(features)
+            of_head = self.head_scale(self.evidence_score(logits))
+            score = squareplus(self.distance_scale(score) + self.settings.defect_weight * of_head)
+            evidence = resize_maps(self.logit_scale(logits), self.map_grid)
+            anomaly_map = squareplus(self.map_scale(anomaly_map) + evidence)
+        return ModelOutput(score, self.full_map(anomaly_map), None)
+
+    def distance(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score (N,) and map (N, rows, columns) by the distances (N, rows_d, columns_d) at each depth."""
+        scored = torch.stack([resize_maps(maps[i], self.grid) for i in self.scored]).mean(dim=0)
+        logs = torch.stack([resize_maps((maps[i] + MIN_MAP).log(), self.map_grid) for i in self.mapped])
+        return self.top_mean(scored, self.settings.top_percent), logs.mean(dim=0).exp()
+
+    def evidence_score(self, logits: Tensor) -> Tensor:
+        """Score (N,) by the logits (N, rows, columns) of defects, relative to their mean, which light changes."""
+        mean = (logits * self.places).sum(dim=(1, 2), keepdim=True) / self.n_places
+        return self.top_mean(squareplus((logits - mean) * self.logit_scale.gain), self.settings.top_percent)
+
+
+class Scale(nn.Module):
+    """Values in deviations from their mean on normal images, or times `gain` where it is not fitted."""
+
+    mean: Tensor  # (1,)
+    gain: Tensor  # (1,) 1 / the standard deviation
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("gain", torch.tensor([gain]))
+
+    def fit(self, values: Tensor) -> None:
+        """Estimate mean and deviation of the values of normal images."""
+        self.mean.copy_(values.mean())
+        self.gain.copy_(1 / values.std().clamp_min(MIN_SPREAD))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape, in deviations."""
+        return (values - self.mean) * self.gain

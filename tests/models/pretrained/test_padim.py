@@ -1,0 +1,46 @@
+"""The padim family: light may vary within limits, and the map shows where an image differs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from disc_images import part_images
+from pretrained_extra import needs_pretrained
+
+from oddlens.config.detectors import PadimSettings
+from oddlens.detector.detector import Detector
+
+pytestmark = needs_pretrained
+SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
+
+
+def test_the_map_is_highest_where_an_image_differs() -> None:
+    detector = Detector(SHALLOW).fit(part_images(60, 0))
+    images = part_images(5, 1)
+    images[:, 40:48, 8:16] = 200
+    (batch,) = detector.iter_predictions(images)
+    assert batch.anomaly_map is not None
+    for anomaly_map in batch.anomaly_map:
+        row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+        assert 36 <= row < 52
+        assert 4 <= column < 20
+
+
+def test_light_that_varies_a_little_makes_no_part_anomalous() -> None:
+    varies = Detector(SHALLOW).fit(part_images(150, 0))
+    fixed = Detector(SHALLOW.model_copy(update={"light": "fixed"})).fit(part_images(150, 0))
+    darker = part_images(60, 1, gain=0.93)
+    assert varies.predict(darker).label.mean() <= 0.1
+    assert fixed.predict(darker).label.mean() >= 0.5
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_blank_images_are_anomalous_although_light_varies(value: int) -> None:
+    detector = Detector(SHALLOW).fit(part_images(150, 0))
+    assert detector.predict(np.full((1, 64, 64, 1), value, np.uint8)).label.all()
+
+
+@pytest.mark.parametrize("gain", [0.4, 1.7])
+def test_far_darker_and_brighter_images_are_anomalous_although_light_varies(gain: float) -> None:
+    detector = Detector(SHALLOW).fit(part_images(150, 0))
+    assert detector.predict(part_images(10, 1, gain)).label.all()
