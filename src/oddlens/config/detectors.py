@@ -245,6 +245,11 @@ class PretrainedSettings(FamilySettings):
         return change(self)
 
     @property
+    def compares_classes(self) -> bool:
+        """Whether it compares the classes that the backbone finds, too."""
+        return False
+
+    @property
     def light_varies(self) -> bool:
         """Whether brightness alone does not make an image anomalous."""
         return False
@@ -302,16 +307,24 @@ class PatchcoreSettings(PlaceSettings):
 class FeaturesSettings(PretrainedSettings):
     """The features family: a backbone's features of the whole image, for small images of one object each.
 
-    Smaller images are enlarged to `side`. The score is the distance from the Gaussian distributions of normal images
-    at the blocks `depths` of the backbone. `mirror` adds the training images' mirror images.
+    Smaller images are enlarged to `side`. The score has the distances from the Gaussian distributions of normal images
+    at the blocks `depths` of the backbone, and with the weight `class_weight` how much less probable the classes that
+    the backbone finds in the image are among normal images than among photographs of all kinds; a backbone of the
+    user's own has no classes. `mirror` adds the training images' mirror images.
     """
 
     implementation = "oddlens.models.pretrained.features"
 
     family: Literal["features"] = "features"
-    depths: tuple[Depth, ...] = Field((14, 15), min_length=1, max_length=4)
+    depths: tuple[Depth, ...] = Field((14, 15, 16), min_length=1, max_length=4)
     side: int = Field(128, ge=16, le=512)
     mirror: bool = False
+    class_weight: float = Field(2.0, ge=0, le=100)
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether classes have a weight, and the backbone has classes."""
+        return self.class_weight > 0 and self.backbone == EFFICIENTNET_LITE0
 
 
 def _validate_family(value: Any) -> Any:

@@ -16,6 +16,7 @@ from oddlens.errors import ArtifactError, MissingExtraError
 from oddlens.models.backbones import efficientnet_lite
 from oddlens.models.backbones.efficientnet_lite import (
     EFFICIENTNET_LITE0,
+    LAST_DEPTH,
     EfficientNetLite0,
     FrozenConv,
     block_shape,
@@ -27,17 +28,13 @@ PALACE = 698
 
 
 def classify(photograph: str) -> list[int]:
-    """The five most probable ImageNet classes of a photograph, by the whole network with its classifier."""
-    tensors = read_weights(EFFICIENTNET_LITE0)
-    network = EfficientNetLite0((15,))
+    """The five most probable ImageNet classes of a photograph."""
+    network = EfficientNetLite0((LAST_DEPTH,), classifies=True)
     network.load_pretrained()
-    head = FrozenConv(320, 1280, 1)
-    head.load(tensors, "_conv_head", "_bn1")
     image = Image.fromarray(load_sample_image(photograph)).resize((336, 224), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image.crop((56, 0, 280, 224)))).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
-        pooled = head(network(pixels)[0]).mean(dim=(2, 3))
-        logits = pooled @ tensors["_fc.weight"].T + tensors["_fc.bias"]
+        logits = network.classify(network(pixels)[0].mean(dim=(2, 3)))
     return [int(index) for index in logits[0].topk(5).indices]
 
 
@@ -54,9 +51,20 @@ def test_a_photograph_of_a_temple_is_classified_as_a_palace() -> None:
 @needs_pretrained
 @pytest.mark.parametrize("size", [(32, 32), (33, 50), (8, 90)])
 def test_each_depth_has_the_shape_that_files_are_checked_against(size: tuple[int, int]) -> None:
-    depths = (0, 4, 10, 14, 15)
+    depths = (0, 4, 10, 14, 15, LAST_DEPTH)
     features = EfficientNetLite0(depths)(torch.zeros(2, 3, *size))
     assert [tuple(part.shape[1:]) for part in features] == [block_shape(depth, *size) for depth in depths]
+
+
+@needs_pretrained
+def test_images_that_do_not_fit_into_the_cache_together_are_divided() -> None:
+    network = EfficientNetLite0((4, 10))
+    network.load_pretrained()
+    images = torch.rand(5, 3, 256, 256)
+    with torch.inference_mode():
+        parts = [network(image[None]) for image in images]
+        for depth, features in enumerate(network(images)):
+            torch.testing.assert_close(features, torch.cat([part[depth] for part in parts]))
 
 
 @needs_pretrained

@@ -13,6 +13,7 @@ class Backbone(nn.Module, ABC):
     """A frozen network with the features of images at several depths. Nothing in it depends on training images."""
 
     size: tuple[int, int] | None = None  # height and width of its images; None: they may have any
+    n_classes = 0  # that it tells apart; 0 without a classifier
 
     @abstractmethod
     def shape(self, depth: int, height: int, width: int) -> tuple[int, int, int]:
@@ -33,6 +34,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def notice(self) -> Notice:
         """What the licence of the weights requires to be passed on."""
+
+    def classify(self, means: Tensor) -> Tensor:
+        """Logits (N, n_classes) from the mean (N, D) of the features of the last depth over its places."""
+        raise NotImplementedError(f"{type(self).__name__} has no classifier")
 
     @abstractmethod
     def forward(self, batch: Tensor) -> list[Tensor]:

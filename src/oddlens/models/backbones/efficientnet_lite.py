@@ -34,7 +34,10 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 N_BLOCKS = sum(repeats for repeats, *_ in STAGES)
-STEM_CHANNELS = 32
+LAST_DEPTH = N_BLOCKS  # the convolution before the classifier
+STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
+N_CLASSES = 1000  # of ImageNet
+CACHE_PIXELS = 3 * 2**16  # of images that are computed at a time: the activations of more leave the processor's cache
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,11 @@ class EfficientNetLite0(Backbone):
     """The first blocks of EfficientNet-Lite0, up to the deepest of `depths`; gives the outputs of those blocks.
 
     Block 4 has 40 channels and one place for each 8 x 8 pixels, block 10 112 for 16 x 16, block 14 192 for 32 x 32.
+    After the last one, depth 16 is the convolution before the classifier, whose 1,280 channels it takes the mean of.
+    With `classifies`, the classifier comes along.
     """
 
-    def __init__(self, depths: Sequence[int]) -> None:
+    def __init__(self, depths: Sequence[int], *, classifies: bool = False) -> None:
         super().__init__()
         self.depths = tuple(depths)
         self.stem = FrozenConv(3, STEM_CHANNELS, 3, 2)
@@ -204,6 +209,11 @@ class EfficientNetLite0(Backbone):
                 blocks.append(InvertedResidual(inputs, channels, side, stride if i == 0 else 1, expansion))
                 inputs = channels
         self.blocks = nn.ModuleList(blocks[: max(depths) + 1])
+        self.head = FrozenConv(inputs, HEAD_CHANNELS, 1) if max(depths) == LAST_DEPTH else None
+        if classifies:
+            self.n_classes = N_CLASSES
+            self.register_buffer("class_weight", torch.zeros(N_CLASSES, HEAD_CHANNELS))
+            self.register_buffer("class_bias", torch.zeros(N_CLASSES))
         for depth in self.depths:
             self.register_buffer(f"deviation_{depth}", torch.ones(block_shape(depth, 1, 1)[0]))
 
@@ -236,24 +246,44 @@ class EfficientNetLite0(Backbone):
             variance = variance + added if block.adds else added
             if number in self.depths:
                 self.get_buffer(f"deviation_{number}").copy_(variance.sqrt())
+        if self.head is not None:
+            self.head.load(tensors, "_conv_head", "_bn1")
+            self.get_buffer(f"deviation_{LAST_DEPTH}").copy_(tensors["_bn1.weight"].abs())
+        if self.n_classes:
+            self.get_buffer("class_weight").copy_(tensors["_fc.weight"])
+            self.get_buffer("class_bias").copy_(tensors["_fc.bias"])
+
+    def classify(self, means: Tensor) -> Tensor:
+        """Logits (N, 1000) of the classes of ImageNet, from the mean (N, 1280) of the last depth over its places."""
+        return F.linear(means, self.get_buffer("class_weight"), self.get_buffer("class_bias"))
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Features (N, C_d, ceil(H / s_d), ceil(W / s_d)) at each depth, of images (N, 1 or 3, H, W) in 0..1."""
+        size = max(1, CACHE_PIXELS // (batch.shape[2] * batch.shape[3]))
+        if torch.compiler.is_exporting() or batch.device.type != "cpu" or len(batch) <= size:
+            return self.forward_at_once(batch)
+        parts = [self.forward_at_once(part) for part in torch.split(batch, size)]
+        return [torch.cat(features) for features in zip(*parts, strict=True)]
+
+    def forward_at_once(self, batch: Tensor) -> list[Tensor]:
+        """`forward` of a batch that is not divided."""
         colour = batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch
         values: Tensor = self.stem((colour * 255 - 127) / 128)
         features = {}
         for number, block in enumerate(self.blocks):
             values = block(values)
             features[number] = values
+        if self.head is not None:
+            features[LAST_DEPTH] = self.head(values)
         return [features[depth] for depth in self.depths]
 
 
 def block_shape(depth: int, height: int, width: int) -> tuple[int, int, int]:
     """Channels, rows and columns of a block's output for images of height x width."""
     number, rows, columns = 0, -(-height // 2), -(-width // 2)
-    for repeats, _, stride, _, channels in STAGES:
+    for repeats, _, stride, _, channels in (*STAGES, (1, 1, 1, 1, HEAD_CHANNELS)):
         rows, columns = -(-rows // stride), -(-columns // stride)
         number += repeats
         if depth < number:
             return channels, rows, columns
-    raise ValueError(f"there is no block {depth}; the last one is {number - 1}")
+    raise ValueError(f"there is no depth {depth}; the last one is {number - 1}")

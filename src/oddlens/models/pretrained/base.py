@@ -16,7 +16,7 @@ from oddlens.config.detectors import PretrainedSettings
 from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
 from oddlens.models.backbones.base import Backbone
-from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, N_BLOCKS, EfficientNetLite0
+from oddlens.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0, LAST_DEPTH, EfficientNetLite0
 from oddlens.models.backbones.onnx_backbone import OnnxModule
 from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import Model
@@ -86,15 +86,14 @@ class PretrainedModel(Model):
 
     def describe(self, batch: Tensor) -> list[Tensor]:
         """Features (N, D, rows, columns) of each depth of a batch (N, C, H, W), averaged over their neighbourhood."""
-        if self.size != tuple(batch.shape[2:]):
-            batch = F.interpolate(batch, size=self.size, mode="bilinear", align_corners=False)
-        smoothed = []
-        for features, stride in zip(self.backbone(batch), self.strides, strict=True):
-            smooth = F.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
-            if stride > 1:
-                smooth = F.avg_pool2d(smooth, stride, ceil_mode=True)
-            smoothed.append(smooth)
-        return smoothed
+        features = self.backbone(self.enlarge(batch))
+        return [smooth(values, stride) for values, stride in zip(features, self.strides, strict=True)]
+
+    def enlarge(self, batch: Tensor) -> Tensor:
+        """A batch (N, C, H, W) in the size that the backbone gets."""
+        if self.size == tuple(batch.shape[2:]):
+            return batch
+        return F.interpolate(batch, size=self.size, mode="bilinear", align_corners=False)
 
     def describe_training(
         self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
@@ -149,9 +148,15 @@ def build_backbone(settings: PretrainedSettings, depths: Sequence[int]) -> Backb
         return OnnxModule(settings.backbone, depths)
     if settings.backbone != EFFICIENTNET_LITE0.name:
         raise SettingsError(f"the backbone {settings.backbone} must be read before a model is built; use Detector.fit")
-    if max(depths) >= N_BLOCKS:
-        raise SettingsError(f"{settings.backbone}: has the blocks 0 to {N_BLOCKS - 1}; choose depths among them")
-    return EfficientNetLite0(depths)
+    if max(depths) > LAST_DEPTH:
+        raise SettingsError(f"{settings.backbone}: has the depths 0 to {LAST_DEPTH}; choose among them")
+    return EfficientNetLite0(depths, classifies=settings.compares_classes)
+
+
+def smooth(features: Tensor, stride: int) -> Tensor:
+    """Features (N, D, rows, columns) averaged over 3 x 3 places, and then over parts of `stride` x `stride`."""
+    averaged = F.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+    return F.avg_pool2d(averaged, stride, ceil_mode=True) if stride > 1 else averaged
 
 
 def mean_features(features: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from oddlens.models.layers import squareplus
 from oddlens.models.pretrained.base import PretrainedModel, mean_features, resize_maps
 from oddlens.models.pretrained.defect_head import N_DEFECTIVE, DefectHead
 from oddlens.models.pretrained.gaussians import PlaceGaussians, fit_gaussians
+from oddlens.models.pretrained.scale import Scale
 from oddlens.models.registry import register_family
 
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
-MIN_SPREAD = 1e-6  # of scores of normal images that are all the same
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
 
@@ -113,24 +113,3 @@ class Padim(PretrainedModel):
         """Score (N,) by the logits (N, rows, columns) of defects, relative to their mean, which light changes."""
         mean = (logits * self.places).sum(dim=(1, 2), keepdim=True) / self.n_places
         return self.top_mean(squareplus((logits - mean) * self.logit_scale.gain), self.settings.top_percent)
-
-
-class Scale(nn.Module):
-    """Values in deviations from their mean on normal images, or times `gain` where it is not fitted."""
-
-    mean: Tensor  # (1,)
-    gain: Tensor  # (1,) 1 / the standard deviation
-
-    def __init__(self, gain: float) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-        self.register_buffer("gain", torch.tensor([gain]))
-
-    def fit(self, values: Tensor) -> None:
-        """Estimate mean and deviation of the values of normal images."""
-        self.mean.copy_(values.mean())
-        self.gain.copy_(1 / values.std().clamp_min(MIN_SPREAD))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Values of any shape, in deviations."""
-        return (values - self.mean) * self.gain
