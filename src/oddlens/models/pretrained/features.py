@@ -17,7 +17,7 @@ from oddlens.models.backbones.efficientnet_lite import LAST_DEPTH
 from oddlens.models.base import ModelOutput
 from oddlens.models.layers import squareplus
 from oddlens.models.pretrained.base import PretrainedModel, mean_features, smooth
-from oddlens.models.pretrained.class_ratio import ClassRatio
+from oddlens.models.pretrained.class_ratio import MIN_SPREAD, ClassRatio
 from oddlens.models.pretrained.gaussians import MIN_IMAGES, PlaceGaussians, fit_gaussians
 from oddlens.models.pretrained.scale import Scale
 from oddlens.models.registry import register_family
@@ -60,7 +60,7 @@ class PooledFeatures(PretrainedModel):
         if self.classes is not None:
             ratios = self.classes.fit(torch.cat([self.logits(batch) for batch in batches]), len(index))
             if len(index) >= MIN_IMAGES:
-                self.class_scale.fit(ratios)
+                self.class_scale.fit(ratios, MIN_SPREAD)
 
     def describe(self, batch: Tensor) -> list[Tensor]:
         """Features (N, D, rows, columns) at the places of the first depth, and means (N, D, 1, 1) of each depth."""

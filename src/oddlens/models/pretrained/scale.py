@@ -19,10 +19,10 @@ class Scale(nn.Module):
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("gain", torch.tensor([gain]))
 
-    def fit(self, values: Tensor) -> None:
-        """Estimate mean and deviation of the values of normal images."""
+    def fit(self, values: Tensor, min_spread: float = MIN_SPREAD) -> None:
+        """Estimate mean and deviation of the values of normal images; the deviation is at least `min_spread`."""
         self.mean.copy_(values.mean())
-        self.gain.copy_(1 / values.std().clamp_min(MIN_SPREAD))
+        self.gain.copy_(1 / values.std().clamp_min(min_spread))
 
     def forward(self, values: Tensor) -> Tensor:
         """Values of any shape, in deviations."""
