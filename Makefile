@@ -14,7 +14,7 @@ setup: .venv/.installed
 # The pin takes PyTorch's CPU build where one is at hand; a looser range may fetch gigabytes for GPUs.
 .venv/.installed: pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,serve,dev]"
 	touch $@
 
 demo: setup

@@ -4,7 +4,7 @@ OddlensError
 ├── DataError               the user's images cannot be used as they are
 │   ├── ImageError          one image file or array cannot be used; has its `name`
 │   │   └── UnreadableImageError    an image file cannot be decoded; it can be left out
-│   └── DataNotFoundError   a path or a named data set does not exist
+│   └── DataNotFoundError   a path, a named data set or a stored inspection does not exist
 ├── SettingsError           a setting, recipe or option is invalid
 ├── StateError              a method is called before the step it depends on
 ├── CalibrationError        the calibration images cannot guarantee the requested rate
@@ -41,7 +41,7 @@ class UnreadableImageError(ImageError):
 
 
 class DataNotFoundError(DataError):
-    """Raised when a path or a named data set does not exist."""
+    """Raised when a path, a named data set or a stored inspection does not exist."""
 
 
 class SettingsError(OddlensError):
@@ -62,6 +62,14 @@ class TrainingError(OddlensError):
 
 class ArtifactError(OddlensError):
     """Raised when a file written by oddlens is damaged or foreign, or a detector does not reproduce its scores."""
+
+
+class StoreError(OddlensError):
+    """Raised when the store of inspections cannot be reached, read or written."""
+
+
+class DiskFullError(OddlensError):
+    """Raised when a disk has no room for what is to be written; nothing is damaged, and later writes may succeed."""
 
 
 class MissingExtraError(OddlensError):

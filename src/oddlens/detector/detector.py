@@ -443,21 +443,24 @@ class Detector:
         return detector_file.save(path, self.manifest, self.tensors)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Detector:
+    def load(
+        cls, path: str | Path, *, device: str = "auto", threads: int | None = None, content: bytes | None = None
+    ) -> Detector:
         """Read a detector file (`.safetensors`, or `.onnx` without torch), and verify that it scores as it did.
 
         It runs in the runtime and the precision that it was calibrated in. `threads` is the number of processor
-        threads of ONNX Runtime and OpenVINO, by default all; PyTorch's is set by `torch.set_num_threads`.
+        threads of ONNX Runtime and OpenVINO, by default all; PyTorch's is set by `torch.set_num_threads`. With
+        `content`, those bytes are read instead of the file, which `path` then only names, with its suffix.
 
         Raises:
             DataNotFoundError: there is no such file.
             ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
             MissingExtraError: its runtime is not installed.
         """
-        return cls._load(path, device, threads)
+        return cls._load(path, device, threads, content)
 
     @classmethod
-    def _load(cls, path: str | Path, device: str, threads: int | None, content: bytes | None = None) -> Detector:
+    def _load(cls, path: str | Path, device: str, threads: int | None, content: bytes | None) -> Detector:
         backend, manifest, tensors, graph = load_verified(Path(expand_home(str(path))), device, threads, content)
         detector = cls(manifest.model, training=manifest.training, decision=manifest.decision, device=device)
         detector.backend_, detector.loaded = backend, True

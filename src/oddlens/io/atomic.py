@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from oddlens.errors import OddlensError
+from oddlens.errors import DiskFullError, OddlensError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none for this user
 
 
 @contextlib.contextmanager
@@ -20,7 +23,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     folder is synced, so that at any moment `path` is either the old file or the complete new one.
 
     Raises:
-        OddlensError: the file cannot be written (no permission, disk full).
+        DiskFullError: the disk has no room for it.
+        OddlensError: the file cannot be written for another reason (no permission).
     """
     target = Path(os.path.realpath(path))  # a link stays, and the file that it names is replaced
     temporary = target.parent / f".oddlens-{secrets.token_hex(8)}.partial"
@@ -47,12 +51,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
-    """Raise any OSError in the block as an OddlensError about writing `path`."""
+    """Raise any OSError in the block as an OddlensError about writing `path`; a DiskFullError if there is no room."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OddlensError(
+        raise (DiskFullError if error.errno in FULL else OddlensError)(
             f"{path}: cannot be written ({reason}); free some space or choose another location"
         ) from error
 
