@@ -22,6 +22,7 @@ from oddlens.cli.fit import fit
 from oddlens.cli.run import run
 from oddlens.cli.score import score
 from oddlens.cli.show import show
+from oddlens.cli.store import app as store
 from oddlens.cli.streams import prepare_streams, visible
 from oddlens.cli.threshold import threshold
 from oddlens.errors import OddlensError
@@ -81,3 +82,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)
+app.add_typer(store, name="store")

@@ -11,6 +11,7 @@ from oddlens.cli.options import (
     CountByOption,
     DetectorArgument,
     DeviceOption,
+    FromStoreOption,
     GroupByOption,
     JsonOption,
     OnAverageOption,
@@ -26,6 +27,7 @@ from oddlens.cli.session import (
     decision_result,
     decision_summary,
     drop_unreadable,
+    open_judged,
     report_left_out,
     with_groups,
     without_none,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings
 
 NewImagesArgument = Annotated[
-    list[str], typer.Argument(metavar="NEW_NORMALS...", help="New normal images: files, folders.")
+    list[str] | None, typer.Argument(metavar="NEW_NORMALS...", help="New normal images: files, folders.")
 ]
 RuntimeOption = Annotated[
     Literal["torch", "onnxruntime", "openvino"] | None,
@@ -49,7 +51,8 @@ PrecisionOption = Annotated[
 
 def calibrate(
     path: DetectorArgument,
-    sources: NewImagesArgument,
+    sources: NewImagesArgument = None,
+    from_store: FromStoreOption = None,
     false_alarm_rate: RateOption = None,
     confidence: ConfidenceOption = None,
     on_average: OnAverageOption = False,
@@ -70,17 +73,26 @@ def calibrate(
         from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
 
+        if (from_store is None) == (not sources):
+            raise typer.BadParameter("give new normal images, or --from-store for those judged normal in a store")
+        if from_store is not None and group_by is not None:
+            raise typer.BadParameter("the images of a store have their groups already; leave --group-by out")
         check_output(output or path)
         detector = Detector.load(path, device=device, threads=console.threads)
         before = decision_summary(detector)
         new_runtime = changed_runtime(detector.manifest.runtime, runtime, precision)
-        images = open_images(sources, leave_out_own=True)
+        if from_store is not None:
+            images = open_judged(from_store, detector, "normal", console)
+        else:
+            images = open_images(sources or [], leave_out_own=True)
         left_out = report_left_out(images.left_out, console)
         images, skipped = drop_unreadable(images, skip_unreadable, console)
         decision = changed_decision(detector.manifest.decision, false_alarm_rate, confidence, on_average, None)
-        # the groups that are named may be new for this detector
-        images = with_groups(images, None, detector) if group_by is None else assign_groups(images, group_by)
-        source = ", ".join(sources)
+        if group_by is not None:  # its groups may be new for this detector
+            images = assign_groups(images, group_by)
+        elif from_store is None:
+            images = with_groups(images, None, detector)
+        source = ", ".join(sources or [f"judged normal in {images.source}"])
         detector.calibrate(images, decision=decision, source=source, count_by=count_by, runtime=new_runtime)
         detector.save(output or path)
         result, lines = decision_result(detector, before, output or path)

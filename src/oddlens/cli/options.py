@@ -77,6 +77,9 @@ StrictOption = Annotated[
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]
+FromStoreOption = Annotated[
+    str | None, typer.Option("--from-store", metavar="URL", help="Use the images of this store that people judged.")
+]
 OnAverageOption = Annotated[
     bool, typer.Option("--on-average", help="Guarantee the rate on average again, instead of with a confidence.")
 ]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from oddlens.conformal.lot import LotTest
     from oddlens.data.image_set import ImageSet, LeftOut
     from oddlens.detector.detector import Detector
+    from oddlens.store.inspection import Verdict
+    from oddlens.store.store import Store
 
 SPIN_COUNT = "1000"  # times that a waiting thread looks before it sleeps: what OpenMP itself takes on a full machine
 SCHEDULER_STATISTICS = Path("/proc/thread-self/schedstat")  # of Linux: nanoseconds run, nanoseconds waited, times run
@@ -116,6 +118,29 @@ def with_groups(images: ImageSet, group_by: str | None, detector: Detector) -> I
             "this detector has one threshold for all images: leave --group-by out, or give it to `oddlens calibrate`"
         )
     return images if group_by is None else assign_groups(images, group_by)
+
+
+@contextlib.contextmanager
+def opened_store(url: str, console: Console) -> Iterator[Store]:
+    """An existing store of inspections; says so where its tables had to be migrated."""
+    from oddlens.store.open import open_store
+
+    with open_store(url, create=False) as store:
+        if store.migrated_from is not None:
+            console.say(f"{store.name}: an older oddlens made this store; migrated from version {store.migrated_from}")
+        yield store
+
+
+def open_judged(url: str, detector: Detector, verdict: Verdict | None, console: Console) -> ImageSet:
+    """The images of a store that people judged; says which are left out. With a `verdict`, a bias is said too."""
+    from oddlens.detector.feedback import ONLY_ALARMS
+    from oddlens.store.judged import judged_images
+
+    with opened_store(url, console) as store:
+        images, only_alarms = judged_images(store, detector, verdict)
+    if only_alarms and verdict is not None:
+        console.say(ONLY_ALARMS)
+    return images
 
 
 def report_lot(lot: LotTest | None, warnings: Sequence[str], strict: bool, console: Console) -> dict[str, Any] | None:

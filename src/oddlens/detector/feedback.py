@@ -21,6 +21,10 @@ NORMAL, ANOMALY = 0, 1
 JUDGEMENTS = {"false alarm": NORMAL, "normal": NORMAL, "missed": ANOMALY, "anomaly": ANOMALY}
 COLUMNS = ("file", "judgement")
 MAX_NAME = 500  # characters of a name in a message
+ONLY_ALARMS = (
+    "only false alarms were judged normal; reviewing only those biases the calibration and raises the threshold too "
+    "far: include images that passed"
+)
 MAX_MISSED_SHOWN = 5  # missed anomalies whose false-alarm rate is given
 
 
@@ -105,12 +109,7 @@ def propose(detector: Detector, judged: ImageSet, source: str) -> Proposal:
 
 def notes(only_alarms: bool, missed: Scores) -> tuple[str, ...]:
     """What to know about a proposal; `missed` holds the p-values of the anomalies that are still missed, ascending."""
-    lines = []
-    if only_alarms:
-        lines.append(
-            "only false alarms were judged normal; reviewing only those biases the calibration and raises the "
-            "threshold too far: include images that passed"
-        )
+    lines = [ONLY_ALARMS] if only_alarms else []
     for number, rate in enumerate(missed[:MAX_MISSED_SHOWN].tolist(), 1):
         lines.append(f"catching {number} of the {len(missed)} missed takes a false-alarm rate of {rate:.2%}")
     return tuple(lines)

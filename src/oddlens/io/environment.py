@@ -26,6 +26,9 @@ def default_variable(name: str, value: str) -> Iterator[None]:
 
 
 def processor_name() -> str:
-    """Model and number of cores of this machine's processor: where they are the same, scores have the same bits."""
-    names = re.findall(r"model name\s*: (.+)", CPU_INFO.read_text(encoding="utf-8")) if CPU_INFO.exists() else []
-    return f"{names[0].strip() if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    """Kind and number of cores of this machine's processor; where they are the same, scores have the same bits."""
+    text = CPU_INFO.read_text(encoding="utf-8").partition("\n\n")[0] if CPU_INFO.exists() else ""
+    lines = dict(re.findall(r"(model name|cpu family|model)\s*: (.+)", text))  # virtual machines name only the brand
+    name = lines.get("model name") or platform.processor() or platform.machine()
+    family = f" (family {lines['cpu family']} model {lines['model']})" if "cpu family" in lines else ""
+    return f"{name}{family}, {os.cpu_count()} cores"

@@ -19,7 +19,7 @@ from oddlens.store.store import Store
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of cells that a spreadsheet would run
 JUDGEMENT_COLUMNS = {"judgement": "verdict", "judged_by": "person", "judged_at": "time", "reason": "reason"}
-LEFT_OUT = frozenset({"judgement", "training", "detector_sha256"})  # fields of an inspection without a column
+LEFT_OUT = frozenset({"judgement", "training", "detector_sha256", "detector_suffix"})  # fields without a column
 ARROW_TYPES = {
     "time": "time",
     "judged_at": "time",

@@ -13,7 +13,6 @@ from oddlens.detector.detector import Detector
 from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import SettingsError
 from oddlens.io.environment import processor_name
-from oddlens.io.text import as_text
 
 Verdict = Literal["normal", "anomaly"]
 VERDICTS = ("normal", "anomaly")
@@ -89,6 +88,11 @@ class Judgement:
     reason: str
     withdraws: int | None = None  # id of the judgement that is undone
 
+    def describe(self) -> str:
+        """Who judged what, when and why, in a line."""
+        what = f"withdraws judgement {self.withdraws}" if self.verdict is None else self.verdict
+        return f"{what}, {self.person}, {self.time:%Y-%m-%d %H:%M:%S} UTC" + (f": {self.reason}" if self.reason else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredInspection(Inspection):
@@ -97,7 +101,8 @@ class StoredInspection(Inspection):
     id: int
     image_sha256: str
     map_sha256: str | None
-    detector_sha256: str
+    detector_sha256: str  # of its file
+    detector_suffix: str
     training: str  # fingerprint of the detector's training images, the same after it is recalibrated or exported
     image_stored: bool  # False once retention has removed it
     map_stored: bool
@@ -188,12 +193,12 @@ def check_verdict(verdict: str) -> None:
 
 
 def clean_text(text: str) -> str:
-    r"""Text that every database can store: NULs, and bytes that are not UTF-8, are written as their numbers.
+    r"""Text that every database can store: what is not UTF-8, and NULs, are written as their numbers.
 
     >>> clean_text("a\0b")
     'a\\x00b'
     """
-    return as_text(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def as_utc(time: datetime) -> datetime:

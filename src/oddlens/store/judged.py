@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from oddlens.data.image_set import ImageSet
 from oddlens.detector.detector import Detector
-from oddlens.detector.feedback import JUDGEMENTS, NORMAL
+from oddlens.detector.feedback import JUDGEMENTS
 from oddlens.errors import DataError
+from oddlens.io.text import list_names
 from oddlens.store.inspection import Filters, StoredInspection, Verdict
 from oddlens.store.store import Store
 
-OTHER_DETECTOR = "judged for a detector of other training images"
-EXPIRED = "their images have expired"
+OTHER_DETECTOR = "as it was judged for a detector of other training images"
+EXPIRED = "as its image has expired"
 
 
-@dataclass(frozen=True)
-class JudgedImages:
-    """Judged images with their labels, and what to know about them."""
+class JudgedImages(NamedTuple):
+    """Judged images with their labels."""
 
     images: ImageSet
-    left_out: dict[str, int]  # numbers of judged inspections that are not among them, by reason
     only_alarms: bool  # the detector had flagged all images that were judged normal
 
 
@@ -36,39 +35,40 @@ def judged_images(store: Store, detector: Detector, verdict: Verdict | None = No
     Raises:
         DataError: there are none, or one lacks a group.
     """
-    training, left_out = detector.manifest.data.fingerprint, Counter[str]()
-    latest: dict[str, tuple[int, StoredInspection]] = {}
+    left_out = defaultdict[str, list[str]](list)
+    latest: dict[str, tuple[int, StoredInspection]] = {}  # by the image: the judgement's id, its inspection
     for page in store.iter_inspections(Filters(judgement="any")):
         for inspection in page:
-            if inspection.training != training:
-                left_out[OTHER_DETECTOR] += 1
+            number = inspection.judgement.id if inspection.judgement else 0
+            if inspection.training != detector.manifest.data.fingerprint:
+                left_out[OTHER_DETECTOR].append(f"inspection {inspection.id}")
             elif not inspection.image_stored:
-                left_out[EXPIRED] += 1
-            elif inspection.judgement is not None:
-                number, _ = latest.get(inspection.image_sha256, (0, inspection))
-                if inspection.judgement.id > number:
-                    latest[inspection.image_sha256] = inspection.judgement.id, inspection
-    labels = {
-        inspection: JUDGEMENTS[inspection.judgement.verdict]
-        for _, inspection in latest.values()
-        if inspection.judgement and inspection.judgement.verdict and verdict in (None, inspection.judgement.verdict)
-    }
-    if not labels:
+                left_out[EXPIRED].append(f"inspection {inspection.id}")
+            elif number > latest.get(inspection.image_sha256, (0,))[0]:
+                latest[inspection.image_sha256] = number, inspection
+    judged = [inspection for _, inspection in latest.values() if verdict in (None, verdict_of(inspection))]
+    if not judged:
         what = "judged" if verdict is None else f"judged {verdict}"
-        reasons = "".join(f"; {count} left out: {reason}" for reason, count in left_out.items())
-        raise DataError(f"the store contains no image of this detector that was {what}{reasons}; judge some first")
-    normal = [inspection for inspection, label in labels.items() if label == NORMAL]
-    only_alarms = bool(normal) and all(inspection.verdict == "anomaly" for inspection in normal)
-    return JudgedImages(to_image_set(store, detector, labels), dict(left_out), only_alarms)
+        reasons = "".join(f"; left out, {reason}: {list_names(names)}" for reason, names in left_out.items())
+        raise DataError(f"{store.name}: contains no image of this detector that was {what}{reasons}")
+    normal = [inspection.verdict for inspection in judged if verdict_of(inspection) == "normal"]
+    images = to_image_set(store, detector, judged)
+    images = replace(images, left_out={reason: tuple(names) for reason, names in left_out.items()})
+    return JudgedImages(images, only_alarms=set(normal) == {"anomaly"})
 
 
-def to_image_set(store: Store, detector: Detector, labels: dict[StoredInspection, int]) -> ImageSet:
-    """The stored images of inspections, named after these."""
-    inspections = list(labels)
-    paths = [str(store.files.path(inspection.image_sha256)) for inspection in inspections]
-    images = ImageSet.from_files(paths, kind="judged", label=np.array(list(labels.values())), source="judged")
-    names = tuple(f"{inspection.name} (inspection {inspection.id})" for inspection in inspections)
+def verdict_of(inspection: StoredInspection) -> str:
+    """The verdict of the people; "" without any."""
+    return (inspection.judgement and inspection.judgement.verdict) or ""
+
+
+def to_image_set(store: Store, detector: Detector, inspections: Sequence[StoredInspection]) -> ImageSet:
+    """The stored images of judged inspections, named after these."""
+    paths = [store.files.path(inspection.image_sha256) for inspection in inspections]
+    labels = [JUDGEMENTS[verdict_of(inspection)] for inspection in inspections]
+    images = ImageSet.from_files(paths, kind="judged", label=labels, source=store.name)
+    images = replace(images, names=tuple(f"{one.name} (inspection {one.id})" for one in inspections))
     if not detector.decisions_.grouped:
-        return replace(images, names=names)
+        return images
     groups = tuple(inspection.group or "" for inspection in inspections)
-    return replace(images, names=names, groups=groups, grouped_by=detector.manifest.data.grouped_by)
+    return replace(images, groups=groups, grouped_by=detector.manifest.data.grouped_by)

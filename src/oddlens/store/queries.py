@@ -102,6 +102,7 @@ def to_inspection(row: Any) -> StoredInspection:
         image_sha256=inspection.image_sha256,
         map_sha256=inspection.map_sha256,
         detector_sha256=detector.sha256,
+        detector_suffix=detector.suffix,
         training=detector.training,
         image_stored=image is not None,
         map_stored=anomaly_map is not None,

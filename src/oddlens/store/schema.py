@@ -64,7 +64,7 @@ def current_version(connection: Connection, name: str) -> str | None:
         StoreError: the version is unknown.
     """
     tables = set(inspect(connection).get_table_names())
-    version = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    version = version_context(connection).get_current_revision()
     if version is None and tables & Base.metadata.tables.keys():
         raise ArtifactError(f"{name}: has tables that are not of a store of inspections; name another database")
     if version is not None and version not in all_versions():
@@ -85,13 +85,19 @@ def newest_version() -> str:
 
 
 def migrate(connection: Connection, version: str | None = None) -> None:
-    """Migrate up or down to a version, by default the newest, in the connection's transaction."""
-    present = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    """Migrate up or down to a version, by default the newest, in the connection's transaction; "base" has no tables."""
+    versions, context = ["base", *all_versions()], version_context(connection)
+    present, target = context.get_current_revision() or "base", version or versions[-1]
     settings = config()
     settings.attributes.update(connection=connection, version_table=VERSION_TABLE)
-    down = present is not None and version is not None and version < present
+    down = versions.index(target) < versions.index(present)
     with _ALEMBIC:
-        (command.downgrade if down else command.upgrade)(settings, version or "head")
+        (command.downgrade if down else command.upgrade)(settings, target)
+
+
+def version_context(connection: Connection) -> MigrationContext:
+    """What reads the version of the tables."""
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
 
 
 def config() -> Config:

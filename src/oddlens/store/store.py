@@ -47,6 +47,7 @@ class Store:
     """
 
     def __init__(self, database: Database, files: ContentFolder, migrated_from: str | None = None) -> None:
+        self.name = database.name  # in messages: the path, or the URL without its password
         self.files = files
         self.migrated_from = migrated_from
         self._connected: Database | None = database
@@ -271,7 +272,7 @@ class Store:
         Raises:
             ArtifactError: it is missing, or not what was written.
         """
-        return self.files.read(inspection.image_sha256) if inspection.image_stored else None
+        return self._content(inspection.image_sha256) if inspection.image_stored else None
 
     def map_png(self, inspection: StoredInspection) -> bytes | None:
         """The map as PNG; None once retention has removed it, or where there was none.
@@ -279,7 +280,7 @@ class Store:
         Raises:
             ArtifactError: it is missing, or not what was written.
         """
-        return self.files.read(inspection.map_sha256) if inspection.map_sha256 and inspection.map_stored else None
+        return self._content(inspection.map_sha256) if inspection.map_sha256 and inspection.map_stored else None
 
     def detector_file(self, inspection: StoredInspection) -> tuple[str, bytes] | None:
         """Suffix and content of the detector's file; None once retention has removed it.
@@ -287,11 +288,18 @@ class Store:
         Raises:
             ArtifactError: it is missing, or not what was written.
         """
-        if not inspection.detector_stored:
+        content = self._content(inspection.detector_sha256) if inspection.detector_stored else None
+        return None if content is None else (inspection.detector_suffix, content)
+
+    def _content(self, digest: str) -> bytes | None:
+        """A content that was stored when its inspection was read; None where it was removed since."""
+        try:
+            return self.files.read(digest)
+        except ArtifactError:
+            with self._database.read() as session:
+                if session.scalar(select(exists().where(queries.is_stored(ContentRow, digest)))):
+                    raise
             return None
-        with self._database.read() as session:
-            suffix = session.scalars(select(DetectorRow.suffix).where(DetectorRow.digest == inspection.detector_digest))
-            return suffix.one(), self.files.read(inspection.detector_sha256)
 
     # -- upkeep -----------------------------------------------------------------------------------
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Dialect, ForeignKey, Integer, String, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    String,
+    TypeDecorator,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from oddlens.store.inspection import as_utc
@@ -71,9 +81,9 @@ class InspectionRow(Base):
     station: Mapped[str | None] = mapped_column(String)
     operator: Mapped[str | None] = mapped_column(String)
     group: Mapped[str | None] = mapped_column(String)
-    anomaly_score: Mapped[float]
-    p_value: Mapped[float | None]
-    threshold: Mapped[float | None]
+    anomaly_score: Mapped[float] = mapped_column(Double)
+    p_value: Mapped[float | None] = mapped_column(Double)
+    threshold: Mapped[float | None] = mapped_column(Double)
     verdict: Mapped[str] = mapped_column(String)
     detector: Mapped[str] = mapped_column(String)
     detector_digest: Mapped[str] = mapped_column(String, ForeignKey("detectors.digest"), index=True)
