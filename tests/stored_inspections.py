@@ -29,5 +29,5 @@ def add_some(store: Store, count: int, **changes: Any) -> list[int]:
 
 
 def stored_paths(store: Store) -> list[Path]:
-    """The contents on disk."""
-    return sorted(path for path in store.files.root.rglob("*") if path.is_file())
+    """The contents on disk, without unfinished ones."""
+    return sorted(path for path in store.files.root.rglob("*") if path.is_file() and not path.name.startswith("."))

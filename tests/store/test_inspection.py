@@ -15,9 +15,11 @@ from oddlens.io.environment import processor_name
 from oddlens.store.inspection import Filters, Judgement, as_json, make_inspections
 
 
-@pytest.mark.parametrize("changes", [{"anomaly_score": math.nan}, {"anomaly_score": math.inf}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"anomaly_score": math.nan}, {"anomaly_score": math.inf}, {"batch_size": 0}, {"batch_size": 2**70}]
+)
 def test_a_score_must_be_finite_and_a_batch_have_an_image(changes: dict[str, float]) -> None:
-    with pytest.raises(SettingsError, match="needs a finite score and a batch of at least 1"):
+    with pytest.raises(SettingsError, match="needs a finite score and a batch of 1 to"):
         inspection(**changes)
 
 

@@ -16,6 +16,7 @@ from oddlens.io.environment import processor_name
 
 Verdict = Literal["normal", "anomaly"]
 VERDICTS = ("normal", "anomaly")
+MAX_BATCH = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,9 @@ class Inspection:
 
     def __post_init__(self) -> None:
         check_verdict(self.verdict)
-        if not math.isfinite(self.anomaly_score) or self.batch_size < 1:
+        if not math.isfinite(self.anomaly_score) or not 1 <= self.batch_size <= MAX_BATCH:
             raise SettingsError(
-                f"an inspection needs a finite score and a batch of at least 1, got {self.anomaly_score} and "
+                f"an inspection needs a finite score and a batch of 1 to {MAX_BATCH}, got {self.anomaly_score} and "
                 f"{self.batch_size}"
             )
         for item in fields(self):

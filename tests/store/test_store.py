@@ -1,0 +1,286 @@
+"""The store: what is added is there, whole, whatever happens; nothing is ever changed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored_inspections import DETECTOR_FILE, DIGEST, VALUES, add_some, inspection, stored_paths
+
+from oddlens.detector.detector import Detector
+from oddlens.errors import ArtifactError, DataNotFoundError, DiskFullError, SettingsError, StateError
+from oddlens.store.contents import sha256
+from oddlens.store.open import open_store
+from oddlens.store.store import Store
+
+
+def test_an_inspection_comes_back_with_all_that_was_recorded(store: Store) -> None:
+    one = inspection(part="p", lot="l", station="s", operator="o", group="g", threads=2, batch_size=7)
+    number = store.add(one, b"image", b"map")
+    stored = store.inspection(number)
+    assert {name: getattr(stored, name) for name in vars(one)} == vars(one)
+    assert (stored.image_sha256, stored.map_sha256) == (sha256(b"image"), sha256(b"map"))
+    assert (stored.image_stored, stored.map_stored, stored.detector_stored) == (True, True, True)
+    assert (store.image(stored), store.map_png(stored)) == (b"image", b"map")
+    assert store.detector_file(stored) == (".onnx", DETECTOR_FILE.read_bytes())
+    assert stored.as_json()["judgement"] is None
+    without = store.inspection(store.add(one, b"image"))
+    assert (without.map_sha256, without.map_stored, store.map_png(without)) == (None, False, None)
+
+
+def test_floats_keep_all_bits(store: Store) -> None:
+    values = [0.1 + 0.2, 1e-310, -1.7976931348623157e308, 5e-324]
+    numbers = [store.add(inspection(anomaly_score=value), b"image") for value in values]
+    assert [store.inspection(number).anomaly_score for number in numbers] == values
+
+
+def test_hostile_text_is_stored_as_text(store: Store) -> None:
+    name = "'; DROP TABLE inspections; -- ../../etc/passwd \0 \ud800 <script> 缺陷" + "x" * 100_000
+    stored = store.inspection(store.add(inspection(name=name, lot=""), b"image"))
+    assert stored.name == name.replace("\0", "\\x00").replace("\ud800", "\\ud800")
+    assert stored.lot == ""
+    assert len(stored_paths(store)) == 2
+
+
+def test_equal_contents_are_stored_once(store: Store) -> None:
+    add_some(store, 3)
+    add_some(store, 3)
+    assert len(stored_paths(store)) == 3 + 1
+
+
+def test_a_batch_is_stored_as_a_whole_or_not_at_all(store: Store) -> None:
+    assert store.add_batch([]) == []
+    good = (inspection(), b"image", None)
+    with pytest.raises(StateError, match="the detector 0000 is not in the store; call add_detector first"):
+        store.add_batch([good, (inspection(detector_digest="0000"), b"image", None)])
+    assert store.counts()["n"] == 0
+    assert store.check() == []
+    ids = add_some(store, 50)
+    assert [store.inspection(number).name for number in ids] == [f"{i}.png" for i in range(50)]
+
+
+def test_a_detector_is_stored_once_and_not_after_its_file_has_changed(
+    store: Store, tiles: Detector, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(DETECTOR_FILE, tmp_path / "part.onnx"))
+    store.add_detector(tiles, path)
+    assert len(stored_paths(store)) == 1
+    path.write_bytes(b"another detector")
+    with pytest.raises(ArtifactError, match="has changed since it was loaded"):
+        store.add_detector(tiles, path)
+    path.unlink()
+    with pytest.raises(DataNotFoundError, match="no longer exists"):
+        store.add_detector(tiles, path)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        store.add_detector(tiles, tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, -1, 99, 2**63, 2**70])
+def test_what_does_not_exist_is_an_error(store: Store, number: int) -> None:
+    for call in (
+        store.inspection,
+        lambda n: store.judge(n, "normal", person="Ann"),
+        lambda n: store.withdraw(n, person="A"),
+    ):
+        with pytest.raises(DataNotFoundError, match=f"there is no (inspection|judgement) {number}"):
+            call(number)
+    assert store.judgements(1) == []
+
+
+def test_judgements_that_make_no_sense_are_refused(store: Store) -> None:
+    add_some(store, 1)
+    with pytest.raises(SettingsError, match="'bad' is not a verdict"):
+        store.judge(1, "bad", person="Ann")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="needs the name of the person"):
+        store.judge(1, "normal", person=" ")
+    first = store.judge(1, "normal", person="Ann\0", reason="dust")
+    assert (first.person, first.reason, first.verdict) == ("Ann\\x00", "dust", "normal")
+    undo = store.withdraw(first.id, person="Ann")
+    with pytest.raises(StateError, match="was withdrawn already"):
+        store.withdraw(first.id, person="Ann")
+    with pytest.raises(StateError, match="is itself the undoing"):
+        store.withdraw(undo.id, person="Ann")
+    assert len(store.judgements(1)) == 2
+
+
+def test_a_closed_store_says_so(url: str) -> None:
+    store = open_store(url)
+    store.close()
+    store.close()
+    calls: list[Any] = [
+        lambda: store.add(inspection(), b"image"),
+        lambda: store.add_detector(None, DETECTOR_FILE),  # type: ignore[arg-type]
+        lambda: store.inspection(1),
+        store.counts,
+        store.prune,
+        store.check,
+        store.inspections,
+        lambda: next(store.iter_inspections()),
+    ]
+    for call in calls[:1] + calls[2:]:
+        with pytest.raises(StateError, match="this store is closed"):
+            call()
+
+
+def test_many_threads_write_and_read_at_once(store: Store) -> None:
+    errors, ids = list[BaseException](), list[int]()
+
+    def work(worker: int) -> None:
+        try:
+            for i in range(8):
+                number = store.add(inspection(name=f"{worker}-{i}"), b"%d %d" % (worker, i % 4))
+                store.judge(number, "normal", person=f"person {worker}")
+                assert store.inspection(number).name == f"{worker}-{i}"
+                store.inspections(limit=5)
+                ids.append(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    store.prune(keep_days=30)
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(ids) == sorted(set(ids))
+    assert store.counts() | {"n": 48, "n_judged": 48} == store.counts()
+    assert len(stored_paths(store)) == 6 * 4 + 1
+    assert store.check() == []
+
+
+def test_a_reader_that_pauses_does_not_stop_writers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oddlens.store.store.PAGE", 2)
+    add_some(store, 5)
+    pages = store.iter_inspections()
+    assert [one.id for one in next(pages)] == [1, 2]
+    add_some(store, 1)
+    assert [one.id for page in pages for one in page] == [3, 4, 5, 6]
+
+
+def test_the_check_finds_files_that_are_missing_or_changed(store: Store) -> None:
+    add_some(store, 2)
+    first, second = (store.files.path(store.inspection(number).image_sha256) for number in (1, 2))
+    first.unlink()
+    second.write_bytes(b"other")
+    assert [problem.rpartition("; ")[0] for problem in sorted(store.check())] == sorted(
+        [f"{first}: cannot be read (No such file or directory)", f"{second}: is not what was written"]
+    )
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        store.image(store.inspection(1))
+
+
+def test_an_image_that_was_removed_since_its_inspection_was_read_is_none(store: Store) -> None:
+    add_some(store, 1)
+    stored = store.inspection(1)
+    store.prune(keep_gb=0)
+    assert stored.image_stored
+    assert store.image(stored) is None
+
+
+def test_a_disk_without_room_is_an_error_and_nothing_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_some(store, 1)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(DiskFullError, match="No space left on device"):
+            store.add(inspection(), b"a large image")
+    assert store.counts()["n"] == 1
+    assert store.check() == []
+    assert store.add(inspection(), b"a large image") == 2
+    assert store.prune().orphans == 0
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of one megabyte; skips where it cannot be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("what", ["image", "row"])
+def test_a_full_disk_is_an_error_until_there_is_room(what: str, tmp_path: Path, tiles: Detector) -> None:
+    with small_disk(tmp_path) as folder, open_store(str(folder / "parts.db")) as store:
+        store.add_detector(tiles, DETECTOR_FILE)
+        ids = add_some(store, 3)
+        filler = folder / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        image = b"image 0" if what == "row" else bytes(100_000)
+
+        def add_many() -> None:
+            for _ in range(100):  # pages of the database may have room for a few rows
+                ids.append(store.add(inspection(), image))
+
+        with pytest.raises(DiskFullError, match="free some space"):
+            add_many()
+        assert [one.id for one in store.inspections()] == ids[::-1]
+        assert store.check() == []
+        filler.unlink()
+        assert store.add(inspection(), image) == ids[-1] + 1
+        assert store.check() == []
+
+
+WRITER = """
+import sys, threading
+from oddlens.store.inspection import Inspection
+from oddlens.store.open import open_store
+
+store, values = open_store(sys.argv[1]), eval(sys.argv[2])
+
+def write(worker):
+    for i in range(10_000):
+        content = b"%d %d " % (worker, i) * 2000
+        number = store.add(Inspection(**values), content, b"map of " + content)
+        print(number, len(content), worker, i, flush=True)
+
+for worker in (1, 2):
+    threading.Thread(target=write, args=(worker,)).start()
+"""
+
+
+def test_what_was_acknowledged_survives_a_kill(store: Store, url: str) -> None:
+    for acknowledged in (1, 6, 15):
+        start = store.counts()["n"]
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, url, repr(VALUES)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(acknowledged)]
+        writer.kill()
+        rest = writer.stdout.read()
+        writer.wait()
+        writer.stdout.close()
+        lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+        with open_store(url) as again:
+            assert again.check() == []
+            for line in lines:
+                number, size, worker, i = map(int, line.split())
+                content = again.image(again.inspection(number))
+                assert content == b"%d %d " % (worker, i) * 2000
+                assert len(content) == size
+                assert again.map_png(again.inspection(number)) == b"map of " + content
+            assert again.counts()["n"] >= start + len(lines)
+            again.prune()
+            assert len(stored_paths(again)) == again.prune().remaining
+    assert store.check() == []
+
+
+def test_the_detector_of_the_tests_has_the_digest_that_they_use(tiles: Detector) -> None:
+    assert tiles.manifest.digest == DIGEST
