@@ -106,9 +106,9 @@ def columns() -> list[str]:
 
 @contextlib.contextmanager
 def csv_writer(file: IO[bytes], store: Store) -> Iterator[Write]:
-    """Comma-separated values with a header line, in UTF-8."""
+    """Comma-separated values (RFC 4180) with a header line, in UTF-8."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(columns())
     yield lambda page: writer.writerows(map(to_cell, to_row(inspection).values()) for inspection in page)
     text.detach()  # flushes without closing the file

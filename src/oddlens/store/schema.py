@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ def current_version(connection: Connection, name: str) -> str | None:
     return version
 
 
+@functools.cache
 def all_versions() -> list[str]:
     """All versions, the oldest first."""
     return [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
