@@ -15,7 +15,10 @@ from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 
-HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino")
+HEAVY = (
+    "torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino", "sqlalchemy", "alembic",
+    "psycopg",
+)  # fmt: skip
 
 
 def run(program: str, *arguments: object) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from oddlens.errors import OddlensError
+from oddlens.errors import DiskFullError, OddlensError
 from oddlens.io.atomic import atomic_write, write_bytes
 
 
@@ -49,3 +50,17 @@ def test_a_path_that_cannot_be_written_raises_an_oddlens_error(tmp_path: Path) -
     with pytest.raises(OddlensError, match=r"folder: cannot be written .*free some space or choose another location"):
         write_bytes(tmp_path / "folder", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(("code", "is_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)])
+def test_a_disk_without_room_is_an_error_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_full: bool
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OddlensError, match="cannot be written") as raised:
+        write_bytes(tmp_path / "a.txt", b"x")
+    assert isinstance(raised.value, DiskFullError) == is_full
+    assert list(tmp_path.iterdir()) == []

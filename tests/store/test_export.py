@@ -84,7 +84,7 @@ def test_tasks_of_label_studio_have_predictions_and_annotations(store: Store, tm
     first, second = tasks(store, tmp_path / "x.json")
     result = {"from_name": "verdict", "to_name": "image", "type": "choices", "value": {"choices": ["normal"]}}
     assert first["predictions"][0]["result"] == [result]
-    assert first["predictions"][0]["score"] == 1.5
+    assert first["predictions"][0]["score"] == 0.75
     assert first["annotations"] == []
     assert second["annotations"] == [{"result": [result | {"value": {"choices": ["anomaly"]}}]}]
     assert second["data"]["judged_by"] == "Ann"
@@ -96,11 +96,14 @@ def test_tasks_of_label_studio_have_predictions_and_annotations(store: Store, tm
 def test_the_sdk_of_label_studio_accepts_the_tasks(store: Store, tmp_path: Path) -> None:
     sdk = pytest.importorskip("label_studio_sdk.label_interface", reason="needs the package label-studio-sdk")
     add_some(store, 2)
+    add_some(store, 1, p_value=None)
     store.judge(2, "anomaly", person="Ann")
     interface = sdk.LabelInterface(LABEL_CONFIG)
     interface.validate()
     for task in tasks(store, tmp_path / "x.json"):
-        assert interface.validate_task(task)
+        assert interface.validate_task({"data": task["data"]})  # its check of whole tasks calls itself wrongly
+        assert all(map(interface.validate_prediction, task["predictions"]))
+        assert all(map(interface.validate_annotation, task["annotations"]))
 
 
 def test_tasks_without_an_image_are_left_out_and_counted(store: Store, tmp_path: Path) -> None:

@@ -150,11 +150,12 @@ def to_task(inspection: StoredInspection, store: Store) -> Row:
     data = {"image": f"/data/local-files/?d={image.relative_to(store.files.folder).as_posix()}"}
     for name, value in to_row(inspection).items():
         data[name] = value.isoformat() if isinstance(value, datetime) else value
-    prediction = {
+    prediction: Row = {
         "model_version": f"{inspection.detector} {inspection.detector_digest}",
-        "score": inspection.anomaly_score,
         "result": to_result(inspection.verdict),
     }
+    if inspection.p_value is not None:
+        prediction["score"] = 1 - inspection.p_value  # from 0 to 1, as Label Studio wants it
     annotations = [] if judgement is None else [{"result": to_result(judgement.verdict)}]
     return {"data": data, "predictions": [prediction], "annotations": annotations}
 
