@@ -16,8 +16,8 @@ from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 
 HEAVY = (
-    "torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino", "sqlalchemy", "alembic",
-    "psycopg",
+    "torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino", "sqlalchemy",
+    "alembic", "psycopg",
 )  # fmt: skip
 
 

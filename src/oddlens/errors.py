@@ -10,6 +10,8 @@ OddlensError
 ├── CalibrationError        the calibration images cannot guarantee the requested rate
 ├── TrainingError           training fails: NaN, divergence, a checkpoint of a different run
 ├── ArtifactError           a file written by oddlens is damaged or foreign, or a detector's scores have changed
+├── StoreError              the store of inspections cannot be reached, read or written
+├── DiskFullError           a disk has no room for what is to be written
 └── MissingExtraError       a feature needs packages that are not installed
 
 Every message says what was wrong, what was found, and what to do.

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from oddlens.errors import ArtifactError, StoreError
-from oddlens.io import atomic
 from oddlens.store.contents import STALE_SECONDS, ContentFolder, sha256
 
 
@@ -65,7 +64,7 @@ def test_files_and_the_folders_that_they_need_are_synced(
         synced.append(str(Path(f"/proc/self/fd/{descriptor}").resolve()))
         real(descriptor)
 
-    monkeypatch.setattr(atomic.os, "fsync", record)
+    monkeypatch.setattr(os, "fsync", record)
     files.write(b"abc", sha256(b"abc"))
     folder = files.path(sha256(b"abc")).parent
     assert synced[0] == str(files.root)

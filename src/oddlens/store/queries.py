@@ -20,7 +20,7 @@ def select_inspections(filters: Filters) -> Query:
     image, anomaly_map, file = aliased(ContentRow), aliased(ContentRow), aliased(ContentRow)
     query = select(InspectionRow, DetectorRow, JudgementRow, image.sha256, anomaly_map.sha256, file.sha256)
     return (
-        joined(query, filters)
+        apply_filters(query, filters)
         .outerjoin(image, is_stored(image, InspectionRow.image_sha256))
         .outerjoin(anomaly_map, is_stored(anomaly_map, InspectionRow.map_sha256))
         .outerjoin(file, is_stored(file, DetectorRow.sha256))
@@ -39,7 +39,7 @@ def select_counts(filters: Filters) -> Query:
         "n_missed": count_where(missed),
     }
     query = select(*(column.label(name) for name, column in columns.items())).select_from(InspectionRow)
-    return joined(query, filters)
+    return apply_filters(query, filters)
 
 
 def count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -47,7 +47,7 @@ def count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((condition, 1)))
 
 
-def joined(query: Query, filters: Filters) -> Query:
+def apply_filters(query: Query, filters: Filters) -> Query:
     """A query for inspections, joined with detectors and current judgements, with the filters applied."""
     judgement = and_(JudgementRow.inspection_id == InspectionRow.id, is_current())
     query = query.join(DetectorRow, DetectorRow.digest == InspectionRow.detector_digest)
