@@ -166,18 +166,6 @@ def test_a_reader_that_pauses_does_not_stop_writers(store: Store, monkeypatch: p
     assert [one.id for page in pages for one in page] == [3, 4, 5, 6]
 
 
-def test_the_check_finds_files_that_are_missing_or_changed(store: Store) -> None:
-    add_some(store, 2)
-    first, second = (store.files.path(store.inspection(number).image_sha256) for number in (1, 2))
-    first.unlink()
-    second.write_bytes(b"other")
-    assert [problem.rpartition("; ")[0] for problem in sorted(store.check())] == sorted(
-        [f"{first}: cannot be read (No such file or directory)", f"{second}: is not what was written"]
-    )
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        store.image(store.inspection(1))
-
-
 def test_an_image_that_was_removed_since_its_inspection_was_read_is_none(store: Store) -> None:
     add_some(store, 1)
     stored = store.inspection(1)
@@ -239,7 +227,7 @@ def test_a_full_disk_is_an_error_until_there_is_room(what: str, tmp_path: Path, 
 
 
 WRITER = """
-import sys, threading
+import os, sys, threading
 from oddlens.store.inspection import Inspection
 from oddlens.store.open import open_store
 
@@ -249,7 +237,7 @@ def write(worker):
     for i in range(10_000):
         content = b"%d %d " % (worker, i) * 2000
         number = store.add(Inspection(**values), content, b"map of " + content)
-        print(number, len(content), worker, i, flush=True)
+        os.write(1, b"%d %d %d %d\\n" % (number, len(content), worker, i))  # in one piece, unlike print
 
 for worker in (1, 2):
     threading.Thread(target=write, args=(worker,)).start()
