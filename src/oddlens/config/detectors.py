@@ -310,9 +310,10 @@ class FeaturesSettings(PretrainedSettings):
     """The features family: a backbone's features of the whole image, for small images of one object each.
 
     Smaller images are enlarged to `side`. The score has the distances from the Gaussian distributions of normal images
-    at the blocks `depths` of the backbone, and with the weight `class_weight` how much less probable the classes that
-    the backbone finds in the image are among normal images than among photographs of all kinds; a backbone of the
-    user's own has no classes. `mirror` adds the training images' mirror images.
+    at the blocks `depths` of the backbone, the distance from the nearest of at most `bank` normal images, and with the
+    weight `class_weight` how much less probable the classes that the backbone finds in the image are among normal
+    images than among photographs of all kinds; a backbone of the user's own has no classes. `mirror` adds the training
+    images' mirror images.
     """
 
     implementation = "oddlens.models.pretrained.features"
@@ -322,6 +323,7 @@ class FeaturesSettings(PretrainedSettings):
     side: int = Field(128, ge=16, le=512)
     mirror: bool = False
     class_weight: float = Field(2.0, ge=0, le=100)
+    bank: int = Field(5000, ge=2, le=100_000)
 
     @property
     def compares_classes(self) -> bool:
