@@ -99,7 +99,7 @@ def key_figures(evaluation: Evaluation) -> tuple[Tile, ...]:
     metrics = evaluation.metrics
     tiles = [
         rate_tile("Anomalies caught", "caught", evaluation, 1),
-        rate_tile("Normal images flagged", "stopped", evaluation, 0),
+        rate_tile("False alarms", "stopped", evaluation, 0),
         guarantee_tile(evaluation.decisions.guaranteed_rate, evaluation.decisions.settings.confidence),
     ]
     if metrics["image_auroc"] is not None:
@@ -137,9 +137,9 @@ def format_interval(hits: int, n: int) -> str:
 def guarantee_tile(rate: float | None, confidence: float | None) -> Tile:
     """The false-alarm rate that is guaranteed."""
     if rate is None:
-        return Tile("Guaranteed", "nothing", "the threshold is a percentile of training scores")
+        return Tile("Guaranteed", "nothing", "a percentile of training scores decides")
     scope = "on average" if confidence is None else f"with {format_percent(confidence)} confidence"
-    return Tile("Guaranteed", f"≤ {format_percent(float(f'{rate:.3g}'))}", f"of normal images flagged, {scope}")
+    return Tile("Guaranteed", f"≤ {format_percent(float(f'{rate:.3g}'))}", f"false alarms, {scope}")
 
 
 def notices(detector: Detector, evaluation: Evaluation) -> tuple[Notice, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import UnreadableImageError
-from oddlens.inference.backend import Predictions
+from oddlens.inference.backend import Floats
 from oddlens.inference.scoring import batch_size, score_batches
 from oddlens.io.text import as_text
 from oddlens.reporting.embedded_images import heatmap_url, image_url, outline_url
@@ -40,7 +40,7 @@ def embed_images(detector: Detector, images: ImageSet, scored: ScoredImages) -> 
     side = choose_side(detector, images, outputs, len(places))
     shown, n_bytes = [], 0
     for output in score_images(detector, images, scored, places) if len(sample) < len(places) else outputs:
-        shown.append(embed_image(detector, images, *output, side))
+        shown.append(embed_image(detector, images, output, side))
         n_bytes += count_bytes(shown[-1])
         if n_bytes > MAX_BYTES:
             break
@@ -48,7 +48,14 @@ def embed_images(detector: Detector, images: ImageSet, scored: ScoredImages) -> 
     return [entry | {"name": as_text(names[entry["i"]])} for entry in shown]
 
 
-ScoredImage = tuple[int, int, Pixels, Predictions]  # its place, its index in the set, pixels (H, W, C) and outputs
+class ScoredImage(NamedTuple):
+    """An image and what a detector made of it."""
+
+    place: int  # among the scored images
+    position: int  # in the set
+    pixels: Pixels  # (H, W, C)
+    anomaly_map: Floats | None  # (H, W)
+    reconstruction: Floats | None  # (H, W, C) in 0..1
 
 
 def score_images(
@@ -63,31 +70,32 @@ def score_images(
         (outputs,) = score_batches(detector.backend, [pixels])
         readable = [i for i in range(len(part)) if i not in problems]
         for row, i in enumerate(readable):
-            values = Predictions(*(None if value is None else value[row] for value in outputs))
-            yield int(part[i]), int(index[i]), pixels[row], values
+            maps, reconstructions = outputs.anomaly_map, outputs.reconstruction
+            own_map = None if maps is None else maps[row]
+            reconstruction = None if reconstructions is None else reconstructions[row]
+            yield ScoredImage(int(part[i]), int(index[i]), pixels[row], own_map, reconstruction)
 
 
 def choose_side(detector: Detector, images: ImageSet, sample: list[ScoredImage], count: int) -> int:
     """The largest of `SIDES` in which `count` images like those of the sample stay within `MAX_BYTES`."""
     for side in SIDES[:-1]:
-        n_bytes = sum(count_bytes(embed_image(detector, images, *output, side)) for output in sample)
+        n_bytes = sum(count_bytes(embed_image(detector, images, output, side)) for output in sample)
         if n_bytes * count <= MAX_BYTES * max(1, len(sample)):
             return side
     return SIDES[-1]
 
 
-def embed_image(
-    detector: Detector, images: ImageSet, place: int, index: int, pixels: Pixels, outputs: Predictions, side: int
-) -> Shown:
+def embed_image(detector: Detector, images: ImageSet, output: ScoredImage, side: int) -> Shown:
     """One image with what there is of it: heatmap, reconstruction, outline of what its mask marks."""
-    shown: Shown = {"i": place, "width": pixels.shape[1], "height": pixels.shape[0]}
-    shown["image"] = image_url(pixels, detector.spec.value_max, side)
-    threshold, mask = detector.map_threshold, images.mask(index) if images.labels[index] else None
-    if outputs.anomaly_map is not None and threshold is not None:
-        shown["heatmap"] = heatmap_url(outputs.anomaly_map, threshold, side)
-    if outputs.reconstruction is not None:
-        levels = np.rint(outputs.reconstruction.clip(0, 1) * 255).astype(np.uint8)
+    height, width, _ = output.pixels.shape
+    shown: Shown = {"i": output.place, "width": width, "height": height}
+    shown["image"] = image_url(output.pixels, detector.spec.value_max, side)
+    if output.anomaly_map is not None and detector.map_threshold is not None:
+        shown["heatmap"] = heatmap_url(output.anomaly_map, detector.map_threshold, side)
+    if output.reconstruction is not None:
+        levels = np.rint(output.reconstruction.clip(0, 1) * 255).astype(np.uint8)
         shown["reconstruction"] = image_url(levels, 255, side)
+    mask = images.mask(output.position) if images.labels[output.position] else None
     if mask is not None and mask.any():
         shown["mask"] = outline_url(mask, side)
     return shown

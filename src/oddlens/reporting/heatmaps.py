@@ -55,7 +55,7 @@ def layer(anomaly_map: npt.NDArray[np.float32], threshold: float, height: int, w
     """Draw an anomaly map as a layer (height, width) to lay over an image: indices into `layer_palette`."""
     evidence = resize_map(anomaly_map, height, width) / np.float32(threshold)
     share = np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1)
-    indices = np.ceil(share * LAYER_LEVELS).astype(np.uint8)
+    indices: npt.NDArray[np.uint8] = np.ceil(share * LAYER_LEVELS).astype(np.uint8)
     draw_outline(indices, evidence > 1, outside=LAYER_LEVELS + 1, inside=LAYER_LEVELS + 2)
     return indices
 
@@ -67,7 +67,9 @@ def layer_palette() -> npt.NDArray[np.uint8]:
     redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)[:, None]
     colors = (1 - redness) * THRESHOLD_COLOR + redness * MAX_COLOR
     shades = np.column_stack([colors, 255 * opacity])
-    return np.vstack([shades, [255, 255, 255, 255], [0, 0, 0, 255]]).round().astype(np.uint8)
+    outline = [[255, 255, 255, 255], [0, 0, 0, 255]]
+    palette: npt.NDArray[np.uint8] = np.vstack([shades, outline]).round().astype(np.uint8)
+    return palette
 
 
 def draw_outline(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from oddlens.conformal.grouped import GroupedDecision
 from oddlens.conformal.ranks import Scores
 from oddlens.detector.verdicts import Verdicts
-from oddlens.errors import CalibrationError, StateError
+from oddlens.errors import CalibrationError
 from oddlens.evaluation.evaluate import Evaluation
 from oddlens.io.text import as_text
 from oddlens.reporting.figures import ScoreAxis, score_axis
@@ -138,10 +138,11 @@ class ScoredImages:
     def borderline(self) -> npt.NDArray[np.bool_]:
         """(N,) whether an image is so close to the threshold that a small move of it changes the verdict."""
         if self.decisions.grouped:
-            values, level = -np.log10(self.p_values), -np.log10(self.decisions.false_alarm_rate)
-            near: npt.NDArray[np.bool_] = np.abs(self.places(values) - self.places(level)) <= BORDERLINE
-            return near
-        near = np.abs(self.places(self.scores) - self.places(self.thresholds)) <= BORDERLINE
+            level = np.full(1, self.decisions.false_alarm_rate)
+            places, own = self.places(-np.log10(self.p_values)), self.places(-np.log10(level))
+        else:
+            places, own = self.places(self.scores), self.places(self.thresholds)
+        near: npt.NDArray[np.bool_] = np.abs(places - own) <= BORDERLINE
         return near
 
     def select(self, count: int) -> npt.NDArray[np.intp]:
@@ -167,22 +168,24 @@ class ScoredImages:
         return np.sort(np.concatenate(samples)) if samples else np.empty(0, dtype=np.intp)
 
 
-def decision_ladder(decisions: GroupedDecision) -> Iterator[tuple[str, list[float]]]:
-    """Yield rates as they are written after `--false-alarm-rate`, with the threshold of each part that they give.
+def decision_ladder(decisions: GroupedDecision) -> list[tuple[str, list[float]]]:
+    """Rates as they are written after `--false-alarm-rate`, each with the threshold of each part that it gives.
 
-    They rise from the lowest rate that can be guaranteed; of rates with the same thresholds the first is the one.
+    They rise from the lowest rate that can be guaranteed. Of rates with the same thresholds, it is the shortest.
     """
-    last: list[float] = []
+    ladder: list[tuple[str, list[float]]] = []
     for rate in ladder_rates(decisions):
         try:
             thresholds = [
                 part.calibration.threshold(float(rate), part.settings.confidence) for part in decisions.parts.values()
             ]
-        except (CalibrationError, StateError):
+        except CalibrationError:
             continue
-        if thresholds != last:
-            yield rate, thresholds
-            last = thresholds
+        if ladder and ladder[-1][1] == thresholds:
+            ladder[-1] = min(ladder[-1][0], rate, key=len), thresholds
+        else:
+            ladder.append((rate, thresholds))
+    return ladder
 
 
 def ladder_rates(decisions: GroupedDecision) -> list[str]:
@@ -199,7 +202,7 @@ def page_data(scored: ScoredImages) -> dict[str, Any]:
     """The scores as JSON for the page; arrays are little-endian bytes in base64."""
     kinds = scored.kind_names
     numbers = {kind: number for number, kind in enumerate(kinds)}
-    axis, ladder = scored.axis, list(decision_ladder(scored.decisions))
+    axis, ladder = scored.axis, decision_ladder(scored.decisions)
     return {
         "n": len(scored),
         "scores": encode(scored.scores, "<f8"),

@@ -20,7 +20,7 @@ from oddlens.reporting.evaluation_report import (
 )
 from oddlens.reporting.gallery_images import embed_images
 from oddlens.reporting.html import Notice, Report, Section, Tile, write_report
-from oddlens.reporting.score_data import ScoredImages, page_data
+from oddlens.reporting.score_data import ScoredImages
 
 
 def write_score_report(
@@ -68,7 +68,7 @@ def promises(detector: Detector, fdr: float | None) -> tuple[Notice, ...]:
     if fdr is None:
         return promise_notices(detector)
     text = (
-        f"On average, at most {format_percent(fdr)} of the flagged images are normal, provided the normal ones resemble "
-        "the calibration images."
+        f"On average, at most {format_percent(fdr)} of the flagged images are normal, provided the normal ones "
+        "resemble the calibration images."
     )
     return (Notice("guarantee", text),)

@@ -396,14 +396,23 @@
       filters.append(el("label", { class: "kind" }, "Class ", el("select", { name: "kind" }, el("option", { value: "" }, "all classes"),
         ...data.kinds.map((kind, i) => el("option", { value: i }, kind.replaceAll("_", " "))))));
     }
-    filters.addEventListener("change", updateGallery);
+    filters.addEventListener("change", () => { room = MORE; updateGallery(); });
+    for (const [id, size] of [["#more", MORE], ["#every", n]]) {
+      $(id).addEventListener("click", () => {
+        const next = cards.find((card) => card.matches && card.node.hidden);
+        room += size;
+        updateGallery();
+        $(".open", next.node).focus({ preventScroll: true });
+      });
+    }
     filters.addEventListener("submit", (event) => event.preventDefault());
     cards.push(...data.images.map(makeCard));
     cardList.append(...cards.map((card) => card.node));
     $("#unpictured").addEventListener("toggle", listUnpictured);
   }
 
-  let matching = () => true;
+  const MORE = 48; // cards at first, and more at a time
+  let matching = () => true, room = MORE;
   function updateGallery() {
     const key = filters.elements.show.value, kind = filters.elements.kind?.value ?? "";
     const ofKind = (i) => kind === "" || kinds[i] === Number(kind);
@@ -413,19 +422,22 @@
       for (let i = 0; i < n; i++) total += ofKind(i) && matches(i) ? 1 : 0;
       $(`[data-count="${name}"]`).textContent = count(total);
     }
-    let visible = 0, total = 0;
+    let pictured = 0, total = 0;
     for (let i = 0; i < n; i++) total += matching(i) ? 1 : 0;
     for (const card of cards) {
-      const hidden = !matching(card.i), state = `${flagged[card.i]}`;
+      card.matches = matching(card.i);
+      pictured += card.matches ? 1 : 0;
+      const hidden = !card.matches || pictured > room, state = `${flagged[card.i]}`;
       if (card.node.hidden !== hidden) card.node.hidden = hidden;
-      if (!hidden) visible++;
       if (card.state === state) continue;
       card.state = state;
       card.verdict.replaceChildren(...verdictParts(card.i));
       card.node.classList.toggle("is-wrong", mistakeOf(card.i) !== "");
     }
-    const rest = total - visible, list = $("#unpictured");
-    $("#gallery-count").textContent = `${count(visible)} image${visible === 1 ? "" : "s"} shown${rest ? `; ${count(rest)} more without a picture in this file` : total ? "" : ": none match"}.`;
+    const rest = total - pictured, list = $("#unpictured"), visible = Math.min(pictured, room);
+    $("#gallery-count").textContent = total ? `${count(visible)} of ${count(total)} shown${rest ? `; ${count(rest)} have no picture in this file` : ""}.` : "None match.";
+    $("#more").hidden = $("#every").hidden = visible === pictured;
+    $("#every").textContent = `Show all ${count(pictured)}`;
     list.hidden = !rest;
     $("summary", list).textContent = `${count(rest)} without a picture`;
     listUnpictured();
@@ -470,7 +482,7 @@
     for (const layer of $$(".mask", dialog)) layer.hidden = !mask.checked;
   }
   function neighbour(step) {
-    for (let index = current + step; index >= 0 && index < cards.length; index += step) if (!cards[index].node.hidden) return index;
+    for (let index = current + step; index >= 0 && index < cards.length; index += step) if (cards[index].matches) return index;
     return -1;
   }
   const go = (step) => { const index = neighbour(step); if (index >= 0) enlarge(index); };
@@ -484,7 +496,10 @@
     go(event.key === "ArrowLeft" ? -1 : 1);
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  dialog.addEventListener("close", () => $(".open", cards[current].node).focus());
+  dialog.addEventListener("close", () => {
+    if (cards[current].node.hidden) { room = n; updateGallery(); } // one came to it from within the dialog
+    $(".open", cards[current].node).focus();
+  });
 
   // -- moving the threshold --------------------------------------------------------------------------
 
