@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_pages import Page, open_page
@@ -14,7 +15,9 @@ from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.reporting.html import Notice, Report, Section, Share, Table, Thumbnail, Tile, write_report
 
 HOSTILE = "</script><script>alert(1)</script>.png\"><img src=x onerror=alert(1)> {{ 7 * 7 }} & 'quoted'"
-IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def report(*sections: Section, text: str = "plain") -> Report:
@@ -121,9 +124,9 @@ def test_without_jinja2_the_error_names_the_extra(tmp_path: Path, monkeypatch: p
         write_report(tmp_path / "report.html", report())
 
 
-def test_a_page_without_data_has_light_and_dark(tmp_path: Path) -> None:
+def test_a_page_without_data_has_light_and_dark(browser: Any, tmp_path: Path) -> None:
     path = write_report(tmp_path / "report.html", report(text=HOSTILE))
-    with open_page(path, color_scheme="light") as page:
+    with open_page(browser, path, color_scheme="light") as page:
         background = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(background) == "rgb(255, 255, 255)"
         page.get_by_role("button", name="Dark").click()
