@@ -39,7 +39,7 @@ def test_a_page_is_one_file_without_outside_addresses(tmp_path: Path) -> None:
     assert "url(" not in page.source
     assert page.values("src") == [IMAGE]
     assert page.values("href") == ["data:,"]
-    assert page.values("alt") == ["a.png"]
+    assert page.values("alt") == ["image a.png"]
     assert {"Two", "paragraphs", "plain"} <= {text.strip() for text in page.text["p"]}
 
 
@@ -63,7 +63,7 @@ def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
     assert page.tags.count("script") == 1
     assert page.tags.count("img") == 1
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert page.values("alt") == [HOSTILE]
+    assert page.values("alt") == [f"image {HOSTILE}"]
     for tag in ("title", "h1", "h2", "p", "dt", "dd", "th", "td", "figcaption"):
         assert HOSTILE in "".join(page.text[tag]), tag
 
@@ -96,6 +96,13 @@ def test_columns_of_numbers_are_right_aligned_and_columns_of_words_are_not(tmp_p
     page = Page(write_report(tmp_path / "report.html", report(Section("x", table=table))))
     number = ' class="number"'
     assert re.findall(r'<th scope="col"( class="number")?>', page.source) == ["", number, number, "", number]
+
+
+def test_commands_in_backticks_are_code_and_still_text(tmp_path: Path) -> None:
+    text = "Run `oddlens check <DATA>`, not `that"
+    page = Page(write_report(tmp_path / "report.html", report(Section("x", text), text=text)))
+    assert set(page.text["code"]) == {"oddlens check <DATA>"}
+    assert ", not `that" in "".join(page.text["p"])
 
 
 def test_a_share_is_a_bar_with_its_interval_and_its_text(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def render_page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=_format_cell, paragraphs=_paragraphs)
+    environment.filters.update(cell=_format_cell, paragraphs=_paragraphs, prose=_prose)
     environment.tests.update(numeric=_is_numeric, share=lambda value: isinstance(value, Share))
     folder = files("oddlens.reporting") / "templates"
     style, script = (Markup((folder / name).read_text("utf-8")) for name in ("report.css", "report.js"))  # noqa: S704
@@ -175,6 +175,13 @@ def _is_numeric(column: int, rows: tuple[tuple[Value, ...], ...]) -> bool:
     if column == 0 or any(isinstance(value, Share) for value in values):
         return False
     return all(not isinstance(value, str) or _LOOKS_NUMERIC.match(value) for value in values)
+
+
+def _prose(text: str) -> Any:
+    """Text as HTML, in which what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
 def _paragraphs(text: str) -> list[str]:
