@@ -54,19 +54,19 @@ def _strips(height: int, count: int) -> Iterator[range]:
 def layer(anomaly_map: npt.NDArray[np.float32], threshold: float, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Draw an anomaly map as a layer (height, width) to lay over an image: indices into `layer_palette`."""
     evidence = resize_map(anomaly_map, height, width) / np.float32(threshold)
-    share = np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1)
-    indices: npt.NDArray[np.uint8] = np.ceil(share * LAYER_LEVELS).astype(np.uint8)
+    share = np.cbrt(np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1))  # in even steps of opacity
+    indices: npt.NDArray[np.uint8] = np.rint(share * LAYER_LEVELS).astype(np.uint8)
     draw_outline(indices, evidence > 1, outside=LAYER_LEVELS + 1, inside=LAYER_LEVELS + 2)
     return indices
 
 
 def layer_palette() -> npt.NDArray[np.uint8]:
     """The colours of a layer as RGBA (LAYER_LEVELS + 3, 4): those of `overlay`, with their opacity."""
-    evidence = MIN_SHOWN + (MAX_SHOWN - MIN_SHOWN) * np.arange(LAYER_LEVELS + 1) / LAYER_LEVELS
-    opacity = MAX_OPACITY * np.cbrt((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN))
+    share = np.arange(LAYER_LEVELS + 1) / LAYER_LEVELS
+    evidence = MIN_SHOWN + (MAX_SHOWN - MIN_SHOWN) * share**3
     redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)[:, None]
     colors = (1 - redness) * THRESHOLD_COLOR + redness * MAX_COLOR
-    shades = np.column_stack([colors, 255 * opacity])
+    shades = np.column_stack([colors, 255 * MAX_OPACITY * share])
     outline = [[255, 255, 255, 255], [0, 0, 0, 255]]
     palette: npt.NDArray[np.uint8] = np.vstack([shades, outline]).round().astype(np.uint8)
     return palette

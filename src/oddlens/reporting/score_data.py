@@ -192,7 +192,8 @@ def ladder_rates(decisions: GroupedDecision) -> list[str]:
     """Round rates, the lowest that can be guaranteed, and the one in use, in ascending order; empty without any."""
     if not all(len(part.calibration) for part in decisions.parts.values()):
         return []
-    lowest = Decimal(max(part.calibration.min_rate(part.settings.confidence) for part in decisions.parts.values()))
+    least = max(part.calibration.min_rate(part.settings.confidence) for part in decisions.parts.values())
+    lowest = Decimal(str(least))  # as it would be written
     rates = {Decimal(mantissa).scaleb(exponent) for exponent in range(-7, 0) for mantissa in MANTISSAS}
     rates |= {Context(3, ROUND_CEILING).plus(lowest), Decimal(str(decisions.false_alarm_rate))}
     return [f"{rate.normalize():f}" for rate in sorted(rates) if lowest <= rate <= MAX_RATE]
