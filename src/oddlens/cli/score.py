@@ -100,7 +100,6 @@ def score(
         from oddlens.conformal.lot import Lot, guaranteed_rate
         from oddlens.data.open import open_images
         from oddlens.detector.detector import Detector
-        from oddlens.reporting.score_report import write_score_report
 
         if output is not None:
             find_writer(output)  # refused before anything is scored
@@ -139,6 +138,8 @@ def score(
         if watch is not None and watch_drift is not None:
             result["drift"] = report_drift(watch, watch_drift, console)
         if report is not None and judged is not None:
+            from oddlens.reporting.score_report import write_score_report
+
             title = f"{path.name} on {list_names(sources, 3)}"
             write_score_report(
                 report, title, detector, *judged, tested, warnings, command_line(), detector_path=str(path), fdr=fdr

@@ -194,8 +194,13 @@ class RecipeRun:
         paths = {name: write_bytes(folder / f"{name}.png", image) for name, image in images.items()}
         self.files["figures"] = {name: str(path) for name, path in paths.items()}
         record(self.out, ["figures"])
+        own_report = self.out / "report.html"
+        report = self.report or own_report
+        is_inside = report.resolve() == own_report.resolve()
+        if is_inside:
+            report = self.own("report.html")
         evaluation_report.write_evaluation_report(
-            self.report or self.own("report.html"),
+            report,
             self.recipe.title or self.recipe.name,
             detector,
             evaluation,
@@ -204,10 +209,9 @@ class RecipeRun:
             history=history,
             diagnosis=check_for_report(data, detector.decisions_.false_alarm_rate),
         )
-        if self.report is None:
-            self.add_file("report", self.out / "report.html")
-        else:
-            self.files["report"] = str(self.report)
+        self.files["report"] = str(report)
+        if is_inside:
+            record(self.out, [report.name])
 
     def own(self, name: str) -> Path:
         """The path of an output, which is oddlens's own from now on."""
