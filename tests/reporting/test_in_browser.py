@@ -270,7 +270,7 @@ def test_it_prints_to_pdf_with_charts_and_images_and_in_light_colours(browser: A
         content = page.pdf(path=tmp_path / "report.pdf", format="A4")
         page.emulate_media(media="print", color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
-        assert page.locator(".cards > li:visible").count() == 40
+        assert page.locator(".cards > li:visible").count() == 48
         assert not page.locator("#filters").is_visible()
         assert page.locator("#histogram svg").is_visible()
     assert content.startswith(b"%PDF")
