@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def threshold_of(page: Any) -> float:
     return float(live(page, "threshold").replace("−", "-"))
 
 
+def settle(page: Any) -> None:
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def drag(page: Any, share: float) -> None:
     """Drag the line to a place of the axis, with the mouse, in steps."""
     box = page.locator("#histogram").bounding_box()
@@ -60,11 +65,7 @@ def drag(page: Any, share: float) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + share * box["width"], middle, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(50)  # a frame
-
-
-def settle(page: Any) -> None:
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    settle(page)
 
 
 def assert_page_agrees(page: Any, evaluation: Evaluation, threshold: float) -> None:
@@ -286,7 +287,24 @@ def test_it_works_in_a_sandboxed_frame(browser: Any, path: Path, tmp_path: Path)
         assert inside.locator(".cards > li:visible").count() == 48
         inside.locator(".open:visible").first.click()
         assert inside.locator("dialog").is_visible()
+        inside.get_by_role("button", name="Close").click()
+        assert not inside.locator("dialog").is_visible()
         page.goto(path.as_uri())
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(0.0, 1.0), (1e-300, 0.0), (-1e6, 0.0), (1e-6, 1e9)])
+def test_scores_of_any_size_have_a_page(
+    browser: Any, digits_detector: Detector, evaluation: Evaluation, tmp_path: Path, scale: float, offset: float
+) -> None:
+    unusual = replace(evaluation, scores=offset + scale * evaluation.scores)
+    path = write_evaluation_report(tmp_path / "r.html", "Scores", digits_detector, unusual, "", "d.safetensors")
+    with open_page(browser, path) as page:
+        assert live(page, "caught") == f"{unusual.metrics['detection_rate']:.1%}"
+        page.locator("#threshold").focus()
+        for key in ("Home", "End", "ArrowLeft"):
+            page.keyboard.press(key)
+            settle(page)
+            assert "NaN" not in page.locator("body").inner_text()
 
 
 def test_axe_has_nothing_serious_to_say(browser: Any, path: Path) -> None:

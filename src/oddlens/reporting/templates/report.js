@@ -153,12 +153,15 @@
     const step = [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10((to - from) / most)))
       .find((size) => (to - from) / size <= most) ?? to - from;
     const ticks = [];
-    for (let tick = Math.ceil(from / step) * step; tick <= to + step / 1e6; tick += step) ticks.push(+tick.toPrecision(12));
+    for (let i = 0; i <= most; i++) { // counted, since a step can be too small to change a large number
+      const tick = (Math.ceil(from / step) + i) * step;
+      if (tick >= from && tick <= to + step / 1e6) ticks.push(+tick.toPrecision(12));
+    }
     return ticks;
   }
   function logTicks(from, to) {
     const ticks = [], decades = Math.log10(to / from);
-    for (let power = Math.floor(Math.log10(from)); power <= Math.log10(to); power++) {
+    for (let power = Math.floor(Math.log10(from)); power <= Math.log10(to); power += Math.ceil(decades / 8)) {
       for (const m of decades < 2 ? [1, 2, 5] : [1]) {
         const tick = m * 10 ** power;
         if (tick >= from && tick <= to) ticks.push(tick);
@@ -495,6 +498,7 @@
     event.preventDefault();
     go(event.key === "ArrowLeft" ? -1 : 1);
   });
+  $("#close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
     if (cards[current].node.hidden) { room = n; updateGallery(); } // one came to it from within the dialog
