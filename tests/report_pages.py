@@ -23,6 +23,8 @@ from oddlens.evaluation.evaluate import Evaluation, evaluate
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
+PATIENCE = 300_000  # milliseconds: a test says what is wrong, not how busy the machine is
+
 
 class Page(HTMLParser):
     """The tags, attributes and text by tag of a page, and the data of its script."""
@@ -87,7 +89,8 @@ def chromium() -> Iterator[Any]:
         pytest.skip("needs Chromium: install it, or set CHROMIUM to its path")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'oddlens[dev]'")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -97,6 +100,7 @@ def open_page(browser: Any, path: Path, **options: Any) -> Iterator[Any]:
     """A page from disk in Chromium; it must not complain, nor ask for anything outside."""
     complaints: list[str] = []
     page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: complaints.append(request.url) if is_outside(request.url) else None)
