@@ -17,13 +17,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from oddlens.batch.scoring_job import ScoringJob
 from oddlens.cli import app
 from oddlens.config.base import DecisionSettings
 from oddlens.data.image_set import DataSet
+from oddlens.data.open import open_images
 from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
 from oddlens.inference import scoring
 from oddlens.inference.torch_backend import TorchBackend
+from oddlens.io.journal import open_journal
 
 COUNT, BATCH = 300, 128
 TRUNCATED_ENTRY = b'{"scores": [0.1, 0.'
@@ -303,3 +306,23 @@ def test_a_run_without_scores_leaves_no_files(part: Path, image_folder: Path, tm
     with pytest.raises(OddlensError, match=r"000\.png"):
         score(part, folder, "-o", tmp_path / "v.csv", "--maps", tmp_path / "maps")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("fdr", [None, 0.2])
+def test_a_report_has_the_verdicts_of_the_file(
+    fdr: float | None, digits_detector: Detector, image_folder: Path, tmp_path: Path
+) -> None:
+    copies = tmp_path / "images"
+    shutil.copytree(image_folder, copies)
+    damaged = sorted(copies.iterdir())[3]
+    damaged.write_bytes(b"damaged")
+    job = ScoringJob(digits_detector, open_images([str(copies)]), skip_unreadable=True)
+    with open_journal(None, job.identity(), False) as journal:
+        for _ in job.score(journal):
+            pass
+        rows = [row for part in job.rows(journal, fdr) for row in part]
+        images, verdicts = job.verdicts(journal, fdr)
+    assert images.names == tuple(row["file"] for row in rows)
+    assert str(damaged) not in images.names
+    assert verdicts.label.tolist() == [row["label"] for row in rows]
+    assert verdicts.anomaly_score.tolist() == [row["anomaly_score"] for row in rows]

@@ -15,13 +15,16 @@ def read_image(path: Path) -> Image.Image:
 
 def test_a_leaderboard_is_printed_and_drawn(parts: Path, tmp_path: Path) -> None:
     board = tmp_path / "board.png"
-    result = run_json("compare", parts, "--detectors", "autoencoder", "--budget", "60s", "-o", board, "--threads", 1)
+    report = tmp_path / "board.html"
+    options = ("--budget", "60s", "-o", board, "--report", report, "--threads", 1)
+    result = run_json("compare", parts, "--detectors", "autoencoder", *options)
     assert {row["detector"] for row in result["leaderboard"]} == {
         "autoencoder", "thumbnails-8", "thumbnails-32", "thumbnails-8-normalised", "thumbnails-32-normalised",
     }  # fmt: skip
     assert result["budget"] == 60
     assert all(row["aupro"] is None for row in result["leaderboard"] if row["baseline"])
-    assert result["files"] == {"figure": str(board)}
+    assert result["files"] == {"figure": str(board), "report": str(report)}
+    assert "thumbnails-8 (baseline)" in report.read_text()
     assert read_image(board).size[0] == 1800
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from oddlens.cli.console import Console
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.errors import OddlensError, SettingsError
+from oddlens.errors import MissingExtraError, OddlensError, SettingsError
 from oddlens.io.own_folder import find_working_folders, lock
 
 ONE_THREAD = ("--threads", 1)
@@ -180,6 +180,9 @@ def test_a_drift_state_that_is_not_json_is_refused_before_scoring(folder: Path, 
         ("check", "n", "--budget", "0", "--html", "n/page.html"),
         ("eval", "d.safetensors", "c", "--report", "c/report.html"),
         ("eval", "d.safetensors", "./c", "--report", "c/spot/report.html"),
+        ("score", "d.safetensors", "n", "--report", "n/report.html"),
+        ("compare", "c", "--detectors", "dictionary", "--report", "c/report.html"),
+        ("run", "lot.toml", "--out", "out", "--report", "c/report.html"),
         ("score", "d.safetensors", "n", "--maps", "n"),
         ("score", "d.safetensors", "n", "c", "--maps", "c/maps"),
         ("score", "d.safetensors", "n", "-o", "v.csv", "--watch-drift", "n/line3.json"),
@@ -206,6 +209,44 @@ def test_detectors_and_verdicts_are_allowed_among_the_data(folder: Path, monkeyp
     again = json.loads(invoke("score", "part.safetensors", ".", "--json").stdout)
     assert again["n"] == 12
     assert again["left_out"] == {"not an image": ["./part.safetensors", "./v.csv"]}
+
+
+@pytest.mark.parametrize("report", ["r.html", "out/report.html", "./out/../out/report.html"])
+def test_a_run_can_be_repeated_wherever_its_report_goes(folder: Path, report: str) -> None:
+    Path("lot.toml").write_text('name = "lot"\n[data]\nsource = "c"\nnormal = "good"\n[training]\nepochs = 1\n')
+    for _ in range(2):
+        result = invoke("run", "lot.toml", "--out", "out", "--report", report, "--json", *ONE_THREAD)
+        assert result.exit_code == 0
+        assert Path(json.loads(result.stdout)["files"]["report"]).resolve() == Path(report).resolve()
+        assert Path(report).exists()
+    assert Path("out/report.html").exists() == (report != "r.html")
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "v.csv")])
+def test_a_report_of_scores_is_one_more_file(folder: Path, options: tuple[str, ...]) -> None:
+    before = set(snapshot(folder))
+    result = json.loads(invoke("score", "d.safetensors", "n", *options, "--report", "r.html", "--json").stdout)
+    assert result["files"]["report"] == "r.html"
+    assert set(snapshot(folder)) - before == {"r.html", *options[1:]}
+
+
+def test_a_report_leaves_out_what_could_not_be_read(folder: Path) -> None:
+    Path("n/005.png").write_bytes(b"broken")
+    result = json.loads(
+        invoke("score", "d.safetensors", "n", "--skip-unreadable", "--report", "r.html", "--json").stdout
+    )
+    assert (result["n"], result["skipped"]) == (11, ["n/005.png"])
+    page = Path("r.html").read_text()
+    assert "of 11 images" in page
+    assert "n/006.png" in page
+    assert "n/005.png" not in page
+
+
+def test_a_report_without_jinja2_is_refused_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for arguments in (("eval", "d.safetensors", "c"), ("score", "d.safetensors", "n"), ("compare", "c")):
+        with pytest.raises(MissingExtraError, match="writing a report"):
+            invoke(*arguments, "--report", "r.html")
 
 
 def test_a_page_beside_the_data_is_one_file(folder: Path) -> None:
@@ -274,6 +315,8 @@ def test_a_table_that_is_read_is_not_replaced(folder: Path) -> None:
         (("fit", "n", *QUICK, "-o"), "x.safetensors"),
         (("score", "d.safetensors", "n", "-o"), "x.csv"),
         (("score", "d.safetensors", "n", "--watch-drift"), "x.json"),
+        (("score", "d.safetensors", "n", "--report"), "x.html"),
+        (("compare", "c", "--detectors", "dictionary", "--report"), "x.html"),
         (("eval", "d.safetensors", "c", "--report"), "x.html"),
         (("check", "n", "--html"), "x.html"),
         (("compare", "c", "--detectors", "dictionary", "-o"), "x.png"),

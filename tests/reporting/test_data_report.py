@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from wave_images import build_dataset, finding_names, wave_images
 
 from oddlens.data.image_set import DataSet, ImageSet
@@ -57,9 +55,7 @@ def test_long_lists_of_files_are_limited(diagnosis: Diagnosis) -> None:
     assert section.text == "Look at them. The table lists the first 40 of 60 files."
     assert section.table is not None
     assert len(section.table.rows) == data_report.MAX_TABLE_ROWS
-    assert section.figure is not None
-    with Image.open(io.BytesIO(section.figure)) as image:
-        assert image.height == pytest.approx(200 * (0.4 + 3 * 1.4))  # three rows of six images
+    assert [thumbnail.caption for thumbnail in section.thumbnails] == [f"train[{i}]" for i in range(18)]
 
 
 def test_what_sets_images_apart_is_beside_them(diagnosis: Diagnosis) -> None:
@@ -68,12 +64,12 @@ def test_what_sets_images_apart_is_beside_them(diagnosis: Diagnosis) -> None:
     assert section.table is not None
     assert section.table.columns == ("file", "what sets it apart")
     assert section.table.rows == (("train[3]", "brighter"), ("train[1]", "wider"))
-    assert section.figure is not None
+    assert [thumbnail.caption for thumbnail in section.thumbnails] == ["train[3]", "train[1]"]
 
 
-def test_files_that_are_not_images_are_listed_without_a_figure(diagnosis: Diagnosis) -> None:
+def test_files_that_are_not_images_are_listed_without_images(diagnosis: Diagnosis) -> None:
     section = data_report.finding_section(Finding("warning", "stray masks", "1 mask", ("x.png",)), diagnosis)
-    assert section.figure is None
+    assert section.thumbnails == ()
     assert section.table is not None
     assert section.table.rows == (("x.png",),)
 
@@ -89,7 +85,7 @@ def test_an_image_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((40, 60, 3), (40, 60, 3)), ((600, 1200, 1), (256, 512, 1)), ((5000, 2, 3), (512, 1, 3))]
+    ("shape", "expected"), [((40, 60, 3), (40, 60, 3)), ((600, 1200, 1), (128, 256, 1)), ((5000, 2, 3), (256, 1, 3))]
 )
 def test_large_images_are_shrunk_before_they_are_drawn(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     pixels = np.full((1, *shape), 3000, dtype=np.uint16)
@@ -99,3 +95,9 @@ def test_large_images_are_shrunk_before_they_are_drawn(shape: tuple[int, ...], e
     assert image.shape == expected
     assert image.dtype == np.uint16
     assert (image == 3000).all()
+
+
+@pytest.mark.parametrize(("value", "white"), [(3000, 4095), (5000, 65535)])
+def test_deep_images_are_shown_on_the_scale_of_their_bits(value: int, white: int) -> None:
+    assert data_report.gray_range(np.full((4, 4, 1), value, dtype=np.uint16)) == white
+    assert data_report.gray_range(np.full((4, 4, 1), 200, dtype=np.uint8)) == 255

@@ -166,33 +166,10 @@ def test_calibrated_maps_have_no_color_far_below_the_threshold_and_an_outline_ab
         assert original.shape == MAPS[0].shape
 
 
-@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (6, 6, 1), (7, 6, 2), (12, 6, 2)])
-def test_contact_sheet_has_six_images_in_a_row_each_over_its_name(count: int, columns: int, rows: int) -> None:
-    images = [DIGITS[i][: 4 + i % 4] for i in range(count)]
-    figure = image_grids.contact_sheet(images, [f"{i}.png" for i in range(count)])
-    centers = {
-        round(left + size, 3) for (left, _), size in zip(image_corners(figure), half_widths(figure), strict=True)
-    }
-    assert len(centers) == columns
-    assert figure.get_figheight() == pytest.approx(0.4 + rows * 1.4)
-    assert texts(figure) == [f"{i}.png" for i in range(count)]
-    assert_nothing_overlaps(figure)
-
-
-def half_widths(figure: Figure) -> list[float]:
-    return [axes.get_position().width * figure.get_figwidth() / 2 for axes in figure.axes if axes.images]
-
-
-def test_contact_sheet_scales_16_bit_images_to_their_full_range() -> None:
-    figure = image_grids.contact_sheet([np.full((8, 8, 1), 65535, np.uint16)], ["white.png"])
-    assert (np.asarray(figure.axes[0].images[0].get_array()) == 1).all()
-
-
 def test_drawing_nothing_is_an_error() -> None:
     draws: list[Callable[[], Figure]] = [
         lambda: image_grids.reconstruction_grid(DIGITS[:0], RECONSTRUCTIONS[:0], 255),
         lambda: image_grids.verdict_grid([], 255),
-        lambda: image_grids.contact_sheet([], []),
     ]
     for draw in draws:
         with pytest.raises(DataError, match=r"^there are no [a-z ]+ to draw: found 0, give at least one$"):

@@ -22,6 +22,7 @@ from oddlens.data.image_io import DECODERS, Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.ordered_pool import OrderedPool
 from oddlens.detector.detector import Detector
+from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import SettingsError, UnreadableImageError
 from oddlens.inference.scoring import batch_size, score_batches
 from oddlens.io.digests import digest
@@ -146,6 +147,12 @@ class ScoringJob:
             verdicts = self.detector.predict_from_scores([names[i] for i in index], part["score"], fdr, part_groups)
             for start in range(0, len(verdicts), ROWS_PER_BATCH):
                 yield verdict_files.verdict_rows(verdicts, slice(start, start + ROWS_PER_BATCH))
+
+    def verdicts(self, journal: Journal, fdr: float | None = None) -> tuple[ImageSet, Verdicts]:
+        """All images with a score in the journal, and the verdicts on them: those of `rows`, at once."""
+        scores = np.fromiter(_indexed_scores(journal), INDEXED_SCORE)
+        images = self.images.subset(scores["index"])
+        return images, self.detector.predict_from_scores(images.names, scores["score"], fdr, images.groups)
 
 
 def _indexed_scores(journal: Journal) -> Iterator[tuple[int, float]]:

@@ -15,11 +15,12 @@ from oddlens.cli.options import (
     DeviceOption,
     JsonOption,
     NormalOption,
+    ReportOption,
     SeedOption,
     ThreadsOption,
     path_option,
 )
-from oddlens.cli.session import command, report_left_out
+from oddlens.cli.session import check_report, command, command_line, report_left_out
 from oddlens.errors import SettingsError
 from oddlens.io.paths import check_output, check_outside_data
 
@@ -33,6 +34,7 @@ def compare(
     data_dir: DataDirOption = None,
     budget: BudgetOption = None,
     output: Annotated[Path | None, path_option("-o", "--output", help="Draw the leaderboard here, .png.")] = None,
+    report: ReportOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
@@ -50,6 +52,7 @@ def compare(
         if output is not None:
             check_output(output)
             check_outside_data(output, [data])
+        check_report(report, [data])
         dataset = open_dataset(data, normal=normal, data_dir=data_dir, progress=console.downloading)
         left_out = report_left_out(dataset.left_out, console)
         result = comparison.compare(
@@ -63,10 +66,17 @@ def compare(
         )
         result["left_out"] = left_out
         result["seconds"] = {"compare": round(time.perf_counter() - console.started, 3)}
+        files = {}
         if output is not None:
             from oddlens.reporting import figures
 
-            result["files"] = {"figure": str(figures.save_figure(leaderboard.draw_leaderboard(result), output))}
+            files["figure"] = str(figures.save_figure(leaderboard.draw_leaderboard(result), output))
+        if report is not None:
+            from oddlens.reporting import comparison_report
+
+            files["report"] = str(comparison_report.write_comparison_report(report, result, command_line()))
+        if files:
+            result["files"] = files
         table = leaderboard.leaderboard_table(result)
         console.table(f"{result['data']}, normal: {result['normal']}", table.columns, table.rows)
         console.result(result, result["notes"])

@@ -231,6 +231,6 @@ def describe_fit(result: dict[str, Any]) -> list[str]:
 def describe_evaluation(result: dict[str, Any]) -> list[str]:
     """The result of `eval` in two lines."""
     from oddlens.cli.evaluate import describe_aurocs
-    from oddlens.reporting.evaluation_report import describe_rates
+    from oddlens.reporting.evaluation_tables import describe_rates
 
     return [describe_rates(result)[0], "; ".join(describe_aurocs(result))]

@@ -16,6 +16,7 @@ from oddlens.cli.options import (
     JsonOption,
     MaxAnomalousOption,
     NormalOption,
+    ReportOption,
     SeedOption,
     SkipOption,
     StrictOption,
@@ -23,6 +24,7 @@ from oddlens.cli.options import (
     path_option,
 )
 from oddlens.cli.session import (
+    check_report,
     command,
     command_line,
     drop_unreadable,
@@ -36,9 +38,9 @@ from oddlens.io.paths import check_output, check_outside_data
 
 if TYPE_CHECKING:
     from oddlens.detector.detector import Detector
+    from oddlens.evaluation.diagnosis import Diagnosis
     from oddlens.evaluation.evaluate import Evaluation
 
-ReportOption = Annotated[Path | None, path_option("--report", help="Write an HTML report with figures here.")]
 FigureOption = Annotated[
     Path | None, path_option("--figure", help="Draw test images with heatmaps and verdicts here, .png.")
 ]
@@ -65,16 +67,15 @@ def evaluate(
         from oddlens.data.open import open_dataset
         from oddlens.detector.detector import Detector
         from oddlens.evaluation import evaluate, test_sets
-        from oddlens.reporting import evaluation_report
+        from oddlens.evaluation.data_checks import check_for_report
+        from oddlens.reporting import evaluation_tables
 
-        if report is not None and report.suffix != ".html":
-            raise SettingsError(f"{report}: reports end in .html")
+        check_report(report, [data])
         if figure is not None and figure.suffix != ".png":
             raise SettingsError(f"{figure}: figures end in .png")
-        for output in (report, figure):
-            if output is not None:
-                check_output(output)
-                check_outside_data(output, [data])
+        if figure is not None:
+            check_output(figure)
+            check_outside_data(figure, [data])
         detector = Detector.load(path, device=device, threads=console.threads)
         normal_class = detector.manifest.data.normal
         normal = normal or (normal_class if normal_class not in ("good", "all") else None)
@@ -100,36 +101,47 @@ def evaluate(
         result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
         title = f"{path.name} on {dataset.name}"
         if report is not None or figure is not None:
-            result["files"] = write_outputs(report, figure, title, detector, evaluation)
-        kinds, decisions = evaluation_report.kinds_table(result), evaluation_report.decisions_table(result)
+            rate = detector.decisions_.false_alarm_rate
+            diagnosis = None if report is None else check_for_report(dataset, rate)
+            result["files"] = write_outputs(report, figure, title, path, detector, evaluation, diagnosis)
+        kinds, decisions = evaluation_tables.kinds_table(result), evaluation_tables.decisions_table(result)
         console.table(title, decisions.columns, decisions.rows)
         console.table("", kinds.columns, kinds.rows)
-        summary = evaluation_report.describe_metrics(result, detector.manifest.model.scores_reconstruction)
+        summary = evaluation_tables.describe_metrics(result, detector.manifest.model.scores_reconstruction)
         console.result(result, [summary, *describe_aurocs(result)])
         exit_if_shifted(evaluation.lot, strict)
 
 
 def write_outputs(
-    report: Path | None, figure: Path | None, title: str, detector: Detector, evaluation: Evaluation
+    report: Path | None,
+    figure: Path | None,
+    title: str,
+    path: Path,
+    detector: Detector,
+    evaluation: Evaluation,
+    diagnosis: Diagnosis | None,
 ) -> dict[str, str]:
     """Write the HTML report and the figure that are requested. Returns their paths, for JSON."""
-    from oddlens.reporting import evaluation_report
-    from oddlens.reporting.figures import save_figure
-
     files = {}
     if report is not None:
-        images = evaluation_report.draw_figures(detector, evaluation)
-        evaluation_report.write_evaluation_report(report, title, detector, evaluation, images, command_line())
+        from oddlens.reporting.evaluation_report import write_evaluation_report
+
+        write_evaluation_report(
+            report, title, detector, evaluation, command_line(), detector_path=str(path), diagnosis=diagnosis
+        )
         files["report"] = str(report)
     if figure is not None:
-        save_figure(evaluation_report.draw_gallery(detector, evaluation, title), figure)
+        from oddlens.reporting import evaluation_figures
+        from oddlens.reporting.figures import save_figure
+
+        save_figure(evaluation_figures.draw_gallery(detector, evaluation, title), figure)
         files["figure"] = str(figure)
     return files
 
 
 def describe_aurocs(metrics: dict[str, Any]) -> list[str]:
     """The areas under the curves, in lines; without that of the images where there is none."""
-    from oddlens.reporting.evaluation_report import format_auroc
+    from oddlens.reporting.evaluation_tables import format_auroc
 
     lines = [] if metrics["image_auroc"] is None else [f"image AUROC {format_auroc(metrics)}"]
     if "pixel_auroc" in metrics:

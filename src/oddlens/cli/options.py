@@ -25,6 +25,7 @@ def path_argument(metavar: str, help: str) -> Any:
     return typer.Argument(metavar=metavar, help=help, parser=user_path)
 
 
+ReportOption = Annotated[Path | None, path_option("--report", help="Write a page to work in here, .html.")]
 Device = Literal["auto", "cpu", "cuda"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Number of processor threads.")]

@@ -18,6 +18,7 @@ from oddlens.cli.options import (
     GroupByOption,
     JsonOption,
     MaxAnomalousOption,
+    ReportOption,
     SeedOption,
     SkipOption,
     StrictOption,
@@ -25,7 +26,9 @@ from oddlens.cli.options import (
     path_option,
 )
 from oddlens.cli.session import (
+    check_report,
     command,
+    command_line,
     exit_if_shifted,
     report_left_out,
     report_lot,
@@ -37,6 +40,7 @@ from oddlens.errors import MissingExtraError, SettingsError, UnreadableImageErro
 from oddlens.io.journal import journal_path
 from oddlens.io.own_files import is_own_png
 from oddlens.io.paths import check_output, check_outside_data, expand_home
+from oddlens.io.text import list_names
 
 if TYPE_CHECKING:
     from oddlens.batch.scoring_job import ScoringJob
@@ -81,6 +85,7 @@ def score(
     delta: DeltaOption = 0.01,
     max_anomalous: MaxAnomalousOption = 0.1,
     strict: StrictOption = False,
+    report: ReportOption = None,
     skip_unreadable: SkipOption = False,
     resume: ResumeScoringOption = False,
     device: DeviceOption = "auto",
@@ -101,6 +106,7 @@ def score(
         elif resume:
             raise SettingsError("--resume continues a verdict file: name it with -o")
         check_outputs(sources, output, maps, group_by, watch_drift)
+        check_report(report, sources)
         detector = Detector.load(path, device=device, threads=console.threads)
         if maps is not None and detector.map_threshold is None:
             raise SettingsError(f"{path}: this detector has no calibrated maps; score without --maps")
@@ -116,6 +122,7 @@ def score(
         with verdict_journal(output, identity, resume, console) as journal:
             resumed, skipped = score_missing(job, journal, console)
             rows, summary = write_verdicts(job, journal, output, fdr, watch, lot)
+            judged = None if report is None else job.verdicts(journal, fdr)
             if watch is not None and watch_drift is not None:
                 watch.save(watch_drift)
         seconds = {"score": round(time.perf_counter() - started, 3)}
@@ -130,8 +137,17 @@ def score(
         result["lot"] = report_lot(tested, warnings, strict, console)
         if watch is not None and watch_drift is not None:
             result["drift"] = report_drift(watch, watch_drift, console)
+        if report is not None and judged is not None:
+            from oddlens.reporting.score_report import write_score_report
+
+            title = f"{path.name} on {list_names(sources, 3)}"
+            write_score_report(
+                report, title, detector, *judged, tested, warnings, command_line(), detector_path=str(path), fdr=fdr
+            )
+            result["files"] = {"report": str(report)}
         if output:
-            result["files"] = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
+            files = {"verdicts": str(output)} | ({"maps": str(maps)} if maps else {})
+            result["files"] = files | result.get("files", {})
             console.result(result, [f"{summary['n_anomalous']} of {n} images flagged; verdicts in {output}"])
         else:
             console.result(result | {"verdicts": rows})

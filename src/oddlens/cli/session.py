@@ -15,6 +15,7 @@ import typer
 from oddlens.cli.console import Console
 from oddlens.errors import ImageError, SettingsError, UnreadableImageError
 from oddlens.io.allocator import keep_freed_memory
+from oddlens.io.paths import check_output, check_outside_data
 from oddlens.io.text import list_names
 
 if TYPE_CHECKING:
@@ -169,6 +170,23 @@ def exit_if_shifted(lot: LotTest | None, strict: bool) -> None:
     """With `strict`, end the command with exit code 3 where a lot differs from the calibration images."""
     if strict and lot is not None and lot.shifted:
         raise typer.Exit(3)
+
+
+def check_report(report: Path | None, sources: Sequence[str | Path]) -> None:
+    """Refuse a page that cannot be written, or would lie in a folder that is read as data, before any work.
+
+    Raises:
+        OddlensError: says why, and what to choose instead.
+    """
+    if report is None:
+        return
+    from oddlens.reporting.html import require_jinja2
+
+    require_jinja2()
+    if report.suffix != ".html":
+        raise SettingsError(f"{report}: reports end in .html")
+    check_output(report)
+    check_outside_data(report, sources)
 
 
 def command_line() -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oddlens.training.history import Progress
 
 MAX_LISTED_FILES = 20  # files printed for a finding
+MAX_REPORT_IMAGES = 20_000  # that are checked for a report without being asked to; more take over ten seconds
 MIN_SEPARATION = 0.88  # share of the variance of brightness between two groups above which they are separate groups
 MIN_GROUP_SIZE, MIN_GROUP_SHARE = 10, 0.05  # images in the smaller of the two groups
 MIN_SHORTCUT_AUROC = 0.9  # AUROC above which a property other than the content is a shortcut
@@ -71,6 +72,16 @@ def check(
     if budget > 0:
         check_contamination(diagnosis, train, groups, budget, seed, progress)
     return diagnosis
+
+
+def check_for_report(data: DataSet, false_alarm_rate: float) -> Diagnosis | None:
+    """Check a data set for the report of an evaluation, in seconds: without looking for unusual images.
+
+    None without training images, or where there are more than `MAX_REPORT_IMAGES`.
+    """
+    if not len(data.train) or len(data.train) + len(data.test) > MAX_REPORT_IMAGES:
+        return None
+    return check(data, false_alarm_rate)
 
 
 def check_duplicates(diagnosis: Diagnosis, train: ImageSet, test: ImageSet) -> Index:

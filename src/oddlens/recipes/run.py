@@ -24,11 +24,12 @@ from oddlens.data.splitting import split_groups
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DataNotFoundError, SettingsError
 from oddlens.evaluation import test_sets
+from oddlens.evaluation.data_checks import check_for_report
 from oddlens.evaluation.evaluate import Evaluation, evaluate, require_images
 from oddlens.io.atomic import write_bytes
 from oddlens.io.own_folder import HISTORY, TRAINING_FILES, check_claim, claim, lock, record
 from oddlens.io.paths import check_outside_data, expand_home
-from oddlens.reporting import evaluation_report
+from oddlens.reporting import evaluation_figures, evaluation_report
 
 if TYPE_CHECKING:
     from oddlens.training.history import Progress
@@ -86,6 +87,7 @@ class RecipeRun:
     progress: Progress | None = None
     download_progress: DownloadProgress | None = None
     log: Callable[[str], None] | None = None
+    report: Path | None = None  # where the report goes, if not into the folder
     files: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -122,7 +124,7 @@ class RecipeRun:
         result = {"recipe": self.recipe.name, **evaluation.metrics, **masks.as_json, "promise": guarantee}
         result["left_out"] = {reason: list(paths) for reason, paths in data.left_out.items()}
         result["lot"] = None if lot is None else lot.as_json()
-        self.present(detector, evaluation, history)
+        self.present(data, detector, evaluation, history)
         result |= {"seconds": self.seconds, "files": self.files}
         content = json.dumps(result, indent=2, allow_nan=False).encode()
         self.add_file("metrics", write_bytes(self.own("metrics.json"), content))
@@ -183,18 +185,33 @@ class RecipeRun:
         if self.log:
             self.log(text)
 
-    def present(self, detector: Detector, evaluation: Evaluation, history: list[dict[str, float]]) -> None:
+    def present(
+        self, data: DataSet, detector: Detector, evaluation: Evaluation, history: list[dict[str, float]]
+    ) -> None:
         """Draw the figures and write the report."""
-        images = evaluation_report.draw_figures(detector, evaluation, history)
+        images = evaluation_figures.draw_figures(detector, evaluation, history)
         folder = self.own("figures")
         paths = {name: write_bytes(folder / f"{name}.png", image) for name, image in images.items()}
         self.files["figures"] = {name: str(path) for name, path in paths.items()}
         record(self.out, ["figures"])
-        title = self.recipe.title or self.recipe.name
-        report = evaluation_report.write_evaluation_report(
-            self.own("report.html"), title, detector, evaluation, images, self.command
+        own_report = self.out / "report.html"
+        report = self.report or own_report
+        is_inside = report.resolve() == own_report.resolve()
+        if is_inside:
+            report = self.own("report.html")
+        evaluation_report.write_evaluation_report(
+            report,
+            self.recipe.title or self.recipe.name,
+            detector,
+            evaluation,
+            self.command,
+            detector_path=self.files["detector"],
+            history=history,
+            diagnosis=check_for_report(data, detector.decisions_.false_alarm_rate),
         )
-        self.add_file("report", report)
+        self.files["report"] = str(report)
+        if is_inside:
+            record(self.out, [report.name])
 
     def own(self, name: str) -> Path:
         """The path of an output, which is oddlens's own from now on."""

@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
+
 from oddlens.data.image_io import Pixels
-from oddlens.data.preprocessing import resize
+from oddlens.data.preprocessing import resize, value_max
 from oddlens.errors import ImageError
 from oddlens.evaluation.diagnosis import Diagnosis, Finding
-from oddlens.reporting import figures, image_grids
-from oddlens.reporting.html import Report, Section, Table, write_report
+from oddlens.reporting.embedded_images import image_url
+from oddlens.reporting.html import Notice, Report, Section, Table, Thumbnail, Tile, write_report
 
 MAX_SHOWN_FILES = 18  # files of a finding whose images are drawn
-MAX_SHOWN_SIDE = 512  # pixels of an image that is drawn, twice what the figure has room for
+MAX_SHOWN_SIDE = 256  # pixels of an image on the page, twice what there is room for
 MAX_TABLE_ROWS = 40  # files of a finding in its table
 
 
 def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
-    """Write a diagnosis as one HTML file with its figures; `command` is the provenance.
+    """Write a diagnosis as one HTML file with its images; `command` is the provenance.
 
     Raises:
-        MissingExtraError: jinja2 or matplotlib is not installed.
+        MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
     facts = diagnosis.facts
@@ -30,20 +32,21 @@ def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
         f"{len(findings)} {level}{'s' * (len(findings) != 1)}" for level, findings in by_level.items() if findings
     ]
     summary = ", ".join(counts) + "." if counts else "No problems found."
-    key_figures = (
-        ("normal training images", f"{facts['n_train']:,}"),
-        ("test images", f"{sum(facts['n_test'].values()):,} ({len(facts['n_test'])} kinds)"),
-        ("masks", f"{facts['n_masks']:,}"),
+    tiles = (
+        Tile("Normal training images", f"{facts['n_train']:,}"),
+        Tile("Test images", f"{sum(facts['n_test'].values()):,}", f"{len(facts['n_test'])} kinds"),
+        Tile("Masks", f"{facts['n_masks']:,}"),
     )
+    problems = by_level["error"] + by_level["warning"]
+    notices = (Notice("warning" if problems else "good", summary),)
     ordered = [finding for findings in by_level.values() for finding in findings]
     sections = [finding_section(finding, diagnosis) for finding in ordered]
     sizes = Table(("width", "height", "images"), tuple((s["width"], s["height"], s["n"]) for s in facts["sizes"]))
     if sizes.rows:
         sections.append(Section("Image sizes", table=sizes))
     provenance = (("command", command), ("data", facts["source"]), ("normal", facts["normal"]))
-    return write_report(
-        path, Report(f"Data check: {facts['source']}", summary, key_figures, tuple(sections), provenance)
-    )
+    title = f"Data check: {facts['source']}"
+    return write_report(path, Report(title, "", tiles, tuple(sections), provenance, notices))
 
 
 def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
@@ -60,12 +63,19 @@ def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
     table = Table(columns, tuple(rows[:MAX_TABLE_ROWS]))
     shown = zip(finding.files, finding.similar, strict=True) if finding.similar else ((name,) for name in finding.files)
     names = [name for row in itertools.islice(shown, MAX_SHOWN_FILES) for name in row]
-    images = [(Path(name).name, pixels) for name in names if (pixels := load_image(diagnosis, name)) is not None]
-    if not images:
-        return Section(heading, text, table=table)
-    figure = image_grids.contact_sheet([pixels for _, pixels in images], [name for name, _ in images])
-    caption = "Each image is followed by the one that it resembles." if finding.similar else ""
-    return Section(heading, text, figures.render(figure), caption, table)
+    thumbnails = tuple(
+        Thumbnail(image_url(pixels, gray_range(pixels), MAX_SHOWN_SIDE), Path(name).name)
+        for name in names
+        if (pixels := load_image(diagnosis, name)) is not None
+    )
+    if thumbnails and finding.similar:
+        text += " Each image is followed by the one that it resembles."
+    return Section(heading, text, table=table, thumbnails=thumbnails)
+
+
+def gray_range(pixels: Pixels) -> int:
+    """The value of white in an image: of 8, 12 or 16 bits."""
+    return value_max(int(pixels.max()), 8 if pixels.dtype == np.uint8 else 16)
 
 
 def load_image(diagnosis: Diagnosis, name: str) -> Pixels | None:

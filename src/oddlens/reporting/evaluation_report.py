@@ -1,292 +1,254 @@
-"""The figures, tables and sentences that report an evaluation: what a detector catches and what it misses."""
+"""The page that reports an evaluation: how good a detector is, what it guarantees, and every image behind it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from oddlens.data.image_io import Pixels
+from oddlens.config.manifest import Manifest
+from oddlens.conformal.lot import LEVEL, MIN_IMAGES, LotTest
+from oddlens.conformal.ranks import format_percent
 from oddlens.detector.detector import Detector
-from oddlens.evaluation import corruptions
-from oddlens.evaluation.evaluate import N_REFERENCE, Evaluation, missing_metrics
-from oddlens.inference.backend import Predictions
-from oddlens.inference.scoring import score_batches
-from oddlens.reporting import figures, image_grids
-from oddlens.reporting.canvas import format_score
-from oddlens.reporting.gallery import gallery
-from oddlens.reporting.html import Report, Section, Table, write_report
+from oddlens.evaluation.diagnosis import Diagnosis
+from oddlens.evaluation.evaluate import Evaluation
+from oddlens.io.text import as_text
+from oddlens.metrics import auroc_interval, rate_interval
+from oddlens.reporting import evaluation_tables as tables
+from oddlens.reporting.gallery_images import MAX_SHOWN_IMAGES, Shown, embed_images
+from oddlens.reporting.html import Notice, Report, Section, Share, Table, Tile, write_report
+from oddlens.reporting.score_data import ScoredImages, page_data
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MAX_STRIP_IMAGES = 10  # images in a figure of reconstructions
-MAX_GALLERY_IMAGES = 12  # images in the figure to show around, if there are so many kinds
-GALLERY_IMAGES = 6  # the same, where there are fewer kinds
-MIN_GOOD_AUROC = 0.9  # an AUROC below this is reported as a weakness
-
-MISS_REASONS = {  # why reconstruction error does not detect a kind of distortion
-    "blank": "an empty image is the easiest to reconstruct, so its error is lower than that of any normal image",
-    "dimmed": "a darker image has smaller values and so smaller errors: dimming adds an anomaly but lowers the score",
-    "hole": "the rest of the image is normal, and a missing part adds no error where nothing has to be reconstructed",
-    "quarter_turn": "the local parts of a rotated image (strokes, edges) are normal and are reconstructed just as well",
-    "upside_down": "the local parts of a flipped image (strokes, edges) are normal and are reconstructed just as well",
-    "glyphs": "unknown signs consist of strokes like those of normal images, which the model reconstructs well",
-    "blur": "a smooth image is simpler than a sharp one and easier to reconstruct",
-}
-RECONSTRUCTION_NOTE = (
-    "Reconstruction error depends more on how complex an image is than on how unusual it is: images with large smooth "
-    "areas are reconstructed well, whatever they show, and normal images with fine detail are not."
-)
+BAR_NOTE = "Bars are shares of images flagged at the threshold, lines their 95% intervals (Clopper-Pearson)."
 
 
-@dataclass(frozen=True)
-class ExampleGroup:
-    """Images of one kind, with a detector's outputs."""
+def write_evaluation_report(
+    path: Path,
+    title: str,
+    detector: Detector,
+    evaluation: Evaluation,
+    command: str,
+    detector_path: str,
+    history: Sequence[dict[str, float]] = (),
+    diagnosis: Diagnosis | None = None,
+) -> Path:
+    """Write the self-contained HTML report of an evaluation; `command` is listed as its provenance.
 
-    kind: str
-    index: npt.NDArray[np.intp]  # into the images of the evaluation
-    pixels: Pixels
-    outputs: Predictions
+    `detector_path` is named in the commands that would move the threshold, and `history` is that of the training.
+    `diagnosis` has what `check` says about the data.
 
-
-def example_groups(detector: Detector, evaluation: Evaluation, count: int) -> list[ExampleGroup]:
-    """Score the first `count` images of each kind, normal ones first; they are not selected by their scores."""
-    kinds = np.array(evaluation.images.kinds)
-    groups = []
-    for kind in evaluation.kinds:
-        index = np.flatnonzero(kinds == kind)[:count]
-        pixels = evaluation.images.subset(index).load(detector.spec)
-        (outputs,) = score_batches(detector.backend, [pixels])
-        groups.append(ExampleGroup(kind, index, pixels, outputs))
-    return groups
-
-
-def build_examples(groups: Sequence[ExampleGroup], evaluation: Evaluation, count: int) -> list[image_grids.Example]:
-    """Return the first `count` images of each group as rows for `image_grids.verdict_grid`."""
-    examples, thresholds = [], evaluation.thresholds
-    for group in groups:
-        score, anomaly_map, reconstruction = group.outputs
-        for i, place in enumerate(group.index[:count]):
-            examples.append(
-                image_grids.Example(
-                    pixels=group.pixels[i],
-                    reconstruction=None if reconstruction is None else reconstruction[i],
-                    anomaly_map=None if anomaly_map is None else anomaly_map[i],
-                    mask=evaluation.images.mask(int(place)),
-                    kind=readable_kind(group.kind),
-                    score=float(score[i]),
-                    threshold=float(thresholds[place]),
-                    name=evaluation.images.names[place],
-                    truth=1 if evaluation.labels[place] else 0,
-                )
-            )
-    return examples
-
-
-def draw_gallery(detector: Detector, evaluation: Evaluation, title: str) -> Figure:
-    """Draw the first test images of each kind with their heatmaps and verdicts, and what is caught at which rate."""
-    count = max(1, GALLERY_IMAGES // len(evaluation.kinds))
-    examples = build_examples(example_groups(detector, evaluation, count), evaluation, count)
-    summary = " ".join(describe_rates(evaluation.metrics)[:1])
-    return gallery(examples[:MAX_GALLERY_IMAGES], detector.spec.value_max, detector.map_threshold, title, summary)
-
-
-def draw_figures(
-    detector: Detector, evaluation: Evaluation, history: Sequence[dict[str, float]] = ()
-) -> dict[str, bytes]:
-    """Draw all figures of an evaluation. Returns them as PNG by name."""
-    groups, value_max = example_groups(detector, evaluation, MAX_STRIP_IMAGES), detector.spec.value_max
-    drawn: dict[str, Any] = {}
-    for group in groups:
-        if group.outputs.reconstruction is not None:
-            drawn[f"reconstructions-{group.kind}"] = image_grids.reconstruction_grid(
-                group.pixels, group.outputs.reconstruction, value_max
-            )
-    examples = build_examples(groups, evaluation, 2 if len(groups) <= 4 else 1)
-    drawn["verdicts"] = image_grids.verdict_grid(examples, value_max, map_threshold=detector.map_threshold)
-    histogram = draw_histogram(evaluation)
-    if histogram is not None:
-        drawn["histogram"] = histogram
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        OddlensError: the file cannot be written.
+    """
+    scored = ScoredImages.of_evaluation(evaluation)
     metrics = evaluation.metrics
-    if metrics["image_auroc"] is not None:
-        curves = {"all anomalies": (evaluation.labels, evaluation.scores)}
-        drawn["roc"] = figures.roc_curves(curves, operating_points(metrics))
-    if history:
-        drawn["training"] = figures.training_curve(history)
-    return {name: figures.render(figure) for name, figure in drawn.items()}
+    shown = embed_images(detector, evaluation.images, scored)
+    data = work_data(detector, scored, shown, detector_path, history)
+    sections = [
+        Section("Scores and threshold", scores_text(scored), part="scores"),
+        *([Section("Ranking", roc_text(metrics), part="ranking", wide=False)] if metrics["image_auroc"] else []),
+        Section("Kinds of images", BAR_NOTE, table=shares_table(evaluation, scored), wide=False),
+        Section("Images", gallery_text(len(shown), len(scored), detector.map_threshold is not None), part="gallery"),
+        *explanation_sections(detector, evaluation),
+        *([Section("Training", part="training")] if history else []),
+        *([findings_section(diagnosis)] if diagnosis is not None else []),
+    ]
+    summary = tables.describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
+    report = Report(
+        title,
+        summary,
+        key_figures(evaluation),
+        tuple(sections),
+        provenance(detector, command),
+        notices(detector, evaluation),
+        data,
+    )
+    return write_report(path, report)
 
 
-def draw_histogram(evaluation: Evaluation) -> Figure | None:
-    """Draw the scores of each kind with all thresholds, the one that gives the verdicts first.
-
-    Of the normal images, those that a threshold was computed from are left out unless there are no others. Without
-    normal images, the calibration images take their place; None without those, too.
-    """
-    decisions, method = evaluation.metrics["decisions"], evaluation.decisions.settings.method
-    values = {name: decisions[name]["threshold"] for name in sorted(decisions, key=lambda name: name != method)}
-    thresholds = {name.replace("_", " "): value for name, value in values.items() if value is not None}
-    labels, scores, kinds = evaluation.labels, evaluation.scores, np.array(evaluation.images.kinds)
-    normal = labels == 0
-    held_out = normal & evaluation.rate_mask
-    reference, reference_scores = "normal", scores[held_out if held_out.any() else normal]
-    if not normal.any():
-        parts = evaluation.decisions.parts.values()
-        reference, reference_scores = "calibration", np.concatenate([part.calibration_scores for part in parts])
-    if not len(reference_scores):
-        return None
-    by_kind = {reference: reference_scores}
-    for kind in dict.fromkeys(kinds[labels == 1].tolist()):
-        by_kind[readable_kind(kind)] = scores[kinds == kind]
-    return figures.score_histogram(by_kind, thresholds, reference)
-
-
-def operating_points(metrics: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return each decision's measured false-alarm rate and detection rate, where both are known."""
-    rates = {
-        name.replace("_", " "): (row["false_alarm_rate_measured"], row["detection_rate"])
-        for name, row in metrics["decisions"].items()
+def work_data(
+    detector: Detector,
+    scored: ScoredImages,
+    shown: list[Shown],
+    detector_path: str,
+    history: Sequence[dict[str, float]] = (),
+) -> dict[str, Any]:
+    """What the page's script works on."""
+    return {
+        **page_data(scored),
+        "command": threshold_command(detector_path),
+        "images": shown,
+        "has_heatmaps": detector.map_threshold is not None,
+        "history": list(history),
     }
-    return {name: pair for name, pair in rates.items() if None not in pair}
 
 
-def describe_metrics(metrics: dict[str, Any], reconstruction_error: bool) -> str:
-    """Describe in plain sentences what a detector catches and misses.
-
-    `reconstruction_error` tells whether its score is one, which explains some of what it misses.
-    """
-    sentences = [*describe_rates(metrics), *missing_metrics(metrics)]
-    if metrics["image_auroc"] is None:
-        return " ".join(sentences)
-    areas = {readable_kind(kind): row["auroc"] for kind, row in metrics["per_class"].items()}
-    weak = {kind: area for kind, area in areas.items() if area is not None and area < MIN_GOOD_AUROC}
-    if not weak:
-        good = f"It separates every kind of anomaly well from normal images (AUROC of {MIN_GOOD_AUROC} or more)."
-        return " ".join([*sentences, good])
-    listed = ", ".join(f"{kind} ({area:.2f})" for kind, area in weak.items())
-    sentences.append(f"It detects these kinds of anomaly poorly (AUROC; 0.5 is chance): {listed}.")
-    below_chance = ", ".join(kind for kind, area in weak.items() if area < 0.5)
-    if below_chance:
-        sentences.append(f"These kinds score lower than normal images (AUROC below 0.5): {below_chance}.")
-    if reconstruction_error:
-        sentences.append(RECONSTRUCTION_NOTE)
-    return " ".join(sentences)
+def threshold_command(detector_path: str) -> str:
+    """The command that moves a detector's threshold, up to the rate."""
+    return f"oddlens threshold {shlex.quote(as_text(detector_path))} --false-alarm-rate "
 
 
-def describe_rates(metrics: dict[str, Any]) -> list[str]:
-    """Say how many anomalous test images are caught at the guaranteed rate, and how many normal ones are flagged."""
-    measured, guaranteed, rates = metrics["false_alarm_rate_measured"], metrics["guaranteed_rate"], []
-    if metrics["n_anomalous"]:
-        caught = format_percent(metrics["detection_rate"])
-        rates.append(f"caught {caught} of {metrics['n_anomalous']:,} anomalous images")
-    if measured is not None:
-        rates.append(f"flagged {measured:.1%} of {metrics['n_normal_rates']:,} normal test images")
-    condition = "Without a guarantee" if guaranteed is None else f"At a guaranteed false-alarm rate of {guaranteed:.2%}"
-    sentences = [f"{condition}, it {' and '.join(rates)}."] if rates else []
-    if metrics["detection_rate_at_99"] is not None:
-        rate, count = metrics["detection_rate_at_99"], metrics["n_scores_at_99"]
-        end = f"{rate:.1%}" if count >= N_REFERENCE else f"at most {rate:.1%} (an upper estimate from {count} scores)"
-        sentences.append(f"With 99 calibration images, it would catch {end}.")
-    if measured is None and metrics["n_normal"]:
-        sentences.append(
-            "Its false-alarm rate cannot be measured here, because all normal test images were used to train or "
-            "calibrate the detector: keep some apart."
-        )
-    return sentences
-
-
-def missed_kinds_table(metrics: dict[str, Any]) -> Table | None:
-    """Explain why reconstruction error misses kinds of distortion; None if it misses none that can be explained."""
-    rows = [
-        (readable_kind(kind), f"{row['auroc']:.3f}", corruptions.describe(kind), MISS_REASONS[kind])
-        for kind, row in metrics["per_class"].items()
-        if row["auroc"] is not None and row["auroc"] < MIN_GOOD_AUROC and kind in MISS_REASONS
+def key_figures(evaluation: Evaluation) -> tuple[Tile, ...]:
+    """The figures at the top: what is caught and flagged at the detector's threshold, and what is guaranteed."""
+    metrics = evaluation.metrics
+    tiles = [
+        rate_tile("Anomalies caught", "caught", evaluation, 1),
+        rate_tile("False alarms", "stopped", evaluation, 0),
+        guarantee_tile(evaluation.decisions.guaranteed_rate, evaluation.decisions.settings.confidence),
     ]
-    return Table(("kind", "AUROC", "distortion", "why it is missed"), tuple(rows)) if rows else None
-
-
-def remarks_table(detector: Detector) -> Table | None:
-    """List the reasons for the choices of `auto`, and other remarks from training; None if there are none."""
-    rows = []
-    for remark in detector.manifest.remarks:
-        subject, colon, finding = remark.partition(": ")
-        rows.append((subject, finding) if colon else ("detector", remark))
-    return Table(("subject", "finding"), tuple(rows)) if rows else None
-
-
-def readable_kind(kind: str) -> str:
-    """Return the name of a kind with spaces instead of underscores."""
-    return kind.replace("_", " ")
-
-
-def format_percent(value: float | None) -> str | None:
-    """Format a rate for a table."""
-    return None if value is None else f"{value:.1%}"
-
-
-def format_rate_at_99(metrics: dict[str, Any]) -> str | None:
-    """Format what would be caught with 99 calibration images; fewer scores overestimate it."""
-    rate = metrics["detection_rate_at_99"]
-    return format_percent(rate) if rate is None or metrics["n_scores_at_99"] >= N_REFERENCE else f"{rate:.1%} (at most)"
-
-
-def kinds_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each kind of image."""
-    rows = tuple(
-        (readable_kind(kind), row["n"], row["auroc"], format_percent(row["detection_rate"]))
-        for kind, row in metrics["per_class"].items()
-    )
-    return Table(("kind", "images", "AUROC", "flagged"), rows)
-
-
-def decisions_table(metrics: dict[str, Any]) -> Table:
-    """Return a row for each decision method that has thresholds, with its measured rates, first the one in use."""
-    decisions = sorted(metrics["decisions"].items(), key=lambda item: item[0] != metrics["method"])
-    rows = tuple(
-        (
-            name.replace("_", " ") + (" (used for verdicts)" if name == metrics["method"] else ""),
-            format_percent(row["detection_rate"]),
-            f"{metrics['false_alarm_rate']:.2%}" if name == "conformal" else None,
-            format_percent(row["false_alarm_rate_measured"]),
-            None if row["threshold"] is None else format_score(row["threshold"]),
-        )
-        for name, row in decisions
-        if name == metrics["method"] or any(value is not None for value in row.values())
-    )
-    return Table(("decision", "anomalies caught", "guaranteed rate", "normal images flagged", "threshold"), rows)
-
-
-def key_figures(metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the key figures as (name, value), first what is caught at the guaranteed rate."""
-    flagged, caught = (
-        format_percent(metrics[name]) or "not measured" for name in ("false_alarm_rate_measured", "detection_rate")
-    )
-    guaranteed = metrics["guaranteed_rate"]
-    values = [
-        ("anomalies caught", f"{caught} (no guarantee)")
-        if guaranteed is None
-        else ("caught at the guaranteed rate", f"{caught} (rate: {guaranteed:.2%})"),
-        ("normal images flagged", flagged),
-        ("caught with 99 calibration images", format_rate_at_99(metrics) or "not measured"),
-        ("image AUROC", format_auroc(metrics)),
-    ]
+    if metrics["image_auroc"] is not None:
+        low, high = metrics["image_auroc_ci"]
+        tiles.append(Tile("Image AUROC", f"{metrics['image_auroc']:.3f}", f"95%: {low:.3f} to {high:.3f}"))
     if "pixel_auroc" in metrics:
-        values.append(("pixel AUROC / AUPRO", f"{metrics['pixel_auroc']:.3f} / {metrics['aupro']:.3f}"))
-    return tuple(values)
+        tiles.append(Tile("Pixel AUROC", f"{metrics['pixel_auroc']:.3f}", f"AUPRO {metrics['aupro']:.3f}"))
+    at_99 = tables.format_rate_at_99(metrics)
+    if at_99 is not None:
+        value, _, note = at_99.partition(" (")
+        scores = f", from {metrics['n_scores_at_99']:,} scores" if note else ""
+        tiles.append(Tile("Caught with 99", f"{'≤ ' if note else ''}{value}", f"calibration images{scores}"))
+    return tuple(tiles)
 
 
-def format_auroc(metrics: dict[str, Any]) -> str:
-    """Format the image AUROC with its interval."""
-    if metrics["image_auroc"] is None:
-        return "not measured"
-    low, high = metrics["image_auroc_ci"]
-    return f"{metrics['image_auroc']:.3f} ({low:.3f} to {high:.3f})"
+def rate_tile(name: str, live: Any, evaluation: Evaluation, label: int) -> Tile:
+    """The share of images of a label that is flagged, with its interval."""
+    counted = evaluation.rate_mask & (evaluation.labels == label)
+    n, hits = int(counted.sum()), int((counted & (evaluation.scores > evaluation.thresholds)).sum())
+    return Tile(name, f"{hits / n:.1%}" if n else "not measured", format_interval(hits, n), live)
+
+
+def format_interval(hits: int, n: int) -> str:
+    """Counts with the 95% interval of their rate, as the page's script writes them too; empty without images.
+
+    >>> format_interval(3, 250)
+    '3 of 250 · 95%: 0.2% to 3.5%'
+    """
+    if not n:
+        return ""
+    low, high = rate_interval(hits, n)
+    return f"{hits:,} of {n:,} · 95%: {low:.1%} to {high:.1%}"
+
+
+def guarantee_tile(rate: float | None, confidence: float | None) -> Tile:
+    """The false-alarm rate that is guaranteed."""
+    if rate is None:
+        return Tile("Guaranteed", "nothing", "a percentile of training scores decides")
+    scope = "on average" if confidence is None else f"with {format_percent(confidence)} confidence"
+    return Tile("Guaranteed", f"≤ {format_percent(float(f'{rate:.3g}'))}", f"false alarms, {scope}")
+
+
+def notices(detector: Detector, evaluation: Evaluation) -> tuple[Notice, ...]:
+    """What is guaranteed, in words, and whether the test of the normal images as a whole confirms it."""
+    lot = lot_notices(evaluation.lot, evaluation.lot_warnings, "normal test images")
+    return (*promise_notices(detector), *lot)
+
+
+def promise_notices(detector: Detector) -> tuple[Notice, ...]:
+    """What the threshold guarantees, in words."""
+    is_guaranteed = detector.decisions_.guaranteed_rate is not None
+    return tuple(Notice("guarantee" if is_guaranteed else "note", text) for text in detector.decisions_.promises())
+
+
+def lot_notices(lot: LotTest | None, warnings: Sequence[str], images: str) -> tuple[Notice, ...]:
+    """Whether images as a whole still resemble those that the threshold was computed from."""
+    if warnings:
+        return tuple(Notice("warning", text) for text in warnings)
+    if lot is None:
+        return (Notice("note", f"Lot test: not made; it takes {MIN_IMAGES} {images} and calibration images."),)
+    text = (
+        f"Lot test: as a whole, the {lot.n:,} {images} do not differ from the calibration images "
+        f"(p = {lot.p_value:.2g}; a difference is reported at {LEVEL:g} or less)."
+    )
+    return (Notice("good", text),)
+
+
+def scores_text(scored: ScoredImages) -> str:
+    """How to read the histograms, and what rates leave out."""
+    text = "Images to the right of the line are flagged. Numbers, charts and verdicts on this page follow the line."
+    left_out = int((~scored.counted).sum())
+    if left_out:
+        text += f" Rates leave out {left_out:,} images from which a threshold was computed."
+    return text
+
+
+def roc_text(metrics: dict[str, Any]) -> str:
+    """What the curve shows."""
+    return f"Anomalies caught against normal images flagged, at every threshold; AUROC {tables.format_auroc(metrics)}."
+
+
+def gallery_text(n_shown: int, n: int, has_heatmaps: bool) -> str:
+    """Which images have a place in the gallery, in which order, and what the colours mean."""
+    text = "Sorted by p-value, the most anomalous first. "
+    if n_shown < n:
+        text += (
+            f"{n_shown:,} of {n:,} images are shown, {MAX_SHOWN_IMAGES} at most: misses, false alarms and borderline "
+            "images first, then a sample of the others. Scores and verdicts of all images are in this file. "
+        )
+    if has_heatmaps:
+        text += (
+            "Heatmaps share one scale: no colour is normal, yellow is the level that maps of normal images stay below, "
+            "red is twice that; what is above the level is outlined."
+        )
+    return text
+
+
+def shares_table(evaluation: Evaluation, scored: ScoredImages) -> Table:
+    """A row for each kind of image: its number, the share that is flagged, and its AUROC, with intervals."""
+    kinds, rows = np.array(evaluation.images.kinds), []
+    normal, flagged = evaluation.labels == 0, evaluation.scores > evaluation.thresholds
+    for kind in scored.kind_names:
+        of_kind = kinds == kind
+        counted = of_kind & evaluation.rate_mask
+        hits, n = int((flagged & counted).sum()), int(counted.sum())
+        area, interval = evaluation.metrics["per_class"][kind]["auroc"], None
+        if area is not None:
+            compared = of_kind | normal
+            interval = auroc_interval(evaluation.labels[compared], evaluation.scores[compared])
+        name = tables.readable_kind(kind) + ("" if evaluation.labels[of_kind][0] else " (normal)")
+        rows.append((name, int(of_kind.sum()), share_of(hits, n), format_area(area, interval)))
+    return Table(("kind", "images", "flagged", "AUROC"), tuple(rows))
+
+
+def share_of(hits: int, n: int) -> Share:
+    """A share with its interval, as a bar that follows the threshold."""
+    low, high = rate_interval(hits, n) if n else (0.0, 0.0)
+    text = f"{hits / n:.1%} ({low:.1%} to {high:.1%})" if n else "–"
+    return Share(hits / n if n else 0.0, low, high, text, live=True)
+
+
+def format_area(area: float | None, interval: tuple[float, float] | None) -> str | None:
+    """Format an AUROC with its interval."""
+    return None if area is None or interval is None else f"{area:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def explanation_sections(detector: Detector, evaluation: Evaluation) -> list[Section]:
+    """The thresholds, why this detector, and why it misses what it misses."""
+    metrics = evaluation.metrics
+    missed = tables.missed_kinds_table(metrics) if evaluation.distorted else None
+    remarks = tables.remarks_table(detector)
+    text = " ".join(detector.decisions_.summary_lines())
+    sections = [Section("Decisions", text, table=tables.decisions_table(metrics))]
+    if remarks is not None:
+        sections.append(Section("Why this detector", "Based on normal training images only.", table=remarks))
+    if missed is not None:
+        sections.append(Section("Why some kinds are missed", table=missed))
+    return sections
+
+
+def findings_section(diagnosis: Diagnosis) -> Section:
+    """What `check` says about the data, the gravest first."""
+    levels = ("error", "warning", "note")
+    ordered = sorted(diagnosis.findings, key=lambda finding: levels.index(finding.level))
+    if not ordered:
+        return Section("Data check", "No problems with the data.")
+    text = "`oddlens check DATA --html FILE` shows the images."
+    rows = tuple((finding.level, finding.name, finding.text) for finding in ordered)
+    return Section("Data check", text, table=Table(("level", "finding", "what it means"), rows))
 
 
 def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
@@ -294,52 +256,20 @@ def provenance(detector: Detector, command: str) -> tuple[tuple[str, str], ...]:
     manifest = detector.manifest
     return (
         ("command", command),
+        ("detector", describe_detector(manifest)),
         ("seed", str(manifest.training.seed)),
         ("machine", f"{platform.machine()}, {os.cpu_count()} logical processors, {platform.system()}"),
         ("runtime", detector.backend.name),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("trained on", f"{manifest.data.n_training:,} images of {manifest.data.source} ({manifest.data.normal})"),
+        ("fingerprint of these", manifest.data.fingerprint),
         ("calibrated on", f"{manifest.data.n_calibration:,} images ({manifest.data.calibration_source})"),
+        *((f"contains {notice.name}", f"{notice.licence}, {notice.source}") for notice in manifest.notices),
     )
 
 
-def write_evaluation_report(
-    path: Path, title: str, detector: Detector, evaluation: Evaluation, images: dict[str, bytes], command: str
-) -> Path:
-    """Write the self-contained HTML report of an evaluation; `command` is listed as its provenance.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-        OddlensError: the file cannot be written.
-    """
-    metrics = evaluation.metrics
-    missed = missed_kinds_table(metrics) if evaluation.distorted else None
-    remarks = remarks_table(detector)
-    rates_note = "Rates exclude images that a threshold was computed from."
-    verdicts_caption = "The first test images of each kind, not a selection."
-    sections = [
-        Section(
-            "Decisions",
-            " ".join([*detector.decisions_.summary_lines(), rates_note]),
-            table=decisions_table(metrics),
-        ),
-        *([Section("Why this detector", "Based on normal training images only.", table=remarks)] if remarks else []),
-        Section("Verdicts", figure=images["verdicts"], caption=verdicts_caption),
-        Section("Kinds of images", table=kinds_table(metrics)),
-        *([Section("Why some kinds are missed", table=missed)] if missed else []),
-        *(
-            Section(heading, figure=images[name])
-            for heading, name in (("Scores", "histogram"), ("Ranking", "roc"))
-            if name in images
-        ),
-        *(
-            Section(f"Reconstructions: {readable_kind(name.removeprefix('reconstructions-'))}", figure=figure)
-            for name, figure in images.items()
-            if name.startswith("reconstructions-")
-        ),
-        *([Section("Training", figure=images["training"])] if "training" in images else []),
-    ]
-    description = describe_metrics(metrics, detector.manifest.model.scores_reconstruction)
-    summary = " ".join([description, *evaluation.lot_warnings])
-    footer = provenance(detector, command)
-    return write_report(path, Report(title, summary, key_figures(metrics), tuple(sections), footer))
+def describe_detector(manifest: Manifest) -> str:
+    """Family, input, date and digest of a detector."""
+    spec = manifest.input
+    digest = f", digest {manifest.digest}" if manifest.digest else ""
+    return f"{manifest.model.family}, {spec.width} x {spec.height} x {spec.channels}, of {manifest.created}{digest}"

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -213,16 +213,32 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def _bins(scores: Mapping[str, Floats], thresholds: Sequence[float], normal: str) -> tuple[Floats, bool, bool]:
-    """Return the edges of the bins, whether they are logarithmic, and whether scores lie beyond them.
+    """Return the edges of the bins, whether they are logarithmic, and whether scores lie beyond them."""
+    axis = score_axis(np.concatenate(list(scores.values())), scores[normal], thresholds)
+    count = int(np.clip(3 * np.sqrt(len(scores[normal])), 40, 80)) + 1
+    space = np.geomspace if axis.logarithmic else np.linspace
+    return space(axis.low, axis.high, count), axis.logarithmic, axis.clipped
+
+
+class ScoreAxis(NamedTuple):
+    """The ends of an axis of scores, whether it is logarithmic, and whether scores lie beyond its ends."""
+
+    low: float
+    high: float
+    logarithmic: bool
+    clipped: bool
+
+
+def score_axis(scores: Floats, normal_scores: Floats, thresholds: Sequence[float]) -> ScoreAxis:
+    """Return the axis on which to draw scores (N,), of which or beside which there are those of normal images (n,).
 
     The axis is logarithmic if the normal scores are positive and the largest score is over ten times their median. A
     linear one extends from 3 times the spread of the normal scores below them to 10 times above the last threshold.
     """
-    values = np.concatenate([*scores.values(), np.asarray(thresholds, dtype=np.float64)])
-    finite = values[np.isfinite(values)]
-    normal_scores = scores[normal][np.isfinite(scores[normal])]
+    values = np.concatenate([scores, normal_scores, np.asarray(thresholds, dtype=np.float64)])
+    finite, normal_scores = values[np.isfinite(values)], normal_scores[np.isfinite(normal_scores)]
     if not len(normal_scores):
-        return np.linspace(0, 1, 41), False, True
+        return ScoreAxis(0.0, 1.0, False, True)
     low, median, high = (float(value) for value in np.quantile(normal_scores, (0.005, 0.5, 0.995)))
     logarithmic = low > 0 and bool(finite.max() > 10 * median)
     if logarithmic:
@@ -232,9 +248,7 @@ def _bins(scores: Mapping[str, Floats], thresholds: Sequence[float], normal: str
         start, end = max(finite.min(), low - 3 * (high - low)), min(finite.max(), last + 10 * (high - low))
     if end <= start:
         start, end = start - 0.5, end + 0.5
-    count = int(np.clip(3 * np.sqrt(len(normal_scores)), 40, 80)) + 1
-    edges = np.geomspace(start, end, count) if logarithmic else np.linspace(start, end, count)
-    return edges, logarithmic, bool(((values < start) | (values > end)).any())
+    return ScoreAxis(float(start), float(end), logarithmic, bool(((values < start) | (values > end)).any()))
 
 
 def _bars(scores: Floats, edges: Floats) -> Floats:

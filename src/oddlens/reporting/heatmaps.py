@@ -17,6 +17,7 @@ from oddlens.data.preprocessing import resize_map
 MIN_SHOWN, MAX_SHOWN = 0.9, 2.0  # in thresholds: no colour below the first, no change above the second
 THRESHOLD_COLOR, MAX_COLOR = (255.0, 210.0, 40.0), (220.0, 20.0, 30.0)  # yellow, red
 MAX_OPACITY = 0.8  # below 1, so that the image stays visible
+LAYER_LEVELS = 29  # colours of a layer, besides transparent; then come those of the outline, outside and inside
 STRIP_PIXELS = 2**16  # pixels of an image that are blended at a time, few enough for a processor's cache
 
 RGBImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -50,8 +51,34 @@ def _strips(height: int, count: int) -> Iterator[range]:
         yield range(start, min(start + count, height))
 
 
-def draw_outline(pixels: RGBImage, above: npt.NDArray[np.bool_]) -> None:
-    """Draw the outline of the region `above`, (H, W), into pixels (H, W, 3): white around it, black within."""
+def layer(anomaly_map: npt.NDArray[np.float32], threshold: float, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Draw an anomaly map as a layer (height, width) to lay over an image: indices into `layer_palette`."""
+    evidence = resize_map(anomaly_map, height, width) / np.float32(threshold)
+    share = np.cbrt(np.clip((evidence - MIN_SHOWN) / (MAX_SHOWN - MIN_SHOWN), 0, 1))  # in even steps of opacity
+    indices: npt.NDArray[np.uint8] = np.rint(share * LAYER_LEVELS).astype(np.uint8)
+    draw_outline(indices, evidence > 1, outside=LAYER_LEVELS + 1, inside=LAYER_LEVELS + 2)
+    return indices
+
+
+def layer_palette() -> npt.NDArray[np.uint8]:
+    """The colours of a layer as RGBA (LAYER_LEVELS + 3, 4): those of `overlay`, with their opacity."""
+    share = np.arange(LAYER_LEVELS + 1) / LAYER_LEVELS
+    evidence = MIN_SHOWN + (MAX_SHOWN - MIN_SHOWN) * share**3
+    redness = np.clip((evidence - 1) / (MAX_SHOWN - 1), 0, 1)[:, None]
+    colors = (1 - redness) * THRESHOLD_COLOR + redness * MAX_COLOR
+    shades = np.column_stack([colors, 255 * MAX_OPACITY * share])
+    outline = [[255, 255, 255, 255], [0, 0, 0, 255]]
+    palette: npt.NDArray[np.uint8] = np.vstack([shades, outline]).round().astype(np.uint8)
+    return palette
+
+
+def draw_outline(
+    pixels: npt.NDArray[np.uint8], above: npt.NDArray[np.bool_], outside: int = 255, inside: int = 0
+) -> None:
+    """Draw the outline of the region `above`, (H, W), into pixels (H, W[, 3]).
+
+    The line around it has the value `outside`, by default white, and the one within has `inside`, black.
+    """
     height, width = above.shape
     radius = max(1, round(max(height, width) / 400))
     for rows in _strips(height, max(4 * radius, STRIP_PIXELS // width)):
@@ -59,11 +86,11 @@ def draw_outline(pixels: RGBImage, above: npt.NDArray[np.bool_]) -> None:
         nearby = above[first : rows.stop + radius]
         if nearby.all() or not nearby.any():
             continue
-        inside = above[rows.start : rows.stop]
+        within = above[rows.start : rows.stop]
         part = slice(rows.start - first, rows.stop - first)
         strip = pixels[rows.start : rows.stop]
-        strip[dilate(nearby, radius)[part] & ~inside] = 255
-        strip[dilate(~nearby, radius)[part] & inside] = 0
+        strip[dilate(nearby, radius)[part] & ~within] = outside
+        strip[dilate(~nearby, radius)[part] & within] = inside
 
 
 def dilate(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:

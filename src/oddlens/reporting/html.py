@@ -1,21 +1,37 @@
-"""Self-contained HTML reports: images are embedded, and there are no scripts or external resources."""
+"""Self-contained HTML pages: one file, no outside address, and no style or script but its own, which it names by hash.
+
+What people or file names say is text: Jinja2 escapes it, and the data of the script is JSON in which no tag can begin.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
-import struct
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal
 
 from oddlens.errors import MissingExtraError
 from oddlens.io.atomic import write_bytes
 
-Value = str | float | int | None
-
-_PNG_SIZE = struct.Struct(">II")  # width and height, after the signature and the beginning of the first chunk
 _LOOKS_NUMERIC = re.compile(r"[<>≤≥≈+−-]?\s?\d")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A value from 0 to 1 with its interval, which a table shows as a bar; `live` lets it follow the threshold."""
+
+    value: float
+    low: float
+    high: float
+    text: str
+    live: bool = False
+
+
+Value = str | float | int | Share | None
 
 
 @dataclass(frozen=True)
@@ -27,28 +43,69 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A small image, as a data URL, with the text below it, which also says what it shows."""
+
+    url: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """One section of a report: text (a blank line starts a paragraph), a table, and a figure (PNG) with its caption."""
+    """A section of a page: text (a blank line starts a paragraph), a part that the script draws, a table, images."""
 
     heading: str
     text: str = ""
-    figure: bytes | None = None
-    caption: str = ""
+    part: Literal["", "scores", "ranking", "gallery", "training"] = ""
     table: Table | None = None
+    thumbnails: tuple[Thumbnail, ...] = ()
+    wide: bool = True  # false: stands beside the next one where the window is wide enough
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure with its name and what explains it; the script updates those with the name of a `live` value."""
+
+    name: str
+    value: str
+    detail: str = ""
+    live: Literal["", "caught", "stopped", "flagged"] = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that must not be overlooked: what is guaranteed, a fact that confirms it, or a warning."""
+
+    level: Literal["guarantee", "good", "warning", "note"]
+    text: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report: key figures (`facts`) at the top, sections, and `provenance` at the end; both are (name, value) pairs.
+    """A page: key figures and notices at the top, sections, and `provenance`, (name, value), at the end.
 
-    Text in parentheses after a key figure, as in "0.983 (0.971 to 0.990)", is set smaller.
+    `data` is what the script of the page works on, as JSON; without it, the page has nothing to work with.
     """
 
     title: str
     summary: str
-    facts: tuple[tuple[str, str], ...]
+    tiles: tuple[Tile, ...]
     sections: tuple[Section, ...]
     provenance: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...] = ()
+    data: dict[str, Any] | None = None
+
+
+def require_jinja2() -> None:
+    """Check that pages can be written.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("writing a report", "train") from error
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -60,10 +117,19 @@ def write_report(path: Path, report: Report) -> Path:
         MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("writing a report", "train") from error
+    return write_bytes(path, render_page(report).encode("utf-8", "replace"))  # names may contain bytes that are no text
+
+
+def render_page(report: Report) -> str:
+    """The HTML of a report.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    require_jinja2()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         loader=PackageLoader("oddlens.reporting"),
         autoescape=True,
@@ -71,10 +137,20 @@ def write_report(path: Path, report: Report) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=_format_cell, paragraphs=_paragraphs, embed_png=_embed_png)
-    environment.tests["numeric"] = _is_numeric
-    html = environment.get_template("report.html").render(report=report)
-    return write_bytes(path, html.encode("utf-8", "replace"))  # file names may contain bytes that are not valid text
+    environment.filters.update(cell=_format_cell, paragraphs=_paragraphs, prose=_prose)
+    environment.tests.update(numeric=_is_numeric, share=lambda value: isinstance(value, Share))
+    folder = files("oddlens.reporting") / "templates"
+    style, script = (Markup((folder / name).read_text("utf-8")) for name in ("report.css", "report.js"))  # noqa: S704
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html").render(report=report, style=style, script=script, policy=policy)
+
+
+def _source(content: str) -> str:
+    """The hash by which a content security policy names an inline style or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _format_cell(value: Value) -> str:
@@ -85,6 +161,8 @@ def _format_cell(value: Value) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
+    if isinstance(value, Share):
+        return value.text
     if isinstance(value, str):
         return value
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
@@ -93,16 +171,18 @@ def _format_cell(value: Value) -> str:
 
 def _is_numeric(column: int, rows: tuple[tuple[Value, ...], ...]) -> bool:
     """Return whether a column is right-aligned: one of numbers, but not the first, which names the rows."""
-    texts = [row[column] for row in rows if row[column] not in (None, "", "–")]
-    return column > 0 and all(not isinstance(text, str) or _LOOKS_NUMERIC.match(text) for text in texts)
+    values = [row[column] for row in rows if row[column] not in (None, "", "–")]
+    if column == 0 or any(isinstance(value, Share) for value in values):
+        return False
+    return all(not isinstance(value, str) or _LOOKS_NUMERIC.match(value) for value in values)
+
+
+def _prose(text: str) -> Any:
+    """Text as HTML, in which what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
 def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-
-
-def _embed_png(content: bytes) -> dict[str, str | int]:
-    """Return a PNG image as a data URL, with its size in nominal pixels (`figures.render` draws two for each)."""
-    width, height = _PNG_SIZE.unpack(content[16:24])
-    url = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return {"url": url, "width": round(width / 2), "height": round(height / 2)}

@@ -1,4 +1,4 @@
-"""Figures of images: reconstructions, verdicts and contact sheets.
+"""Figures of images: reconstructions and verdicts.
 
 Every function returns a matplotlib `Figure` that belongs to no window and no pyplot state; `figures.save_figure` writes
 it.
@@ -138,27 +138,6 @@ def verdict_grid(
         _draw_calibrated_scale(canvas, corner, width)
     elif maps:
         _draw_color_bar(canvas, corner, width, limits, max(float(values.max()) for values in maps))
-    return canvas.figure
-
-
-def contact_sheet(images: Sequence[Pixels], names: Sequence[str]) -> Figure:
-    """Draw (H, W, C) images of any sizes with their names below, six in a row.
-
-    Raises:
-        DataError: there are no images.
-        MissingExtraError: matplotlib is not installed.
-    """
-    require_data(len(images), "images")
-    side, n_columns = 1.1, min(6, len(images))
-    n_rows = -(-len(images) // n_columns)
-    step = (side + 2 * GAP, side + 0.3)
-    canvas = Canvas(2 * MARGIN + n_columns * step[0], 2 * MARGIN + n_rows * step[1])
-    for index, (pixels, name) in enumerate(zip(images, names, strict=True)):
-        left, top = MARGIN + index % n_columns * step[0], MARGIN + index // n_columns * step[1]
-        width, height = cell_size(pixels.shape, side)
-        corner = (left + (side - width) / 2, top + (side - height) / 2)
-        canvas.image(*corner, (width, height), pixels / np.iinfo(pixels.dtype).max)
-        canvas.text(left + side / 2, top + side + 0.04, name, side, SMALL, ha="center", color=MUTED)
     return canvas.figure
 
 
