@@ -18,6 +18,7 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
     Member,
+    PadimSettings,
     RotationSettings,
 )
 from oddlens.detector.detector import Detector
@@ -168,6 +169,28 @@ def test_a_fit_in_closed_form_takes_as_many_images_as_the_time_allows(
     again = members.train_planned(plan, task).model.state_dict()
     for name, tensor in result.model.state_dict().items():
         np.testing.assert_array_equal(tensor, again[f"members.0.{name}"], err_msg=name)
+
+
+@pytest.mark.parametrize(("light", "seconds", "count"), [("varies", 1000.0, 500 / 3), ("fixed", 1000.0, 500.0)])
+def test_images_that_are_learned_in_copies_take_as_much_time_as_the_copies(
+    light: str, seconds: float, count: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "seconds_per_image", lambda model, task: 1.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    task = training_task(arrow_images(200))
+    limit = TimeLimit(seconds, lambda: 0.0)
+    model = members.build_untrained(PadimSettings.model_validate({"light": light}), 0, task)
+    assert members.affordable_images(model, task, limit) == pytest.approx(count)
+
+
+def test_a_family_with_a_backbone_has_all_the_time_that_its_scoring_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "seconds_per_image", lambda model, task: 0.1)
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    task = training_task(arrow_images(200), deadline=100.0)  # 160 to train on, 40 for standardization
+    settings = (PadimSettings(), DictionarySettings(), RotationSettings())
+    models = [members.build_untrained(each, 0, task) for each in settings]
+    limits = [members.time_limit([], models[start:], task) for start in range(2)]
+    assert [limit and limit.left() for limit in limits] == [pytest.approx(96.0), pytest.approx(48.0)]
 
 
 def test_folds_share_a_budget_and_end_in_time_though_the_machine_becomes_slow() -> None:

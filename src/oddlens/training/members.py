@@ -108,8 +108,7 @@ def train_member(
     """Train one member; with a number, in a folder of its own. In closed form, on as many images as the time allows."""
     started, folder = time.perf_counter(), task.folder
     if limit is not None and not isinstance(model, GradientModel):
-        affordable = limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task))
-        member = with_fewer_images(member, task, affordable - model.n_closed_form_images(0))
+        member = with_fewer_images(member, task, affordable_images(model, task, limit))
     if folder and number is not None:
         folder = folder / "checkpoints" / f"{number}-{member.model.family}"
     history = loop.train(
@@ -134,6 +133,13 @@ def training_record(member: Member, history: list[HistoryRow], task: TrainingTas
     elif training.pace:
         epochs, planned = len(history), len(training.pace)
     return TrainingRecord(member.model.title, epochs, planned, round(seconds, 3))
+
+
+def affordable_images(model: Model, task: TrainingTask, limit: TimeLimit) -> float:
+    """Number of training images to which the model can be fitted in closed form in the time that is left."""
+    count, fixed = len(task.train), model.n_closed_form_images(0)
+    passes = max(1.0, (model.n_closed_form_images(count) - fixed) / count)  # through the model, of each image
+    return (limit.left() / (CLOSED_FORM_COST * seconds_per_image(model, task)) - fixed) / passes
 
 
 def with_fewer_images(member: Member, task: TrainingTask, affordable: float) -> Member:
@@ -229,12 +235,16 @@ def longest_history(members: list[TrainedMember]) -> list[HistoryRow]:
 def time_limit(finished: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> TimeLimit | None:
     """The time limit of the first untrained model, which shares the time with the others; None without a deadline.
 
-    A fit in closed form comes first. It has its share before the scoring of the others, which may be left out, counts.
+    A fit in closed form comes first. It has its share before the scoring of the others, which may be left out, counts;
+    with a backbone, it has all the time that it needs, as it does more in a second than what follows.
     """
     if task.deadline == math.inf:
         return None
-    following = untrained if isinstance(untrained[0], GradientModel) else untrained[:1]
-    return TimeLimit(task.deadline, lambda: seconds_after_training(finished, following, task), len(untrained))
+    first = untrained[0]
+    if isinstance(first, GradientModel):
+        return TimeLimit(task.deadline, lambda: seconds_after_training(finished, untrained, task), len(untrained))
+    sharers = 1 if first.settings.uses_pretrained else len(untrained)
+    return TimeLimit(task.deadline, lambda: seconds_after_training([*finished, first], [], task), sharers)
 
 
 def seconds_after_training(finished: Sequence[Model], untrained: Sequence[Model], task: TrainingTask) -> float:
