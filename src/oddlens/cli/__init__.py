@@ -21,10 +21,12 @@ from oddlens.cli.feedback import feedback
 from oddlens.cli.fit import fit
 from oddlens.cli.run import run
 from oddlens.cli.score import score
+from oddlens.cli.serve import serve
 from oddlens.cli.show import show
 from oddlens.cli.store import app as store
 from oddlens.cli.streams import prepare_streams, visible
 from oddlens.cli.threshold import threshold
+from oddlens.cli.watch import watch
 from oddlens.errors import OddlensError
 
 app = typer.Typer(
@@ -79,6 +81,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "feedback": feedback,
     "show": show,
     "export": export_detector,
+    "serve": serve,
+    "watch": watch,
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)

@@ -1,0 +1,118 @@
+"""The guard in front of every route: Host names, tokens, writes from other sites, sizes, and headers of answers.
+
+DNS rebinding and cross-site requests reach a loopback address through the browser of whoever sits there, so that Host,
+Origin and Sec-Fetch-Site are checked everywhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from oddlens.service.refusals import RefusalError
+from oddlens.service.settings import LOCAL_NAMES, ServiceSettings
+
+OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")  # without a token: nothing of the user's
+OPEN_FOLDER = "/docs/"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+ANSWER_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": CONTENT_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware that refuses a request before anything of it is parsed."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        self.app, self.settings = app, settings
+        self.host_names = {*LOCAL_NAMES, settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let the application do so."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in ANSWER_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self.check(scope["method"], scope["path"], Headers(scope=scope))
+        except RefusalError as refusal:
+            await refusal.response()(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+    def check(self, method: str, path: str, headers: Headers) -> None:
+        """Refuse a request by its headers.
+
+        Raises:
+            RefusalError: 400, 401, 403, 413 or 415, and why.
+        """
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self.is_allowed(hosts[0]):
+            raise RefusalError(400, "this Host name is not served; allow it with --allow-host NAME")
+        if method not in SAFE_METHODS:
+            check_site(headers, hosts[0])
+        if self.settings.token is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
+            check_token(headers, self.settings.token)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self.settings.max_body_bytes:
+            limit = f"{self.settings.max_body_bytes / 1e6:g} MB"
+            raise RefusalError(413, f"the body is larger than the limit of {limit} (--max-mb)", close=True)
+        if headers.get("content-encoding", "identity") != "identity":
+            raise RefusalError(415, "send the body without Content-Encoding", close=True)
+
+    def is_allowed(self, host: str) -> bool:
+        """Whether a Host header names this service; addresses in digits always do, as no name leads to them."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ipaddress.ip_address(name)
+        except ValueError:
+            return (
+                "[" not in host
+                and host.rpartition(":")[0].lower() in self.host_names
+                or (host.lower() in self.host_names)
+            )
+        return True
+
+
+def check_site(headers: Headers, host: str) -> None:
+    """Refuse a write that the page of another site makes a browser send.
+
+    Raises:
+        RefusalError: 403.
+    """
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise RefusalError(403, "a page of another site may not write here", close=True)
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        raise RefusalError(403, "a page of another origin may not write here", close=True)
+
+
+def check_token(headers: Headers, token: str) -> None:
+    """Refuse a request without the token.
+
+    Raises:
+        RefusalError: 401.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    is_right = secrets.compare_digest(given.strip().encode(), token.encode())
+    if scheme.lower() != "bearer" or not is_right:
+        raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN", close=True)
