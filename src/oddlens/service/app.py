@@ -69,8 +69,8 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
     app.include_router(protocol_routes(service))
     add_pages(app, service)
     add_error_answers(app)
-    app.add_middleware(Measured, service=service)
     app.add_middleware(Guard, settings=service.settings)
+    app.add_middleware(Measured, service=service)  # around the guard: what it refuses counts too
     return app
 
 

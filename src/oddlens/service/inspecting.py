@@ -92,9 +92,11 @@ def draw_map(detector: Detector, image: Pixels, anomaly_map: Floats) -> bytes | 
 
 
 def as_png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """Pixels (H, W) or (H, W, 3) as the content of a PNG file."""
+    """Pixels (H, W, 1) or (H, W, 3) as the content of a PNG file."""
     info, file = PngInfo(), io.BytesIO()
     for name, text in PNG_METADATA.items():
         info.add_text(name, text)
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=1, pnginfo=info)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+        file, format="PNG", compress_level=1, pnginfo=info
+    )
     return file.getvalue()

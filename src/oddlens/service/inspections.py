@@ -7,6 +7,7 @@ import base64
 from functools import partial
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -22,7 +23,7 @@ from oddlens.store.store import Store
 
 PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 TEXT = {"type": "string"}
-FORM_FIELDS = {name: TEXT for name in (*TAGS, "detector")} | {"map": {"type": "boolean"}}
+FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
 FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
 BODY = {
     "requestBody": {
@@ -97,12 +98,13 @@ def inspection_routes(service: Service) -> APIRouter:
     @router.get("/detectors", tags=["detectors"])
     async def detectors() -> list[DetectorAnswer]:
         """The detectors that are served."""
-        served = service.check_serving()
+        served = service.detectors
         return [DetectorAnswer(name=name, digest=served[name].manifest.digest) for name in served.names]
 
     @router.post("/detectors/{name}/reload", tags=["detectors"])
     async def reload(name: str) -> DetectorAnswer:
         """Read the file of a detector again, and serve it from now on; where that fails, the present one goes on."""
+        service.check_serving()
         name, _ = service.detector(name)
         try:
             detector = await service.reload(name)
@@ -176,7 +178,6 @@ def stored_image(store: Store, number: int) -> Response:
     content = store.image(inspection)
     if content is None:
         raise RefusalError(404, "the image of this inspection has expired")
-    image = decode_upload(Upload(inspection.name, content))
-    if image.dtype != "uint8":
-        image = grey_levels(image, max(int(image.max()), 1))
-    return Response(as_png(image.squeeze(-1) if image.shape[-1] == 1 else image), media_type="image/png")
+    pixels = decode_upload(Upload(inspection.name, content))
+    levels = pixels if pixels.dtype == np.uint8 else grey_levels(pixels, max(int(pixels.max()), 1))
+    return Response(as_png(levels.astype(np.uint8, copy=False)), media_type="image/png")

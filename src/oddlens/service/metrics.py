@@ -32,6 +32,8 @@ class Metrics:
         )
         queued = Gauge("oddlens_queued_images", "Images that wait or are scored.", registry=registry)
         queued.set_function(lambda: service.queued)
+        requests = Gauge("oddlens_open_requests", "Requests that are being answered.", registry=registry)
+        requests.set_function(lambda: service.requests)
         serving = Gauge("oddlens_serving", "1 while serving, 0 while starting or draining.", registry=registry)
         serving.set_function(lambda: service.state == "serving")
 

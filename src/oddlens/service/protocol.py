@@ -71,6 +71,7 @@ def protocol_routes(service: Service) -> APIRouter:
     @router.get("/models/{name}/ready")
     async def model_ready(name: str) -> dict[str, Any]:
         """Whether a detector takes requests."""
+        service.check_serving()
         return {"name": service.detector(name)[0], "ready": True}
 
     @router.post("/models/{name}/infer", openapi_extra=INFER_BODY, response_class=Response)

@@ -7,6 +7,7 @@ Origin and Sec-Fetch-Site are checked everywhere.
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from oddlens.service.settings import LOCAL_NAMES, ServiceSettings
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")  # without a token: nothing of the user's
 OPEN_FOLDER = "/docs/"
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")  # name or address, and port
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -81,16 +83,17 @@ class Guard:
 
     def is_allowed(self, host: str) -> bool:
         """Whether a Host header names this service; addresses in digits always do, as no name leads to them."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            ipaddress.ip_address(name)
-        except ValueError:
-            return (
-                "[" not in host
-                and host.rpartition(":")[0].lower() in self.host_names
-                or (host.lower() in self.host_names)
-            )
-        return True
+        match = HOST.fullmatch(host)
+        return match is not None and (match[1].lower() in self.host_names or is_address(match[1].strip("[]")))
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an address in digits."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_site(headers: Headers, host: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
@@ -90,24 +90,34 @@ class Service:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def check_serving(self) -> ServedDetectors:
-        """The detectors, once they serve.
+    def check_serving(self) -> None:
+        """Refuse what is new while the service does not serve.
 
         Raises:
             RefusalError: 503 while starting or draining.
         """
-        if self.state != "serving" or self._detectors is None:
+        if self.state != "serving":
             close = self.state == "draining"
             raise RefusalError(503, f"the service is {self.state}; try again", retry_after=1, close=close)
-        return self._detectors
+
+    @property
+    def detectors(self) -> ServedDetectors:
+        """The detectors; they are there while draining, too, for requests that were admitted before.
+
+        Raises:
+            RefusalError: 503 while starting.
+        """
+        if self._detectors is None:
+            self.check_serving()
+        return cast(ServedDetectors, self._detectors)
 
     def detector(self, name: str | None) -> tuple[str, Detector]:
         """A detector by its name, which may be left out where there is one only.
 
         Raises:
-            RefusalError: 503 while not serving, 404 for another name, 422 for none where there are several.
+            RefusalError: 404 for another name, 422 for none where there are several, 503 while starting.
         """
-        detectors = self.check_serving()
+        detectors = self.detectors
         names = ", ".join(detectors.names)
         if name is None and len(detectors.names) > 1:
             raise RefusalError(422, f"name the detector (detector=NAME), one of: {names}")
@@ -155,7 +165,7 @@ class Service:
             ids: list[int | None] = [None] * len(items)
             if self._committer is not None:
                 started = time.perf_counter()
-                ids = list(await asyncio.wrap_future(self._committer.submit(items)))
+                ids = [*await asyncio.wrap_future(self._committer.submit(items))]
                 self.metrics.commit_seconds.observe(time.perf_counter() - started)
             return list(zip(ids, items, strict=True))
 
@@ -209,7 +219,7 @@ class Service:
         Raises:
             OddlensError: the file cannot be used; the old detector goes on.
         """
-        return await asyncio.to_thread(self.check_serving().reload, name)
+        return await asyncio.to_thread(self.detectors.reload, name)
 
 
 def deadline_refusal(seconds: float) -> RefusalError:

@@ -47,8 +47,10 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec) -> In
     inputs = entries(request, "inputs")
     if len(inputs) != 1 or inputs[0].get("name") != INPUT:
         raise invalid(f"give one input, {INPUT!r}")
-    names = [entry.get("name") for entry in entries(request, "outputs")] if "outputs" in request else list(OUTPUTS)
-    if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
+    names: list[Any] = (
+        [entry.get("name") for entry in entries(request, "outputs")] if "outputs" in request else list(OUTPUTS)
+    )
+    if not all(name in OUTPUTS for name in names) or len(set(names)) < len(names):
         raise invalid(f"the outputs are {', '.join(OUTPUTS)}, each once")
     all_binary = parameters(request).get("binary_data_output", False)
     binary = {
