@@ -68,7 +68,9 @@ def running(*arguments: object, token: str = "") -> Iterator[RunningService]:
             lines = list(iter(process.stdout.readline, "}\n")) if process.poll() is None else []
             assert lines, "the service did not start: " + (process.stderr.read() if process.stderr else "")
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            yield RunningService(process, json.loads("".join([*lines, "}"])), headers)
+            service = RunningService(process, json.loads("".join([*lines, "}"])), headers)
+            with service.client:
+                yield service
         finally:
             process.kill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import zlib
 from collections.abc import Iterator
@@ -48,14 +49,14 @@ SCRIPT = "<script>alert(1)</script>"
 IMAGE = {"Content-Type": "image/png"}
 CASES: dict[str, tuple[int, str, Case]] = {
     "a bomb of pixels": (422, "more", form(png_file(60_000, 60_000, bytes(1000)))),
-    "a bomb that inflates": (422, "damaged", form(png_file(8, 8, bytes(900_000_000 // 1000)) [:-20])),
+    "a bomb that inflates": (422, "damaged", form(png_file(3000, 3000, bytes(5000)))),
     "a truncated image": (422, "damaged", form(noise()[:-30])),
     "a page that begins like an image": (422, "damaged", form(b"\x89PNG\r\n\x1a\n" + SCRIPT.encode())),
     "a page": (415, "is not a", form(SCRIPT.encode(), "page.html")),
     "an image of scripts": (415, "is not a", form(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg")),
     "an archive": (415, "is not a", form(b"PK\3\4" + bytes(100))),
     "an empty file": (422, "is empty", form(b"")),
-    "no file": (422, "no image", {"data": {"lot": "A"}, "files": {}, "headers": {}} | {"data": {"lot": "A"}}),
+    "no file": (422, "no image", {"files": [("lot", (None, b"A"))]}),
     "another type": (415, "multipart/form-data", {"content": b"{}", "headers": {"Content-Type": "application/json"}}),
     "no type": (415, "multipart/form-data", {"content": noise()}),
     "a compressed body": (415, "Content-Encoding", {"content": noise(), "headers": IMAGE | {"Content-Encoding": "gzip"}}),
@@ -86,7 +87,6 @@ CASES: dict[str, tuple[int, str, Case]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_hostile_upload_is_refused_with_a_reason(name: str, target: RunningService) -> None:
     status, reason, case = CASES[name]
-    count = target.client.get("/metrics").text.count("\n")
     try:
         response = target.client.post("/v1/inspect", **case)
     except (httpx.WriteError, httpx.ReadError):
@@ -96,7 +96,6 @@ def test_a_hostile_upload_is_refused_with_a_reason(name: str, target: RunningSer
         assert reason in response.text
         assert SCRIPT not in response.text or response.headers["content-type"] == "application/json"
         assert response.headers["x-content-type-options"] == "nosniff"
-    assert count
     assert target.post("a.png", noise()).status_code == 200, "the service lives on"
 
 
@@ -132,8 +131,6 @@ def test_no_address_becomes_a_path(path: str, target: RunningService) -> None:
 def test_a_slow_body_is_refused_after_the_deadline(target: RunningService) -> None:
     head = "POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
     answer = b""
-    import socket
-
     with socket.create_connection(("127.0.0.1", target.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"\x89PNG")
         while part := connection.recv(65536):

@@ -9,7 +9,7 @@ from running_service import noise, png
 from stored_inspections import DETECTOR_FILE
 
 from oddlens.detector.detector import Detector
-from oddlens.errors import ImageError, StateError
+from oddlens.errors import ImageError, SettingsError
 from oddlens.io.own_files import has_own_chunk
 from oddlens.service.inspecting import Tags, Upload, inspect
 
@@ -44,5 +44,5 @@ def test_one_bad_image_refuses_all_and_is_named(detector: Detector) -> None:
 
 
 def test_a_group_is_refused_where_none_decides(detector: Detector) -> None:
-    with pytest.raises((StateError, ValueError), match="group"):
+    with pytest.raises(SettingsError, match="group"):
         inspect("part", detector, [Upload("a.png", noise())], Tags(group="A"), with_map=False)

@@ -100,7 +100,7 @@ def test_a_detector_is_replaced_while_others_post(tmp_path: Path, images: list[t
         digests = list[str]()
         for i, (name, content) in enumerate(images[:20]):
             if i == 10:
-                assert service.client.post(url).json()["digest"] == detector.manifest.digest
+                assert service.client.post(url).json()["digest"] == Detector.load(path).manifest.digest
             digests.append(service.post(name, content, detector="part").json()["inspections"][0]["detector_digest"])
         assert digests == [DIGEST] * 10 + [Detector.load(path).manifest.digest] * 10
         assert service.client.post("/v1/detectors/none/reload").status_code == 404

@@ -11,10 +11,10 @@ from oddlens.inference.backend import Predictions
 from oddlens.service.refusals import RefusalError
 from oddlens.service.tensors import parse_request, write_response
 
-SPEC = InputSpec(height=2, width=2, channels=1, value_max=255)
-LEVELS = [0, 1, 2, 255]
-TENSOR = {"name": "pixels", "shape": [1, 2, 2, 1], "datatype": "UINT8", "data": LEVELS}
-BYTES = {"name": "pixels", "shape": [1, 2, 2, 1], "datatype": "UINT8", "parameters": {"binary_data_size": 4}}
+SPEC = InputSpec(height=4, width=4, channels=1, value_max=255)
+LEVELS = [0, 1, 2, 255] * 4
+TENSOR = {"name": "pixels", "shape": [1, 4, 4, 1], "datatype": "UINT8", "data": LEVELS}
+BYTES = {"name": "pixels", "shape": [1, 4, 4, 1], "datatype": "UINT8", "parameters": {"binary_data_size": 16}}
 
 
 def body(**changes: Any) -> bytes:
@@ -22,7 +22,7 @@ def body(**changes: Any) -> bytes:
 
 
 def test_pixels_are_the_same_as_json_nested_or_flat_and_as_bytes() -> None:
-    expected = np.array(LEVELS, dtype=np.uint8).reshape(1, 2, 2, 1)
+    expected = np.array(LEVELS, dtype=np.uint8).reshape(1, 4, 4, 1)
     nested = body(inputs=[TENSOR | {"data": expected.tolist()}])
     head = body(inputs=[BYTES])
     for content, length in ((body(), None), (nested, None), (nested, str(len(nested))),
@@ -35,9 +35,9 @@ def test_pixels_are_the_same_as_json_nested_or_flat_and_as_bytes() -> None:
 
 def test_levels_of_16_bits_are_little_endian() -> None:
     spec = SPEC.model_copy(update={"value_max": 65535})
-    head = body(inputs=[BYTES | {"datatype": "UINT16", "parameters": {"binary_data_size": 8}}])
-    request = parse_request(head + b"\1\0\0\1\0\0\xff\xff", str(len(head)), spec)
-    assert request.pixels.reshape(-1).tolist() == [1, 256, 0, 65535]
+    head = body(inputs=[BYTES | {"datatype": "UINT16", "parameters": {"binary_data_size": 32}}])
+    request = parse_request(head + b"\1\0\0\1\0\0\xff\xff" * 4, str(len(head)), spec)
+    assert request.pixels.reshape(-1).tolist() == [1, 256, 0, 65535] * 4
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_levels_of_16_bits_are_little_endian() -> None:
     [
         b"", b"[]", b"null", b"{}", b"{", b"[" * 100_000, b'{"inputs": 5}', b'{"inputs": [5]}', b"\xff\xfe",
         body(inputs=[TENSOR, TENSOR]), body(inputs=[TENSOR | {"name": "image"}]),
-        body(inputs=[TENSOR | {"datatype": "FP32"}]), body(inputs=[TENSOR | {"shape": [1, 2, 2]}]),
-        body(inputs=[TENSOR | {"shape": [0, 2, 2, 1], "data": []}]), body(inputs=[TENSOR | {"shape": [-1, 2, 2, 1]}]),
-        body(inputs=[TENSOR | {"shape": [True, 2, 2, 1]}]), body(inputs=[TENSOR | {"shape": [10**30, 2, 2, 1]}]),
+        body(inputs=[TENSOR | {"datatype": "FP32"}]), body(inputs=[TENSOR | {"shape": [1, 4, 4]}]),
+        body(inputs=[TENSOR | {"shape": [0, 4, 4, 1], "data": []}]), body(inputs=[TENSOR | {"shape": [-1, 4, 4, 1]}]),
+        body(inputs=[TENSOR | {"shape": [True, 4, 4, 1]}]), body(inputs=[TENSOR | {"shape": [10**30, 4, 4, 1]}]),
         body(inputs=[TENSOR | {"shape": "2"}]), body(inputs=[TENSOR | {"data": [0, 1, 2]}]),
-        body(inputs=[TENSOR | {"data": [0, 1, 2, 256]}]), body(inputs=[TENSOR | {"data": [0, 1, 2, -1]}]),
-        body(inputs=[TENSOR | {"data": [0, 1, 2, 0.5]}]), body(inputs=[TENSOR | {"data": [0, 1, 2, 10**30]}]),
+        body(inputs=[TENSOR | {"data": [*LEVELS[1:], 256]}]), body(inputs=[TENSOR | {"data": [*LEVELS[1:], -1]}]),
+        body(inputs=[TENSOR | {"data": [*LEVELS[1:], 0.5]}]), body(inputs=[TENSOR | {"data": [*LEVELS[1:], 10**30]}]),
         body(inputs=[TENSOR | {"data": [[0, 1], [2]]}]), body(inputs=[TENSOR | {"data": "0123"}]),
-        body(inputs=[TENSOR | {"data": None}]), body(inputs=[TENSOR | {"data": [True, False, True, True]}]),
+        body(inputs=[TENSOR | {"data": None}]), body(inputs=[TENSOR | {"data": [True] * 16}]),
         body(inputs=[BYTES]), body(inputs=[BYTES | {"parameters": 5}]), body() + b"tail", body(id=5),
         body(outputs=[{"name": "label"}]), body(outputs=[{}]), body(outputs=[{"name": ["anomaly_score"]}]),
         body(outputs=[{"name": "anomaly_score"}] * 2), body(parameters=[]),

@@ -66,7 +66,7 @@ def serve(
             allowed_hosts=tuple(allow_host or ()),
             queue=queue,
             deadline=deadline,
-            max_body_bytes=int(max_mb * 1e6),
+            max_mb=max_mb,
             **({} if console.threads is None else {"workers": console.threads}),
             keep_days=keep_days,
             keep_gb=keep_gb,

@@ -15,7 +15,7 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.open import as_image_set
 from oddlens.data.preprocessing import fit_to
 from oddlens.detector.detector import Detector
-from oddlens.errors import ImageError
+from oddlens.errors import ImageError, SettingsError
 from oddlens.inference.backend import Floats
 from oddlens.inference.scoring import score_batches
 from oddlens.io.own_files import PNG_METADATA
@@ -52,11 +52,13 @@ def inspect(name: str, detector: Detector, uploads: Sequence[Upload], tags: Tags
         StateError, SettingsError: the detector decides by groups, and the group is missing or has no calibration.
         ArtifactError: the detector gives a score that is not finite.
     """
+    if tags.group is not None and not detector.decisions_.grouped:
+        raise SettingsError("this detector has one threshold for all images: leave the group out")
     return [inspect_one(name, detector, upload, tags, with_map) for upload in uploads]
 
 
 def inspect_one(name: str, detector: Detector, upload: Upload, tags: Tags, with_map: bool) -> Inspected:
-    """Inspect one image; see `inspect`."""
+    """One of the images of `inspect`."""
     image = decode_upload(upload)
     pixels = fit_to(image, detector.spec, upload.name)
     (predictions,) = score_batches(detector.backend, [pixels[None]])

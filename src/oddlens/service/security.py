@@ -76,7 +76,7 @@ class Guard:
             check_token(headers, self.settings.token)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.settings.max_body_bytes:
-            limit = f"{self.settings.max_body_bytes / 1e6:g} MB"
+            limit = f"{self.settings.max_mb:g} MB"
             raise RefusalError(413, f"the body is larger than the limit of {limit} (--max-mb)", close=True)
         if headers.get("content-encoding", "identity") != "identity":
             raise RefusalError(415, "send the body without Content-Encoding", close=True)

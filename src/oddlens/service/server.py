@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
@@ -73,7 +74,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; a second signal ends at once."""
         if self.service.state == "draining":
-            self.should_exit = self.force_exit = True
+            os._exit(1)  # what is answered is on disk, and nothing else has to be
         self.service.drain()
 
     async def on_tick(self, counter: int) -> bool:

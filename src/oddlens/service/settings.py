@@ -29,7 +29,7 @@ class ServiceSettings:
         allowed_hosts: names in the Host header that are answered, besides localhost and addresses in digits.
         queue: number of images that may wait or be scored at the same time.
         deadline: seconds from the arrival of a request until its answer.
-        max_body_bytes: of a request.
+        max_mb: megabytes of a request.
         workers: number of images that are scored at the same time, one thread each.
         keep_days, keep_gb: retention of images, applied each hour; None keeps all.
 
@@ -45,7 +45,7 @@ class ServiceSettings:
     allowed_hosts: tuple[str, ...] = ()
     queue: int = 64
     deadline: float = 30.0
-    max_body_bytes: int = 64_000_000
+    max_mb: float = 64.0
     workers: int = os.cpu_count() or 1
     keep_days: float | None = None
     keep_gb: float | None = None
@@ -58,9 +58,14 @@ class ServiceSettings:
             )
         if self.store is None and (self.keep_days is not None or self.keep_gb is not None):
             raise SettingsError("--keep-days and --keep-gb are for a store: leave out --no-store")
-        for name, value in (("--queue", self.queue), ("--deadline", self.deadline), ("--max-mb", self.max_body_bytes)):
+        for name, value in (("--queue", self.queue), ("--deadline", self.deadline), ("--max-mb", self.max_mb)):
             if not 0 < value < float("inf"):
                 raise SettingsError(f"{name}: must be a number above 0")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Bytes of a request, at most."""
+        return int(self.max_mb * 1e6)
 
 
 def is_loopback(host: str) -> bool:

@@ -15,13 +15,14 @@ from pathlib import Path
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataNotFoundError, DiskFullError, ImageError, StoreError
 from oddlens.io.paths import check_outside_data
-from oddlens.service.inspecting import Tags, Upload, inspect_one
+from oddlens.service.inspecting import Tags, Upload, inspect
 from oddlens.store.contents import sha256
 from oddlens.store.inspection import Filters, Inspection, clean_text
 from oddlens.store.open import open_store
 from oddlens.store.store import Store
 
 MAX_POLL_SECONDS = 0.5
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 GRACE_SECONDS = 10.0  # for which a file that cannot be read must not change before it is named
 
 Report = Callable[[int, Inspection], None]
@@ -133,7 +134,8 @@ class FolderWatch:
         digest = sha256(content)
         known = self.store.inspections(Filters(name=clean_text(path), image_sha256=digest), limit=1)
         if not known:
-            item = inspect_one(self.name, self.detector, Upload(path, content), self.tags, with_map=False)
+            check_end(path, content)
+            (item,) = inspect(self.name, self.detector, [Upload(path, content)], self.tags, with_map=False)
             self.report(self.store.add(*item), item[0])
         state.is_done = True
 
@@ -168,3 +170,13 @@ def read_unchanged(path: str, signature: Signature) -> bytes | None:
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror}); check its permissions") from error
     return content if file_signature(path) == signature and len(content) == signature[1] else None
+
+
+def check_end(path: str, content: bytes) -> None:
+    """Refuse a PNG file without its end, whose pixels may be decoded all the same.
+
+    Raises:
+        ImageError: its last chunk is missing.
+    """
+    if content.startswith(PNG_START) and PNG_END not in content:
+        raise ImageError(path, "ends before its last chunk; copy it again")
