@@ -38,8 +38,8 @@ def test_our_names_and_addresses_in_digits_are_served(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "", "localhost.evil.example", "127.0.0.1.evil.example", "a@localhost", "localhost:x", "[localhost]",
-     "localhost/", "evil.example:8000"],
+    ["evil.example", "", "localhost.evil.example", "127.0.0.1.evil.example", "a@localhost", "localhost:x",
+     "[localhost]", "localhost/", "evil.example:8000"],
 )  # fmt: skip
 def test_other_names_are_refused(host: str) -> None:
     assert check(host=host) == 400

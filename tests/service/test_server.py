@@ -105,16 +105,15 @@ def slow_body(service: RunningService) -> Iterator[bytes]:
 
 
 def test_a_second_signal_ends_the_service_at_once() -> None:
-    with running(DETECTOR_FILE, "--no-store") as service:
-        with socket.create_connection(("127.0.0.1", service.port)) as connection:
-            connection.sendall(b"POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
-            connection.sendall(b"Content-Length: 1000\r\n\r\n")
-            while "oddlens_open_requests 2.0" not in httpx.get(f"{service.url}/metrics").text:
-                time.sleep(0.01)
-            service.process.send_signal(signal.SIGTERM)
-            while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
-                time.sleep(0.01)
-            assert service.stop() == (1, "")
+    with running(DETECTOR_FILE, "--no-store") as service, socket.create_connection(("127.0.0.1", service.port)) as body:
+        body.sendall(b"POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+        body.sendall(b"Content-Length: 1000\r\n\r\n")
+        while "oddlens_open_requests 2.0" not in httpx.get(f"{service.url}/metrics").text:
+            time.sleep(0.01)
+        service.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
+            time.sleep(0.01)
+        assert service.stop() == (1, "")
 
 
 def test_a_detector_that_cannot_be_loaded_ends_the_service(tmp_path: Path) -> None:

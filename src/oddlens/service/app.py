@@ -63,7 +63,6 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
         redoc_url=None,
         lifespan=lifespan,
         responses=responses,
-        max_body_size=service.settings.max_body_bytes,
     )
     app.include_router(inspection_routes(service))
     app.include_router(protocol_routes(service))

@@ -6,6 +6,8 @@ Origin and Sec-Fetch-Site are checked everywhere.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import re
 import secrets
@@ -20,6 +22,7 @@ from oddlens.service.settings import LOCAL_NAMES, ServiceSettings
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")  # without a token: nothing of the user's
 OPEN_FOLDER = "/docs/"
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")  # name or address, and port
+DISCARD_BYTES, DISCARD_SECONDS = 10_000_000, 1.0  # of a refused body: a connection cut before loses the answer
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -47,8 +50,27 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        received, is_complete = 0, False
+
+        async def receive_counted() -> Message:
+            nonlocal received, is_complete
+            message = await receive()
+            received += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            return message
+
+        async def receive_within_limit() -> Message:
+            message = await receive_counted()
+            if received > self.settings.max_body_bytes:
+                raise self.too_large()
+            return message
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DISCARD_SECONDS):
+                        while not is_complete and received < DISCARD_BYTES:
+                            await receive_counted()
                 headers = MutableHeaders(scope=message)
                 for name, value in ANSWER_HEADERS.items():
                     headers.setdefault(name, value)
@@ -59,7 +81,7 @@ class Guard:
         except RefusalError as refusal:
             await refusal.response()(scope, receive, send_with_headers)
             return
-        await self.app(scope, receive, send_with_headers)
+        await self.app(scope, receive_within_limit, send_with_headers)
 
     def check(self, method: str, path: str, headers: Headers) -> None:
         """Refuse a request by its headers.
@@ -76,10 +98,14 @@ class Guard:
             check_token(headers, self.settings.token)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.settings.max_body_bytes:
-            limit = f"{self.settings.max_mb:g} MB"
-            raise RefusalError(413, f"the body is larger than the limit of {limit} (--max-mb)", close=True)
+            raise self.too_large()
         if headers.get("content-encoding", "identity") != "identity":
-            raise RefusalError(415, "send the body without Content-Encoding", close=True)
+            raise RefusalError(415, "send the body without Content-Encoding")
+
+    def too_large(self) -> RefusalError:
+        """The answer to a body that is too large, or has no length that is a number."""
+        limit = f"{self.settings.max_mb:g} MB"
+        return RefusalError(413, f"the body is larger than the limit of {limit} (--max-mb)")
 
     def is_allowed(self, host: str) -> bool:
         """Whether a Host header names this service; addresses in digits always do, as no name leads to them."""
@@ -103,10 +129,10 @@ def check_site(headers: Headers, host: str) -> None:
         RefusalError: 403.
     """
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise RefusalError(403, "a page of another site may not write here", close=True)
+        raise RefusalError(403, "a page of another site may not write here")
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-        raise RefusalError(403, "a page of another origin may not write here", close=True)
+        raise RefusalError(403, "a page of another origin may not write here")
 
 
 def check_token(headers: Headers, token: str) -> None:
@@ -118,4 +144,4 @@ def check_token(headers: Headers, token: str) -> None:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     is_right = secrets.compare_digest(given.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not is_right:
-        raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN", close=True)
+        raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN")

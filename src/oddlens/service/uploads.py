@@ -66,9 +66,9 @@ def body_errors() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise RefusalError(408, "the body did not arrive within the deadline", close=True) from error
+        raise RefusalError(408, "the body did not arrive within the deadline") from error
     except (ValueError, UnicodeError) as error:
-        raise RefusalError(400, "the body is not a form of the type multipart/form-data", close=True) from error
+        raise RefusalError(400, "the body is not a form of the type multipart/form-data") from error
 
 
 async def read_files(form: FormData) -> list[Upload]:
