@@ -87,10 +87,10 @@ def inspection_routes(service: Service) -> APIRouter:
     async def inspect_images(request: Request) -> InspectAnswer:
         """Inspect images; all of a request, or none of them. What is answered is in the store."""
         deadline = service.admit()
-        asked = await read_request(request, deadline)
-        name, detector = service.detector(asked.detector)
-        work = partial(inspect, name, detector, asked.uploads, asked.tags, asked.with_map)
-        done = await service.inspect(work, len(asked.uploads), deadline)
+        upload_request = await read_request(request, deadline)
+        name, detector = service.detector(upload_request.detector)
+        work = partial(inspect, name, detector, upload_request.uploads, upload_request.tags, upload_request.with_map)
+        done = await service.inspect(work, len(upload_request.uploads), deadline)
         for _, (inspection, _, _) in done:
             service.metrics.images.labels(inspection.detector, inspection.verdict).inc()
         return InspectAnswer(inspections=[to_answer(number, inspected) for number, inspected in done])
@@ -120,7 +120,7 @@ def inspection_routes(service: Service) -> APIRouter:
 
     @router.get("/inspections/{number}/map.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
     async def map_png(number: int) -> Response:
-        """The anomaly map over the image, where it was asked for."""
+        """The anomaly map over the image, where it was upload_request for."""
         return await asyncio.to_thread(stored_map, opened(service), number)
 
     @router.get("/inspections/{number}/image.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
@@ -164,7 +164,7 @@ def stored_map(store: Store, number: int) -> Response:
     """
     content = store.map_png(store.inspection(number))
     if content is None:
-        raise RefusalError(404, "this inspection has no map: it was not asked for, or it has expired")
+        raise RefusalError(404, "this inspection has no map: it was not upload_request for, or it has expired")
     return Response(content, media_type="image/png")
 
 

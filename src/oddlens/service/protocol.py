@@ -84,8 +84,8 @@ def protocol_routes(service: Service) -> APIRouter:
                 body = await request.body()
 
         def work() -> tuple[bytes, int | None]:
-            asked = parse_request(body, request.headers.get(HEADER_LENGTH), detector.spec)
-            return write_response(name, asked, score(detector, asked.pixels))
+            infer_request = parse_request(body, request.headers.get(HEADER_LENGTH), detector.spec)
+            return write_response(name, infer_request, score(detector, infer_request.pixels))
 
         content, length = await service.compute(work, deadline)
         headers = {} if length is None else {HEADER_LENGTH: str(length)}

@@ -141,7 +141,7 @@ def check_token(headers: Headers, token: str) -> None:
     Raises:
         RefusalError: 401.
     """
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    is_right = secrets.compare_digest(given.strip().encode(), token.encode())
+    scheme, _, sent = headers.get("authorization", "").partition(" ")
+    is_right = secrets.compare_digest(sent.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not is_right:
         raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN")

@@ -132,8 +132,8 @@ class FolderWatch:
         if content is None:
             return  # it changes, and the next scan sees it
         digest = sha256(content)
-        known = self.store.inspections(Filters(name=clean_text(path), image_sha256=digest), limit=1)
-        if not known:
+        earlier = self.store.inspections(Filters(name=clean_text(path), image_sha256=digest), limit=1)
+        if not earlier:
             check_end(path, content)
             (item,) = inspect(self.name, self.detector, [Upload(path, content)], self.tags, with_map=False)
             self.report(self.store.add(*item), item[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oddlens.cli.options import JsonOption, SeedOption, ThreadsOption, path_argument, path_option
-from oddlens.cli.serve import ServeStoreOption
+from oddlens.cli.serving.serve import ServeStoreOption
 from oddlens.cli.session import command
 from oddlens.cli.streams import visible
 
