@@ -16,7 +16,9 @@ import pytest
 
 DEBIAN = Path("/usr/lib/postgresql")  # where Debian and Ubuntu put the programs, out of $PATH
 USERS = ("postgres", "nobody")  # one of whom runs the server where the tests are run by root, which it refuses
-OPTIONS = "-c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_connections=40"
+OPTIONS = (
+    "-c listen_addresses=127.0.0.1 -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=40"
+)
 
 
 def programs() -> Path | None:

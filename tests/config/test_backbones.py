@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from oddlens.config.backbones import BackboneOutput, OnnxBackbone
 from oddlens.config.detectors import (
@@ -52,6 +53,15 @@ def test_a_described_backbone_survives_json_at_any_depth() -> None:
         again = parse_model(json.loads(settings.model_dump_json()), "test")
         assert again == settings
         assert again.own_backbone == OWN
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"), [("pooled", "one row and one column"), ("channels_last", "Only tokens have a prefix")]
+)
+def test_an_output_that_no_layout_has_is_refused(layout: str, message: str) -> None:
+    values = OWN.outputs[0].model_dump() | {"layout": layout}
+    with pytest.raises(ValidationError, match=message):
+        BackboneOutput.model_validate(values)
 
 
 @pytest.mark.parametrize("change", [{"sha256": "no"}, {"outputs": []}, {"height": 0}, {"other": 1}])

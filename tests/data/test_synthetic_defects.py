@@ -80,6 +80,13 @@ def test_blank_images_get_defects(value: int) -> None:
     assert masks.any(axis=(1, 2)).all()
 
 
+def test_some_defects_have_another_colour() -> None:
+    grey = np.full((100, 40, 40, 3), 120, np.uint8)
+    images, masks = synthetic_defects.add_defects(grey, 0, 255)
+    coloured = [np.ptp(image[mask].astype(int), axis=1).max() > 20 for image, mask in zip(images, masks, strict=True)]
+    assert 0.1 < np.mean(coloured) < 0.9
+
+
 def test_the_defects_depend_only_on_the_seed(cloth: Pixels) -> None:
     first, again, other = (synthetic_defects.add_defects(cloth, seed, 255) for seed in (7, 7, 8))
     np.testing.assert_array_equal(first[0], again[0])

@@ -70,6 +70,7 @@ FORMS: dict[str, FamilySettings] = {
     "patchcore": PatchcoreSettings(depths=(1, 2), side=16, bank_megabytes=0.1),
     "transforms": RotationSettings(side=16, widths=(8, 8, 16), bank=50),
     "transforms-unmirrored": RotationSettings(side=16, widths=(8, 8, 16), bank=3, mirror=False),
+    "transforms-upright": RotationSettings(side=16, widths=(8, 8, 16), bank=50, scored_rotations=1),
     "ensemble": EnsembleSettings(
         members=(
             Member(model=AutoencoderSettings(widths=(8,), latent_dim=8), training=TrainingSettings(epochs=2)),

@@ -10,7 +10,7 @@ from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import RotationSettings
 from oddlens.data.image_io import Pixels
 from oddlens.models import registry
-from oddlens.models.rotation import Rotation, quadrant_means, random_shift, rotations, whitening_filters
+from oddlens.models.rotation import MIDDLE_WEIGHT, Rotation, quadrant_means, random_shift, rotations, whitening_filters
 from oddlens.training import loop
 
 SETTINGS = RotationSettings(side=16, widths=(8, 8, 16), bank=60, mirror=False)
@@ -116,3 +116,26 @@ def test_images_of_the_bank_have_finite_scores() -> None:
     loop.train(model, same, TrainingSettings(epochs=1), torch.device("cpu"))
     assert isinstance(model, Rotation)
     assert np.isfinite(scores(model, same)).all()
+
+
+def test_with_one_scored_rotation_only_the_image_as_it_is_counts(rotation_model: Rotation) -> None:
+    upright = registry.build(
+        SETTINGS.model_copy(update={"scored_rotations": 1}), InputSpec(height=16, width=16, channels=1), 0
+    )
+    assert isinstance(upright, Rotation)
+    weights = rotation_model.state_dict()
+    weights |= {name: weights[name][:, :1] for name in ("bank", "middle_bank")}
+    upright.load_weights(weights)
+    images = stairs(10, 1)
+    expected = []
+    with torch.inference_mode():
+        deep, middle, logits = rotation_model.views(rotation_model.scale(torch.from_numpy(images)))
+        for features, bank, weight in (
+            (deep, rotation_model.bank, 1.0),
+            (middle, rotation_model.middle_bank, MIDDLE_WEIGHT),
+        ):
+            unit = torch.nn.functional.normalize(features, dim=2)
+            expected.append(weight * rotation_model.log_distance(unit, bank)[:, 0])
+        surprise = -logits.log_softmax(dim=2)[:, 0, 0]
+    total = expected[0] + expected[1] + SETTINGS.surprise * surprise
+    np.testing.assert_allclose(scores(upright.eval(), images), total.exp().numpy(), rtol=1e-4)

@@ -67,9 +67,9 @@ def test_files_and_the_folders_that_they_need_are_synced(
     monkeypatch.setattr(os, "fsync", record)
     files.write(b"abc", sha256(b"abc"))
     folder = files.path(sha256(b"abc")).parent
-    assert synced[0] == str(files.root)
-    assert ".partial" in synced[1]
-    assert synced[2] == str(folder)
+    assert synced[:2] == [str(files.folder), str(files.root)]
+    assert ".partial" in synced[2]
+    assert synced[3:] == [str(folder)]
 
 
 def test_the_folder_of_another_store_is_refused(files: ContentFolder) -> None:
@@ -84,6 +84,15 @@ def test_a_folder_with_somebodys_files_is_refused_and_stays(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="has files that are not of this store"):
         ContentFolder(tmp_path).claim("this store", is_new=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_folder_is_claimed_by_a_process_that_was_killed_before(tmp_path: Path) -> None:
+    (tmp_path / ".oddlens-0123456789abcdef.partial").write_bytes(b"")
+    files = ContentFolder(tmp_path)
+    files.claim("this store", is_new=True)
+    assert files.folders() == []
+    files.write(b"abc", sha256(b"abc"))
+    assert files.read(sha256(b"abc")) == b"abc"
 
 
 def test_a_folder_that_is_missing_is_not_begun_anew(files: ContentFolder) -> None:

@@ -16,6 +16,9 @@ from oddlens.store.inspection import Verdict
 from oddlens.store.judged import EXPIRED, OTHER_DETECTOR, judged_images
 from oddlens.store.store import Store
 
+NORMAL: list[Verdict] = ["normal"]
+ANOMALY: list[Verdict] = ["anomaly"]
+
 
 def add_judged(store: Store, contents: list[bytes], verdicts: list[Verdict]) -> list[int]:
     """Inspections of images with the detector's verdict "normal", and what people judged about them."""
@@ -26,7 +29,7 @@ def add_judged(store: Store, contents: list[bytes], verdicts: list[Verdict]) -> 
 
 
 def test_judged_images_are_read_with_their_labels(store: Store, tiles: Detector, contents: list[bytes]) -> None:
-    add_judged(store, contents, ["normal"] * 6 + ["anomaly"] * 4)
+    add_judged(store, contents, NORMAL * 6 + ANOMALY * 4)
     images, only_alarms = judged_images(store, tiles)
     assert images.labels.tolist() == [0] * 6 + [1] * 4
     assert images.names[0] == "0.png (inspection 1)"
@@ -67,7 +70,7 @@ def test_what_is_left_out_is_said(store: Store, tiles: Detector, contents: list[
 def test_images_of_other_detectors_are_left_out_but_not_those_of_earlier_calibrations(
     store: Store, tiles: Detector, contents: list[bytes], tmp_path: Path
 ) -> None:
-    add_judged(store, contents[:6], ["normal"] * 6)
+    add_judged(store, contents[:6], NORMAL * 6)
     calibrated = Detector.load(DETECTOR_FILE, threads=1)
     decision = calibrated.manifest.decision.model_copy(update={"false_alarm_rate": 0.2})
     calibrated.calibrate(list(contents[6:]), decision=decision, count_by="image")

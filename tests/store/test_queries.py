@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from stored_inspections import add_some, inspection
 
 from oddlens.store.inspection import Filters
@@ -46,9 +45,21 @@ def test_an_earlier_judgement_can_be_withdrawn_without_a_change(store: Store) ->
     assert store.counts(Filters(judgement="any"))["n"] == 1
 
 
-@pytest.mark.parametrize(
-    ("filters", "ids"),
-    [
+def test_filters_select_what_meets_all_of_them(store: Store) -> None:
+    rows = [
+        ("normal", "p1", "A", None),
+        ("anomaly", "p2", "A", None),
+        ("normal", None, "B", "t"),
+        ("anomaly", None, None, "s"),
+    ]
+    for i, (verdict, part, lot, station) in enumerate(rows):
+        time = NOON + timedelta(hours=i)
+        store.add(inspection(verdict=verdict, part=part, lot=lot, station=station, time=time), b"image %d" % i)
+    store.judge(1, "anomaly", person="Ann")
+    store.judge(2, "normal", person="Ann")
+    store.judge(4, "anomaly", person="Ann")
+    one_hour = NOON + timedelta(hours=1)
+    for filters, ids in [
         (Filters(), [1, 2, 3, 4]),
         (Filters(verdict="anomaly"), [2, 4]),
         (Filters(part="p1"), [1]),
@@ -56,32 +67,17 @@ def test_an_earlier_judgement_can_be_withdrawn_without_a_change(store: Store) ->
         (Filters(lot="a"), []),
         (Filters(lot="A\0"), []),
         (Filters(station="s"), [4]),
-        (Filters(since=NOON + timedelta(hours=1)), [2, 3, 4]),
-        (Filters(until=NOON + timedelta(hours=1)), [1]),
+        (Filters(since=one_hour), [2, 3, 4]),
+        (Filters(until=one_hour), [1]),
         (Filters(since=datetime(2026, 11, 30, 13), until=NOON + timedelta(hours=3)), [2, 3]),
         (Filters(judgement="any"), [1, 2, 4]),
         (Filters(judgement="anomaly"), [1, 4]),
         (Filters(judgement="normal", verdict="anomaly"), [2]),
         (Filters(training="another's"), []),
-    ],
-)
-def test_filters_select_what_meets_all_of_them(store: Store, filters: Filters, ids: list[int]) -> None:
-    for i, (verdict, part, lot, station) in enumerate(
-        [
-            ("normal", "p1", "A", None),
-            ("anomaly", "p2", "A", None),
-            ("normal", None, "B", "t"),
-            ("anomaly", None, None, "s"),
-        ]
-    ):
-        time = NOON + timedelta(hours=i)
-        one = inspection(verdict=verdict, part=part, lot=lot, station=station, time=time)
-        store.add(one, b"image %d" % i)
-    for number, verdict in ((1, "anomaly"), (2, "normal"), (4, "anomaly")):
-        store.judge(number, verdict, person="Ann")  # type: ignore[arg-type]
-    assert [one.id for page in store.iter_inspections(filters) for one in page] == ids
-    assert [one.id for one in store.inspections(filters)] == ids[::-1]
-    assert store.counts(filters)["n"] == len(ids)
+    ]:
+        assert [one.id for page in store.iter_inspections(filters) for one in page] == ids, filters
+        assert [one.id for one in store.inspections(filters)] == ids[::-1], filters
+        assert store.counts(filters)["n"] == len(ids), filters
 
 
 def test_counts_tell_false_alarms_from_missed_anomalies(store: Store) -> None:

@@ -84,15 +84,14 @@ def test_a_detector_is_stored_once_and_not_after_its_file_has_changed(
         store.add_detector(tiles, tmp_path)
 
 
-@pytest.mark.parametrize("number", [0, -1, 99, 2**63, 2**70])
-def test_what_does_not_exist_is_an_error(store: Store, number: int) -> None:
-    for call in (
-        store.inspection,
-        lambda n: store.judge(n, "normal", person="Ann"),
-        lambda n: store.withdraw(n, person="A"),
-    ):
-        with pytest.raises(DataNotFoundError, match=f"there is no (inspection|judgement) {number}"):
-            call(number)
+def test_what_does_not_exist_is_an_error(store: Store) -> None:
+    for number in (0, -1, 99, 2**63, 2**70):
+        with pytest.raises(DataNotFoundError, match=f"there is no inspection {number}"):
+            store.inspection(number)
+        with pytest.raises(DataNotFoundError, match=f"there is no inspection {number}"):
+            store.judge(number, "normal", person="Ann")
+        with pytest.raises(DataNotFoundError, match=f"there is no judgement {number}"):
+            store.withdraw(number, person="Ann")
     assert store.judgements(1) == []
 
 
@@ -167,18 +166,6 @@ def test_a_reader_that_pauses_does_not_stop_writers(store: Store, monkeypatch: p
     assert [one.id for page in pages for one in page] == [3, 4, 5, 6]
 
 
-def test_the_check_finds_files_that_are_missing_or_changed(store: Store) -> None:
-    add_some(store, 2)
-    first, second = (store.files.path(store.inspection(number).image_sha256) for number in (1, 2))
-    first.unlink()
-    second.write_bytes(b"other")
-    assert [problem.rpartition("; ")[0] for problem in sorted(store.check())] == sorted(
-        [f"{first}: cannot be read (No such file or directory)", f"{second}: is not what was written"]
-    )
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        store.image(store.inspection(1))
-
-
 def test_an_image_that_was_removed_since_its_inspection_was_read_is_none(store: Store) -> None:
     add_some(store, 1)
     stored = store.inspection(1)
@@ -240,7 +227,7 @@ def test_a_full_disk_is_an_error_until_there_is_room(what: str, tmp_path: Path, 
 
 
 WRITER = """
-import sys, threading
+import os, sys, threading
 from oddlens.store.inspection import Inspection
 from oddlens.store.open import open_store
 
@@ -250,7 +237,7 @@ def write(worker):
     for i in range(10_000):
         content = b"%d %d " % (worker, i) * 2000
         number = store.add(Inspection(**values), content, b"map of " + content)
-        print(number, len(content), worker, i, flush=True)
+        os.write(1, b"%d %d %d %d\\n" % (number, len(content), worker, i))  # in one piece, unlike print
 
 for worker in (1, 2):
     threading.Thread(target=write, args=(worker,)).start()

@@ -198,16 +198,32 @@ def test_without_time_gradient_members_are_left_out() -> None:
 
 @needs_pretrained
 @pytest.mark.parametrize(
-    ("side", "families"),
-    [(96, ["padim", "dictionary"]), (32, ["features", "dictionary", "rotation"])],
-    ids=["large", "small"],
+    ("side", "channels", "families"),
+    [
+        (96, 1, ["padim", "dictionary"]),
+        (32, 1, ["features", "dictionary", "rotation"]),
+        (32, 3, ["features", "rotation"]),
+    ],
+    ids=["large", "small and grey", "small and in colour"],
 )
-def test_a_backbone_that_is_installed_comes_first(side: int, families: list[str]) -> None:
+def test_a_backbone_that_is_installed_comes_first(side: int, channels: int, families: list[str]) -> None:
     candidates, reasons = auto.select_candidates(
-        AutoSettings(), training_task(np.zeros((200, side, side, 1), dtype=np.uint8))
+        AutoSettings(), training_task(np.zeros((200, side, side, channels), dtype=np.uint8))
     )
     assert [candidate.family for candidate in candidates] == families
     assert "pretrained: features of efficientnet-lite0, trained on ImageNet" in reasons
+
+
+@needs_pretrained
+def test_beside_a_backbone_for_photographs_rotation_scores_an_image_as_it_is_and_trains_half_as_long() -> None:
+    colour, grey = (
+        auto.select_candidates(AutoSettings(), training_task(np.zeros((200, 32, 32, channels), dtype=np.uint8)))[0][-1]
+        for channels in (3, 1)
+    )
+    assert isinstance(colour, RotationSettings)
+    assert isinstance(grey, RotationSettings)
+    assert (colour.scored_rotations, grey.scored_rotations) == (1, 4)
+    assert auto.member_training(colour).epochs == auto.member_training(grey).epochs / 2
 
 
 def test_without_the_backbone_a_line_says_what_it_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from oddlens.config.base import MAX_MODEL_SIDE, Settings
@@ -34,6 +34,14 @@ class BackboneOutput(Settings):
     rows: Side = 1
     columns: Side = 1
     prefix: int = Field(0, ge=0, le=64)  # number of tokens before those of the places: class and register tokens
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> BackboneOutput:
+        if self.layout == "pooled" and self.rows * self.columns != 1:
+            raise PydanticCustomError("pooled", "A pooled output has one row and one column")
+        if self.layout != "tokens" and self.prefix:
+            raise PydanticCustomError("prefix", "Only tokens have a prefix")
+        return self
 
     @property
     def is_pooled(self) -> bool:

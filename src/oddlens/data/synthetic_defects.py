@@ -196,10 +196,12 @@ def _patch(scene: _Scene, rng: Rng) -> Field:
 
 
 def _light(scene: _Scene, rng: Rng) -> Field:
-    """Brighter or darker, with more or less contrast."""
+    """Brighter, darker or of another colour, with more or less contrast."""
     mean = scene.window.mean(axis=(0, 1))
     contrast = float(np.exp(rng.uniform(-0.7, 0.7)))
-    return np.asarray(mean + contrast * (scene.window - mean) + scene.spread * _signed(rng, 0.4, 4), dtype=np.float32)
+    return np.asarray(
+        mean + contrast * (scene.window - mean) + scene.spread * _cast(scene, rng, 0.4, 4), dtype=np.float32
+    )
 
 
 def _focus(scene: _Scene, rng: Rng) -> Field:
@@ -212,7 +214,7 @@ def _focus(scene: _Scene, rng: Rng) -> Field:
 def _tone(scene: _Scene, rng: Rng) -> Field:
     """A uniform tone, through which at most 40% of the original contrast shows."""
     mean = scene.window.mean(axis=(0, 1))
-    level = np.clip(mean + scene.spread * _signed(rng, 1, 8), 0, scene.full)
+    level = np.clip(mean + scene.spread * _cast(scene, rng, 1, 8), 0, scene.full)
     return np.asarray(level + rng.uniform(0, 0.4) * (scene.window - mean), dtype=np.float32)
 
 
@@ -220,7 +222,7 @@ def _stain(scene: _Scene, rng: Rng) -> Field:
     """A stain: the original pixels times a smooth random field."""
     height, width = scene.window.shape[:2]
     field = _noise((height, width), int(rng.integers(2, 7)), rng)[..., None]
-    return np.asarray(scene.window * np.exp(_signed(rng, 0.1, 0.5) + 0.5 * field), dtype=np.float32)
+    return np.asarray(scene.window * np.exp(_cast(scene, rng, 0.1, 0.5) + 0.5 * field), dtype=np.float32)
 
 
 def _opposite_tone(scene: _Scene) -> Field:
@@ -261,6 +263,15 @@ def box_blur(image: Field, radius: int) -> Field:
 def _signed(rng: Rng, low: float, high: float) -> float:
     """A log-uniform magnitude between `low` and `high` with a random sign."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))) * (1 if rng.random() < 0.5 else -1))
+
+
+def _cast(scene: _Scene, rng: Rng, low: float, high: float) -> Field | float:
+    """A signed magnitude between `low` and `high`; in half of the colour images (C,), another one for each channel."""
+    magnitude, channels = _signed(rng, low, high), scene.host.shape[2]
+    if channels == 1 or rng.random() < 0.5:
+        return magnitude
+    direction = rng.normal(size=channels)
+    return np.asarray(magnitude * direction / np.abs(direction).max(), dtype=np.float32)
 
 
 def _noise(size: tuple[int, int], cells: int, rng: Rng) -> Field:

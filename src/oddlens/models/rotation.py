@@ -34,8 +34,9 @@ class Rotation(GradientModel):
 
     The anomaly score is the geometric mean, over the four rotations of an image, of the cosine distance of its features
     to their nearest neighbours among normal images rotated the same way (Sohn et al., ICLR 2021), at two depths of the
-    network, times a small power of the inverse probability of the true rotation. There is no map: the score belongs to
-    the whole image. The first layer is a frozen whitening of small patches (Jordan, 2024).
+    network, times a small power of the inverse probability of the true rotation. With one scored rotation, it is that
+    of the image as it is. There is no map: the score belongs to the whole image. The first layer is a frozen whitening
+    of small patches (Jordan, 2024).
     """
 
     pretext_task = "rotations of held-out images are classified"
@@ -43,8 +44,8 @@ class Rotation(GradientModel):
     settings: RotationSettings
     mean: Tensor  # (1, C, 1, 1)
     scaling: Tensor  # (1, C, 1, 1)
-    bank: Tensor  # (M, 4, D) unit features of normal images, for each rotation
-    middle_bank: Tensor  # (M, 4, 4 E) the same, of the middle block
+    bank: Tensor  # (M, R, D) unit features of normal images, for each of the scored rotations
+    middle_bank: Tensor  # (M, R, 4 E) the same, of the middle block
 
     def __init__(self, settings: RotationSettings, spec: InputSpec) -> None:
         super().__init__(spec)
@@ -61,8 +62,8 @@ class Rotation(GradientModel):
         strides = (2, 2, 2) if settings.strided else (2, 1, 1)
         self.blocks = nn.Sequential(*(Block(widths[i], widths[i + 1], strides[i]) for i in range(3)))
         self.head = nn.Linear(widths[-1], N_ROTATIONS)
-        self.register_buffer("bank", torch.zeros(1, N_ROTATIONS, widths[3]))
-        self.register_buffer("middle_bank", torch.zeros(1, N_ROTATIONS, 4 * widths[2]))
+        self.register_buffer("bank", torch.zeros(1, settings.scored_rotations, widths[3]))
+        self.register_buffer("middle_bank", torch.zeros(1, settings.scored_rotations, 4 * widths[2]))
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class Rotation(GradientModel):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         sample = images[order[: self.settings.bank]]
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=fast_bf16(images.device)):
-            features = [self.views(batch)[:2] for batch in self.batches(sample)]
+            features = [self.views(batch, self.settings.scored_rotations)[:2] for batch in self.batches(sample)]
         deep, middle = (torch.cat(parts).float() for parts in zip(*features, strict=True))
         self.bank, self.middle_bank = F.normalize(deep, dim=2), F.normalize(middle, dim=2)
 
@@ -102,7 +103,7 @@ class Rotation(GradientModel):
 
     def forward(self, batch: Tensor) -> ModelOutput:
         """Score a batch (N, C, H, W)."""
-        deep, middle, logits = self.views(batch)
+        deep, middle, logits = self.views(batch, self.settings.scored_rotations)
         deep_distance = self.log_distance(F.normalize(deep, dim=2), self.bank)
         middle_distance = self.log_distance(F.normalize(middle, dim=2), self.middle_bank)
         surprise = -torch.diagonal(logits.log_softmax(dim=2), dim1=1, dim2=2)
@@ -112,19 +113,19 @@ class Rotation(GradientModel):
         return ModelOutput(torch.exp(logs.mean(dim=1)), None, None)
 
     def log_distance(self, features: Tensor, bank: Tensor) -> Tensor:
-        """Log mean squared distance (N, 4) of unit features (N, 4, D) to their neighbours in a bank (M, 4, D)."""
+        """Log mean squared distance (N, R) of unit features (N, R, D) to their neighbours in a bank (M, R, D)."""
         similarity = torch.einsum("ntd,mtd->ntm", features, bank)
         count = min(self.settings.neighbours + self.excludes_self, len(bank))
         nearest = similarity.topk(count, dim=2).indices
-        neighbours = bank[nearest, torch.arange(N_ROTATIONS, device=bank.device)[:, None]]  # (N, 4, k, D)
+        neighbours = bank[nearest, torch.arange(bank.shape[1], device=bank.device)[:, None]]  # (N, R, k, D)
         squared = (features[:, :, None] - neighbours).square().sum(dim=3)  # 1 - cosine would lose digits
         if self.excludes_self and count > 1:
             squared = drop_self_distance(squared.sort(dim=2).values)
         return torch.log(squared.mean(dim=2) + 1e-3)  # keeps images of the bank from a score of minus infinity
 
-    def views(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Deep features (N, 4, D), middle ones (N, 4, 4 E) and logits (N, 4, 4) of the four rotations of a batch."""
-        features = [self.features(view) for view in rotations(self.normalize(self.resize(batch)))]
+    def views(self, batch: Tensor, count: int = N_ROTATIONS) -> tuple[Tensor, Tensor, Tensor]:
+        """Deep features (N, R, D), middle ones (N, R, 4 E) and logits (N, R, 4) of the first R rotations of a batch."""
+        features = [self.features(view) for view in rotations(self.normalize(self.resize(batch)))[:count]]
         deep, middle = (torch.stack(parts, dim=1) for parts in zip(*features, strict=True))
         return deep, middle, self.head(deep)
 

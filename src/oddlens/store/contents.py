@@ -17,6 +17,7 @@ from oddlens.io.own_folder import read_marker, write_marker
 STALE_SECONDS = 3600  # after which a file that is still being written was left by a process that was killed
 
 _FOLDER, _NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{62}")
+_UNFINISHED = re.compile(r"\.oddlens-[0-9a-f]+\.partial")  # of io.atomic
 
 
 def sha256(content: bytes) -> str:
@@ -42,12 +43,13 @@ class ContentFolder:
         if owner == store_id:
             return
         with translate_os_errors(self.folder):
-            if owner is not None or (self.folder.exists() and any(self.folder.iterdir())):
+            names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+            if owner is not None or any(not _UNFINISHED.fullmatch(name) for name in names):
                 raise StoreError(f"{self.folder}: has files that are not of this store; give another folder (?files=)")
             if not is_new:
                 raise StoreError(f"{self.folder}: the store's files are not here; is a disk missing? (?files=)")
-            self.root.mkdir(parents=True, exist_ok=True)
         write_marker(self.folder, {"store": store_id})
+        sync_folder(self.folder.parent)
 
     def path(self, digest: str) -> Path:
         """Where the content with this SHA-256 lies."""
@@ -66,9 +68,10 @@ class ContentFolder:
                 return
             if not (self.folder / MARKER).exists():  # a disk was unmounted: its empty mount point takes files, too
                 raise StoreError(f"{self.folder}: the store's files are no longer here; is a disk missing?")
-            if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                sync_folder(self.root)
+            for folder in (self.root, path.parent):
+                if not folder.exists():
+                    folder.mkdir(exist_ok=True)
+                    sync_folder(folder.parent)
         write_bytes(path, content)
 
     def read(self, digest: str) -> bytes:
@@ -101,7 +104,7 @@ class ContentFolder:
 
     def stale(self, folder: Path) -> Iterator[Path]:
         """Files in one of the `folders` that a killed process did not finish."""
-        for path in folder.glob(".oddlens-*.partial"):
+        for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                if _UNFINISHED.fullmatch(path.name) and path.stat().st_mtime < time.time() - STALE_SECONDS:
                     yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 from typing import Any
 
@@ -17,29 +18,39 @@ COPIED = tuple(field.name for field in fields(Inspection))  # columns and fields
 
 def select_inspections(filters: Filters) -> Query:
     """Rows of an inspection, its detector, its judgement, and the digests of its files that are stored."""
+    return all_inspections().where(*conditions(filters))
+
+
+def select_counts(filters: Filters) -> Query:
+    """One row: the numbers of inspections, of anomalies, of judged ones, of false alarms and of missed anomalies."""
+    return all_counts().where(*conditions(filters))
+
+
+@functools.cache
+def all_inspections() -> Query:
+    """The query without filters; to build it takes longer than to run it for one inspection."""
     image, anomaly_map, file = aliased(ContentRow), aliased(ContentRow), aliased(ContentRow)
-    query = select(InspectionRow, DetectorRow, JudgementRow, image.sha256, anomaly_map.sha256, file.sha256)
     return (
-        apply_filters(query, filters)
+        with_judgements(select(InspectionRow, DetectorRow, JudgementRow, image.sha256, anomaly_map.sha256, file.sha256))
         .outerjoin(image, is_stored(image, InspectionRow.image_sha256))
         .outerjoin(anomaly_map, is_stored(anomaly_map, InspectionRow.map_sha256))
         .outerjoin(file, is_stored(file, DetectorRow.sha256))
     )
 
 
-def select_counts(filters: Filters) -> Query:
-    """One row: the numbers of inspections, of anomalies, of judged ones, of false alarms and of missed anomalies."""
+@functools.cache
+def all_counts() -> Query:
+    """The query without filters."""
     verdict, judged = InspectionRow.verdict, JudgementRow.verdict
-    false_alarm, missed = (and_(verdict == a, judged == b) for a, b in (("anomaly", "normal"), ("normal", "anomaly")))
     columns = {
         "n": func.count(),
         "n_anomalous": count_where(verdict == "anomaly"),
         "n_judged": func.count(judged),
-        "n_false_alarms": count_where(false_alarm),
-        "n_missed": count_where(missed),
+        "n_false_alarms": count_where(and_(verdict == "anomaly", judged == "normal")),
+        "n_missed": count_where(and_(verdict == "normal", judged == "anomaly")),
     }
     query = select(*(column.label(name) for name, column in columns.items())).select_from(InspectionRow)
-    return apply_filters(query, filters)
+    return with_judgements(query)
 
 
 def count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -47,11 +58,12 @@ def count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((condition, 1)))
 
 
-def apply_filters(query: Query, filters: Filters) -> Query:
-    """A query for inspections, joined with detectors and current judgements, with the filters applied."""
+def with_judgements(query: Query) -> Query:
+    """A query for inspections, joined with their detectors and current judgements."""
     judgement = and_(JudgementRow.inspection_id == InspectionRow.id, is_current())
-    query = query.join(DetectorRow, DetectorRow.digest == InspectionRow.detector_digest)
-    return query.outerjoin(JudgementRow, judgement).where(*conditions(filters))
+    return query.join(DetectorRow, DetectorRow.digest == InspectionRow.detector_digest).outerjoin(
+        JudgementRow, judgement
+    )
 
 
 def conditions(filters: Filters) -> list[ColumnElement[bool]]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError, StateError
-from oddlens.store import queries, retention, schema
+from oddlens.store import integrity, queries, retention, schema
 from oddlens.store.contents import ContentFolder, sha256
 from oddlens.store.database import Database, parse_url
 from oddlens.store.inspection import (
@@ -311,25 +311,7 @@ class Store:
 
     def check(self) -> list[str]:
         """What is wrong with the store: in the database, and files that are missing or not what was written."""
-        database, problems, last = self._database, list[str](), ""
-        with database.read() as session:
-            if database.is_sqlite:
-                connection = session.connection()
-                problems += [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
-                problems += [f"a row of {row[0]} refers to none" for row in
-                             connection.exec_driver_sql("PRAGMA foreign_key_check")]  # fmt: skip
-        while True:
-            query = select(ContentRow.sha256).where(ContentRow.sha256 > last, ContentRow.expired.is_(False))
-            with database.read() as session:
-                digests = session.scalars(query.order_by(ContentRow.sha256).limit(PAGE)).all()
-            if not digests:
-                return problems
-            for digest in digests:
-                try:
-                    self.files.read(digest)
-                except ArtifactError as error:
-                    problems.append(str(error))
-            last = digests[-1]
+        return integrity.problems(self._database, self.files)
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""

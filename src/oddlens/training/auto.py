@@ -54,6 +54,7 @@ MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task per
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
+EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features; twice as many gain next to nothing
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -77,7 +78,7 @@ def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
     untrained = [build_untrained(candidate, task.seed, task) for candidate in candidates]
     for candidate in candidates:
         started = time.perf_counter()
-        training = family_of(candidate).default_training.model_copy(update={"seed": task.seed})
+        training = member_training(candidate).model_copy(update={"seed": task.seed})
         limit = time_limit([member.model for member in members], tuple(untrained), task)
         model = untrained.pop(0)
         if limit and members and not leaves_time(limit, model, training, task):
@@ -103,6 +104,13 @@ def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
     plan = EnsembleSettings(members=tuple(member.member for member in selected))
     ensemble = build_ensemble(plan, selected, task)
     return TrainedModel(ensemble, plan, longest_history(selected), tuple(reasons), tuple(records))
+
+
+def member_training(candidate: FamilySettings) -> TrainingSettings:
+    """The training settings of a candidate."""
+    training = family_of(candidate).default_training
+    is_beside_backbone = isinstance(candidate, RotationSettings) and candidate.scored_rotations == 1
+    return training.model_copy(update={"epochs": EPOCHS_BESIDE_BACKBONE}) if is_beside_backbone else training
 
 
 def leaves_time(limit: TimeLimit, model: Model, training: TrainingSettings, task: TrainingTask) -> bool:
@@ -136,12 +144,10 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
-    others, reasons = select_object_candidates(settings, task, size, limits if too_few else [])
-    if (
-        too_few
-    ):  # a single one: on images unlike photographs, the one from scratch, unless a backbone is the user's choice
-        is_backbone_best = pretrained and (task.spec.channels == 3 or task.backbone is not None)
-        return (pretrained if is_backbone_best else others), reasons + remarks
+    is_backbone_best = bool(pretrained) and (task.spec.channels == 3 or task.backbone is not None)
+    others, reasons = select_object_candidates(settings, task, is_backbone_best=is_backbone_best)
+    if too_few:  # a single one: on images unlike photographs, the one from scratch
+        return (pretrained if is_backbone_best else others[:1]), [*reasons[:2], *limits, *remarks]
     return pretrained + others, reasons + remarks
 
 
@@ -164,9 +170,12 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
 
 
 def select_object_candidates(
-    settings: AutoSettings, task: TrainingTask, size: str, limits: list[str]
+    settings: AutoSettings, task: TrainingTask, *, is_backbone_best: bool
 ) -> tuple[list[FamilySettings], list[str]]:
-    """The settings to try on small images of one object each; with `limits`, only the first of them."""
+    """The settings from scratch to try on small images of one object each, and the reasons.
+
+    Beside a backbone that suits them, the dictionary adds nothing, and a single rotation is enough.
+    """
     ratio = mirrored_distance(task.train, task.seed)
     mirror = ratio <= MAX_MIRROR_RATIO and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
     short = task.deadline - time.perf_counter() < SHORT_BUDGET
@@ -174,19 +183,22 @@ def select_object_candidates(
     if settings.robust:
         neighbours = min(MAX_ROBUST_NEIGHBOURS, max(5, len(task.train) // 25))
         values |= {"neighbours": neighbours, "surprise": ROBUST_SURPRISE}
-    rotation = RotationSettings.model_validate(values)
-    if not is_rotation_symmetric(task.roi):
-        limits = [*limits, "rotation: left out, because the region of interest alone reveals how an image was rotated"]
+    if is_backbone_best:
+        values |= {"scored_rotations": 1, "strided": True}
+    candidates: list[FamilySettings] = [] if is_backbone_best else [DictionarySettings(mirror=mirror)]
+    others = "rotation" if is_backbone_best else "dictionary and rotation"
     reasons = [
-        f"{size} show one object each (up to {MAX_OBJECT_SIDE} px), by dictionary and rotation",
+        f"size: images of {task.spec.width} x {task.spec.height} show one object each (up to {MAX_OBJECT_SIDE} px), by "
+        f"{others}",
         f"mirroring: mirrored images {'count' if mirror else 'do not count'} as normal: they lie {ratio:.2f} times as "
         "far from the others",
-        *limits,
     ]
-    if short and not limits:
+    if not is_rotation_symmetric(task.roi):
+        reasons.append("rotation: left out, because the region of interest alone reveals how an image was rotated")
+        return candidates, reasons
+    if short and not is_backbone_best:
         reasons.append("rotation: strided, because the budget is short")
-    candidates: list[FamilySettings] = [DictionarySettings(mirror=mirror), rotation]
-    return candidates[:1] if limits else candidates, reasons
+    return [*candidates, RotationSettings.model_validate(values)], reasons
 
 
 def mirrored_distance(pixels: Pixels, seed: int) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 TEMPERATURE = 4.0  # by which logits are divided: small images are told apart less surely than a classifier believes
 ITERATIONS = 5  # of expectation-maximization; more would leave out classes that look alike
 MIN_SHARE = 1e-6  # of a class among normal images
-MIN_SPREAD = 0.1  # of log ratios of normal images; ratios that differ less say nothing
+MIN_RATIO_SPREAD = 0.1  # of log ratios of normal images; ratios that differ less say nothing
 
 
 class ClassRatio(nn.Module):
