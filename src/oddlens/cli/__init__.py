@@ -22,11 +22,11 @@ from oddlens.cli.fit import fit
 from oddlens.cli.run import run
 from oddlens.cli.score import score
 from oddlens.cli.serving.serve import serve
+from oddlens.cli.serving.watch import watch
 from oddlens.cli.show import show
 from oddlens.cli.store import app as store
 from oddlens.cli.streams import prepare_streams, visible
 from oddlens.cli.threshold import threshold
-from oddlens.cli.serving.watch import watch
 from oddlens.errors import OddlensError
 
 app = typer.Typer(

@@ -120,7 +120,7 @@ def inspection_routes(service: Service) -> APIRouter:
 
     @router.get("/inspections/{number}/map.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
     async def map_png(number: int) -> Response:
-        """The anomaly map over the image, where it was upload_request for."""
+        """The anomaly map over the image, where a request wanted it."""
         return await asyncio.to_thread(stored_map, opened(service), number)
 
     @router.get("/inspections/{number}/image.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
@@ -164,7 +164,7 @@ def stored_map(store: Store, number: int) -> Response:
     """
     content = store.map_png(store.inspection(number))
     if content is None:
-        raise RefusalError(404, "this inspection has no map: it was not upload_request for, or it has expired")
+        raise RefusalError(404, "this inspection has no map: none was requested, or it has expired")
     return Response(content, media_type="image/png")
 
 

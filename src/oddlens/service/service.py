@@ -133,10 +133,10 @@ class Service:
             RefusalError: 503 while not serving, 429 while the queue is full.
         """
         self.check_serving()
-        self._check_room(1)
+        self._check_capacity(1)
         return asyncio.get_running_loop().time() + self.settings.deadline
 
-    def _check_room(self, images: int) -> None:
+    def _check_capacity(self, images: int) -> None:
         capacity = self.settings.queue
         if images > capacity:
             raise RefusalError(413, f"{images} images in one request are more than the queue takes ({capacity})")
@@ -194,7 +194,7 @@ class Service:
 
     async def _within(self, process: Callable[[], Awaitable[T]], images: int, deadline: float) -> T:
         """Await a process until the deadline; its images leave the queue only when it has really ended."""
-        self._check_room(images)
+        self._check_capacity(images)
         self.queued += images
 
         async def count() -> T:
