@@ -101,4 +101,5 @@ def post_all(service: RunningService, images: Sequence[tuple[str, bytes]], clien
 
 def settings(detector: Path, **changes: Any) -> ServiceSettings:
     """Settings of a service of one detector, without a store."""
-    return ServiceSettings(**{"detectors": {"part": detector}, "workers": 2} | changes)
+    values: dict[str, Any] = {"detectors": {"part": detector}, "workers": 2}
+    return ServiceSettings(**values | changes)
