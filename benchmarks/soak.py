@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py part.onnx IMAGES --images 10000 --kills 50 --seconds 600
 
-IMAGES is a folder of PNG files that the detector takes. The first part posts all images from 16 clients. The second posts
-at once and at twice the rate of the first, and counts what was refused. The third kills the service under load, and looks
-each acknowledged inspection up.
+IMAGES is a folder of PNG files that the detector takes. The first part posts all images from 16 clients. The second
+posts at once and at twice the rate of the first, and counts what was refused. The third kills the service under load,
+and looks each acknowledged inspection up.
 """
 
 from __future__ import annotations

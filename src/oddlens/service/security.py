@@ -72,6 +72,8 @@ class Guard:
                         while not is_complete and received < DISCARD_BYTES:
                             await receive_counted()
                 headers = MutableHeaders(scope=message)
+                if not is_complete:
+                    headers["Connection"] = "close"  # the rest of the body is no request
                 for name, value in ANSWER_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
