@@ -1,13 +1,14 @@
 # make demo    from images to verdicts on built-in images, offline, in about a minute (sets everything up first)
 # make test    the tests
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
+# make soak    an hour of load on the service: DETECTOR=part.onnx IMAGES=folder
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests run in two processes of one thread each; timings are taken elsewhere.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo test check lint types floors doctest docs clean
+.PHONY: setup demo test check lint types floors doctest docs soak clean
 
 setup: .venv/.installed
 
@@ -40,6 +41,9 @@ doctest: setup
 
 docs: setup
 	$(PYTEST) tests/test_docs.py -k "not notebook_runs"
+
+soak: setup
+	$(BIN)/python benchmarks/soak.py $(DETECTOR) $(IMAGES)
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

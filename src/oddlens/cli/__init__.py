@@ -21,6 +21,8 @@ from oddlens.cli.feedback import feedback
 from oddlens.cli.fit import fit
 from oddlens.cli.run import run
 from oddlens.cli.score import score
+from oddlens.cli.serving.serve import serve
+from oddlens.cli.serving.watch import watch
 from oddlens.cli.show import show
 from oddlens.cli.store import app as store
 from oddlens.cli.streams import prepare_streams, visible
@@ -79,6 +81,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "feedback": feedback,
     "show": show,
     "export": export_detector,
+    "serve": serve,
+    "watch": watch,
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)

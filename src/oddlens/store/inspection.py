@@ -125,6 +125,7 @@ class Filters:
         verdict: of the detector.
         judgement: of people; "any" for all that were judged.
         training: fingerprint of the detector's training images.
+        name, image_sha256: of the image.
     """
 
     since: datetime | None = None
@@ -135,6 +136,8 @@ class Filters:
     verdict: Verdict | None = None
     judgement: Verdict | Literal["any"] | None = None
     training: str | None = None
+    name: str | None = None
+    image_sha256: str | None = None
 
     def __post_init__(self) -> None:
         for verdict in (self.verdict, None if self.judgement == "any" else self.judgement):

@@ -75,6 +75,8 @@ def conditions(filters: Filters) -> list[ColumnElement[bool]]:
         row.station: filters.station,
         row.verdict: filters.verdict,
         DetectorRow.training: filters.training,
+        row.name: filters.name,
+        row.image_sha256: filters.image_sha256,
         JudgementRow.verdict: None if filters.judgement == "any" else filters.judgement,
     }
     selected = [column == clean_text(value) for column, value in values.items() if value is not None]

@@ -1,0 +1,81 @@
+"""`oddlens serve`: detectors over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oddlens.cli.options import JsonOption, SeedOption, ThreadsOption, path_option
+from oddlens.cli.session import command
+
+if TYPE_CHECKING:
+    from oddlens.service.service import Service
+
+ServeStoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", help="The store; by default inspections.db beside the detector."),
+]
+KeepDaysOption = Annotated[
+    float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of these days needs.")
+]
+KeepGbOption = Annotated[
+    float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond so many gigabytes.")
+]
+
+
+def serve(
+    detectors: Annotated[
+        list[str], typer.Argument(metavar="DETECTOR...", help="Exported detectors: part.onnx, or NAME=part.onnx.")
+    ],
+    store: ServeStoreOption = None,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Record nothing.")] = False,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None, path_option("--token-file", help="File with the token that callers must send.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Name by which callers reach the service.")
+    ] = None,
+    queue: Annotated[int, typer.Option("--queue", min=1, help="Images that wait or are scored, at most.")] = 64,
+    deadline: Annotated[float, typer.Option("--deadline", help="Seconds until a request is answered, at most.")] = 30,
+    max_mb: Annotated[float, typer.Option("--max-mb", help="Size of a request in megabytes, at most.")] = 64,
+    keep_days: KeepDaysOption = None,
+    keep_gb: KeepGbOption = None,
+    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Answer over HTTP: post images, get verdicts."""
+    with command(as_json, threads) as console:
+        from oddlens.errors import SettingsError
+        from oddlens.service.open import serve
+        from oddlens.service.settings import ServiceSettings, default_store, name_detectors, read_token
+
+        if store is not None and no_store:
+            raise SettingsError("--store and --no-store contradict each other; leave one of them out")
+        paths = name_detectors(detectors)
+        settings = ServiceSettings(
+            detectors=paths,
+            store=None if no_store else store or default_store(next(iter(paths.values()))),
+            host=host,
+            port=port,
+            token=None if token_file is None else read_token(token_file),
+            allowed_hosts=tuple(allow_host or ()),
+            queue=queue,
+            deadline=deadline,
+            max_mb=max_mb,
+            **({} if console.threads is None else {"workers": console.threads}),
+            keep_days=keep_days,
+            keep_gb=keep_gb,
+        )
+
+        def on_ready(url: str, service: Service) -> None:
+            name = None if service.store is None else service.store.name
+            values = {"url": url, "detectors": {key: str(path) for key, path in paths.items()}, "store": name}
+            where = "recording nothing" if name is None else f"recording in {name}"
+            console.result(values, [f"serving {', '.join(paths)} on {url} (try {url}/docs), {where}"])
+
+        serve(settings, on_ready)

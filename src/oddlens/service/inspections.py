@@ -1,0 +1,183 @@
+"""Routes: inspect images, read what was inspected, replace a detector."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from oddlens.errors import OddlensError
+from oddlens.reporting.heatmaps import grey_levels
+from oddlens.service.inspecting import Inspected, Upload, as_png, decode_upload, inspect
+from oddlens.service.refusals import RefusalError, as_refusal
+from oddlens.service.service import Service
+from oddlens.service.uploads import TAGS, read_request
+from oddlens.store.inspection import StoredInspection
+from oddlens.store.store import Store
+
+PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+TEXT = {"type": "string"}
+FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
+FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object", "required": ["file"], "properties": {"file": FILES, **FORM_FIELDS},
+                    "additionalProperties": False,
+                }
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "parameters": [
+        {"in": "query", "name": name, "required": False, "schema": schema,
+         "description": "For an image as the body; a form has it as a field."}
+        for name, schema in ({"name": TEXT} | FORM_FIELDS).items()
+    ],
+}  # fmt: skip
+
+
+class InspectionAnswer(BaseModel):
+    """An inspection; `id` is null without a store, `threshold` where it is infinite."""
+
+    id: int | None
+    name: str
+    anomaly_score: float
+    p_value: float | None
+    threshold: float | None
+    verdict: str
+    detector: str
+    detector_digest: str
+    part: str | None
+    lot: str | None
+    station: str | None
+    group: str | None
+    time: str
+    map_png: str | None = None
+    map_url: str | None = None
+
+
+class InspectAnswer(BaseModel):
+    """The inspections of a request, in the order of its images."""
+
+    inspections: list[InspectionAnswer]
+
+
+class DetectorAnswer(BaseModel):
+    """A detector that is served."""
+
+    name: str
+    digest: str
+
+
+def inspection_routes(service: Service) -> APIRouter:
+    """The routes below /v1."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/inspect", openapi_extra=BODY, tags=["inspections"])
+    async def inspect_images(request: Request) -> InspectAnswer:
+        """Inspect images; all of a request, or none of them. What is answered is in the store."""
+        deadline = service.admit()
+        upload_request = await read_request(request, deadline)
+        name, detector = service.detector(upload_request.detector)
+        work = partial(inspect, name, detector, upload_request.uploads, upload_request.tags, upload_request.with_map)
+        done = await service.inspect(work, len(upload_request.uploads), deadline)
+        for _, (inspection, _, _) in done:
+            service.metrics.images.labels(inspection.detector, inspection.verdict).inc()
+        return InspectAnswer(inspections=[to_answer(number, inspected) for number, inspected in done])
+
+    @router.get("/detectors", tags=["detectors"])
+    async def detectors() -> list[DetectorAnswer]:
+        """The detectors that are served."""
+        served = service.detectors
+        return [DetectorAnswer(name=name, digest=served[name].manifest.digest) for name in served.names]
+
+    @router.post("/detectors/{name}/reload", tags=["detectors"])
+    async def reload(name: str) -> DetectorAnswer:
+        """Read the file of a detector again, and serve it from now on; where that fails, the present one goes on."""
+        service.check_serving()
+        name, _ = service.detector(name)
+        try:
+            detector = await service.reload(name)
+        except OddlensError as error:
+            status = max(as_refusal(error).status, 500)
+            raise RefusalError(507 if status == 507 else 409, f"not replaced: {error}") from error
+        return DetectorAnswer(name=name, digest=detector.manifest.digest)
+
+    @router.get("/inspections/{number}", tags=["inspections"])
+    async def inspection(number: int) -> dict[str, Any]:
+        """Everything that was recorded of an inspection, and the judgement that counts."""
+        return (await asyncio.to_thread(opened(service).inspection, number)).as_json()
+
+    @router.get("/inspections/{number}/map.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
+    async def map_png(number: int) -> Response:
+        """The anomaly map over the image, where a request wanted it."""
+        return await asyncio.to_thread(stored_map, opened(service), number)
+
+    @router.get("/inspections/{number}/image.png", response_class=Response, responses={200: PNG}, tags=["inspections"])
+    async def image_png(number: int) -> Response:
+        """The image, encoded again for display."""
+        return await asyncio.to_thread(stored_image, opened(service), number)
+
+    return router
+
+
+def to_answer(number: int | None, inspected: Inspected) -> InspectionAnswer:
+    """An inspection as it is answered."""
+    inspection, _, map_png = inspected
+    stored_map = number is not None and map_png is not None
+    return InspectionAnswer(
+        id=number,
+        **{name: getattr(inspection, name) for name in InspectionAnswer.model_fields if hasattr(inspection, name)}
+        | {"time": inspection.time.isoformat()},
+        map_png=None if map_png is None else base64.b64encode(map_png).decode(),
+        map_url=f"/v1/inspections/{number}/map.png" if stored_map else None,
+    )
+
+
+def opened(service: Service) -> Store:
+    """The store of the service.
+
+    Raises:
+        RefusalError: there is none, or it is not open yet.
+    """
+    service.check_serving()
+    if service.store is None:
+        raise RefusalError(404, "this service runs with --no-store and records nothing")
+    return service.store
+
+
+def stored_map(store: Store, number: int) -> Response:
+    """The map of an inspection.
+
+    Raises:
+        RefusalError: there is none, or it has expired.
+    """
+    content = store.map_png(store.inspection(number))
+    if content is None:
+        raise RefusalError(404, "this inspection has no map: none was requested, or it has expired")
+    return Response(content, media_type="image/png")
+
+
+def stored_image(store: Store, number: int) -> Response:
+    """The image of an inspection as an 8-bit PNG: whatever else its file has in it is not passed on.
+
+    Raises:
+        RefusalError: it has expired.
+    """
+    inspection: StoredInspection = store.inspection(number)
+    content = store.image(inspection)
+    if content is None:
+        raise RefusalError(404, "the image of this inspection has expired")
+    pixels = decode_upload(Upload(inspection.name, content))
+    levels = pixels if pixels.dtype == np.uint8 else grey_levels(pixels, max(int(pixels.max()), 1))
+    return Response(as_png(levels.astype(np.uint8, copy=False)), media_type="image/png")

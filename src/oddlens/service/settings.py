@@ -1,0 +1,125 @@
+"""Settings of a service, and what is refused before it starts: names that clash, an address without a token."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oddlens.errors import DataNotFoundError, SettingsError
+from oddlens.io.paths import expand_home
+
+MIN_TOKEN = 16  # characters
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a detector, which is part of addresses
+LOCAL_NAMES = ("localhost",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """How a service runs.
+
+    Attributes:
+        detectors: name -> `.onnx` file.
+        store: address of the store of inspections; None records nothing.
+        host, port: where it listens; port 0 takes a free one.
+        token: what every caller must send; None only on a loopback address.
+        allowed_hosts: names in the Host header that are answered, besides localhost and addresses in digits.
+        queue: number of images that may wait or be scored at the same time.
+        deadline: seconds from the arrival of a request until its answer.
+        max_mb: megabytes of a request.
+        workers: number of images that are scored at the same time, one thread each.
+        keep_days, keep_gb: retention of images, applied each hour; None keeps all.
+
+    Raises:
+        SettingsError: a token is missing where it is needed, or a number is out of range.
+    """
+
+    detectors: dict[str, Path]
+    store: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    queue: int = 64
+    deadline: float = 30.0
+    max_mb: float = 64.0
+    workers: int = os.cpu_count() or 1
+    keep_days: float | None = None
+    keep_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise SettingsError(
+                f"{self.host}: other machines can reach this address, so callers must send a token: write one of at "
+                f"least {MIN_TOKEN} characters to a file, and give it with --token-file"
+            )
+        if self.store is None and (self.keep_days is not None or self.keep_gb is not None):
+            raise SettingsError("--keep-days and --keep-gb are for a store: leave out --no-store")
+        for name, value in (("--queue", self.queue), ("--deadline", self.deadline), ("--max-mb", self.max_mb)):
+            if not 0 < value < float("inf"):
+                raise SettingsError(f"{name}: must be a number above 0")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Bytes of a request, at most."""
+        return int(self.max_mb * 1e6)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOCAL_NAMES
+
+
+def name_detectors(arguments: Sequence[str]) -> dict[str, Path]:
+    """The name and the file of each detector: `part.onnx`, which is named "part", or `NAME=FILE`.
+
+    Raises:
+        SettingsError: a name is not fit for an address, is there twice, or the file is no exported one.
+        DataNotFoundError: there is no such file.
+    """
+    detectors: dict[str, Path] = {}
+    for argument in arguments:
+        name, is_named, file = argument.partition("=")
+        path = Path(expand_home(file if is_named else argument))
+        name = name if is_named else path.stem
+        if path.suffix != ".onnx":
+            raise SettingsError(f"{path}: only .onnx files are served; make one with `oddlens export`")
+        if not path.is_file():
+            raise DataNotFoundError(f"{path}: is not a file; check the path")
+        if not NAME.fullmatch(name):
+            raise SettingsError(
+                f"{name!r}: the name of a detector has letters, digits, '.', '_' and '-'; give one with NAME={path}"
+            )
+        if name in detectors:
+            raise SettingsError(f"two detectors are named {name!r}; give one another name with NAME={path}")
+        detectors[name] = path
+    return detectors
+
+
+def default_store(detector: Path) -> str:
+    """The store where none is named: a SQLite file in the folder of the detector."""
+    return str(detector.parent / "inspections.db")
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it.
+
+    Raises:
+        SettingsError: the file cannot be read, others may read it, or the token is short or not ASCII.
+    """
+    try:
+        others, text = path.stat().st_mode & 0o077, path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"{path}: the token cannot be read ({reason})") from error
+    if others:
+        raise SettingsError(f"{path}: other users of this machine may read the token; chmod 600 {path}")
+    if not re.fullmatch(rf"[!-~]{{{MIN_TOKEN},}}", text):
+        raise SettingsError(f"{path}: a token is one word of at least {MIN_TOKEN} ASCII characters")
+    return text

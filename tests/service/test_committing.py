@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from stored_inspections import DETECTOR_FILE, inspection
+
+from oddlens.detector.detector import Detector
+from oddlens.errors import DiskFullError
+from oddlens.service.committing import Committer
+from oddlens.service.inspecting import Inspected
+from oddlens.store.open import open_store
+
+
+def items(names: list[str]) -> list[Inspected]:
+    return [(inspection(name=name), name.encode(), None) for name in names]
+
+
+def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(str(tmp_path / "parts.db")) as store:
+        store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
+        begun, go_on, sizes, add = threading.Event(), threading.Event(), list[int](), store.add_batch
+
+        def add_slowly(batch: list[Inspected]) -> list[int]:
+            sizes.append(len(batch))
+            begun.set()
+            assert go_on.wait(60)
+            return add(batch)
+
+        monkeypatch.setattr(store, "add_batch", add_slowly)
+        committer = Committer(store)
+        futures = [committer.submit(items(["a"]))]
+        assert begun.wait(60)
+        futures += [committer.submit(items(names)) for names in (["b", "c"], [], ["d"])]
+        go_on.set()
+        committer.close()
+        assert sizes == [1, 3]
+        names = [[store.inspection(number).name for number in future.result(0)] for future in futures]
+        assert names == [["a"], ["b", "c"], [], ["d"]]
+
+
+def test_a_full_disk_fails_those_that_wait_and_later_ones_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(batch: list[Inspected]) -> list[int]:
+        raise DiskFullError("no room")
+
+    with open_store(str(tmp_path / "parts.db")) as store:
+        store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
+        committer = Committer(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "add_batch", full)
+            with pytest.raises(DiskFullError):
+                committer.submit(items(["a"])).result(60)
+        assert committer.submit(items(["a"])).result(60) == [1]
+        committer.close()
+
+
+def test_files_that_were_written_before_are_those_of_the_store(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "parts.db")) as store:
+        store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
+        committer = Committer(store)
+        pair: list[Inspected] = [(inspection(), b"image", b"map")]
+        committer.write_files(pair)
+        (number,) = committer.submit(pair).result(60)
+        committer.close()
+        stored = store.inspection(number)
+        assert (store.image(stored), store.map_png(stored), store.check()) == (b"image", b"map", [])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from command_line import error_of, oddlens
+from running_service import RunningService, noise, post_all, running
+from stored_inspections import DETECTOR_FILE
+
+from oddlens.errors import SettingsError
+from oddlens.service.server import address, open_listener
+from oddlens.store.open import open_store
+
+Images = list[tuple[str, bytes]]
+
+
+def test_the_answers_to_16_clients_are_those_of_the_command_line_and_in_the_store(
+    service: RunningService, images: Images, tmp_path: Path
+) -> None:
+    answers = [response.json()["inspections"][0] for response in post_all(service, images, 16)]
+    assert [answer["name"] for answer in answers] == [name for name, _ in images]
+    for name, content in images:
+        (tmp_path / name).write_bytes(content)
+    done = oddlens("score", DETECTOR_FILE, tmp_path, "-o", tmp_path / "verdicts.csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "verdicts.csv").read_text().splitlines()))
+    for name in ("anomaly_score", "p_value", "threshold"):
+        expected = [float(row[name]) for row in rows]
+        np.testing.assert_allclose([answer[name] for answer in answers], expected, rtol=1e-5, err_msg=name)
+    assert [answer["verdict"] for answer in answers] == [row["verdict"] for row in rows]
+    assert len({answer["id"] for answer in answers}) == 300
+    with open_store(service.store) as store:
+        for answer, (name, content) in zip(answers, images, strict=True):
+            stored = store.inspection(answer["id"])
+            assert (stored.name, stored.anomaly_score, stored.batch_size) == (name, answer["anomaly_score"], 1)
+            assert store.image(stored) == content
+
+
+def test_every_acknowledged_inspection_survives_kills(images: Images, tmp_path: Path) -> None:
+    acknowledged: dict[int, str] = {}
+    for _ in range(3):
+        with running(DETECTOR_FILE, "--store", tmp_path / "parts.db") as service, ThreadPoolExecutor(8) as pool:
+            enough = threading.Event()
+
+            def post(
+                image: tuple[str, bytes], service: RunningService = service, enough: threading.Event = enough
+            ) -> None:
+                try:
+                    answer = service.post(*image).json()["inspections"][0]
+                except httpx.TransportError:
+                    return
+                acknowledged[answer["id"]] = answer["name"]
+                if len(acknowledged) % 20 == 0:
+                    enough.set()
+
+            posts = [pool.submit(post, image) for image in images]
+            assert enough.wait(60)
+            service.process.send_signal(signal.SIGKILL)
+            service.process.wait()
+            for future in posts:
+                future.result()
+    assert len(acknowledged) >= 60
+    with open_store(str(tmp_path / "parts.db")) as store:
+        assert store.check() == []
+        assert {number: store.inspection(number).name for number in acknowledged} == acknowledged
+
+
+def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(images: Images, tmp_path: Path) -> None:
+    with running(DETECTOR_FILE, "--store", tmp_path / "parts.db") as service:
+        with service.client.stream("POST", "/v1/inspect", content=slow_body(service), headers=PNG) as response:
+            answer = response.read()
+        assert response.status_code == 200, answer
+        _, errors = service.process.communicate(timeout=60)
+        assert (service.process.returncode, errors) == (0, "")
+    with open_store(str(tmp_path / "parts.db")) as store:
+        assert [stored.name for stored in store.inspections()] == ["image"]
+
+
+PNG = {"Content-Type": "image/png"}
+
+
+def slow_body(service: RunningService) -> Iterator[bytes]:
+    """An image of which the second half is sent only once the service drains."""
+    content = noise()
+    yield content[:100]
+    while "oddlens_open_requests 2.0" not in httpx.get(f"{service.url}/metrics").text:  # this one, and that
+        time.sleep(0.01)
+    service.process.send_signal(signal.SIGTERM)
+    while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
+        time.sleep(0.01)
+    refused = httpx.post(f"{service.url}/v1/inspect", content=content, headers=PNG)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    assert "draining" in refused.json()["error"]
+    yield content[100:]
+
+
+def test_a_second_signal_ends_the_service_at_once() -> None:
+    with running(DETECTOR_FILE, "--no-store") as service, socket.create_connection(("127.0.0.1", service.port)) as body:
+        body.sendall(b"POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+        body.sendall(b"Content-Length: 1000\r\n\r\n")
+        while "oddlens_open_requests 2.0" not in httpx.get(f"{service.url}/metrics").text:
+            time.sleep(0.01)
+        service.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
+            time.sleep(0.01)
+        assert service.stop() == (1, "")
+
+
+def test_a_detector_that_cannot_be_loaded_ends_the_service(tmp_path: Path) -> None:
+    (tmp_path / "part.onnx").write_bytes(DETECTOR_FILE.read_bytes()[:-5000])
+    assert "part.onnx" in error_of("serve", tmp_path / "part.onnx", "--port", 0)
+
+
+def test_an_address_in_use_is_refused(service: RunningService) -> None:
+    with pytest.raises(SettingsError, match=f"port {service.port} .*in use"):
+        open_listener("127.0.0.1", service.port)
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"cannot listen on nowhere\.invalid"):
+        open_listener("nowhere.invalid", 0)
+
+
+def test_the_address_of_an_ipv6_host_is_in_brackets() -> None:
+    assert address("::1", 8000) == "http://[::1]:8000"
