@@ -90,7 +90,24 @@ ENGINES = [RuntimeSettings(engine="onnxruntime")]
 if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
 SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
-OWN_SIZES = ("colour 8 bits",)  # of the forms with a backbone of the user's own
+ONE_SIZE = ("colour 8 bits",)  # of the further forms of a family, and of those with a backbone of the user's own
+FURTHER_FORMS = (
+    "autoencoder-ssim-top",
+    "autoencoder-l1-denoising-sap",
+    "autoencoder-nap",
+    "autoencoder-pooling-latent",
+    "defects-one-level",
+    "defects-shrunk",
+    "dictionary-two-sizes-mirrored",
+    "features-own-backbone",
+    "padim-fixed-light",
+    "padim-own-backbone",
+    "patchcore-own-backbone",
+    "transforms-unmirrored",
+    "transforms-upright",
+    "ensemble-pretrained",
+    "crossfit-dictionary",
+)
 TILED = (24, 40, 1, 255)  # images that are scored in eight tiles of 16 x 16
 TILED_FORMS = (
     "autoencoder-strided",
@@ -127,11 +144,11 @@ def pictures(size: tuple[int, int, int, int], count: int, seed: int = 0) -> Pixe
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every form with every size, and some forms in tiles."""
+    """The main forms of each family with every size, further ones with one, and some forms in tiles."""
     forms = [*FORMS, "toy"]
     marks = {name: needs_pretrained for name, settings in FORMS.items() if settings.uses_pretrained}
     if {"form", "size"} <= set(metafunc.fixturenames):
-        pairs = [(form, size) for form in forms for size in (SIZES if "own" not in form else OWN_SIZES)]
+        pairs = [(form, size) for form in forms for size in (ONE_SIZE if form in FURTHER_FORMS else SIZES)]
         pairs += [(form, "tiled") for form in TILED_FORMS]
         cases = [pytest.param(*pair, marks=marks.get(pair[0], ())) for pair in pairs]
         metafunc.parametrize(("form", "size"), cases, indirect=True, scope="module")
