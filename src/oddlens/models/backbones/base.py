@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from oddlens.config.manifest import Notice
+from oddlens.errors import SettingsError
 
 
 class Backbone(nn.Module, ABC):
@@ -36,8 +37,12 @@ class Backbone(nn.Module, ABC):
         """What the licence of the weights requires to be passed on."""
 
     def classify(self, means: Tensor) -> Tensor:
-        """Logits (N, n_classes) from the mean (N, D) of the features of the last depth over its places."""
-        raise NotImplementedError(f"{type(self).__name__} has no classifier")
+        """Logits (N, n_classes) from the mean (N, D) of the features of the last depth over its places.
+
+        Raises:
+            SettingsError: it has no classifier.
+        """
+        raise SettingsError(f"{self.notice().name}: has no classifier; set class_weight to 0")
 
     @abstractmethod
     def forward(self, batch: Tensor) -> list[Tensor]:
