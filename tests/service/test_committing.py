@@ -9,11 +9,11 @@ from stored_inspections import DETECTOR_FILE, inspection
 from oddlens.detector.detector import Detector
 from oddlens.errors import DiskFullError
 from oddlens.service.committing import Committer
-from oddlens.service.inspecting import Inspected
 from oddlens.store.open import open_store
+from oddlens.store.store import NewInspection
 
 
-def items(names: list[str]) -> list[Inspected]:
+def items(names: list[str]) -> list[NewInspection]:
     return [(inspection(name=name), name.encode(), None) for name in names]
 
 
@@ -24,7 +24,7 @@ def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
         store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
         begun, go_on, sizes, add = threading.Event(), threading.Event(), list[int](), store.add_batch
 
-        def add_slowly(batch: list[Inspected]) -> list[int]:
+        def add_slowly(batch: list[NewInspection]) -> list[int]:
             sizes.append(len(batch))
             begun.set()
             assert go_on.wait(60)
@@ -45,7 +45,7 @@ def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
 def test_a_full_disk_fails_those_that_wait_and_later_ones_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(batch: list[Inspected]) -> list[int]:
+    def full(batch: list[NewInspection]) -> list[int]:
         raise DiskFullError("no room")
 
     with open_store(str(tmp_path / "parts.db")) as store:
@@ -63,7 +63,7 @@ def test_files_that_were_written_before_are_those_of_the_store(tmp_path: Path) -
     with open_store(str(tmp_path / "parts.db")) as store:
         store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
         committer = Committer(store)
-        pair: list[Inspected] = [(inspection(), b"image", b"map")]
+        pair: list[NewInspection] = [(inspection(), b"image", b"map")]
         committer.write_files(pair)
         (number,) = committer.submit(pair).result(60)
         committer.close()

@@ -9,9 +9,9 @@ import pytest
 from running_service import settings
 from stored_inspections import DETECTOR_FILE, inspection
 
-from oddlens.service.inspecting import Inspected
 from oddlens.service.refusals import RefusalError
 from oddlens.service.service import Service
+from oddlens.store.store import NewInspection
 
 
 def with_service(run: Any, **changes: Any) -> Any:
@@ -40,7 +40,7 @@ def test_images_beyond_the_queue_are_refused_until_some_are_done() -> None:
     async def run(service: Service) -> None:
         go_on = threading.Event()
 
-        def work() -> list[Inspected]:
+        def work() -> list[NewInspection]:
             assert go_on.wait(60)
             return [(inspection(), b"", None)] * 2
 
@@ -64,7 +64,7 @@ def test_work_past_its_deadline_is_refused_and_keeps_its_place_until_it_ends() -
     async def run(service: Service) -> None:
         go_on, calls = threading.Event(), list[str]()
 
-        def work() -> list[Inspected]:
+        def work() -> list[NewInspection]:
             calls.append("began")
             assert go_on.wait(60)
             return []
@@ -107,7 +107,7 @@ def test_a_detector_must_be_named_where_there_are_several() -> None:
 
 def test_an_error_of_the_work_reaches_the_caller() -> None:
     async def run(service: Service) -> None:
-        def work() -> list[Inspected]:
+        def work() -> list[NewInspection]:
             raise RefusalError(415, "no")
 
         assert (await refusal(service.inspect(work, 1, service.admit()))).status == 415

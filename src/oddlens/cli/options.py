@@ -78,6 +78,12 @@ StrictOption = Annotated[
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]
+KeepDaysOption = Annotated[
+    float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of these days needs.")
+]
+KeepGbOption = Annotated[
+    float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond so many gigabytes.")
+]
 FromStoreOption = Annotated[
     str | None, typer.Option("--from-store", metavar="URL", help="Use the images of this store that people judged.")
 ]

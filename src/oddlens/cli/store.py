@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from oddlens.cli.options import JsonOption, SeedOption, ThreadsOption, path_option
+from oddlens.cli.options import JsonOption, KeepDaysOption, KeepGbOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command, opened_store
 from oddlens.io.paths import check_output
 
@@ -84,12 +84,8 @@ def export(
 @app.command()
 def prune(
     store: StoreOption,
-    keep_days: Annotated[
-        float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of these days needs.")
-    ] = None,
-    keep_gb: Annotated[
-        float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond so many gigabytes.")
-    ] = None,
+    keep_days: KeepDaysOption = None,
+    keep_gb: KeepGbOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,

@@ -10,14 +10,13 @@ import threading
 from concurrent.futures import Future
 from itertools import islice
 
-from oddlens.service.inspecting import Inspected
 from oddlens.store.contents import sha256
-from oddlens.store.store import Store
+from oddlens.store.store import NewInspection, Store
 
 MAX_COMMIT = 64  # requests in a transaction
 
 Ids = list[int]
-Waiting = tuple[list[Inspected], "Future[Ids]"]
+Waiting = tuple[list[NewInspection], "Future[Ids]"]
 
 
 class Committer:
@@ -29,7 +28,7 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    def write_files(self, items: list[Inspected]) -> None:
+    def write_files(self, items: list[NewInspection]) -> None:
         """Write the images and maps of inspections, in the calling thread: several threads wait for a disk together.
 
         Raises:
@@ -40,7 +39,7 @@ class Committer:
                 if content is not None:
                     self.store.files.write(content, sha256(content))
 
-    def submit(self, items: list[Inspected]) -> Future[Ids]:
+    def submit(self, items: list[NewInspection]) -> Future[Ids]:
         """Store inspections, all or none; the result has their ids, and whatever `Store.add_batch` raises."""
         future: Future[Ids] = Future()
         self._queue.put((items, future))

@@ -20,9 +20,8 @@ from oddlens.inference.backend import Floats
 from oddlens.inference.scoring import score_batches
 from oddlens.io.own_files import PNG_METADATA
 from oddlens.reporting import heatmaps
-from oddlens.store.inspection import Inspection, make_inspections
-
-Inspected = tuple[Inspection, bytes, bytes | None]  # with the content of its image, and its map as PNG
+from oddlens.store.inspection import make_inspections
+from oddlens.store.store import NewInspection
 
 
 class Upload(NamedTuple):
@@ -42,7 +41,9 @@ class Tags:
     group: str | None = None
 
 
-def inspect(name: str, detector: Detector, uploads: Sequence[Upload], tags: Tags, with_map: bool) -> list[Inspected]:
+def inspect(
+    name: str, detector: Detector, uploads: Sequence[Upload], tags: Tags, with_map: bool
+) -> list[NewInspection]:
     """Inspect images with the detector of that name, or none of them.
 
     Each is scored by itself: so its score does not depend on what else is being scored, and an audit repeats its bits.
@@ -57,7 +58,7 @@ def inspect(name: str, detector: Detector, uploads: Sequence[Upload], tags: Tags
     return [inspect_one(name, detector, upload, tags, with_map) for upload in uploads]
 
 
-def inspect_one(name: str, detector: Detector, upload: Upload, tags: Tags, with_map: bool) -> Inspected:
+def inspect_one(name: str, detector: Detector, upload: Upload, tags: Tags, with_map: bool) -> NewInspection:
     """One of the images of `inspect`."""
     image = decode_upload(upload)
     pixels = fit_to(image, detector.spec, upload.name)

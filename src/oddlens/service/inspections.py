@@ -12,14 +12,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from oddlens.errors import OddlensError
+from oddlens.errors import DiskFullError, OddlensError
 from oddlens.reporting.heatmaps import grey_levels
-from oddlens.service.inspecting import Inspected, Upload, as_png, decode_upload, inspect
-from oddlens.service.refusals import RefusalError, as_refusal
+from oddlens.service.inspecting import Upload, as_png, decode_upload, inspect
+from oddlens.service.refusals import RefusalError
 from oddlens.service.service import Service
 from oddlens.service.uploads import TAGS, read_request
 from oddlens.store.inspection import StoredInspection
-from oddlens.store.store import Store
+from oddlens.store.store import NewInspection, Store
 
 PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 TEXT = {"type": "string"}
@@ -109,8 +109,8 @@ def inspection_routes(service: Service) -> APIRouter:
         try:
             detector = await service.reload(name)
         except OddlensError as error:
-            status = max(as_refusal(error).status, 500)
-            raise RefusalError(507 if status == 507 else 409, f"not replaced: {error}") from error
+            status = 507 if isinstance(error, DiskFullError) else 409
+            raise RefusalError(status, f"not replaced: {error}") from error
         return DetectorAnswer(name=name, digest=detector.manifest.digest)
 
     @router.get("/inspections/{number}", tags=["inspections"])
@@ -131,7 +131,7 @@ def inspection_routes(service: Service) -> APIRouter:
     return router
 
 
-def to_answer(number: int | None, inspected: Inspected) -> InspectionAnswer:
+def to_answer(number: int | None, inspected: NewInspection) -> InspectionAnswer:
     """An inspection as it is answered."""
     inspection, _, map_png = inspected
     stored_map = number is not None and map_png is not None

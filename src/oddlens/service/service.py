@@ -14,12 +14,11 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
 from oddlens.service.committing import Committer
 from oddlens.service.detectors import ServedDetectors
-from oddlens.service.inspecting import Inspected
 from oddlens.service.metrics import Metrics
 from oddlens.service.refusals import RefusalError
 from oddlens.service.settings import ServiceSettings
 from oddlens.store.open import open_store
-from oddlens.store.store import Store
+from oddlens.store.store import NewInspection, Store
 
 PRUNE_SECONDS = 3600.0
 
@@ -145,8 +144,8 @@ class Service:
             raise RefusalError(429, "the queue is full; try again later", retry_after=max(1, min(60, seconds)))
 
     async def inspect(
-        self, work: Callable[[], list[Inspected]], images: int, deadline: float
-    ) -> list[tuple[int | None, Inspected]]:
+        self, work: Callable[[], list[NewInspection]], images: int, deadline: float
+    ) -> list[tuple[int | None, NewInspection]]:
         """Inspect images in a thread and store them; each has its id, where there is a store.
 
         Raises:
@@ -154,13 +153,13 @@ class Service:
             OddlensError: as `inspecting.inspect` and `Store.add`.
         """
 
-        def work_and_write() -> list[Inspected]:
+        def work_and_write() -> list[NewInspection]:
             items = work()
             if self._committer is not None:
                 self._committer.write_files(items)
             return items
 
-        async def process() -> list[tuple[int | None, Inspected]]:
+        async def process() -> list[tuple[int | None, NewInspection]]:
             items = await self._score(work_and_write, images, deadline)
             ids: list[int | None] = [None] * len(items)
             if self._committer is not None:

@@ -54,7 +54,7 @@ MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task per
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
-EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features; twice as many gain next to nothing
+EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -145,9 +145,9 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     is_backbone_best = bool(pretrained) and (task.spec.channels == 3 or task.backbone is not None)
-    others, reasons = select_object_candidates(settings, task, is_backbone_best=is_backbone_best)
-    if too_few:  # a single one: on images unlike photographs, the one from scratch
-        return (pretrained if is_backbone_best else others[:1]), [*reasons[:2], *limits, *remarks]
+    others, reasons = select_object_candidates(settings, task, is_backbone_best=is_backbone_best, is_single=too_few)
+    if too_few:  # on images unlike photographs, the one from scratch
+        return (pretrained if is_backbone_best else others), [*reasons, *limits, *remarks]
     return pretrained + others, reasons + remarks
 
 
@@ -170,11 +170,12 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
 
 
 def select_object_candidates(
-    settings: AutoSettings, task: TrainingTask, *, is_backbone_best: bool
+    settings: AutoSettings, task: TrainingTask, *, is_backbone_best: bool, is_single: bool
 ) -> tuple[list[FamilySettings], list[str]]:
     """The settings from scratch to try on small images of one object each, and the reasons.
 
-    Beside a backbone that suits them, the dictionary adds nothing, and a single rotation is enough.
+    Beside a backbone that suits them, the dictionary adds nothing, and a single rotation is enough. With `is_single`,
+    rotation is left out: images are too few to weight it beside another member.
     """
     ratio = mirrored_distance(task.train, task.seed)
     mirror = ratio <= MAX_MIRROR_RATIO and (task.roi is None or bool((task.roi == task.roi[:, ::-1]).all()))
@@ -195,6 +196,8 @@ def select_object_candidates(
     ]
     if not is_rotation_symmetric(task.roi):
         reasons.append("rotation: left out, because the region of interest alone reveals how an image was rotated")
+        return candidates, reasons
+    if is_single:
         return candidates, reasons
     if short and not is_backbone_best:
         reasons.append("rotation: strided, because the budget is short")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oddlens.cli.options import JsonOption, SeedOption, ThreadsOption, path_option
+from oddlens.cli.options import JsonOption, KeepDaysOption, KeepGbOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command
 
 if TYPE_CHECKING:
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 ServeStoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="The store; by default inspections.db beside the detector."),
-]
-KeepDaysOption = Annotated[
-    float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of these days needs.")
-]
-KeepGbOption = Annotated[
-    float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond so many gigabytes.")
 ]
 
 
