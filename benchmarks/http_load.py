@@ -1,4 +1,4 @@
-"""Load on a service over HTTP: images posted as forms by clients that wait for answers, or at a rate that does not wait."""
+"""Load on a service over HTTP: images posted as forms by clients that wait, or at a rate that does not."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Client:
 async def wait_for_answers(
     client: Client, images: Iterator[Image], clients: int, each: Callable[[Answer], bool] = lambda answer: True
 ) -> list[Answer]:
-    """Post images from several clients, each of which waits for its answer, until `each` is False for all or none is left."""
+    """Post images from several clients that wait for their answers, each until `each` is False or none is left."""
     answers = list[tuple[int, Answer]]()
     numbered = enumerate(images)
 

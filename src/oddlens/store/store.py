@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from oddlens.artifact.loading import read_digest
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError, StateError
 from oddlens.store import integrity, queries, retention, schema
@@ -333,7 +334,7 @@ class Store:
 
 
 def read_detector(path: Path, digest: str) -> bytes:
-    """The content of a detector file, which must have this digest in its manifest.
+    """The content of a detector file, which must be whole and have this digest.
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -345,6 +346,10 @@ def read_detector(path: Path, digest: str) -> bytes:
         raise DataNotFoundError(f"{path}: no longer exists, so it cannot be stored; put the detector back") from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if digest.encode() not in content:
-        raise ArtifactError(f"{path}: has changed since it was loaded; load the detector again")
+    changed = ArtifactError(f"{path}: has changed since it was loaded; load the detector again")
+    try:
+        if read_digest(path, content) != digest:
+            raise changed
+    except ArtifactError as error:
+        raise changed from error
     return content
