@@ -3,10 +3,10 @@
     python benchmarks/peers/serving.py part.onnx FOLDER... --images 1000 --seconds 30 --repeats 3
 
 All run ONNX Runtime on the CPU and score `--threads` images at the same time, each with one thread; the peers store
-nothing. The images are those of `soak.py`. First 16 clients that wait for their answers post them, which gives images per
-second; `1.00x` is the plain handler. Then images come at random times, at twice the rate of the plain handler, whatever
-is answered; seconds are from when a request was due, of those that were answered with 200. The runs of a repeat follow
-each other, and the next one runs in another order. The clients share the machine with the servers.
+nothing. The images are those of `soak.py`. First 16 clients that wait for their answers post them, which gives images
+per second. Then images come at random times, at twice the rate of the plain handler, whatever is answered; seconds are
+from when a request was due, of those that were answered with 200. A repeat runs one server after the other, and the
+next one in another order. The clients share the machine with the servers.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ SCRIPT = Path(__file__).parent / "plain_serving.py"
 def serving(server: str, detector: Path, threads: int) -> Iterator[str]:
     """The address at which a server inspects, while it runs."""
     if server == OURS:
-        with tempfile.TemporaryDirectory() as folder:
-            with running(detector, "--store", f"{folder}/parts.db", "--threads", threads) as service:
-                yield f"{service.url}/v1/inspect"
-                service.stop()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running(detector, "--store", f"{folder}/parts.db", "--threads", threads) as service,
+        ):
+            yield f"{service.url}/v1/inspect"
+            service.stop()
         return
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -126,9 +128,7 @@ def main() -> None:
             say(f"{server}: {per_second:.1f} images/s; at twice the rate {summary(answers)}")
         for server in PEERS:
             np.testing.assert_allclose(found[server], found[OURS], rtol=1e-4, err_msg=server)
-    print(
-        f"{machine()}; {options.threads} threads, {CLIENTS} clients, {options.images} images, {options.repeats} repeats\n"
-    )
+    print(f"{machine()}; {' '.join(sys.argv[1:])}\n")
     print("| server | images/s (each) | plain handler | p50 at 2x, s | p99 at 2x, s | answered 200 | statuses |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
     for server, each in rates.items():

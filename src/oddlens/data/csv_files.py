@@ -113,7 +113,7 @@ def _reader(text: str, delimiter: str) -> Any:  # the type of csv.reader has no 
 
 
 def _content(reader: Iterator[list[str]], has_sep_line: bool) -> Iterator[list[str]]:
-    """The rows that are not empty, without spaces around the values and our quotes before formulas; first the header."""
+    """The rows that are not empty, without spaces around values and our quotes before formulas; first the header."""
     if has_sep_line:
         next(reader)
     for row in reader:

@@ -21,10 +21,11 @@ from oddlens.service.uploads import TAGS, read_request
 from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import NewInspection, Store
 
-PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-TEXT = {"type": "string"}
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
-FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+BYTES = {"type": "string", "format": "binary"}
+PNG = {"content": {"image/png": {"schema": BYTES}}}
+TEXT = {"type": "string", "default": ""}  # or /docs fills fields in with "string"
+FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean", "default": False}}
+FILES = {"type": "array", "minItems": 1, "items": BYTES}
 BODY = {
     "requestBody": {
         "required": True,
@@ -35,7 +36,7 @@ BODY = {
                     "additionalProperties": False,
                 }
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": BYTES},
         },
     },
     "parameters": [
