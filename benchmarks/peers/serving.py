@@ -61,11 +61,11 @@ def serving(server: str, detector: Path, threads: int) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    threshold = Detector.load(detector).threshold
+    threshold = Detector.load(detector).predict_from_scores(["any"], np.zeros(1)).threshold[0]
     command = [environment(VENVS, "serving"), SCRIPT, server, detector]
     options = ["--threshold", threshold, "--threads", threads, "--port", port]
     with subprocess.Popen(
-        [*map(str, command), *map(str, options)], stdout=sys.stderr, start_new_session=True
+        [*map(str, command), *map(str, options)], stdout=sys.stderr, process_group=0
     ) as process:
         try:
             wait_for(port)

@@ -23,8 +23,10 @@ from oddlens.store.store import NewInspection, Store
 
 BYTES = {"type": "string", "format": "binary"}
 PNG = {"content": {"image/png": {"schema": BYTES}}}
-TEXT = {"type": "string", "default": ""}  # or /docs fills fields in with "string"
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean", "default": False}}
+QUERY = dict.fromkeys(("name", *TAGS, "detector"), {"type": "string"}) | {"map": {"type": "boolean"}}
+FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), {"type": "string", "default": ""}) | {
+    "map": {"type": "boolean", "default": False}
+}  # without defaults, /docs fills fields in with "string"
 FILES = {"type": "array", "minItems": 1, "items": BYTES}
 BODY = {
     "requestBody": {
@@ -42,7 +44,7 @@ BODY = {
     "parameters": [
         {"in": "query", "name": name, "required": False, "schema": schema,
          "description": "For an image as the body; a form has it as a field."}
-        for name, schema in ({"name": TEXT} | FORM_FIELDS).items()
+        for name, schema in QUERY.items()
     ],
 }  # fmt: skip
 

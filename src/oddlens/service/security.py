@@ -22,7 +22,7 @@ from oddlens.service.settings import LOCAL_NAMES, ServiceSettings
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")  # without a token: nothing of the user's
 OPEN_FOLDER = "/docs/"
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")  # name or address, and port
-DISCARD_BYTES, DISCARD_SECONDS = 10_000_000, 1.0  # of a refused body: a connection cut before loses the answer
+DISCARD_BYTES, DISCARD_SECONDS = 100_000_000, 1.0  # of a refused body: a proxy or client cut off loses the answer
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
