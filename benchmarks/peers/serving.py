@@ -64,9 +64,7 @@ def serving(server: str, detector: Path, threads: int) -> Iterator[str]:
     threshold = Detector.load(detector).predict_from_scores(["any"], np.zeros(1)).threshold[0]
     command = [environment(VENVS, "serving"), SCRIPT, server, detector]
     options = ["--threshold", threshold, "--threads", threads, "--port", port]
-    with subprocess.Popen(
-        [*map(str, command), *map(str, options)], stdout=sys.stderr, process_group=0
-    ) as process:
+    with subprocess.Popen([*map(str, command), *map(str, options)], stdout=sys.stderr, process_group=0) as process:
         try:
             wait_for(port)
             yield f"http://127.0.0.1:{port}/inspect"

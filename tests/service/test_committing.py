@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
         futures = [committer.submit(items(["a"]))]
         assert begun.wait(60)
         futures += [committer.submit(items(names)) for names in (["b", "c"], [], ["d"])]
+        while committer.n_waiting < 3:
+            time.sleep(0.001)
         go_on.set()
         committer.close()
         assert sizes == [1, 3]
@@ -59,13 +62,23 @@ def test_a_full_disk_fails_those_that_wait_and_later_ones_succeed(
         committer.close()
 
 
-def test_files_that_were_written_before_are_those_of_the_store(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_fails_its_own_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_store(str(tmp_path / "parts.db")) as store:
         store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
+        write = store.files.write
+
+        def write_some(content: bytes, digest: str) -> None:
+            if content == b"large":
+                raise DiskFullError("no room")
+            write(content, digest)
+
+        monkeypatch.setattr(store.files, "write", write_some)
         committer = Committer(store)
-        pair: list[NewInspection] = [(inspection(), b"image", b"map")]
-        committer.write_files(pair)
-        (number,) = committer.submit(pair).result(60)
+        failed, stored = committer.submit(items(["small", "large"])), committer.submit(items(["a"]))
         committer.close()
-        stored = store.inspection(number)
-        assert (store.image(stored), store.map_png(stored), store.check()) == (b"image", b"map", [])
+        with pytest.raises(DiskFullError):
+            failed.result(0)
+        assert stored.result(0) == [1]
+        assert store.check() == []

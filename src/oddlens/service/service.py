@@ -21,7 +21,6 @@ from oddlens.store.open import open_store
 from oddlens.store.store import NewInspection, Store
 
 PRUNE_SECONDS = 3600.0
-WRITERS = 8  # requests whose files are written at the same time: they wait for the disk, and not for the processor
 
 State = Literal["starting", "serving", "draining"]
 T = TypeVar("T")
@@ -42,7 +41,6 @@ class Service:
         self.requests = 0  # that are being answered
         self.metrics = Metrics(self)
         self._scorers = ThreadPoolExecutor(settings.workers, "scorer")
-        self._writers = ThreadPoolExecutor(WRITERS, "writer")
         self._detectors: ServedDetectors | None = None
         self._committer: Committer | None = None
         self._seconds = 0.1  # that a worker takes for an image, smoothed
@@ -75,7 +73,6 @@ class Service:
     def close(self) -> None:
         """End the threads and close the store, once all is stored."""
         self._scorers.shutdown()
-        self._writers.shutdown()
         if self._committer is not None:
             self._committer.close()
         if self.store is not None:
@@ -161,7 +158,6 @@ class Service:
             ids: list[int | None] = [None] * len(items)
             if self._committer is not None:
                 started = time.perf_counter()
-                await asyncio.get_running_loop().run_in_executor(self._writers, self._committer.write_files, items)
                 ids = [*await asyncio.wrap_future(self._committer.submit(items))]
                 self.metrics.commit_seconds.observe(time.perf_counter() - started)
             return list(zip(ids, items, strict=True))
