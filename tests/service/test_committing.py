@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from stored_inspections import DETECTOR_FILE, inspection
 
 from oddlens.detector.detector import Detector
 from oddlens.errors import DiskFullError
-from oddlens.service.committing import Committer
+from oddlens.service.committing import NICE, Committer, give_way
 from oddlens.store.open import open_store
 from oddlens.store.store import NewInspection
 
@@ -60,6 +63,14 @@ def test_a_full_disk_fails_those_that_wait_and_later_ones_succeed(
                 committer.submit(items(["a"])).result(60)
         assert committer.submit(items(["a"])).result(60) == [1]
         committer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")
+def test_threads_that_store_give_way_to_those_that_score() -> None:
+    with ThreadPoolExecutor(1, initializer=give_way) as pool:
+        nice = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
+    assert nice >= NICE
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_a_file_that_cannot_be_written_fails_its_own_request_only(

@@ -5,7 +5,9 @@ A transaction syncs the disk several times, which takes far longer than scoring 
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -14,6 +16,7 @@ from oddlens.store.contents import sha256
 from oddlens.store.store import NewInspection, Store
 
 MAX_COMMIT = 64  # requests in a transaction
+NICE = 10  # of the threads that store
 WRITERS = 8  # requests whose files are written at the same time: they wait for the disk, not for the processor
 
 Ids = list[int]
@@ -25,7 +28,7 @@ class Committer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._writers = ThreadPoolExecutor(WRITERS, "writer")
+        self._writers = ThreadPoolExecutor(WRITERS, "writer", initializer=give_way)
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
@@ -54,6 +57,7 @@ class Committer:
         return self._queue.qsize()
 
     def _run(self) -> None:
+        give_way()
         while (first := self._queue.get()) is not None:
             waiting, last = [first], False
             while len(waiting) < MAX_COMMIT and not self._queue.empty():
@@ -81,3 +85,9 @@ class Committer:
         self._writers.shutdown()
         self._queue.put(None)
         self._thread.join()
+
+
+def give_way() -> None:
+    """Let the calling thread yield to those that score: it wakes often and works little. Only Linux has such threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

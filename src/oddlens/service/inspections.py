@@ -23,8 +23,8 @@ from oddlens.store.store import NewInspection, Store
 
 BYTES = {"type": "string", "format": "binary"}
 PNG = {"content": {"image/png": {"schema": BYTES}}}
-QUERY = dict.fromkeys(("name", *TAGS, "detector"), {"type": "string"}) | {"map": {"type": "boolean"}}
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), {"type": "string", "default": ""}) | {
+QUERY = {name: {"type": "string"} for name in ("name", *TAGS, "detector")} | {"map": {"type": "boolean"}}
+FORM_FIELDS = {name: schema | {"default": ""} for name, schema in QUERY.items() if name not in ("name", "map")} | {
     "map": {"type": "boolean", "default": False}
 }  # without defaults, /docs fills fields in with "string"
 FILES = {"type": "array", "minItems": 1, "items": BYTES}
