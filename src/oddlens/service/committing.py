@@ -88,6 +88,6 @@ class Committer:
 
 
 def give_way() -> None:
-    """Let the calling thread yield to those that score: it wakes often and works little. Only Linux has such threads."""
+    """Let the calling thread yield to those that score, as it wakes often and works little; on Linux only."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
