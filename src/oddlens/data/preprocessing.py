@@ -112,8 +112,8 @@ def _grey(image: Pixels) -> Pixels:
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Resize an (H, W, C) image: bilinear between pixel centres, antialiased when shrinking."""
     if image.dtype == np.uint8:
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
+        whole = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        resized = np.array(whole.resize((width, height), Image.Resampling.BILINEAR))
         return cast(Pixels, resized.reshape(height, width, image.shape[-1]))
     planes = np.moveaxis(image, -1, 0)
     return np.stack([np.rint(resize_map(plane, height, width)).astype(np.uint16) for plane in planes], axis=-1)
