@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,10 +125,11 @@ def client(service: RunningService) -> Client:
     return Client(f"{service.url}/v1/inspect")
 
 
-def inspection(answer: Answer) -> dict[str, object]:
+def inspection(answer: Answer) -> dict[str, Any]:
     """The inspection in an answer, which must be 200."""
     assert answer.status == 200, (answer.status, answer.body)
-    return json.loads(answer.body)["inspections"][0]
+    first: dict[str, Any] = json.loads(answer.body)["inspections"][0]
+    return first
 
 
 def report(part: str, **values: object) -> None:

@@ -93,8 +93,8 @@ def measure(
     per_second = options.images / (time.perf_counter() - started)
     assert {answer.status for answer in answers} == {200}, summary(answers)
     overload = 2 * (rate or per_second)
-    images = endless(options.folders, options.repeats + seed)
-    return per_second, asyncio.run(at_rate(Client(url), images, overload, options.seconds, seed)), scores(answers)
+    others = endless(options.folders, options.repeats + seed)
+    return per_second, asyncio.run(at_rate(Client(url), others, overload, options.seconds, seed)), scores(answers)
 
 
 def scores(answers: list[Answer]) -> list[float]:
