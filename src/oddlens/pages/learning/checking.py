@@ -8,7 +8,7 @@ from typing import Any
 
 from oddlens.conformal.ranks import DEFAULT_RATE
 from oddlens.evaluation import contamination, data_checks
-from oddlens.evaluation.diagnosis import Diagnosis, Finding
+from oddlens.evaluation.diagnosis import Diagnosis, Finding, counted
 from oddlens.pages.learning.folders import below, image_id, open_photographs
 from oddlens.pages.learning.job import Job, Request
 from oddlens.pages.learning.progress import Progress
@@ -43,7 +43,7 @@ def findings(diagnosis: Diagnosis, folder: Path) -> dict[str, Any]:
     """What was noticed, for a page: `ok`, `facts` and `findings`, each with its images."""
     images = {*diagnosis.data.train.names, *diagnosis.data.test.names}
 
-    def shown(name: str) -> dict[str, str | None]:
+    def shown(name: str) -> dict[str, Any]:
         return {"id": image_id(folder, name) if name in images else None, "name": below(folder, name)}
 
     def row(finding: Finding) -> dict[str, Any]:
@@ -70,5 +70,5 @@ def describe(request: Request) -> str:
     options = [f"{name} {value}" for name, value in {"detector": request.settings.detector, **settings}.items()]
     return (
         f"{request.kind} of {request.folder_name!r} in the project {request.project_name!r} "
-        f"(revision {request.revision}): {', '.join(options)}; {len(request.excluded)} images excluded"
+        f"(revision {request.revision}): {', '.join(options)}; {counted(len(request.excluded), 'image')} excluded"
     )

@@ -18,11 +18,12 @@ from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, MissingExtraError, StateError
 from oddlens.evaluation.data_checks import check_for_report
+from oddlens.evaluation.diagnosis import counted
 from oddlens.evaluation.evaluate import evaluate
 from oddlens.io.own_folder import find_working_folders, make_working_folder, remove_working_folder
 from oddlens.pages.learning import results
 from oddlens.pages.learning.checking import describe
-from oddlens.pages.learning.folders import open_photographs, photos
+from oddlens.pages.learning.folders import EXCLUDED, open_photographs, photos
 from oddlens.pages.learning.job import REGION, Job, Request
 from oddlens.pages.learning.progress import Progress
 from oddlens.pages.learning.projects import FitSettings
@@ -43,9 +44,9 @@ def fit_detector(job: Job, request: Request, progress: Progress) -> None:
         OddlensError: it cannot be fitted, says why.
     """
     progress.begin("reading", "reading the photographs")
-    folder, excluded = Path(request.path), frozenset(request.excluded)
-    data = open_photographs(folder, request.settings.normal, excluded)
-    source = request.folder_name + (f", without {len(excluded)} excluded images" if excluded else "")
+    data = open_photographs(Path(request.path), request.settings.normal, frozenset(request.excluded))
+    excluded = data.left_out.get(EXCLUDED, ())
+    source = request.folder_name + (f", without {counted(len(excluded), 'excluded image')}" if excluded else "")
     data = replace(data, name=source, train=replace(data.train, source=source))
     check_unchanged(job, data)
     if not (job.folder / FIT).exists():
@@ -54,7 +55,8 @@ def fit_detector(job: Job, request: Request, progress: Progress) -> None:
     detector = export(job)
     present = evaluate_detector if len(data.test) else score_photographs
     figures = present(job, request, data, detector, progress)
-    write_json(job.folder / RESULT, describe_fit(job, request, detector) | figures)
+    described = describe_fit(job, request, detector) | {"n_excluded": len(excluded)}
+    write_json(job.folder / RESULT, described | figures)
 
 
 def check_unchanged(job: Job, data: DataSet) -> None:
@@ -142,7 +144,6 @@ def describe_fit(job: Job, request: Request, detector: Detector) -> dict[str, An
         "family": detector.manifest.model.family,
         "n_training": data.n_training,
         "n_calibration": data.n_calibration,
-        "n_excluded": len(request.excluded),
         "remarks": list(detector.manifest.remarks),
         "calibration_scores": detector.decision_.calibration_scores.tolist(),
         "seconds": read_json(job.folder / FIT)["seconds"],

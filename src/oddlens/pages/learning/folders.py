@@ -34,6 +34,7 @@ ROOT_NAME = "."  # of the root itself
 UPLOADS = "//uploads"  # before the paths of uploads, from which ids are made; no path below the root begins so
 MAX_NAME = 200  # characters of the name of an upload
 THUMBNAIL_SIDE = 256
+EXCLUDED = "excluded in the project"  # why an image is left out
 
 
 @dataclass(frozen=True)
@@ -219,23 +220,22 @@ def is_listed(entry: os.DirEntry[str]) -> bool:
 
 
 def open_photographs(folder: Path, normal: str | None = None, excluded: frozenset[str] = frozenset()) -> DataSet:
-    """The data set in a folder, without the images of the ids that are `excluded`; links are left out.
+    """The data set in a folder, without links and without the images whose ids are `excluded`, which are left out.
 
     Raises:
         DataNotFoundError, DataError: as `open_dataset`, or all images are excluded.
     """
     data = open_dataset(folder, normal=normal, follow_links=False)
-    included = {part: included_rows(folder, getattr(data, part), excluded) for part in ("train", "test")}
-    if not any(rows.any() for rows in included.values()):
+    parts, names = dict[str, ImageSet](), list[str]()
+    for part in ("train", "test"):
+        images: ImageSet = getattr(data, part)
+        is_excluded = np.array([image_id(folder, name) in excluded for name in images.names], dtype=bool)
+        names += images.subset(is_excluded).names
+        parts[part] = images.subset(~is_excluded)
+    if not any(map(len, parts.values())):
         raise DataError("all photographs are excluded; include some")
-    return replace(data, **{part: getattr(data, part).subset(rows) for part, rows in included.items()})
-
-
-def included_rows(
-    folder: Path, images: ImageSet, excluded: frozenset[str]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """(N,) whether each image is not among the `excluded` ids."""
-    return np.array([image_id(folder, name) not in excluded for name in images.names], dtype=bool)
+    left_out = {**data.left_out, EXCLUDED: tuple(names)} if names else data.left_out
+    return replace(data, **parts, left_out=left_out)
 
 
 def photos(folder: Path, part: str, images: ImageSet) -> list[Photo]:

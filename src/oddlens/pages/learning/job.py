@@ -94,8 +94,15 @@ class Job:
         Raises:
             ArtifactError: one of its files is damaged, or of another version.
         """
+        return self.status_if(is_locked(self.folder))  # asked before the outcome is read: a worker writes that first
+
+    def status_if(self, is_running: bool) -> Status:
+        """The state of the job where its worker runs, or does not.
+
+        Raises:
+            ArtifactError: as `status`.
+        """
         self.request  # noqa: B018 - raises if another version wrote it
-        is_running = is_locked(self.folder)  # before the outcome is read, which is written before the lock ends
         outcome, worker, wish = read_json(self.folder / OUTCOME), read_json(self.folder / WORKER), self.wish
         progress = read_json(self.folder / PROGRESS) or None
         if outcome:

@@ -159,7 +159,7 @@ class Jobs:
     def _start(self, job: Job) -> bool:
         """Start the worker of a job, which inherits the lock on its folder and has it until it ends."""
         with locked(job) as descriptor:
-            if descriptor is None or job.status.state not in ("waiting", "interrupted"):
+            if descriptor is None or job.status_if(is_running=False).state not in ("waiting", "interrupted"):
                 return False
             starts = read_json(job.folder / WORKER).get("starts", 0)
             write_json(job.folder / WORKER, {"pid": None, "starts": starts + 1})

@@ -1,0 +1,29 @@
+"""Fixtures for the tests of the engineer's work: a desk of one's own, and one with a fit that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from photo_folders import Desk, do_here
+
+from oddlens.pages.learning.job import Job
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A new desk; what still runs at the end is stopped."""
+    desk = Desk(tmp_path)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture(scope="session")
+def fitted_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, Job]]:
+    """A desk with a fit that is done; tests do not change it, but for retuning."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    excluded = [photo.id for photo in desk.photographs.images(desk.parts)[:2]] + ["0" * 16]
+    region = [[[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]]
+    yield desk, do_here(desk.jobs.add("fit", desk.project(excluded=excluded, region=region), "Ada"))
+    desk.close()
