@@ -41,7 +41,7 @@ def test_findings_name_their_images_by_id_with_a_sentence_each(desk: Desk) -> No
     assert left == {"id": None, "name": "notes.txt", "reason": "", "similar": None}
     for finding in result["findings"]:
         assert finding["level"] in ("error", "warning", "note")
-        assert finding["text"][0].isupper()
+        assert not finding["text"][0].islower()
         assert finding["text"].endswith(".")
     page = job.own("findings.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;copy.png" in page

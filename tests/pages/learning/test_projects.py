@@ -60,6 +60,7 @@ def test_a_change_at_the_same_moment_is_refused(desk: Desk) -> None:
         ({"region": [[[0, 0], [2, 0], [1, 1]]]}, "region"),
         ({"region": [[[0, 0], [float("nan"), 0], [1, 1]]]}, "region"),
         ({"region": [[[0.5, 0.5]] * 3]}, "contains nothing"),
+        ({"region": [[[0.1, 0.1], [0.9, 0.9], [0.5, 0.5]]]}, "contains nothing"),
         ({"settings": FitSettings(detector="magic")}, "magic"),
         ({"settings": FitSettings(detector="autoencoder", light="fixed")}, "light is for the detectors"),
     ],

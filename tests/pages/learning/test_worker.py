@@ -75,8 +75,9 @@ def test_a_disk_without_room_for_the_outcome_is_said_in_the_log(
         raise DiskFullError(f"{path}: cannot be written (No space left on device)")
 
     does(monkeypatch, DiskFullError("detector.safetensors: no space"))
-    monkeypatch.setattr(job_module, "write_json", fail)
-    assert worker.main(job.folder) == 1
+    with monkeypatch.context() as full:
+        full.setattr(job_module, "write_json", fail)
+        assert worker.main(job.folder) == 1
     assert "No space left on device" in capfd.readouterr().err
     assert job.status.state == "interrupted"
 

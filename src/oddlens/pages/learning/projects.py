@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 from pydantic import Field
 
 from oddlens.config.base import Settings
@@ -134,7 +134,7 @@ def check_project(values: dict[str, Any]) -> Project:
     settings = parse_detector(project.settings.detector, "detector")
     if project.settings.light is not None:
         with_light(settings, project.settings.light, "light")
-    if project.region and not region_mask(project.region).getbbox():
+    if project.region and not region_mask(project.region).filter(ImageFilter.MinFilter(3)).getbbox():  # lines vanish
         raise SettingsError("the region of interest contains nothing; draw a larger one")
     return project
 
