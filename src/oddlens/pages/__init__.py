@@ -1,1 +1,1 @@
-"""The pages of the service: for the operator at the line, and for the engineer who fits its detectors."""
+"""Pages in a browser: for operators, who see each part as it comes, and for engineers, who make detectors."""
