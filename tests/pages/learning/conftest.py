@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from learning_client import Engineer, engineer_client
 from photo_folders import Desk, do_here
+from stored_inspections import DETECTOR_FILE
 
 from oddlens.pages.learning.job import Job
 
@@ -27,3 +29,17 @@ def fitted_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk
     region = [[[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]]
     yield desk, do_here(desk.jobs.add("fit", desk.project(excluded=excluded, region=region), "Ada"))
     desk.close()
+
+
+@pytest.fixture
+def engineer(tmp_path: Path) -> Iterator[Engineer]:
+    """Somebody at the engineer's pages."""
+    with engineer_client(tmp_path) as engineer:
+        yield engineer
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engineer, Job]]:
+    """Somebody at the engineer's pages with a fit that is done; tests may only add to it. `part` is in service."""
+    with engineer_client(tmp_path_factory.mktemp("judged"), detectors={"part": DETECTOR_FILE}) as engineer:
+        yield engineer, engineer.done(engineer.project())

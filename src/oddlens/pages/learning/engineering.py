@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -109,16 +109,18 @@ def page_router() -> APIRouter:
     return APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
-async def read_form(request: Request) -> FormData:
-    """The form that a request brings.
+async def read_form(request: Request) -> AsyncIterator[FormData]:
+    """The form that a request brings; its files are closed once the request is answered.
 
     Raises:
         RefusalError: 400, it is none.
     """
     try:
-        return await request.form(max_files=MAX_FORM_FILES, max_fields=MAX_FORM_FIELDS)
+        form = await request.form(max_files=MAX_FORM_FILES, max_fields=MAX_FORM_FIELDS)
     except (ValueError, UnicodeError) as error:
         raise RefusalError(400, "the body is not a form") from error
+    yield form
+    await form.close()
 
 
 Form = Annotated[FormData, Depends(read_form)]

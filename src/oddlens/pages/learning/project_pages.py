@@ -409,4 +409,4 @@ def revision_of(form: FormData) -> int:
 
 def whole_or(text: str | None, default: int) -> int:
     """A whole number above 0 of an address, else the default."""
-    return int(text) if text and text.isascii() and text.isdecimal() and 0 < len(text) < 8 and int(text) else default
+    return int(text) if text and text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text) else default
