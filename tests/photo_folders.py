@@ -89,3 +89,8 @@ def do_here(job: Job) -> Job:
 def has_checkpoint(job: Job) -> bool:
     """Whether a fit has finished an epoch."""
     return any(job.folder.rglob("epoch-*.safetensors"))
+
+
+def state_of(job: Job) -> State:
+    """The state of a job now."""
+    return job.status.state
