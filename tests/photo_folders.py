@@ -18,8 +18,8 @@ from oddlens.pages.learning.worker import WORK
 from oddlens.pages.learning.workspace import Workspace
 
 QUICK = FitSettings(detector="autoencoder", epochs=1)
-LONG = FitSettings(detector="autoencoder", epochs=400)  # so that a test can interrupt it
-SECONDS = 300.0  # that a test waits at most; it fails then
+LONG = FitSettings(detector="autoencoder", epochs=150)  # so that a test can interrupt it
+SECONDS = 600.0  # that a test waits at most; it fails then
 
 
 def write_photos(folder: Path, count: int, seed: int = 0, spot: bool = False) -> Path:
