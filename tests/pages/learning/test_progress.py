@@ -66,7 +66,7 @@ def test_with_a_budget_the_time_left_is_that_of_the_budget_and_never_below_zero(
 
 def test_the_file_is_written_while_the_work_goes_on_and_at_its_end(tmp_path: Path) -> None:
     progress = Progress(tmp_path, PHASES)
-    with progress.written():
+    with progress.reporting():
         progress.begin("reporting", "last words <b>")
     values: dict[str, Any] = json.loads((tmp_path / "progress.json").read_text())
     assert (values["phase"], values["message"], values["version"]) == ("reporting", "last words <b>", 1)
@@ -77,7 +77,7 @@ def test_a_full_disk_does_not_end_the_work_by_its_progress(tmp_path: Path, monke
         raise DiskFullError("full")
 
     monkeypatch.setattr(module, "write_json", fail)
-    with Progress(tmp_path, PHASES).written():
+    with Progress(tmp_path, PHASES).reporting():
         pass
     assert list(tmp_path.iterdir()) == []
 
