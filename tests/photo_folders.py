@@ -18,8 +18,8 @@ from oddlens.pages.learning.worker import WORK
 from oddlens.pages.learning.workspace import Workspace
 
 QUICK = FitSettings(detector="autoencoder", epochs=1)
-LONG = FitSettings(detector="autoencoder", epochs=400)  # so that a test can interrupt it
-SECONDS = 300.0  # that a test waits at most; it fails then
+LONG = FitSettings(detector="autoencoder", epochs=150)  # so that a test can interrupt it
+SECONDS = 600.0  # that a test waits at most; it fails then
 
 
 def write_photos(folder: Path, count: int, seed: int = 0, spot: bool = False) -> Path:
@@ -89,3 +89,8 @@ def do_here(job: Job) -> Job:
 def has_checkpoint(job: Job) -> bool:
     """Whether a fit has finished an epoch."""
     return any(job.folder.rglob("epoch-*.safetensors"))
+
+
+def state_of(job: Job) -> State:
+    """The state of a job now."""
+    return job.status.state

@@ -60,10 +60,10 @@ def test_a_detector_is_replaced_by_what_its_file_has_now_or_goes_on(path: Path) 
     assert (served.names, "part" in served, "other" in served) == (["part"], True, False)
     path.write_bytes(b"no detector")
     with pytest.raises(ArtifactError):
-        served.reload("part")
+        served.reload("part", person="Ann")
     assert served["part"] is first
     shutil.copy(DETECTOR_FILE, path)
-    assert served.reload("part") is served["part"] is not first
+    assert served.reload("part", person="Ann") is served["part"] is not first
     assert served["part"].manifest.digest == DIGEST
 
 
@@ -88,9 +88,9 @@ def test_a_restart_undoes_no_deployment_and_says_so(path: Path, other: str, stor
     assert remark.endswith(
         f"not {path}, which served before; to serve the file again, post to /v1/detectors/part/reload"
     )
-    again.reload("part")
+    again.reload("part", person="Bob")
     assert digests(again) == digests(ServedDetectors({"part": path}, store)) == {"part": DIGEST}
-    assert recorded(store)[1:] == [("part", other, "Ann"), ("part", DIGEST, COMMAND_LINE)]
+    assert recorded(store)[1:] == [("part", other, "Ann"), ("part", DIGEST, "Bob")]
 
 
 def test_names_that_people_deployed_serve_without_the_command_line(path: Path, other: str, store: Store) -> None:
@@ -131,14 +131,14 @@ def test_what_cannot_serve_leaves_the_present_detector(path: Path, other: str, s
 
 def test_a_file_that_is_read_again_is_recorded_if_it_has_changed(path: Path, other: str, store: Store) -> None:
     served = ServedDetectors({"part": path}, store)
-    served.reload("part")
+    served.reload("part", person="Ann")
     assert len(store.deployments()) == 1
     save_other(path)
     served.reload("part", person="Ann")
     assert recorded(store)[1:] == [("part", other, "Ann")]
     served.deploy("bolt", other, person="Ann")
     with pytest.raises(SettingsError, match="bolt: has no file on the command line"):
-        served.reload("bolt")
+        served.reload("bolt", person="Ann")
 
 
 class Deploying:

@@ -79,7 +79,7 @@ class ServedDetectors:
             self._detectors = {**self._detectors, name: detector}
         return detector
 
-    def reload(self, name: str, *, person: str = COMMAND_LINE) -> Detector:
+    def reload(self, name: str, *, person: str) -> Detector:
         """Load the file of a detector again, and put it into service; on an error, the present one goes on.
 
         Raises:

@@ -233,13 +233,13 @@ class Service:
         for callback in self.on_commit:
             asyncio.get_running_loop().call_soon(callback)
 
-    async def reload(self, name: str) -> Detector:
-        """Replace a detector by what is in its file now; requests that have begun end with the old one.
+    async def reload(self, name: str, *, person: str) -> Detector:
+        """Put what is in the file of a detector now into service; requests that have begun end with the old one.
 
         Raises:
             OddlensError: the file cannot be used; the old detector goes on.
         """
-        return await asyncio.to_thread(self.detectors.reload, name)
+        return await asyncio.to_thread(self.detectors.reload, name, person=person)
 
     async def deploy(self, name: str, digest: str, *, person: str, reason: str = "") -> Detector:
         """Put a detector of the store into service under a name; requests that have begun end with the old one.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import shutil
 from pathlib import Path
 
@@ -73,5 +74,7 @@ def test_what_people_put_into_service_serves_after_a_restart_and_is_named(tmp_pa
         assert service.client.post("/v1/detectors/bolt/reload").status_code == 409
         assert service.client.post("/v1/detectors/tiles/reload").json()["digest"] == DIGEST
         code, errors = service.stop()
+    with open_store(str(store)) as opened:
+        assert opened.deployments("tiles")[0].person == getpass.getuser(), "whoever read the file again"
     assert code == 0
     assert errors.startswith(f"tiles: the detector {other.manifest.digest} serves, which Ann put into service")

@@ -14,7 +14,6 @@ from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError, DiskFullError, ImageError, StateError
-from oddlens.io import atomic
 from oddlens.pages.learning import fitting
 from oddlens.pages.learning.folders import identity
 from oddlens.pages.learning.job import Job
@@ -111,7 +110,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_written_file(desk: Desk, monkeyp
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DiskFullError, match="No space left on device"):
         do_here(job)
     assert [path.name for path in job.folder.iterdir()] == ["job.json"]

@@ -92,9 +92,17 @@ def test_links_below_a_folder_are_never_data(desk: Desk) -> None:
     write_photos(desk.root.parent / "elsewhere", 3)
     (desk.root / "parts/train/good/more").symlink_to(desk.root.parent / "elsewhere")
     (desk.root / "parts/test/linked").symlink_to(desk.root.parent / "elsewhere")
-    data = open_photographs(desk.root / "parts")
+    data = open_photographs(desk.photographs.root / "parts")
     assert (len(data.train), len(data.test)) == (60, 12)
     assert len(data.left_out["a link, which is not followed here"]) == 2
+
+
+def test_a_folder_that_became_a_link_after_its_job_was_added_is_not_read(desk: Desk) -> None:
+    path = desk.photographs.open(desk.parts)
+    path.rename(desk.root.parent / "elsewhere")
+    path.symlink_to(desk.root.parent / "elsewhere")
+    with pytest.raises(DataNotFoundError, match="has become a link"):
+        open_photographs(path)
 
 
 def test_photographs_have_their_part_kind_and_label(desk: Desk) -> None:
@@ -126,11 +134,11 @@ def test_an_unclear_layout_is_an_error_that_a_normal_class_settles(desk: Desk) -
 def test_excluded_images_are_in_no_part(desk: Desk) -> None:
     listed = desk.photographs.images(desk.parts)
     excluded = frozenset([listed[0].id, listed[-1].id, "0" * 16])
-    data = open_photographs(desk.root / "parts", excluded=excluded)
+    data = open_photographs(desk.photographs.root / "parts", excluded=excluded)
     assert (len(data.train), len(data.test)) == (59, 11)
     assert [Path(name).name for name in data.left_out["excluded in the project"]] == ["000.png", "005.png"]
     with pytest.raises(DataError, match="all photographs are excluded"):
-        open_photographs(desk.root / "parts", excluded=frozenset(photo.id for photo in listed))
+        open_photographs(desk.photographs.root / "parts", excluded=frozenset(photo.id for photo in listed))
 
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_an_outcome_ends_a_job_with_its_sentence_and_time(job: Job) -> None:
     assert job.status.ended > job.request.created
 
 
+def test_unfinished_files_of_a_killed_process_are_gone_at_the_end(job: Job) -> None:
+    for name in (".oddlens-0123456789abcdef.partial", "detector.onnx"):
+        (job.folder / name).touch()
+    job.end("done")
+    assert sorted(path.name for path in job.folder.iterdir()) == ["detector.onnx", "job.json", "outcome.json"]
+
+
 def test_a_job_that_died_twice_says_the_end_of_its_log(job: Job) -> None:
     write_json(job.folder / "worker.json", {"pid": None, "starts": 2})
     assert job.status.error.endswith("the log is empty")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_folders import LONG, Desk, has_checkpoint
+from photo_folders import LONG, Desk, has_checkpoint, state_of
 
 from oddlens.config.base import TrainingSettings
 from oddlens.detector.detector import Detector
@@ -29,31 +30,33 @@ def pid_of(job: Job) -> int:
 def test_a_fit_that_was_paused_and_then_killed_gives_the_scores_of_an_undisturbed_one(desk: Desk) -> None:
     job, second = (desk.jobs.add("fit", desk.project(LONG), "Ada") for _ in range(2))
     desk.wait(job, "running", until=lambda: has_checkpoint(job))
-    assert second.status.state == "waiting"
+    assert state_of(second) == "waiting"
     assert os.getpgid(pid_of(job)) != os.getpgid(0)
     assert os.getpriority(os.PRIO_PROCESS, pid_of(job)) >= 10
     desk.jobs.pause(second.id)  # so that it does not begin below
     desk.jobs.pause(job.id)
     desk.wait(job, "paused")
-    assert second.status.state == "paused"
+    assert state_of(second) == "paused"
     assert has_checkpoint(job)
     assert not (job.folder / "detector.safetensors").exists(), "there was nothing to pause"
     desk.jobs.tick()
-    assert job.status.state == "paused"
+    assert state_of(job) == "paused"
 
     desk.jobs.continue_(job.id)
-    assert job.status.state == "waiting"
+    assert state_of(job) == "waiting"
     desk.wait(job, "running", until=lambda: isinstance(read_json(job.folder / "worker.json")["pid"], int))
     os.kill(pid_of(job), signal.SIGKILL)
     desk.jobs._processes[0].wait()
-    assert job.status.state == "interrupted"
+    assert state_of(job) == "interrupted"
     restarted = jobs.Jobs(desk.workspace, desk.photographs)  # of a server that was killed, too
     restarted.tick()
     desk.jobs._processes += restarted._processes
     desk.wait(job, "done")
 
     training = TrainingSettings(epochs=LONG.epochs or 1)
-    undisturbed = Detector("autoencoder", training=training).fit(open_photographs(desk.root / "parts").train)
+    undisturbed = Detector("autoencoder", training=training).fit(
+        open_photographs(desk.photographs.root / "parts").train
+    )
     expected = undisturbed.decision_.calibration_scores
     np.testing.assert_array_equal(result_of(job)["calibration_scores"], expected)
     progress = read_json(job.folder / "progress.json")
@@ -67,7 +70,8 @@ def test_stopping_leaves_no_process_and_no_unfinished_file(desk: Desk) -> None:
     pid = pid_of(job)
     desk.jobs.stop(job.id)
     desk.wait(job, "stopped")
-    desk.jobs._processes and desk.jobs._processes[0].wait()
+    for process in desk.jobs._processes:
+        process.wait()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     left = {path.name for path in job.folder.iterdir()}
@@ -81,11 +85,11 @@ def test_a_waiting_job_is_paused_continued_and_stopped_without_a_process(desk: D
     job = desk.jobs.add("fit", desk.project(), "Ada")
     desk.jobs.pause(job.id)
     desk.jobs.tick()
-    assert job.status.state == "paused"
+    assert state_of(job) == "paused"
     desk.jobs.continue_(job.id)
-    assert job.status.state == "waiting"
+    assert state_of(job) == "waiting"
     desk.jobs.stop(job.id)
-    assert job.status.state == "stopped"
+    assert state_of(job) == "stopped"
     desk.jobs.tick()
     assert desk.jobs._processes == []
 
@@ -94,16 +98,16 @@ def test_a_worker_that_dies_twice_has_failed_and_can_be_tried_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = desk.jobs.add("fit", desk.project(), "Ada")
-    monkeypatch.setattr(jobs.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     for state in ("interrupted", "failed"):
         desk.jobs.tick()
         desk.jobs._processes[-1].wait()
-        assert job.status.state == state
+        assert state_of(job) == state
     desk.jobs.tick()
     assert desk.jobs._processes == []
     assert job.status.error.startswith("the work ended twice without a result")
     desk.jobs.continue_(job.id)
-    assert job.status.state == "waiting"
+    assert state_of(job) == "waiting"
 
 
 def test_a_number_of_a_process_that_is_not_ours_is_never_signalled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +115,8 @@ def test_a_number_of_a_process_that_is_not_ours_is_never_signalled(desk: Desk, m
     job = desk.jobs.add("fit", desk.project(), "Ada")
     write_json(job.folder / "worker.json", {"pid": os.getpid(), "starts": 1})
     sent = list[object]()
-    monkeypatch.setattr(jobs.signal, "pidfd_send_signal", lambda *arguments: sent.append(arguments))
-    monkeypatch.setattr(jobs.os, "kill", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
     assert not jobs.send(job, signal.SIGTERM)
     with jobs.locked(job):
         assert jobs.send(job, signal.SIGTERM)
@@ -157,12 +161,12 @@ def test_a_stop_that_nobody_obeys_ends_by_killing(desk: Desk, tmp_path: Path, mo
     deaf = tmp_path / "deaf"
     deaf.write_text("#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.05; done\n")
     deaf.chmod(0o755)
-    monkeypatch.setattr(jobs.sys, "executable", str(deaf))
+    monkeypatch.setattr(sys, "executable", str(deaf))
     job = desk.jobs.add("fit", desk.project(), "Ada")
     desk.wait(job, "running", until=lambda: (job.folder / "log.txt").read_text() == "ready\n")
     write_json(job.folder / "worker.json", {"pid": desk.jobs._processes[0].pid, "starts": 1})
     desk.jobs.stop(job.id)
-    assert job.status.state == "stopping"
+    assert state_of(job) == "stopping"
     monkeypatch.setattr(jobs, "STOP_SECONDS", 0.0)
     desk.wait(job, "stopped", until=lambda: (job.folder / "outcome.json").exists())
     assert json.loads((job.folder / "outcome.json").read_text())["state"] == "stopped"

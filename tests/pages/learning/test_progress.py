@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ PHASES = {"reading": 0.1, "training": 0.8, "reporting": 0.1}
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
     now = [100.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -65,7 +66,7 @@ def test_with_a_budget_the_time_left_is_that_of_the_budget_and_never_below_zero(
 
 def test_the_file_is_written_while_the_work_goes_on_and_at_its_end(tmp_path: Path) -> None:
     progress = Progress(tmp_path, PHASES)
-    with progress.written():
+    with progress.reporting():
         progress.begin("reporting", "last words <b>")
     values: dict[str, Any] = json.loads((tmp_path / "progress.json").read_text())
     assert (values["phase"], values["message"], values["version"]) == ("reporting", "last words <b>", 1)
@@ -76,7 +77,7 @@ def test_a_full_disk_does_not_end_the_work_by_its_progress(tmp_path: Path, monke
         raise DiskFullError("full")
 
     monkeypatch.setattr(module, "write_json", fail)
-    with Progress(tmp_path, PHASES).written():
+    with Progress(tmp_path, PHASES).reporting():
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -55,8 +55,8 @@ def fit_detector(job: Job, request: Request, progress: Progress) -> None:
     detector = export(job)
     present = evaluate_detector if len(data.test) else score_photographs
     figures = present(job, request, data, detector, progress)
-    described = describe_fit(job, request, detector) | {"n_excluded": len(excluded)}
-    write_json(job.folder / RESULT, described | figures)
+    summary = describe_fit(job, request, detector) | {"n_excluded": len(excluded)}
+    write_json(job.folder / RESULT, summary | figures)
 
 
 def check_unchanged(job: Job, data: DataSet) -> None:

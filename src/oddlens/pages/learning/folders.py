@@ -223,8 +223,10 @@ def open_photographs(folder: Path, normal: str | None = None, excluded: frozense
     """The data set in a folder, without links and without the images whose ids are `excluded`, which are left out.
 
     Raises:
-        DataNotFoundError, DataError: as `open_dataset`, or all images are excluded.
+        DataNotFoundError, DataError: as `open_dataset`, all images are excluded, or the folder became a link.
     """
+    if passes_links(folder):
+        raise DataNotFoundError(f"{folder}: has become a link, which is not followed; choose another folder")
     data = open_dataset(folder, normal=normal, follow_links=False)
     parts, names = dict[str, ImageSet](), list[str]()
     for part in ("train", "test"):
@@ -235,7 +237,7 @@ def open_photographs(folder: Path, normal: str | None = None, excluded: frozense
     if not any(map(len, parts.values())):
         raise DataError("all photographs are excluded; include some")
     left_out = {**data.left_out, EXCLUDED: tuple(names)} if names else data.left_out
-    return replace(data, **parts, left_out=left_out)
+    return replace(data, train=parts["train"], test=parts["test"], left_out=left_out)
 
 
 def photos(folder: Path, part: str, images: ImageSet) -> list[Photo]:

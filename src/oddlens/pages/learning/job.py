@@ -23,6 +23,7 @@ Ending = Literal["done", "failed", "stopped"]
 
 JOB, WISH, WORKER, PROGRESS, OUTCOME = "job.json", "wish.json", "worker.json", "progress.json", "outcome.json"
 LOG, REGION = "log.txt", "region.png"
+UNFINISHED = ".oddlens-*.partial"  # of io.atomic
 MAX_STARTS = 2  # of a worker that ends without an outcome: it is started again once
 MAX_TAIL = 2000  # characters of a log that an error quotes
 
@@ -129,11 +130,14 @@ class Job:
         return f"{text}; the log ends with: {tail}" if tail else f"{text}; the log is empty"
 
     def end(self, state: Ending, error: str = "") -> None:
-        """Write the outcome; of a stopped job, everything but its request and log is removed before.
+        """Write the outcome, after removing unfinished files; of a stopped job, everything but its request and log.
 
         Raises:
             DiskFullError, OddlensError: it cannot be written.
         """
+        with translate_os_errors(self.folder):
+            for path in self.folder.glob(UNFINISHED):  # of a process that was killed
+                path.unlink(missing_ok=True)
         if state == "stopped":
             self.clear()
         write_json(self.folder / OUTCOME, {"state": state, "error": error, "time": timestamp()})

@@ -73,7 +73,7 @@ class Progress:
         }
 
     @contextlib.contextmanager
-    def written(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         """Write the progress now and then while the block runs, and once at its end."""
         thread = threading.Thread(target=self._write_often, daemon=True)
         thread.start()

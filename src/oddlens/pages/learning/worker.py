@@ -61,7 +61,7 @@ def run(job: Job) -> None:
     write_json(job.folder / WORKER, read_json(job.folder / WORKER) | {"pid": os.getpid()})
     if job.wish != "run":
         raise KeyboardInterrupt
-    with progress.written():
+    with progress.reporting():
         work(job, request, progress)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     job.end("done")
