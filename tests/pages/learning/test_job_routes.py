@@ -115,9 +115,7 @@ def test_results_of_a_job_that_is_not_done_are_refused(engineer: Engineer) -> No
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_every_page_is_there_in_each_language_without_inline_code(
-    judged: tuple[Engineer, Job], language: str
-) -> None:
+def test_every_page_is_there_in_each_language_without_inline_code(judged: tuple[Engineer, Job], language: str) -> None:
     engineer, job = judged
     project = f"/learn/projects/{job.request.project}"
     own = [f"/learn/jobs/{job.id}{rest}" for rest in ("", "/threshold", "/deploy", f"/compare?other={job.id}")]

@@ -124,7 +124,16 @@ def test_a_region_is_drawn_and_shown_again(engineer: Engineer) -> None:
     assert "1 area" in engineer.page(f"/learn/projects/{project.id}")
     assert engineer.post(address, revision=3, region="").status_code == 303
     assert engineer.work.projects.get(project.id).region == ()
-    wrong = ["x", "[1]", "[[[0.1, 2]]]", "[[[0, 0], [1, 0], [2, 2]]]", '{"a": 1}', "[[[0.1]]]", "[[[0,0],[1,0]]]", "NaN"]
+    wrong = [
+        "x",
+        "[1]",
+        "[[[0.1, 2]]]",
+        "[[[0, 0], [1, 0], [2, 2]]]",
+        '{"a": 1}',
+        "[[[0.1]]]",
+        "[[[0,0],[1,0]]]",
+        "NaN",
+    ]
     for region in (*wrong, "[" * 5000, json.dumps([[[0.5, 0.5]] * 3])):
         assert engineer.post(address, revision=4, region=region).status_code == 422, region[:40]
 

@@ -32,7 +32,7 @@ def addresses(engineer: Engineer) -> list[tuple[str, str]]:
     app = create_app(service, extensions=[pages])
     routes = [route for route in all_routes(app.routes) if route.path.startswith("/learn")]
     assert len(routes) > 20
-    return [(method, re.sub(r"\{\w+\}", SOME_ID, route.path)) for route in routes for method in route.methods]
+    return [(method, re.sub(r"\{\w+\}", SOME_ID, route.path)) for route in routes for method in route.methods or ()]
 
 
 def test_an_operator_is_refused_at_every_address(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_photographs_that_people_bring_become_a_folder_and_others_are_refused_by
     response = engineer.post("/learn/projects", folder=answer["folder"], name="Lids")
     assert "1" in engineer.page(response.headers["location"])
     assert [action for _, action in engineer.actions()] == ["upload", "begin"]
-    assert not [path for path in engineer.root.parent.rglob("*<b>*")]
+    assert not any(engineer.root.parent.rglob("*<b>*"))
 
 
 def test_photographs_without_a_name_for_their_folder_are_refused(engineer: Engineer) -> None:

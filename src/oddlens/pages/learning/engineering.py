@@ -77,8 +77,16 @@ class Engineering:
         while True:
             if self.service.state == "serving":
                 with contextlib.suppress(OddlensError):  # a full disk: the next second tries again, pages say why
-                    await asyncio.to_thread(lambda: self.jobs.tick())
+                    await asyncio.to_thread(self.tick)
             await asyncio.sleep(TICK_SECONDS)
+
+    def tick(self) -> None:
+        """Start or continue a job, if none runs.
+
+        Raises:
+            OddlensError: something cannot be written.
+        """
+        self.jobs.tick()
 
     def record(self, request: Request, action: str, subject: str, **details: Any) -> None:
         """Record what the person who makes a request did."""

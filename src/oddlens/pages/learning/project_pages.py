@@ -183,7 +183,12 @@ def exclude(work: Engineering, request: Request, project_id: str, form: FormData
     action = "exclude" if is_excluded else "include"
     work.record(request, action, project.name, project=project.id, images=[names[image] for image in changed])
     return JSONResponse(
-        {"revision": project.revision, "excluded": is_excluded, "changed": changed, "names": [names[i] for i in changed]}
+        {
+            "revision": project.revision,
+            "excluded": is_excluded,
+            "changed": changed,
+            "names": [names[i] for i in changed],
+        }
     )
 
 

@@ -29,7 +29,8 @@ def folder_routes(work: Engineering) -> APIRouter:
 
     @router.post("/learn/uploads")
     async def upload(request: Request, form: Form) -> Response:
-        files = [(file.filename or "image", await file.read()) for file in form.getlist("file") if is_file(file)]
+        uploads = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
+        files = [(file.filename or "image", await file.read()) for file in uploads]
         added = await asyncio.to_thread(work.photographs.add_uploads, text_of(form, "name"), files)
         if added.n_added:
             await asyncio.to_thread(
@@ -61,11 +62,6 @@ def folder_routes(work: Engineering) -> APIRouter:
         return Response(content, media_type="image/png", headers=headers)
 
     return router
-
-
-def is_file(value: object) -> bool:
-    """Whether a value of a form is a file."""
-    return isinstance(value, UploadFile)
 
 
 def tag_of(path: Path, side: int | None) -> str:

@@ -61,7 +61,10 @@ def service_values(work: Engineering, request: Request) -> dict[str, Any]:
             job = work.jobs.get(listed.id)
             for rate in ["", *results.rates(job)]:
                 digest = results.result_of(job, rate)["digest"]
-                origins[digest] = (f"/learn/jobs/{job.id}" + (f"?rate={rate}" if rate else ""), listed.request.project_name)
+                origins[digest] = (
+                    f"/learn/jobs/{job.id}" + (f"?rate={rate}" if rate else ""),
+                    listed.request.project_name,
+                )
     return {
         "served": served,
         "deployments": store.deployments(limit=MAX_ROWS),

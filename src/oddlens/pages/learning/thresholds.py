@@ -10,7 +10,8 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError
 
 RATES = (  # that people choose from
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4,
+    0.5,
 )  # fmt: skip
 SAME = 0.01  # share by which two rates differ that are the same for people
 DIGITS = 4  # significant digits of the lowest rate, rounded up so that it can be guaranteed
@@ -26,7 +27,10 @@ def threshold_choices(detector: Detector, images: Sequence[dict[str, Any]]) -> l
         SettingsError: the detector has no calibration that rates could be chosen of.
     """
     present = detector.manifest.decision
-    own, lowest = detector.decisions_.false_alarm_rate, round_up(detector.decision_.calibration.min_rate(present.confidence))
+    own, lowest = (
+        detector.decisions_.false_alarm_rate,
+        round_up(detector.decision_.calibration.min_rate(present.confidence)),
+    )
     others = (rate for rate in (lowest, *RATES) if rate >= lowest and not math.isclose(rate, own, rel_tol=SAME))
     rates = sorted({own, *others})
     choices = [choice(detector, rate, images) for rate in rates]
