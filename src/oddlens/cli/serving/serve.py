@@ -9,9 +9,12 @@ import typer
 
 from oddlens.cli.options import JsonOption, KeepDaysOption, KeepGbOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command
+from oddlens.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from oddlens.service.app import Extension
     from oddlens.service.service import Service
+    from oddlens.service.settings import ServiceSettings
 
 ServeStoreOption = Annotated[
     str | None,
@@ -88,4 +91,15 @@ def serve(
                 [f"serving {what} on {url} (try {url}/docs), {where}"],
             )
 
-        serve(settings, on_ready)
+        serve(settings, on_ready, pages_of(settings))
+
+
+def pages_of(settings: ServiceSettings) -> list[Extension]:
+    """What the service has for people; they need a store, and the packages of the extra `serve`."""
+    if settings.store is None:
+        return []
+    try:
+        from oddlens.pages.app import Pages
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("the service", "serve") from error
+    return [Pages()]
