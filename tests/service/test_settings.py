@@ -7,51 +7,33 @@ from running_service import settings
 from stored_inspections import DETECTOR_FILE
 
 from oddlens.errors import DataNotFoundError, SettingsError
-from oddlens.service.settings import default_store, is_loopback, name_detectors, read_token
+from oddlens.service.settings import default_store, is_loopback, name_detectors
+from oddlens.service.users import User
 
-TOKEN = "a-token-of-24-characters"
-
-
-def write_token(path: Path, text: str = TOKEN + "\n", mode: int = 0o600) -> Path:
-    path.write_text(text)
-    path.chmod(mode)
-    return path
+ENGINEER = User("ann", "engineer", "a-token-of-24-characters")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera.example"])
 def test_an_address_that_others_reach_needs_a_token(host: str) -> None:
     with pytest.raises(SettingsError, match="--token-file"):
         settings(DETECTOR_FILE, host=host)
-    assert settings(DETECTOR_FILE, host=host, token=TOKEN).token == TOKEN
+    assert settings(DETECTOR_FILE, host=host, users=(ENGINEER,)).users == (ENGINEER,)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_an_address_of_this_machine_needs_none(host: str) -> None:
     assert is_loopback(host)
-    assert settings(DETECTOR_FILE, host=host).token is None
+    assert settings(DETECTOR_FILE, host=host).users == ()
 
 
 def test_a_token_is_not_shown_with_the_settings() -> None:
-    assert TOKEN not in repr(settings(DETECTOR_FILE, token=TOKEN))
+    assert str(ENGINEER.token) not in repr(settings(DETECTOR_FILE, users=(ENGINEER,)))
 
 
 @pytest.mark.parametrize("change", [{"deadline": 0.0}, {"deadline": float("nan")}, {"queue": 0}, {"keep_days": 1.0}])
 def test_settings_that_make_no_sense_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         settings(DETECTOR_FILE, **change)
-
-
-def test_a_token_is_read_from_a_file_of_its_owner_alone(tmp_path: Path) -> None:
-    assert read_token(write_token(tmp_path / "token")) == TOKEN
-    for text, mode, reason in (
-        (TOKEN, 0o644, "chmod 600"),
-        ("short", 0o600, "16"),
-        ("two words of a token", 0o600, "one"),
-    ):
-        with pytest.raises(SettingsError, match=reason):
-            read_token(write_token(tmp_path / "other", text, mode))
-    with pytest.raises(SettingsError, match="No such file"):
-        read_token(tmp_path / "missing")
 
 
 def test_detectors_are_named_by_their_files_or_by_the_user() -> None:

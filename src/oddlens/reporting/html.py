@@ -140,7 +140,8 @@ def render_page(report: Report) -> str:
     environment.filters.update(cell=_format_cell, paragraphs=_paragraphs, prose=_prose)
     environment.tests.update(numeric=_is_numeric, share=lambda value: isinstance(value, Share))
     folder = files("oddlens.reporting") / "templates"
-    style, script = (Markup((folder / name).read_text("utf-8")) for name in ("report.css", "report.js"))  # noqa: S704
+    parts = {name: (folder / name).read_text("utf-8") for name in ("colors.css", "report.css", "report.js")}
+    style, script = Markup(parts["colors.css"] + parts["report.css"]), Markup(parts["report.js"])  # noqa: S704
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import getpass
 import ipaddress
 import re
-import secrets
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oddlens.service.refusals import RefusalError
 from oddlens.service.settings import LOCAL_NAMES, ServiceSettings
+from oddlens.service.users import User, user_of_session, user_of_token
 
-OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")  # without a token: nothing of the user's
-OPEN_FOLDER = "/docs/"
+OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json", "/login")  # without a token:
+OPEN_FOLDERS = ("/docs/", "/static/")  # they tell nothing of the user's
+ENGINEER_PATHS = re.compile(r"/learn(/.*)?|/v1/detectors/[^/]+/reload")
+SESSION_COOKIE, NAME_COOKIE = "oddlens_session", "oddlens_name"
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")  # name or address, and port
 DISCARD_BYTES, DISCARD_SECONDS = 10_000_000, 1.0  # of a refused body: a connection cut before loses the answer
+MAX_NAME = 64  # characters of the name that a person gives
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "frame-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 ANSWER_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -79,14 +87,16 @@ class Guard:
             await send(message)
 
         try:
-            self.check(scope["method"], scope["path"], Headers(scope=scope))
+            user = self.check(scope["method"], scope["path"], Headers(scope=scope))
         except RefusalError as refusal:
-            await refusal.response()(scope, receive, send_with_headers)
+            response = self.login_redirect(scope) if refusal.status == 401 else None
+            await (response or refusal.response())(scope, receive, send_with_headers)
             return
+        scope.setdefault("state", {})["user"] = user
         await self.app(scope, receive_within_limit, send_with_headers)
 
-    def check(self, method: str, path: str, headers: Headers) -> None:
-        """Refuse a request by its headers.
+    def check(self, method: str, path: str, headers: Headers) -> User | None:
+        """Refuse a request by its headers. Returns who makes it; None at addresses that are open to everyone.
 
         Raises:
             RefusalError: 400, 401, 403, 413 or 415, and why.
@@ -96,13 +106,28 @@ class Guard:
             raise RefusalError(400, "this Host name is not served; allow it with --allow-host NAME")
         if method not in SAFE_METHODS:
             check_site(headers, hosts[0])
-        if self.settings.token is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
-            check_token(headers, self.settings.token)
+        user = find_user(headers, self.settings.users)
+        if user is None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDERS):
+            raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN")
+        if ENGINEER_PATHS.fullmatch(path) and (user is None or user.role != "engineer"):
+            raise RefusalError(403, "this is for engineers; log in as one")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.settings.max_body_bytes:
             raise self.too_large()
         if headers.get("content-encoding", "identity") != "identity":
             raise RefusalError(415, "send the body without Content-Encoding")
+        return user
+
+    def login_redirect(self, scope: Scope) -> Response | None:
+        """The way to the login for a person in a browser; None for a program."""
+        headers = Headers(scope=scope)
+        if self.settings.store is None:  # there are no pages
+            return None
+        if headers.get("hx-request") == "true":
+            return Response(status_code=401, headers={"HX-Redirect": "/login"})
+        if scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
+            return None
+        return RedirectResponse(f"/login?next={quote(scope['path'])}", 303)
 
     def too_large(self) -> RefusalError:
         """The answer to a body that is too large, or has no length that is a number."""
@@ -137,13 +162,21 @@ def check_site(headers: Headers, host: str) -> None:
         raise RefusalError(403, "a page of another origin may not write here")
 
 
-def check_token(headers: Headers, token: str) -> None:
-    """Refuse a request without the token.
+def find_user(headers: Headers, users: Sequence[User]) -> User | None:
+    """Who makes a request, by token or cookie; where nobody needs a token, an engineer of the name that they gave."""
+    cookies = cookie_parser(headers.get("cookie", ""))
+    if not users:
+        return User(unquote(cookies.get(NAME_COOKIE, ""))[:MAX_NAME].strip() or login_name(), "engineer")
+    if "authorization" in headers:
+        scheme, _, token = headers["authorization"].partition(" ")
+        return user_of_token(token.strip(), users) if scheme.lower() == "bearer" else None
+    return user_of_session(cookies.get(SESSION_COOKIE, ""), users)
 
-    Raises:
-        RefusalError: 401.
-    """
-    scheme, _, sent = headers.get("authorization", "").partition(" ")
-    is_right = secrets.compare_digest(sent.strip().encode(), token.encode())
-    if scheme.lower() != "bearer" or not is_right:
-        raise RefusalError(401, "send the token of this service: Authorization: Bearer TOKEN")
+
+@functools.cache
+def login_name() -> str:
+    """The name of the account under which this process runs."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a list of accounts
+        return "operator"

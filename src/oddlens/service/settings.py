@@ -6,13 +6,13 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from oddlens.errors import DataNotFoundError, SettingsError
 from oddlens.io.paths import expand_home
+from oddlens.service.users import MIN_TOKEN, User
 
-MIN_TOKEN = 16  # characters
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a detector, which is part of addresses
 LOCAL_NAMES = ("localhost",)
 
@@ -25,12 +25,13 @@ class ServiceSettings:
         detectors: name -> `.onnx` file.
         store: address of the store of inspections; None records nothing.
         host, port: where it listens; port 0 takes a free one.
-        token: what every caller must send; None only on a loopback address.
+        users: who may call, with their tokens; nobody needs one where it is empty, on a loopback address.
         allowed_hosts: names in the Host header that are answered, besides localhost and addresses in digits.
         queue: number of images that may wait or be scored at the same time.
         deadline: seconds from the arrival of a request until its answer.
         max_mb: megabytes of a request.
         workers: number of images that are scored at the same time, one thread each.
+        root: folder of photographs from which engineers make detectors.
         keep_days, keep_gb: retention of images, applied each hour; None keeps all.
 
     Raises:
@@ -41,7 +42,7 @@ class ServiceSettings:
     store: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
-    token: str | None = field(default=None, repr=False)
+    users: tuple[User, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     queue: int = 64
     deadline: float = 30.0
@@ -49,9 +50,10 @@ class ServiceSettings:
     workers: int = os.cpu_count() or 1
     keep_days: float | None = None
     keep_gb: float | None = None
+    root: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.token is None and not is_loopback(self.host):
+        if not self.users and not is_loopback(self.host):
             raise SettingsError(
                 f"{self.host}: other machines can reach this address, so callers must send a token: write one of at "
                 f"least {MIN_TOKEN} characters to a file, and give it with --token-file"
@@ -105,21 +107,3 @@ def name_detectors(arguments: Sequence[str]) -> dict[str, Path]:
 def default_store(detector: Path) -> str:
     """The store where none is named: a SQLite file in the folder of the detector."""
     return str(detector.parent / "inspections.db")
-
-
-def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it.
-
-    Raises:
-        SettingsError: the file cannot be read, others may read it, or the token is short or not ASCII.
-    """
-    try:
-        others, text = path.stat().st_mode & 0o077, path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise SettingsError(f"{path}: the token cannot be read ({reason})") from error
-    if others:
-        raise SettingsError(f"{path}: other users of this machine may read the token; chmod 600 {path}")
-    if not re.fullmatch(rf"[!-~]{{{MIN_TOKEN},}}", text):
-        raise SettingsError(f"{path}: a token is one word of at least {MIN_TOKEN} ASCII characters")
-    return text

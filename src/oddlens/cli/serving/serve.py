@@ -28,7 +28,8 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     token_file: Annotated[
-        Path | None, path_option("--token-file", help="File with the token that callers must send.")
+        Path | None,
+        path_option("--token-file", help="File with the token of all callers, or lines NAME ROLE TOKEN."),
     ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Name by which callers reach the service.")
@@ -46,7 +47,8 @@ def serve(
     with command(as_json, threads) as console:
         from oddlens.errors import SettingsError
         from oddlens.service.open import serve
-        from oddlens.service.settings import ServiceSettings, default_store, name_detectors, read_token
+        from oddlens.service.settings import ServiceSettings, default_store, name_detectors
+        from oddlens.service.users import read_users
 
         if store is not None and no_store:
             raise SettingsError("--store and --no-store contradict each other; leave one of them out")
@@ -56,12 +58,12 @@ def serve(
             store=None if no_store else store or default_store(next(iter(paths.values()))),
             host=host,
             port=port,
-            token=None if token_file is None else read_token(token_file),
+            users=() if token_file is None else read_users(token_file),
             allowed_hosts=tuple(allow_host or ()),
             queue=queue,
             deadline=deadline,
             max_mb=max_mb,
-            **({} if console.threads is None else {"workers": console.threads}),
+            workers=console.threads or ServiceSettings.workers,
             keep_days=keep_days,
             keep_gb=keep_gb,
         )
