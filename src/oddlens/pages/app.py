@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
@@ -11,6 +12,8 @@ from starlette.responses import Response
 from oddlens.pages.login import login_routes
 from oddlens.pages.rendering import page
 from oddlens.pages.static_files import static_routes
+from oddlens.pages.station.live import LiveStream
+from oddlens.pages.station.routes import station_routes
 from oddlens.service.service import Service
 
 
@@ -23,11 +26,17 @@ class Pages:
         app.include_router(login_routes(service.settings))
         app.include_router(static_routes())
         app.include_router(component_routes())
+        self.stream = LiveStream(service)
+        app.include_router(station_routes(service, self.stream))
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """What runs beside the requests."""
+        streaming = asyncio.create_task(self.stream.run())
         yield
+        streaming.cancel()
+        with suppress(asyncio.CancelledError):
+            await streaming
 
 
 def component_routes() -> APIRouter:

@@ -139,6 +139,11 @@ class LiveStream:
                 subscriber.put(None)
             self._reader.shutdown(wait=False)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the state at the start was read."""
+        return bool(self._shift_json)
+
     def wake(self) -> None:
         """Look at the store now; from any thread."""
         if self._loop is not None and not self._loop.is_closed():
@@ -149,7 +154,6 @@ class LiveStream:
             self._wake.clear()
             try:
                 event = await asyncio.get_running_loop().run_in_executor(self._reader, self._read)
-                self.is_failing = False
             except OddlensError:  # the next look may succeed; pages are told
                 event, self.is_failing = None, True
             if event is not None:
@@ -184,6 +188,7 @@ class LiveStream:
         inspections = store.inspections_after(self.position.inspection, PAGE)
         judgements = store.judgements_after(self.position.judgement, PAGE)
         judged = [store.inspection(number) for number in sorted({item.inspection_id for item in judgements})]
+        self.is_failing = False
         for inspection in inspections:
             self._shift.add(inspection)
             self._remember(inspection)
@@ -260,8 +265,8 @@ class LiveStream:
             RefusalError: 503 while there is nothing to tell yet, or too many pages are open.
         """
         self.service.check_serving()
-        if self._shift is None or len(self._subscribers) >= MAX_PAGES:
-            why = "the inspections are being read" if self._shift is None else f"{MAX_PAGES} pages are open"
+        if not self.is_ready or len(self._subscribers) >= MAX_PAGES:
+            why = f"{MAX_PAGES} pages are open" if self.is_ready else "the inspections are being read"
             raise RefusalError(503, f"{why}; try again", retry_after=1)
         return self._events(Position.parse(after))
 
