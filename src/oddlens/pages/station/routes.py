@@ -54,7 +54,11 @@ def station_routes(service: Service, stream: LiveStream) -> APIRouter:
 
     @router.get("/")
     async def station(request: Request) -> Response:
-        return page(request, "station/index.html")
+        return page(request, "station/index.html", tab="last")
+
+    @router.get("/station/review")
+    async def review_page(request: Request) -> Response:
+        return page(request, "station/index.html", tab="review")
 
     @router.get("/station/live")
     async def live(request: Request, after: str | None = None) -> StreamingResponse:
@@ -84,13 +88,13 @@ def station_routes(service: Service, stream: LiveStream) -> APIRouter:
         stream.wake()
         return await asyncio.to_thread(part_now, undo.inspection_id)
 
-    @router.get("/station/review")
-    async def review_queue() -> Json:
+    @router.get("/station/queue")
+    async def queue() -> Json:
         store, served = opened(service), service.detectors
         detectors = {name: served[name] for name in served.names}
         async with reviewing:
-            queue = await asyncio.to_thread(review.find, store, detectors, QUEUED)
-        return {"parts": [to_part(inspection) for inspection in queue]}
+            next_ones = await asyncio.to_thread(review.find, store, detectors, QUEUED)
+        return {"parts": [to_part(inspection) for inspection in next_ones]}
 
     @router.post("/station/shift")
     async def begin_shift(request: Request) -> Json:
