@@ -25,4 +25,6 @@ def serve(settings: ServiceSettings, on_ready: OnReady) -> None:
         raise MissingExtraError("the service", "serve")
     from oddlens.service.server import run_server
 
-    run_server(settings, on_ready)
+    from importlib import import_module
+
+    run_server(settings, on_ready, import_module("oddlens.pages.app").Pages() if settings.store else None)

@@ -22,7 +22,7 @@ KEEP_ALIVE_SECONDS = 30
 OnReady = Callable[[str, Service], None]  # called with the address once requests are taken
 
 
-def run_server(settings: ServiceSettings, on_ready: OnReady) -> None:
+def run_server(settings: ServiceSettings, on_ready: OnReady, extension=None) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once.
 
     Raises:
@@ -32,7 +32,15 @@ def run_server(settings: ServiceSettings, on_ready: OnReady) -> None:
     service = Service(settings)
     listener = open_listener(settings.host, settings.port)
     url = address(settings.host, listener.getsockname()[1])
-    app = create_app(service, lambda app: lifespan(service, lambda: on_ready(url, service)))
+    @contextlib.asynccontextmanager
+    async def both(app):
+        async with lifespan(service, lambda: on_ready(url, service)):
+            async with extension.lifespan() if extension else contextlib.nullcontext():
+                yield
+
+    app = create_app(service, both)
+    if extension:
+        extension.attach(app, service)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on", proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -39,6 +39,7 @@ class Service:
         self.store: Store | None = None
         self.queued = 0  # images that wait or are scored
         self.requests = 0  # that are being answered
+        self.on_commit: list[Callable[[], None]] = []
         self.metrics = Metrics(self)
         self._scorers = ThreadPoolExecutor(settings.workers, "scorer")
         self._detectors: ServedDetectors | None = None
@@ -165,6 +166,8 @@ class Service:
             if self._committer is not None:
                 started = time.perf_counter()
                 ids = [*await asyncio.wrap_future(self._committer.submit(items))]
+                for call in self.on_commit:
+                    call()
                 self.metrics.commit_seconds.observe(time.perf_counter() - started)
             return list(zip(ids, items, strict=True))
 

@@ -4,6 +4,12 @@ import { element, text } from "/static/station-words.js";
 const byId = (id) => document.getElementById(id);
 const REASONS = { NotAllowedError: "denied", NotFoundError: "none", OverconstrainedError: "none" };
 
+function stamp(now) { // 20261129-073005-250, in the time of this place
+  const parts = [now.getFullYear(), now.getMonth() + 1, now.getDate(), now.getHours(), now.getMinutes(), now.getSeconds(), now.getMilliseconds()];
+  const [year, month, day, hour, minute, second, rest] = parts.map((part, i) => String(part).padStart(i === 6 ? 3 : 2, "0"));
+  return `${year}${month}${day}-${hour}${minute}${second}-${rest}`;
+}
+
 export class Camera {
   constructor(sender) {
     Object.assign(this, { sender, stream: null, timer: 0, isTaking: false });
@@ -71,6 +77,6 @@ export class Camera {
     byId("camera-view").classList.remove("flash");
     void byId("camera-view").offsetWidth; // so that it flashes again
     byId("camera-view").classList.add("flash");
-    if (blob) this.sender.add([{ blob, name: `${new Date().toISOString().replaceAll(":", "-")}.png` }]);
+    if (blob) this.sender.add([{ blob, name: `camera-${stamp(new Date())}.png` }]);
   }
 }

@@ -31,7 +31,7 @@ export function showFacts(part) {
 export function showJudgement(part) {
   const judged = part.judgement, verdict = verdictOf(part);
   say("override-text", text(verdict === "normal" ? "override.to_anomaly" : "override.to_normal"));
-  byId("override").classList.toggle("to-ng", verdict === "normal");
+  say("confirm-text", text("confirm", { verdict: verdictText(verdict) }));
   byId("confirm").hidden = Boolean(judged);
   byId("undo").hidden = byId("judged").hidden = !judged;
   if (!judged) return;
@@ -69,6 +69,11 @@ export class Viewer {
       if (!this.next || image) this.put(part, image, map);
     }
     this.isBusy = false;
+  }
+
+  begin(hasDetector) { // before the first part
+    const keys = hasDetector ? ["begin.lead", "begin.hint"] : ["begin.no_detector", "begin.no_detector_hint"];
+    byId("no-image").querySelectorAll("p").forEach((line, i) => { if (line.textContent !== text(keys[i])) line.textContent = text(keys[i]); });
   }
 
   put(part, image, map) {

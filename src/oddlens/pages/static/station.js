@@ -4,7 +4,7 @@ import { Live } from "/static/station-live.js";
 import { Sender, takeDrops } from "/static/station-send.js";
 import { Strip } from "/static/station-strip.js";
 import { Viewer, showFacts, showJudgement, showLamp, showServing, showShift } from "/static/station-view.js";
-import { count, element, minute, plural, text, time, verdictOf, verdictText } from "/static/station-words.js";
+import { count, element, plural, text, time, verdictOf, verdictText } from "/static/station-words.js";
 
 const SHOWN = 24; // parts in a list
 const TICK = 250; // milliseconds between two pictures of what arrives, however much that is
@@ -13,7 +13,7 @@ const MAX_REASONS = 5;
 
 const byId = (id) => document.getElementById(id);
 const lists = { last: [], anomalies: [], review: [] }; // newest first; those to review by what they teach
-const state = { tab: byId("bench").dataset.tab, part: null, isOpened: false, last: 0, waiting: null, waitingAnomaly: null, shownAt: 0, missed: 0, missedAnomalies: 0, detectors: [], isLost: false, isDirty: true };
+const state = { tab: byId("bench").dataset.tab, part: null, isOpened: false, last: 0, waiting: null, waitingAnomaly: null, shownAt: 0, missed: 0, missedAnomalies: 0, detectors: [], isConnected: false, isLost: false, isDirty: true };
 const viewer = new Viewer(), sender = new Sender(), camera = new Camera(sender), strip = new Strip(document.querySelector("#strip ol"), open);
 takeDrops(sender);
 
@@ -33,8 +33,9 @@ function render() {
   if (state.part) showJudgement(state.part);
   showServing(state.detectors, state.part);
   byId("away").hidden = !state.isOpened;
+  if (!state.part && state.isConnected) viewer.begin(state.detectors.length > 0);
   byId("bench").classList.toggle("opened", state.isOpened);
-  const pulse = state.isLost ? "lost" : state.isOpened ? "opened" : state.detectors.length ? "live" : "wait";
+  const pulse = state.isLost ? "lost" : state.isOpened ? "opened" : state.isConnected ? "live" : "wait";
   byId("pulse").dataset.state = pulse;
   byId("pulse").lastElementChild.textContent = text(`pulse.${pulse}`);
   byId("away-text").textContent = state.missed ? plural("new", state.missed, { ng: count(state.missedAnomalies) }) : text("none_new");
@@ -111,6 +112,7 @@ function arrive(part) {
 
 function onEvent(name, values) {
   state.detectors = values.detectors;
+  state.isConnected = true;
   byId("failing").hidden = !values.is_failing;
   showShift(values.shift, values.detectors);
   fillDetectors();

@@ -154,7 +154,7 @@ class LiveStream:
             self._wake.clear()
             try:
                 event = await asyncio.get_running_loop().run_in_executor(self._reader, self._read)
-            except OddlensError:  # the next look may succeed; pages are told
+            except Exception:  # the next look may succeed; pages are told meanwhile
                 event, self.is_failing = None, True
             if event is not None:
                 self._publish(event)
