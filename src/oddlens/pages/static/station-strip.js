@@ -27,7 +27,7 @@ export class Strip {
     button.type = "button";
     image.alt = "";
     image.hidden = true;
-    button.append(image, label, element("span", "tile-time"));
+    button.append(image, label, element("span", "hidden-text"), element("span", "tile-time"));
     item.append(button);
     const tile = { item, button, image, label, part: null };
     button.addEventListener("click", () => this.onOpen(tile.part));
@@ -36,14 +36,15 @@ export class Strip {
   }
 
   fill(tile, part) {
-    const verdict = verdictOf(part), kind = verdict === "normal" ? "ok" : "ng", values = { verdict: verdictText(verdict), name: part.name, time: time(part.time) };
+    const verdict = verdictOf(part), kind = verdict === "normal" ? "ok" : "ng";
     tile.part = part;
     tile.button.classList.toggle("ok", kind === "ok");
     tile.button.classList.toggle("ng", kind === "ng");
-    tile.button.setAttribute("aria-label", text(part.judgement ? "recent.tile_judged" : "recent.tile", values));
     tile.button.title = part.name;
     tile.label.replaceChildren(symbol(kind), verdictText(verdict), ...(part.judgement ? [symbol("person")] : []));
-    tile.button.lastElementChild.textContent = time(part.time);
+    const [name, clock] = [...tile.button.children].slice(-2);
+    name.textContent = part.judgement ? text("recent.judged", { name: part.name }) : part.name;
+    clock.textContent = time(part.time);
   }
 
   load(parts) { // thumbnails of the newest tiles without one

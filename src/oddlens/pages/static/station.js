@@ -156,6 +156,7 @@ async function post(address, body) {
 async function judge(part, verdict, reason) {
   const now = await post(`/station/parts/${part.id}/judge`, { verdict, reason });
   put(now);
+  renderStrip();
   byId("done").textContent = text("done", { name: now.name, verdict: verdictText(verdict) });
   if (state.tab === "review") await goOn(part);
 }
@@ -172,6 +173,7 @@ async function undo() {
   if (!part?.judgement) return;
   const now = await post(`/station/judgements/${part.judgement.id}/withdraw`, {});
   put(now);
+  renderStrip();
   byId("done").textContent = text("undone", { name: now.name });
   if (state.tab === "review") await readQueue();
 }
