@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import httpx
 import numpy as np
 import pytest
 from command_line import error_of, oddlens
-from running_service import RunningService, noise, post_all, running
+from fastapi import FastAPI
+from running_service import RunningService, noise, post_all, running, serving, settings
 from stored_inspections import DETECTOR_FILE
 
 from oddlens.errors import SettingsError
 from oddlens.service.server import address, open_listener
+from oddlens.service.service import Service
 from oddlens.store.open import open_store
 
 Images = list[tuple[str, bytes]]
@@ -133,3 +137,54 @@ def test_an_address_that_is_none_is_refused() -> None:
 
 def test_the_address_of_an_ipv6_host_is_in_brackets() -> None:
     assert address("::1", 8000) == "http://[::1]:8000"
+
+
+class Noting:
+    """An extension that notes what happens to it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.events = list[str]()
+
+    def attach(self, app: FastAPI, service: Service) -> None:
+        self.service = service
+        self.events.append(f"attached, {service.state}, store {service.store is not None}")
+
+        @app.get("/events")
+        async def events() -> list[str]:
+            return self.events
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        assert self.service.store is not None
+        self.events.append(f"entered, {self.service.state}, {self.service.detectors.names}")
+        task = asyncio.current_task()
+        if self.error is not None:
+            raise self.error
+        try:
+            yield
+        finally:
+            assert asyncio.current_task() is task, "task groups must be entered and left in one task"
+            self.events.append(f"left, {self.service.state}, {self.service.store.counts()['n']} stored")
+
+
+def test_an_extension_has_routes_behind_the_guard_and_runs_while_the_service_is_open(tmp_path: Path) -> None:
+    first, second = Noting(), Noting()
+    with serving(settings(DETECTOR_FILE, store=str(tmp_path / "parts.db")), first, second) as (client, service):
+        assert client.get("/events").json() == ["attached, starting, store False", "entered, starting, ['part']"]
+        refused = client.get("/events", headers={"Host": "other.example"})
+        assert (refused.status_code, service.state) == (400, "serving")
+        assert client.post("/v1/inspect", files={"file": ("a.png", noise())}).status_code == 200
+    assert first.events == second.events
+    assert first.events[2:] == ["left, draining, 1 stored"]
+
+
+@pytest.mark.parametrize("error", [SettingsError("no folder"), ZeroDivisionError("a bug")])
+def test_an_extension_that_fails_ends_the_service(error: Exception, tmp_path: Path) -> None:
+    first = Noting()
+    with (
+        pytest.raises(type(error), match=str(error)),
+        serving(settings(DETECTOR_FILE, store=str(tmp_path / "parts.db")), first, Noting(error)),
+    ):
+        raise AssertionError("serves")
+    assert first.events[2:] == ["left, starting, 0 stored"]

@@ -103,12 +103,12 @@ def inspection_routes(service: Service) -> APIRouter:
         return [DetectorAnswer(name=name, digest=served[name].manifest.digest) for name in served.names]
 
     @router.post("/detectors/{name}/reload", tags=["detectors"])
-    async def reload(name: str) -> DetectorAnswer:
+    async def reload(name: str, request: Request) -> DetectorAnswer:
         """Read the file of a detector again, and serve it from now on; where that fails, the present one goes on."""
         service.check_serving()
         name, _ = service.detector(name)
         try:
-            detector = await service.reload(name)
+            detector = await service.reload(name, person=request.state.user.name)
         except OddlensError as error:
             status = 507 if isinstance(error, DiskFullError) else 409
             raise RefusalError(status, f"not replaced: {error}") from error
