@@ -13,7 +13,6 @@ SIDE = 160  # pixels
 MAX_THUMBNAILS = 256
 
 
-
 class Thumbnails:
     """The thumbnails of the images that were asked for last; for several threads."""
 
