@@ -71,6 +71,14 @@ def test_of_near_identical_parts_one_is_shown(store: Store, tiles: Detector) -> 
     assert set(others) <= set(shown)
 
 
+def test_many_copies_of_an_image_crowd_out_no_other_part(store: Store, tiles: Detector) -> None:
+    threshold = tiles.decisions_.threshold
+    image = png(RNG.integers(0, 255, (48, 48), dtype=np.uint8))
+    copies = [add(store, tiles, threshold, image) for _ in range(20)]
+    other = add(store, tiles, 5 * threshold)
+    assert queue(store, tiles, 2) == [copies[-1], other]
+
+
 def test_at_equal_distance_anomalies_come_before_normal_parts(
     store: Store, tiles: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

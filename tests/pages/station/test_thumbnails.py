@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from running_service import png
@@ -12,6 +13,7 @@ from oddlens.errors import DataNotFoundError
 from oddlens.pages.station import thumbnails
 from oddlens.pages.station.thumbnails import SIDE, Thumbnails
 from oddlens.service.refusals import RefusalError
+from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import Store
 
 
@@ -31,9 +33,12 @@ def test_an_image_is_decoded_once_and_the_oldest_make_way(store: Store, monkeypa
     monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 2)
     calls = list[int]()
     pixels_of = thumbnails.stored_pixels
-    monkeypatch.setattr(
-        thumbnails, "stored_pixels", lambda store, item: (calls.append(item.id), pixels_of(store, item))[1]
-    )
+
+    def counted(store: Store, item: StoredInspection) -> npt.NDArray[np.uint8]:
+        calls.append(item.id)
+        return pixels_of(store, item)
+
+    monkeypatch.setattr(thumbnails, "stored_pixels", counted)
     numbers = [store.add(inspection(), png(np.full((8, 8), level, dtype=np.uint8))) for level in (1, 2, 3)]
     small = Thumbnails()
     for number in (numbers[0], numbers[0], numbers[1], numbers[0], numbers[2], numbers[1], numbers[0]):

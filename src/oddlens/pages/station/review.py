@@ -66,8 +66,10 @@ class ReviewQueue:
             own = [item for item in items if item.training == detector.manifest.data.fingerprint]
             for far, item in zip(distances([item.anomaly_score for item in own], part), own, strict=True):
                 ranked.append((round(float(far), 9), item.verdict != "anomaly", -item.id, item))
-        candidates = [item for *_, item in sorted(ranked, key=lambda entry: entry[:3])]
-        return self._different(store, candidates[: limit * CANDIDATES])[:limit]
+        candidates = dict[str, StoredInspection]()  # by the digest of the image, the first in order
+        for *_, item in sorted(ranked, key=lambda entry: entry[:3]):
+            candidates.setdefault(item.image_sha256, item)
+        return self._different(store, [*candidates.values()][: limit * CANDIDATES])[:limit]
 
     def _different(self, store: Store, candidates: Sequence[StoredInspection]) -> list[StoredInspection]:
         """The first of each group of near-identical parts, in order."""
