@@ -108,7 +108,7 @@ def test_an_image_is_dropped_judged_and_still_so_after_a_reload(browser: Any, se
         drop(page, "dropped.png", noise(1))
         wait_text(page, "#part-name", "dropped.png")
         assert (lamp(page), page.locator("#verdict").get_attribute("class")) == ("NG", "lamp ng")
-        assert page.locator("#verdict use").get_attribute("href") == "/static/icon.svg#ng"
+        assert page.locator("#verdict svg:visible").get_attribute("class") == "sign-ng"
         page.wait_for_selector("#map:not([hidden])")
         page.locator("#fade").fill("100")
         assert page.locator("#map").evaluate("image => [image.style.opacity, image.naturalWidth > 0]") == ["1", True]
@@ -386,6 +386,11 @@ def test_targets_are_for_gloves_and_nothing_sticks_out(
         )
         assert small == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        lamp = page.locator("#verdict").bounding_box()
+        text = page.locator("#verdict-text").bounding_box()
+        assert text["height"] >= (100 if viewport == STEEL else 48), "legible from three metres"
+        assert lamp["x"] < text["x"] < text["x"] + text["width"] < lamp["x"] + lamp["width"]
+        assert lamp["y"] < text["y"] < text["y"] + text["height"] < lamp["y"] + lamp["height"] <= viewport["height"] / 2
         assert page.locator("#strip .tile").count() >= 12
         page.keyboard.press("?")
         for text in (page.locator("body").inner_text(), page.locator("#help").inner_text()):

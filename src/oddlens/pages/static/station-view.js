@@ -9,7 +9,6 @@ export function showLamp(part, isLost) {
   const lamp = byId("verdict"), verdict = part && verdictOf(part);
   const kind = isLost ? "lost" : !part ? "none" : verdict === "normal" ? "ok" : "ng";
   lamp.className = `lamp ${kind}`;
-  lamp.querySelector("use").setAttribute("href", `/static/icon.svg#${{ lost: "alarm", none: "wait" }[kind] ?? kind}`);
   say("verdict-text", isLost ? text("lost.lamp") : part ? verdictText(verdict) : text("recent.empty_last"));
   say("verdict-note", !isLost && part && verdict !== part.verdict ? text("detector_said", { verdict: verdictText(part.verdict) }) : "");
 }
