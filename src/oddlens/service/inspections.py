@@ -22,10 +22,13 @@ from oddlens.service.uploads import TAGS, read_request
 from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import NewInspection, Store
 
-PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-TEXT = {"type": "string"}
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
-FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+BYTES = {"type": "string", "format": "binary"}
+PNG = {"content": {"image/png": {"schema": BYTES}}}
+QUERY = {name: {"type": "string"} for name in ("name", *TAGS, "detector")} | {"map": {"type": "boolean"}}
+FORM_FIELDS = {name: schema | {"default": ""} for name, schema in QUERY.items() if name not in ("name", "map")} | {
+    "map": {"type": "boolean", "default": False}
+}  # without defaults, /docs fills fields in with "string"
+FILES = {"type": "array", "minItems": 1, "items": BYTES}
 BODY = {
     "requestBody": {
         "required": True,
@@ -36,13 +39,13 @@ BODY = {
                     "additionalProperties": False,
                 }
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": BYTES},
         },
     },
     "parameters": [
         {"in": "query", "name": name, "required": False, "schema": schema,
          "description": "For an image as the body; a form has it as a field."}
-        for name, schema in ({"name": TEXT} | FORM_FIELDS).items()
+        for name, schema in QUERY.items()
     ],
 }  # fmt: skip
 
