@@ -9,6 +9,7 @@ from stored_inspections import VALUES
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
+from oddlens.conformal.lot import LotTest
 from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, CalibrationScheme
 from oddlens.pages.station import drift
 from oddlens.pages.station.drift import PartStream, ShiftDrift
@@ -54,7 +55,10 @@ def test_a_stream_that_drifted_stays_so_although_its_evidence_falls() -> None:
 
 def test_the_test_of_a_lot_is_read_when_the_number_of_parts_has_doubled() -> None:
     stream = PartStream(decision(LEAVE_ONE_OUT))
-    tests = [(stream.add(part(number, 0.0)), stream.test)[1] for number in range(1, 130)]
+    tests = list[LotTest | None]()
+    for number in range(1, 130):
+        stream.add(part(number, 0.0))
+        tests.append(stream.test)
     assert [number for number in range(2, 130) if tests[number - 1] is not tests[number - 2]] == [30, 60, 120]
 
 

@@ -17,6 +17,7 @@ from oddlens.pages.station import live
 from oddlens.pages.station.live import LiveStream, Position, Subscriber
 from oddlens.service.refusals import RefusalError
 from oddlens.service.service import Service
+from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import Store
 
 Events = AsyncIterator[bytes]
@@ -221,7 +222,7 @@ def test_a_store_that_cannot_be_read_is_told_and_read_again(tmp_path: Path) -> N
         await read(events, "state")
         read_after = store.inspections_after
 
-        def fail(*args: object) -> Any:
+        def fail(last: int, limit: int = 0) -> list[StoredInspection]:
             raise StoreError("gone")
 
         store.inspections_after = fail  # type: ignore[method-assign]
@@ -241,7 +242,7 @@ def test_the_event_loop_does_not_wait_for_the_store(tmp_path: Path) -> None:
         await read(events, "state")
         read_after = store.inspections_after
 
-        def wait(last: int, limit: int) -> Any:
+        def wait(last: int, limit: int = 0) -> list[StoredInspection]:
             assert go_on.wait(60)
             return read_after(last, limit)
 

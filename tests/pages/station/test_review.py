@@ -13,10 +13,13 @@ from oddlens.store.store import Store
 RNG = np.random.default_rng(0)
 
 
+def threshold_of(detector: Detector) -> float:
+    return detector.decisions_.single.threshold
+
+
 def add(store: Store, tiles: Detector, score: float, image: bytes | None = None, **changes: object) -> int:
     """Add an inspection of an image of noise, unless it has another one."""
-    threshold = tiles.decisions_.threshold
-    assert threshold is not None
+    threshold = threshold_of(tiles)
     verdict = "anomaly" if score > threshold else "normal"
     content = png(RNG.integers(0, 255, (48, 48), dtype=np.uint8)) if image is None else image
     return store.add(inspection(**{"anomaly_score": score, "verdict": verdict} | changes), content)
@@ -49,7 +52,7 @@ def test_scores_beyond_all_calibration_images_still_differ(tiles: Detector) -> N
 
 
 def test_what_was_judged_has_expired_or_is_another_detectors_is_left_out(store: Store, tiles: Detector) -> None:
-    threshold = tiles.decisions_.threshold
+    threshold = threshold_of(tiles)
     image = png(RNG.integers(0, 255, (48, 48), dtype=np.uint8))
     judged, again, free = add(store, tiles, threshold, image), add(store, tiles, threshold, image), add(store, tiles, 1)
     add(store, tiles, threshold, detector="another")
@@ -62,7 +65,7 @@ def test_what_was_judged_has_expired_or_is_another_detectors_is_left_out(store: 
 
 
 def test_of_near_identical_parts_one_is_shown(store: Store, tiles: Detector) -> None:
-    threshold = tiles.decisions_.threshold
+    threshold = threshold_of(tiles)
     pixels = RNG.integers(0, 250, (48, 48), dtype=np.uint8)
     series = [add(store, tiles, threshold + 1e-3 * i, png(pixels + np.uint8(i))) for i in range(5)]
     others = [add(store, tiles, 3 * threshold) for _ in range(4)]
@@ -72,7 +75,7 @@ def test_of_near_identical_parts_one_is_shown(store: Store, tiles: Detector) -> 
 
 
 def test_many_copies_of_an_image_crowd_out_no_other_part(store: Store, tiles: Detector) -> None:
-    threshold = tiles.decisions_.threshold
+    threshold = threshold_of(tiles)
     image = png(RNG.integers(0, 255, (48, 48), dtype=np.uint8))
     copies = [add(store, tiles, threshold, image) for _ in range(20)]
     other = add(store, tiles, 5 * threshold)
@@ -82,7 +85,7 @@ def test_many_copies_of_an_image_crowd_out_no_other_part(store: Store, tiles: De
 def test_at_equal_distance_anomalies_come_before_normal_parts(
     store: Store, tiles: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threshold = tiles.decisions_.threshold
+    threshold = threshold_of(tiles)
     normal, anomaly = add(store, tiles, threshold - 1), add(store, tiles, threshold + 1)
     newer = add(store, tiles, threshold - 1)
     monkeypatch.setattr("oddlens.pages.station.review.distances", lambda scores, part: np.ones(len(scores)))
@@ -92,10 +95,10 @@ def test_at_equal_distance_anomalies_come_before_normal_parts(
 def test_only_the_newest_parts_are_searched(store: Store, tiles: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oddlens.pages.station.review.MAX_SCANNED", 4)
     monkeypatch.setattr("oddlens.pages.station.review.PAGE", 2)
-    ids = [add(store, tiles, tiles.decisions_.threshold) for _ in range(6)]
+    ids = [add(store, tiles, threshold_of(tiles)) for _ in range(6)]
     assert sorted(queue(store, tiles)) == ids[2:]
 
 
 def test_an_image_that_nobody_can_decode_is_left_out(store: Store, tiles: Detector) -> None:
-    add(store, tiles, tiles.decisions_.threshold, b"no image")
+    add(store, tiles, threshold_of(tiles), b"no image")
     assert queue(store, tiles) == []

@@ -12,6 +12,7 @@ from stored_inspections import inspection
 from oddlens.errors import DataNotFoundError
 from oddlens.pages.station import thumbnails
 from oddlens.pages.station.thumbnails import SIDE, Thumbnails
+from oddlens.service.inspections import stored_pixels
 from oddlens.service.refusals import RefusalError
 from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import Store
@@ -32,11 +33,10 @@ def test_thumbnails_are_small_and_keep_their_shape(store: Store) -> None:
 def test_an_image_is_decoded_once_and_the_oldest_make_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 2)
     calls = list[int]()
-    pixels_of = thumbnails.stored_pixels
 
     def counted(store: Store, item: StoredInspection) -> npt.NDArray[np.uint8]:
         calls.append(item.id)
-        return pixels_of(store, item)
+        return stored_pixels(store, item)
 
     monkeypatch.setattr(thumbnails, "stored_pixels", counted)
     numbers = [store.add(inspection(), png(np.full((8, 8), level, dtype=np.uint8))) for level in (1, 2, 3)]
