@@ -56,7 +56,7 @@ def serve(
     """Answer over HTTP: post images, get verdicts."""
     with command(as_json, threads) as console:
         from oddlens.errors import SettingsError
-        from oddlens.service.open import serve
+        from oddlens.pages.open import serve
         from oddlens.service.settings import ServiceSettings, default_store, name_detectors
         from oddlens.service.users import read_users
 
