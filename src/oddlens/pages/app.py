@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
+from oddlens.pages.learning.engineering import Engineering
+from oddlens.pages.learning.job_routes import job_routes
+from oddlens.pages.learning.routes import folder_routes, project_routes
+from oddlens.pages.learning.service_routes import service_routes
 from oddlens.pages.login import login_routes
 from oddlens.pages.rendering import page
 from oddlens.pages.static_files import static_routes
@@ -20,6 +24,9 @@ from oddlens.service.service import Service
 class Pages:
     """The pages of a service with a store; `run_server` attaches them."""
 
+    def __init__(self) -> None:
+        self.engineering: Engineering | None = None  # where the service was given a root
+
     def attach(self, app: FastAPI, service: Service) -> None:
         """Add the routes."""
         app.state.settings = service.settings  # which every page shows something of
@@ -28,15 +35,21 @@ class Pages:
         app.include_router(component_routes())
         self.stream = LiveStream(service)
         app.include_router(station_routes(service, self.stream))
+        if service.settings.root is not None:
+            self.engineering = Engineering(service)
+            for routes in (folder_routes, project_routes, job_routes, service_routes):
+                app.include_router(routes(self.engineering))
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """What runs beside the requests."""
-        streaming = asyncio.create_task(self.stream.run())
+        tasks = [asyncio.create_task(self.stream.run())]
+        if self.engineering is not None:
+            tasks.append(asyncio.create_task(self.engineering.start_jobs()))
         yield
-        streaming.cancel()
-        with suppress(asyncio.CancelledError):
-            await streaming
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def component_routes() -> APIRouter:

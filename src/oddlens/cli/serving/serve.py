@@ -81,11 +81,12 @@ def serve(
             for remark in served.remarks:
                 console.say(remark)
             files = {key: str(paths[key]) if key in paths else None for key in served.names}
+            look = f"see {url}/docs" if name is None else "open it in a browser"
             where = "recording nothing" if name is None else f"recording in {name}"
             what = ", ".join(files) or "no detector yet"
             console.result(
                 {"url": url, "detectors": files, "store": name},
-                [f"serving {what} on {url} (try {url}/docs), {where}"],
+                [f"serving {what} on {url} ({look}), {where}"],
             )
 
         serve(settings, on_ready)
