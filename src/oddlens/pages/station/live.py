@@ -209,8 +209,7 @@ class LiveStream:
 
     def _begin(self, store: Store) -> None:
         """Read the present state."""
-        begun = [action for action in store.actions() if action.action == SHIFT_ACTION]
-        self._begun_at = begun[0].time if begun else None
+        self._begun_at = begun_since(store, self._start())
         self.position = Position(*store.last_ids())
         for inspection in reversed(store.inspections(Filters(verdict="anomaly"), limit=SHOWN)):
             self.anomalies.add(to_part(inspection))
@@ -323,6 +322,19 @@ class LiveStream:
             "shift": self._shift_json,
             "detectors": [describe(name, detectors[name]) for name in detectors.names],
         }
+
+
+def begun_since(store: Store, start: datetime) -> datetime | None:
+    """When a person last began a shift, if that was since `start`."""
+    before = None
+    while actions := store.actions(before=before):
+        for action in actions:
+            if action.time < start:
+                return None
+            if action.action == SHIFT_ACTION:
+                return action.time
+        before = actions[-1].id
+    return None
 
 
 def to_part(inspection: StoredInspection) -> Json:
