@@ -19,9 +19,17 @@ def test_a_detector_is_stored_once_and_not_after_its_file_has_changed(
     path = Path(shutil.copy(DETECTOR_FILE, tmp_path / "part.onnx"))
     store.add_detector(tiles, path)
     assert len(stored_paths(store)) == 1
-    path.write_bytes(b"another detector")
-    with pytest.raises(ArtifactError, match="has changed since it was loaded"):
-        store.add_detector(tiles, path)
+    content = DETECTOR_FILE.read_bytes()
+    for other in (
+        b"another detector",
+        tiles.manifest.digest.encode(),
+        content[:-100],
+        content[:-1] + b"?",
+        content.replace(b"a", b"b", 1),
+    ):
+        path.write_bytes(other)
+        with pytest.raises(ArtifactError, match="has changed since it was loaded"):
+            store.add_detector(tiles, path)
     path.unlink()
     with pytest.raises(DataNotFoundError, match="no longer exists"):
         store.add_detector(tiles, path)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import fill, small_disk
 from stored_inspections import DETECTOR_FILE, DIGEST, VALUES, add_some, inspection, stored_paths
 
 from oddlens.detector.detector import Detector
@@ -210,27 +208,12 @@ def test_a_disk_without_room_is_an_error_and_nothing_is_damaged(store: Store, mo
     assert store.prune().orphans == 0
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of one megabyte; skips where it cannot be mounted."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("what", ["image", "row"])
 def test_a_full_disk_is_an_error_until_there_is_room(what: str, tmp_path: Path, tiles: Detector) -> None:
     with small_disk(tmp_path) as folder, open_store(str(folder / "parts.db")) as store:
         store.add_detector(tiles, DETECTOR_FILE)
         ids = add_some(store, 3)
-        filler = folder / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        filler = fill(folder)
         image = b"image 0" if what == "row" else bytes(100_000)
 
         def add_many() -> None:

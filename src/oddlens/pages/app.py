@@ -16,6 +16,8 @@ from oddlens.pages.learning.service_routes import service_routes
 from oddlens.pages.login import login_routes
 from oddlens.pages.rendering import page
 from oddlens.pages.static_files import static_routes
+from oddlens.pages.station.live import LiveStream
+from oddlens.pages.station.routes import station_routes
 from oddlens.service.service import Service
 
 
@@ -31,6 +33,8 @@ class Pages:
         app.include_router(login_routes(service.settings))
         app.include_router(static_routes())
         app.include_router(component_routes())
+        self.stream = LiveStream(service)
+        app.include_router(station_routes(service, self.stream))
         if service.settings.root is not None:
             self.engineering = Engineering(service)
             for routes in (folder_routes, project_routes, job_routes, service_routes):
@@ -39,12 +43,13 @@ class Pages:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """What runs beside the requests."""
-        if self.engineering is None:
-            yield
-            return
-        starting = asyncio.create_task(self.engineering.start_jobs())
+        tasks = [asyncio.create_task(self.stream.run())]
+        if self.engineering is not None:
+            tasks.append(asyncio.create_task(self.engineering.start_jobs()))
         yield
-        starting.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def component_routes() -> APIRouter:

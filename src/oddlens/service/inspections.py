@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -21,10 +22,13 @@ from oddlens.service.uploads import TAGS, read_request
 from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import NewInspection, Store
 
-PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-TEXT = {"type": "string"}
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
-FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+BYTES = {"type": "string", "format": "binary"}
+PNG = {"content": {"image/png": {"schema": BYTES}}}
+QUERY = {name: {"type": "string"} for name in ("name", *TAGS, "detector")} | {"map": {"type": "boolean"}}
+FORM_FIELDS = {name: schema | {"default": ""} for name, schema in QUERY.items() if name not in ("name", "map")} | {
+    "map": {"type": "boolean", "default": False}
+}  # without defaults, /docs fills fields in with "string"
+FILES = {"type": "array", "minItems": 1, "items": BYTES}
 BODY = {
     "requestBody": {
         "required": True,
@@ -35,13 +39,13 @@ BODY = {
                     "additionalProperties": False,
                 }
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": BYTES},
         },
     },
     "parameters": [
         {"in": "query", "name": name, "required": False, "schema": schema,
          "description": "For an image as the body; a form has it as a field."}
-        for name, schema in ({"name": TEXT} | FORM_FIELDS).items()
+        for name, schema in QUERY.items()
     ],
 }  # fmt: skip
 
@@ -174,10 +178,18 @@ def stored_image(store: Store, number: int) -> Response:
     Raises:
         RefusalError: it has expired.
     """
-    inspection: StoredInspection = store.inspection(number)
+    return Response(as_png(stored_pixels(store, store.inspection(number))), media_type="image/png")
+
+
+def stored_pixels(store: Store, inspection: StoredInspection) -> npt.NDArray[np.uint8]:
+    """The pixels (H, W, C) of an inspection's image, with 8 bits.
+
+    Raises:
+        RefusalError: it has expired.
+    """
     content = store.image(inspection)
     if content is None:
         raise RefusalError(404, "the image of this inspection has expired")
     pixels = decode_upload(Upload(inspection.name, content))
     levels = pixels if pixels.dtype == np.uint8 else grey_levels(pixels, max(int(pixels.max()), 1))
-    return Response(as_png(levels.astype(np.uint8, copy=False)), media_type="image/png")
+    return levels.astype(np.uint8, copy=False)

@@ -168,14 +168,8 @@ class Service:
             OddlensError: as `inspecting.inspect` and `Store.add`.
         """
 
-        def work_and_write() -> list[NewInspection]:
-            items = work()
-            if self._committer is not None:
-                self._committer.write_files(items)
-            return items
-
         async def process() -> list[tuple[int | None, NewInspection]]:
-            items = await self._score(work_and_write, images, deadline)
+            items = await self._score(work, images, deadline)
             ids: list[int | None] = [None] * len(items)
             if self._committer is not None:
                 started = time.perf_counter()

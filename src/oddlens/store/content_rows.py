@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from oddlens.artifact.loading import read_digest
 from oddlens.errors import ArtifactError, DataNotFoundError, StateError
 from oddlens.store import queries
 from oddlens.store.contents import ContentFolder
@@ -70,7 +71,7 @@ def check_stored(session: Session, digest: str) -> ContentRow:
 
 
 def read_detector(path: Path, digest: str) -> bytes:
-    """The content of a detector file, which must have this digest in its manifest.
+    """The content of a detector file, which must be whole and have this digest.
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -82,6 +83,10 @@ def read_detector(path: Path, digest: str) -> bytes:
         raise DataNotFoundError(f"{path}: no longer exists, so it cannot be stored; put the detector back") from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if digest.encode() not in content:
-        raise ArtifactError(f"{path}: has changed since it was loaded; load the detector again")
+    changed = ArtifactError(f"{path}: has changed since it was loaded; load the detector again")
+    try:
+        if read_digest(path, content) != digest:
+            raise changed
+    except ArtifactError as error:
+        raise changed from error
     return content

@@ -9,12 +9,9 @@ import typer
 
 from oddlens.cli.options import JsonOption, KeepDaysOption, KeepGbOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command
-from oddlens.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from oddlens.service.app import Extension
     from oddlens.service.service import Service
-    from oddlens.service.settings import ServiceSettings
 
 ServeStoreOption = Annotated[
     str | None,
@@ -56,7 +53,7 @@ def serve(
     """Answer over HTTP: post images, get verdicts."""
     with command(as_json, threads) as console:
         from oddlens.errors import SettingsError
-        from oddlens.service.open import serve
+        from oddlens.pages.open import serve
         from oddlens.service.settings import ServiceSettings, default_store, name_detectors
         from oddlens.service.users import read_users
 
@@ -84,22 +81,12 @@ def serve(
             for remark in served.remarks:
                 console.say(remark)
             files = {key: str(paths[key]) if key in paths else None for key in served.names}
+            look = f"see {url}/docs" if name is None else "open it in a browser"
             where = "recording nothing" if name is None else f"recording in {name}"
             what = ", ".join(files) or "no detector yet"
             console.result(
                 {"url": url, "detectors": files, "store": name},
-                [f"serving {what} on {url} (try {url}/docs), {where}"],
+                [f"serving {what} on {url} ({look}), {where}"],
             )
 
-        serve(settings, on_ready, pages_of(settings))
-
-
-def pages_of(settings: ServiceSettings) -> list[Extension]:
-    """What the service has for people; they need a store, and the packages of the extra `serve`."""
-    if settings.store is None:
-        return []
-    try:
-        from oddlens.pages.app import Pages
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("the service", "serve") from error
-    return [Pages()]
+        serve(settings, on_ready)
