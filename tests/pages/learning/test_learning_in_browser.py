@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photo_folders import write_parts
+from photo_folders import SECONDS, write_parts
 from PIL import Image
-from report_pages import PATIENCE, chromium
+from report_pages import chromium
 from running_service import RunningService, png, running
 from stored_inspections import DETECTOR_FILE
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 def page_of(browser: Any, service: RunningService) -> Iterator[Any]:
     """A window at the first page; its scripts must not complain."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en")
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(1000 * SECONDS)
     page, complaints = context.new_page(), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None)
@@ -109,7 +109,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
         page.get_by_role("button", name="Save", exact=True).last.click()
         page.get_by_text("1 area", exact=True).wait_for()
 
-        page.get_by_role("link", name="Continue: check the photographs").click()
+        page.get_by_role("link", name="Continue: check the photographs").first.click()
         page.get_by_role("button", name="Check the photographs").click()
         page.get_by_role("link", name="Continue: learn").click()
         page.get_by_text("More settings").click()

@@ -92,7 +92,7 @@ def test_no_address_leads_out_of_the_root(engineer: Engineer, tmp_path: Path) ->
     (engineer.root / "parts" / "train" / "good" / "zz.png").symlink_to(tmp_path / "secret" / "000.png")
     page, folder = engineer.page("/learn"), engineer.folder()
     assert "way_out" not in page
-    names = ["..%2f..%2fsecret", "%252e%252e", identity("../secret"), identity("way_out"), "secret", "/", "parts"]
+    names = ["..%2f..%2fsecret", "%252e%252e", identity("../secret"), identity("way_out"), "secret", "parts"]
     for name in names:
         for address in (
             f"/learn/folders/{name}/thumbnail",

@@ -8,6 +8,8 @@
     if (event.target.matches("dialog")) event.target.close(); // its backdrop
   });
 
+  document.querySelector(".steps [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); // on a phone
+
   const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
   for (const element of document.querySelectorAll("time[datetime]")) {
     const time = new Date(element.dateTime);
