@@ -278,9 +278,9 @@ class PadimSettings(PlaceSettings):
 
     `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
     differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
-    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is the
-    weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0 there
-    is none.
+    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
+    the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
+    there is none.
     """
 
     implementation = "oddlens.models.pretrained.padim"
