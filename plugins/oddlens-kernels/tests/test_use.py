@@ -121,19 +121,16 @@ def test_training_sees_parameters_with_gaps() -> None:
     assert torch.equal(actual, logits_and_gradients(other, batch, batch, bf16=False)[0])
 
 
-@pytest.mark.parametrize(
-    "value", [torch.zeros(16, 3, 3, 3, dtype=torch.float64), torch.zeros(16, 3, 1, 1)], ids=["type", "shape"]
-)
-@pytest.mark.parametrize("training", [True, False])
-def test_parameters_of_another_type_or_shape_are_refused(value: Tensor, training: bool) -> None:
+@pytest.mark.parametrize("value", [torch.zeros(16, 3, 3, 3).double(), torch.zeros(16, 3, 1, 1)], ids=["type", "shape"])
+def test_parameters_of_another_type_or_shape_are_refused(value: Tensor) -> None:
     model = build_model("strided").eval()
     batch = sample_images(model, 2)
     next(model.encoder.parameters()).data = value
-    with pytest.raises(StateError, match=r"a parameter is now .* but was torch.float32 of shape \(16, 3, 3, 3\)"):
-        if training:
-            logits_and_gradients(model, batch, batch, bf16=True)
-        else:
-            kernel_outputs(model, batch, bf16=True)
+    expected = r"a parameter is now .* but was torch.float32 of shape \(16, 3, 3, 3\)"
+    with pytest.raises(StateError, match=expected):
+        kernel_outputs(model, batch, bf16=True)
+    with pytest.raises(StateError, match=expected):
+        logits_and_gradients(model, batch, batch, bf16=True)
 
 
 def test_weights_created_in_inference_mode_may_change() -> None:
