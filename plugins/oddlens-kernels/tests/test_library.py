@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from oddlens_kernels import autoencoder, library
+from oddlens_kernels.structures import LAYOUT
 
 from oddlens.errors import SettingsError
 from oddlens.models import accelerators
@@ -88,7 +89,7 @@ def test_a_switch_with_another_value_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "LAYOUT", [*library.LAYOUT[:-1], library.LAYOUT[-1] + 8])
+    monkeypatch.setattr("oddlens_kernels.library.LAYOUT", [*LAYOUT[:-1], LAYOUT[-1] + 8])
     with pytest.raises(ImportError, match="different versions: install oddlens-kernels again"):
         library.library.__wrapped__()
 
