@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 
-def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
-    """Skip all modules of this folder, which import the plug-in."""
-    if importlib.util.find_spec("oddlens_kernels") is None:
+class SkippedModule(pytest.Module):
+    """A test module that cannot be imported without the plug-in."""
+
+    def collect(self) -> list[pytest.Item]:
         pytest.skip("oddlens-kernels is not installed: make setup installs it where there is a C compiler")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip the modules of this folder where the plug-in is not installed."""
+    missing = importlib.util.find_spec("oddlens_kernels") is None
+    return SkippedModule.from_parent(parent, path=module_path) if missing else None
 
 
 @pytest.fixture
