@@ -14,7 +14,7 @@ import torch
 from oddlens_kernels import autoencoder, library
 from oddlens_kernels.structures import LAYOUT
 
-from oddlens.errors import SettingsError
+from oddlens.errors import PluginError, SettingsError
 from oddlens.models import accelerators
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,18 @@ def test_a_switch_with_another_value_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oddlens_kernels.library.LAYOUT", [*LAYOUT[:-1], LAYOUT[-1] + 8])
-    with pytest.raises(ImportError, match="different versions: install oddlens-kernels again"):
+    with pytest.raises(PluginError, match="different versions: install oddlens-kernels again"):
+        library.library.__wrapped__()
+
+
+@pytest.mark.parametrize("content", [None, b"no library"], ids=["missing", "damaged"])
+def test_a_library_that_cannot_be_loaded_is_an_error_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "libkernels.so").write_bytes(content)
+    monkeypatch.setattr(library, "PATH", tmp_path / "libkernels.so")
+    with pytest.raises(PluginError, match=r"^the kernels cannot be loaded \(.*\): install oddlens-kernels again$"):
         library.library.__wrapped__()
 
 

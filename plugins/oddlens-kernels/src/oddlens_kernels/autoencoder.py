@@ -33,6 +33,7 @@ def accelerate(layers: Sequence[nn.Module], height: int, width: int, channels: i
 
     Raises:
         SettingsError: `ODDLENS_KERNELS` is neither `on` nor `off`.
+        PluginError: the library of the kernels cannot be loaded.
     """
     if why_unused() or channels > MAX_CHANNELS or height * width > MAX_IMAGE_PIXELS:
         return None

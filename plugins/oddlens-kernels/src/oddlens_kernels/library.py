@@ -7,7 +7,7 @@ import functools
 import os
 from pathlib import Path
 
-from oddlens.errors import SettingsError
+from oddlens.errors import PluginError, SettingsError
 from oddlens_kernels.structures import INT32, LAYOUT
 
 PATH = Path(__file__).with_name("libkernels.so")
@@ -20,13 +20,15 @@ def library() -> ctypes.CDLL:
     """Load the library, which any x86-64 processor can do.
 
     Raises:
-        OSError: it is not there, or is not a library.
-        ImportError: it was built from other sources than those of this module.
+        PluginError: it is not there, is not a library, or is of another version than its Python modules.
     """
-    kernels = ctypes.CDLL(str(PATH))
-    layout = list((INT32 * len(LAYOUT)).in_dll(kernels, "network_layout"))
+    try:
+        kernels = ctypes.CDLL(str(PATH))
+        layout = list((INT32 * len(LAYOUT)).in_dll(kernels, "network_layout"))
+    except (OSError, ValueError) as error:  # ValueError: it has no such constant
+        raise PluginError(f"the kernels cannot be loaded ({error}): install oddlens-kernels again") from error
     if layout != LAYOUT:
-        raise ImportError(f"{PATH} and its Python modules are of different versions: install oddlens-kernels again")
+        raise PluginError(f"{PATH} and its Python modules are of different versions: install oddlens-kernels again")
     return kernels
 
 
@@ -40,6 +42,7 @@ def why_unused() -> str | None:
 
     Raises:
         SettingsError: the environment variable is neither `on` nor `off`.
+        PluginError: the library cannot be loaded.
     """
     switch = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if switch not in ("", "on", "off"):
