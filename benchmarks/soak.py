@@ -1,110 +1,135 @@
-"""Soak of the service: many clients, overload, kills; prints what it measured as JSON lines.
+"""Soak of the service: many clients, overload, kills and stops; prints what it measured as JSON lines.
 
-    python benchmarks/soak.py part.onnx IMAGES --images 10000 --kills 50 --seconds 600
+    python benchmarks/soak.py part.onnx FOLDER... --images 10000 --seconds 600 --kills 50 --stops 10
 
-IMAGES is a folder of PNG files that the detector takes. The first part posts all images from 16 clients. The second
-posts at once and at twice the rate of the first, and counts what was refused. The third kills the service under load,
-and looks each acknowledged inspection up.
+FOLDERs have PNG files that the detector takes; they are posted again and again, each time with another text in them, so
+that the store has to write each of them. The first part posts images from 16 clients that wait for their answers. The
+second posts at random times at this rate, and at twice this rate, for `--seconds` each, to one service whose memory is
+read meanwhile. The third kills the service under load again and again, the fourth stops it with SIGTERM; both look up
+each acknowledged inspection. The clients share the machine with the service.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import platform
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from running_service import RunningService, post_all, running
+from http_load import LOST, Answer, Client, at_rate, endless, summary, wait_for_answers
+from running_service import RunningService, running
 
 from oddlens.detector.detector import Detector
 from oddlens.store.open import open_store
 
-Images = list[tuple[str, bytes]]
+MEMORY_SECONDS, WINDOWS = 5.0, 10
+SEED = 0
 
 
-def post_everything(detector: Path, images: Images, store: Path, clients: int) -> float:
-    """Post all images, compare the scores with the detector's; returns images per second."""
+def post_everything(detector: Path, folders: list[Path], store: Path, images: int, clients: int) -> float:
+    """Post images, compare the scores with the detector's; returns images per second."""
     with running(detector, "--store", store) as service:
         started = time.perf_counter()
-        answers = [response.json()["inspections"][0] for response in post_all(service, images, clients)]
+        answers = asyncio.run(wait_for_answers(client(service), islice(endless(folders), images), clients))
         seconds = time.perf_counter() - started
         code, errors = service.stop()
-    scores = Detector.load(detector).score([content for _, content in images])
-    np.testing.assert_allclose([answer["anomaly_score"] for answer in answers], scores, rtol=1e-5)
+    scores = [inspection(answer)["anomaly_score"] for answer in answers]
+    files = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.png"))][:images]
+    expected = np.resize(Detector.load(detector).score(files), images)
     with open_store(str(store)) as opened:
-        n_stored = opened.counts()["n"]
-    rate = len(images) / seconds
-    report("all", n=len(images), n_stored=n_stored, images_per_second=round(rate, 1), exit=code, stderr=errors)
-    return rate
+        stored = {row.id: row.anomaly_score for page in opened.iter_inspections() for row in page}
+    in_store = [stored[inspection(answer)["id"]] for answer in answers]
+    report(
+        "all", n=images, n_stored=len(stored), images_per_second=round(images / seconds, 1), **summary(answers),
+        largest_difference_to_score=float(np.abs(scores - expected).max()), stored_scores_equal=in_store == scores,
+        exit=code, stderr=errors,
+    )  # fmt: skip
+    return images / seconds
 
 
-def post_at_rate(detector: Path, images: Images, store: Path, rate: float, seconds: float, load: float) -> None:
-    """Post at a fixed rate, whatever is answered."""
-    times, statuses = list[float](), Counter[int]()
-
-    def post(i: int, service: RunningService, start: float) -> None:
-        time.sleep(max(0.0, start + i / rate - time.perf_counter()))
-        begun = time.perf_counter()
-        status = service.post(*images[i % len(images)]).status_code
-        statuses[status] += 1
-        if status == 200:
-            times.append(time.perf_counter() - begun)
-
-    with running(detector, "--store", store) as service, ThreadPoolExecutor(128) as pool:
-        memory = [resident(service)]
-        start = time.perf_counter()
-        for done in [pool.submit(post, i, service, start) for i in range(int(rate * seconds))]:
-            done.result()
-        memory.append(resident(service))
-        service.stop()
-    p50, p99 = np.percentile(times, [50, 99]).round(3).tolist()
-    refused = round(statuses[429] / sum(statuses.values()), 3)
-    report("load", times=load, p50=p50, p99=p99, share_of_429=refused, statuses=dict(statuses), megabytes=memory)
+def post_at_rates(detector: Path, folders: list[Path], store: Path, rate: float, seconds: float) -> None:
+    """Post at this rate, and at twice this rate, to one service."""
+    with running(detector, "--store", store) as service, memory_of(service) as megabytes:
+        for load in (1, 2):
+            images = endless(folders, seed=load)
+            answers = asyncio.run(at_rate(client(service), images, load * rate, seconds, SEED))
+            report("load", times=load, rate=round(load * rate, 1), seconds=seconds, **summary(answers))
+        windows = [round(float(np.median(window))) for window in np.array_split(megabytes, WINDOWS) if len(window)]
+        code, errors = service.stop()
+    report("memory", median_megabytes_in_tenths=windows, largest=max(megabytes), exit=code, stderr=errors)
 
 
-def kill_under_load(detector: Path, images: Images, store: Path, kills: int) -> None:
-    """Kill the service again and again, and look up what it had acknowledged."""
-    acknowledged = set[int]()
-    for _ in range(kills):
-        with running(detector, "--store", store) as service, ThreadPoolExecutor(8) as pool:
-            target, enough = len(acknowledged) + 20, threading.Event()
+def end_under_load(detector: Path, folders: list[Path], store: Path, ends: int, number: signal.Signals) -> None:
+    """End the service again and again by a signal, and look up what it had acknowledged."""
+    acknowledged, exits, n_answered = set[int](), set[int](), 0
+    rng = np.random.default_rng(SEED)
+    for end in range(ends):
+        with running(detector, "--store", store) as service:
+            answered, enough = list[int](), int(rng.integers(1, 60))
 
-            def post(
-                image: tuple[str, bytes], service: RunningService = service, target: int = target,
-                enough: threading.Event = enough,
-            ) -> None:  # fmt: skip
-                try:
-                    acknowledged.add(service.post(*image).json()["inspections"][0]["id"])
-                except (httpx.TransportError, KeyError):
-                    return
-                if len(acknowledged) >= target:
-                    enough.set()
+            def each(
+                answer: Answer, answered: list[int] = answered, enough: int = enough, service: RunningService = service
+            ) -> bool:
+                if answer.status == 200:
+                    answered.append(inspection(answer)["id"])
+                    if len(answered) == enough:
+                        service.process.send_signal(number)
+                return answer.status not in (LOST, 503)
 
-            posts = [pool.submit(post, image) for image in images[:200]]
-            enough.wait(120)
-            service.process.kill()
-            service.process.wait()
-            for done in posts:
-                done.result()
+            asyncio.run(wait_for_answers(client(service), endless(folders, seed=end), 8, each))
+            exits.add(service.process.wait())
+            n_answered += len(answered)
+            acknowledged |= set(answered)
     with open_store(str(store)) as opened:
-        lost = [number for number in acknowledged if opened.inspection(number).id != number]
-        report("kills", kills=kills, acknowledged=len(acknowledged), lost=len(lost), problems=opened.check())
+        stored = {row.id for page in opened.iter_inspections() for row in page}
+        report(
+            number.name, ends=ends, acknowledged=n_answered, lost=len(acknowledged - stored), exits=sorted(exits),
+            stored_unanswered=len(stored - acknowledged), problems=opened.check(),
+        )  # fmt: skip
 
 
-def resident(service: RunningService) -> int:
-    """Megabytes of the service in memory (Linux)."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0]) // 1000
+@contextmanager
+def memory_of(service: RunningService) -> Iterator[list[float]]:
+    """Megabytes of a service in memory, read while the block runs (Linux)."""
+    megabytes, end = list[float](), threading.Event()
+
+    def read() -> None:
+        while not end.wait(MEMORY_SECONDS):
+            status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
+            megabytes.append(int(status.partition("VmRSS:")[2].split()[0]) / 1000)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield megabytes
+    finally:
+        end.set()
+        thread.join()
+
+
+def client(service: RunningService) -> Client:
+    """A client that posts to a service."""
+    return Client(f"{service.url}/v1/inspect")
+
+
+def inspection(answer: Answer) -> dict[str, Any]:
+    """The inspection in an answer, which must be 200."""
+    assert answer.status == 200, (answer.status, answer.body)
+    first: dict[str, Any] = json.loads(answer.body)["inspections"][0]
+    return first
 
 
 def report(part: str, **values: object) -> None:
@@ -116,20 +141,20 @@ def main() -> None:
     """Run all parts."""
     parser = argparse.ArgumentParser(description="Soak of the service.")
     parser.add_argument("detector", type=Path)
-    parser.add_argument("folder", type=Path, help="PNG files, searched to any depth")
+    parser.add_argument("folders", type=Path, nargs="+", help="with PNG files, searched to any depth")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=600, help="of each load")
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--stops", type=int, default=10)
     options = parser.parse_args()
-    files = [(path.name, path.read_bytes()) for path in sorted(options.folder.rglob("*.png"))]
-    images = list(islice(cycle(files), options.images))
+    report("machine", machine=platform.platform(), argv=sys.argv[1:], seed=SEED)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        rate = post_everything(options.detector, images, root / "all.db", options.clients)
-        for load in (1.0, 2.0):
-            post_at_rate(options.detector, images, root / f"load{load}.db", load * rate, options.seconds, load)
-        kill_under_load(options.detector, images, root / "kills.db", options.kills)
+        rate = post_everything(options.detector, options.folders, root / "all.db", options.images, options.clients)
+        post_at_rates(options.detector, options.folders, root / "load.db", rate, options.seconds)
+        end_under_load(options.detector, options.folders, root / "kills.db", options.kills, signal.SIGKILL)
+        end_under_load(options.detector, options.folders, root / "stops.db", options.stops, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from postgresql_server import new_schema, postgresql_server
 
 from oddlens.config.base import TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
@@ -53,6 +55,21 @@ def exported(digits_detector: Detector, tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("exported") / "part.onnx"
     export(digits_detector, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a private PostgreSQL server."""
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a store that does not exist yet, in each database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/parts.db"
+    return new_schema(request.getfixturevalue("postgresql"), tmp_path / "files")
 
 
 @pytest.fixture(scope="session")

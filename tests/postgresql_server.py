@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -19,6 +20,8 @@ USERS = ("postgres", "nobody")  # one of whom runs the server where the tests ar
 OPTIONS = (
     "-c listen_addresses=127.0.0.1 -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=40"
 )
+
+NUMBERS = itertools.count()
 
 
 def programs() -> Path | None:
@@ -57,6 +60,17 @@ def postgresql_server() -> Iterator[str]:
             yield f"postgresql://oddlens@127.0.0.1:{port}/postgres"
         finally:
             run(f"{folder}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def new_schema(server: str, files: Path) -> str:
+    """The address of an empty store in a schema of its own, which takes less time than a database."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"parts{next(NUMBERS)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+    return f"{server}?options=-csearch_path%3D{name}&files={files}"
 
 
 def free_port() -> int:

@@ -96,20 +96,22 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def open_page(browser: Any, path: Path, **options: Any) -> Iterator[Any]:
-    """A page from disk in Chromium; it must not complain, nor ask for anything outside."""
+def open_page(browser: Any, address: Path | str, *, tolerated: str = "", **options: Any) -> Iterator[Any]:
+    """A page from disk, or of a service, in Chromium; it must not complain, nor ask for anything outside."""
+    url = address if isinstance(address, str) else address.resolve().as_uri()
     complaints: list[str] = []
     page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: complaints.append(request.url) if is_outside(request.url) else None)
-    page.goto(path.resolve().as_uri())
+    page.on("request", lambda request: complaints.append(request.url) if is_outside(request.url, url) else None)
+    page.goto(url)
     yield page
     page.close()
-    assert complaints == []
+    assert [text for text in complaints if not tolerated or tolerated not in text] == []
 
 
-def is_outside(url: str) -> bool:
-    """Whether an address is neither on this disk nor one that holds its bytes."""
-    return not url.startswith(("data:", "file:"))
+def is_outside(url: str, page: str) -> bool:
+    """Whether an address is neither on the disk or service of a page nor one that holds its bytes."""
+    start, _, _ = page.removeprefix("http://").partition("/")
+    return not url.startswith(("data:", "blob:", f"http://{start}/" if page.startswith("http") else "file:"))

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, for tests: `oddlens serve` on a free port of this machine."""
+"""A real service for tests, on a free port: `oddlens serve` in a process of its own, or a server in a thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ import numpy as np
 from PIL import Image
 
 from oddlens.data.image_io import Pixels
+from oddlens.service.app import Extension
+from oddlens.service.server import run_server
+from oddlens.service.service import Service
 from oddlens.service.settings import ServiceSettings
 
 TIMEOUT = 120.0  # seconds, for a machine that does much else
@@ -75,6 +79,26 @@ def running(*arguments: object, token: str = "") -> Iterator[RunningService]:
             process.kill()
 
 
+@contextlib.contextmanager
+def serving(settings: ServiceSettings, *extensions: Extension) -> Iterator[tuple[httpx.Client, Service]]:
+    """A server in a thread of this process, once it serves: a client and the service."""
+    ready: queue.SimpleQueue[tuple[str, Service] | None] = queue.SimpleQueue()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_server, settings, lambda *serving: ready.put(serving), extensions)
+        running.add_done_callback(lambda _: ready.put(None))
+        answer = ready.get()
+        if answer is None:
+            running.result()  # raises why it did not start
+            raise AssertionError("the server ended before it served")
+        url, service = answer
+        try:
+            with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
+                yield client, service
+        finally:
+            service.drain()
+            running.result(TIMEOUT)
+
+
 def png(pixels: Pixels) -> bytes:
     """Pixels (H, W) as a PNG file."""
     file = io.BytesIO()
@@ -101,5 +125,5 @@ def post_all(service: RunningService, images: Sequence[tuple[str, bytes]], clien
 
 def settings(detector: Path, **changes: Any) -> ServiceSettings:
     """Settings of a service of one detector, without a store."""
-    values: dict[str, Any] = {"detectors": {"part": detector}, "workers": 2}
+    values: dict[str, Any] = {"detectors": {"part": detector}, "workers": 2, "port": 0}
     return ServiceSettings(**values | changes)

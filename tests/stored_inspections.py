@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from oddlens.config.base import DecisionSettings
+from oddlens.detector.detector import Detector
 from oddlens.store.inspection import Inspection
 from oddlens.store.store import Store
 
@@ -26,6 +28,12 @@ def add_some(store: Store, count: int, **changes: Any) -> list[int]:
     return store.add_batch(
         [(inspection(**{"name": f"{i}.png"} | changes), b"image %d" % i, None) for i in range(count)]
     )
+
+
+def save_other(path: Path) -> Detector:
+    """Save the detector of `DETECTOR_FILE` with a lower threshold, and so another digest."""
+    Detector.load(DETECTOR_FILE, threads=1).set_decision(DecisionSettings(false_alarm_rate=0.2)).save(path)
+    return Detector.load(path, threads=1)
 
 
 def stored_paths(store: Store) -> list[Path]:

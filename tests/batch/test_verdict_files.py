@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from oddlens.batch import verdict_files
+from oddlens.data.csv_files import read_rows
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
 from oddlens.detector.verdicts import Verdicts
@@ -50,6 +51,17 @@ def test_csv_preserves_names_with_commas_quotes_and_newlines(
         write(verdict_files.verdict_rows(verdicts))
     with (tmp_path / "v.csv").open(newline="") as file:
         assert tuple(row["file"] for row in csv.DictReader(file)) == names
+
+
+def test_no_name_in_csv_is_a_formula_and_scores_are_numbers(digits_detector: Detector, tmp_path: Path) -> None:
+    names = ("=cmd.png", "+a.png", "-b.png", "@c.png", "d.png")
+    with verdict_files.open_verdict_file(tmp_path / "v.csv") as write:
+        write(verdict_files.verdict_rows(digits_detector.predict_from_scores(names, -np.arange(1.0, 6.0))))
+    with (tmp_path / "v.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["'=cmd.png", "'+a.png", "'-b.png", "'@c.png", "d.png"]
+    assert [row["anomaly_score"] for row in rows] == ["-1.0", "-2.0", "-3.0", "-4.0", "-5.0"]
+    assert tuple(values["file"] for _, values in read_rows(tmp_path / "v.csv", ["file"])) == names
 
 
 def test_an_unknown_suffix_is_rejected(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from oddlens.io.text import as_text, first_line, list_names
+from oddlens.io.text import as_cell, as_text, first_line, from_cell, list_names
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,21 @@ def test_bytes_that_are_not_text_become_their_numbers(name: bytes, text: str) ->
 
 def test_a_name_that_was_decoded_as_ascii_becomes_what_it_is() -> None:
     assert as_text("Prüfling".encode().decode("ascii", "surrogateescape")) == "Prüfling"
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1.png", "+1.png", "-1.png", "@a.png", "\ta.png", "'=a.png", "'a.png", "a=b.png", ""]
+)
+def test_no_cell_of_a_table_is_a_formula_and_its_text_comes_back(text: str) -> None:
+    cell = as_cell(text)
+    assert isinstance(cell, str)
+    assert not cell.startswith(("=", "+", "-", "@", "\t"))
+    if not text.startswith("'="):  # is read as what `as_cell` wrote
+        assert from_cell(cell) == text
+
+
+def test_numbers_in_a_table_stay_numbers() -> None:
+    assert [as_cell(value) for value in (-1.5, 0, None, True)] == [-1.5, 0, None, True]
 
 
 def test_ten_names_are_listed_and_the_others_counted() -> None:

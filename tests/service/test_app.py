@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from report_pages import chromium, open_page
 from running_service import RunningService
 
 from oddlens.service.app import PAGE_FILES, STATIC
@@ -10,7 +14,7 @@ from oddlens.service.app import PAGE_FILES, STATIC
 
 def test_the_page_of_the_documentation_asks_nothing_of_other_addresses(service: RunningService) -> None:
     page = service.client.get("/docs")
-    assert re.findall(r'(?:src|href)="([^"]+)"', page.text) == [f"/docs/{name}" for name in PAGE_FILES]
+    assert re.findall(r'(?:src|href)="([^"]+)"', page.text) == ["data:,", *(f"/docs/{name}" for name in PAGE_FILES)]
     assert "<script>" not in page.text
     assert "//" not in page.text.replace("<!doctype", "")
     for name, (_, media_type) in PAGE_FILES.items():
@@ -19,6 +23,26 @@ def test_the_page_of_the_documentation_asks_nothing_of_other_addresses(service: 
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy
+
+
+def open_docs(browser: Any, service: RunningService) -> AbstractContextManager[Any]:
+    """The page of the documentation; of file fields Swagger UI always says that it has no component of that name."""
+    return open_page(browser, f"{service.url}/docs", tolerated="JsonSchema_string_binary")
+
+
+def test_an_image_is_inspected_from_the_page_of_the_documentation(
+    service: RunningService, images: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
+    name, content = images[0]
+    (tmp_path / name).write_bytes(content)
+    with chromium() as browser, open_docs(browser, service) as page:
+        page.locator("#operations-inspections-inspect_images_v1_inspect_post .opblock-summary-control").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.locator("input[type=file]").set_input_files(tmp_path / name)
+        page.get_by_role("button", name="Execute").click()
+        answer = page.locator(".live-responses-table .response").first
+        answer.locator(".response-col_status", has_text="200").wait_for()
+        assert f'"name": "{name}"' in answer.inner_text()
 
 
 def test_what_is_vendored_has_its_licence_and_its_version() -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 from running_service import settings
-from stored_inspections import DETECTOR_FILE, inspection
+from stored_inspections import DETECTOR_FILE, DIGEST, inspection, save_other
 
 from oddlens.service.refusals import RefusalError
 from oddlens.service.service import Service
@@ -114,3 +115,65 @@ def test_an_error_of_the_work_reaches_the_caller() -> None:
         assert service.queued == 0
 
     with_service(run)
+
+
+def test_the_event_loop_is_told_of_each_commit_and_no_error_of_the_listener_reaches_a_request(tmp_path: Path) -> None:
+    async def run(service: Service) -> None:
+        loop, calls, errors = asyncio.get_running_loop(), list[tuple[int, bool]](), list[Any]()
+        loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+
+        def note() -> None:
+            assert service.store is not None
+            calls.append((service.store.counts()["n"], asyncio.get_running_loop() is loop))
+            raise ZeroDivisionError
+
+        service.on_commit.append(note)
+        for i in range(2):
+            items: list[NewInspection] = [(inspection(), b"%d" % i, None)] * 2
+            assert len(await service.inspect(items.copy, 2, service.admit())) == 2
+        await asyncio.sleep(0)
+        assert calls == [(2, True), (4, True)]
+        assert [type(error) for error in errors] == [ZeroDivisionError] * 2
+
+        def fail() -> list[NewInspection]:
+            raise RefusalError(415, "no")
+
+        await refusal(service.inspect(fail, 1, service.admit()))
+        await asyncio.sleep(0)
+        assert len(calls) == 2
+
+    with_service(run, store=str(tmp_path / "parts.db"))
+
+
+def test_without_a_store_nothing_is_committed() -> None:
+    async def run(service: Service) -> None:
+        calls = list[int]()
+        service.on_commit.append(lambda: calls.append(1))
+        await service.inspect(lambda: [(inspection(), b"", None)], 1, service.admit())
+        await asyncio.sleep(0)
+        assert calls == []
+
+    with_service(run)
+
+
+def test_a_service_without_detectors_says_how_to_get_one(tmp_path: Path) -> None:
+    async def run(service: Service) -> None:
+        for name in (None, "part"):
+            with pytest.raises(
+                RefusalError, match=r"no detector is in service yet: .*oddlens serve part\.onnx"
+            ) as error:
+                service.detector(name)
+            assert error.value.status == 404
+        assert service.store is not None
+        other = save_other(tmp_path / "other.onnx")
+        service.store.add_detector(other, tmp_path / "other.onnx")
+        await service.deploy("part", other.manifest.digest, person="Ann")
+        assert service.detector(None)[0] == "part"
+
+    (tmp_path / "photos").mkdir()
+    with_service(run, detectors={}, root=tmp_path / "photos", store=str(tmp_path / "parts.db"))
+
+
+def test_a_service_that_starts_deploys_nothing() -> None:
+    with pytest.raises(RefusalError, match="starting"):
+        asyncio.run(Service(settings(DETECTOR_FILE)).deploy("part", DIGEST, person="Ann"))

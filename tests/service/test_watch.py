@@ -10,7 +10,8 @@ from running_service import noise
 from stored_inspections import DETECTOR_FILE
 
 from oddlens.detector.detector import Detector
-from oddlens.errors import DataNotFoundError, DiskFullError, SettingsError
+from oddlens.errors import DataNotFoundError, DiskFullError, SettingsError, StateError
+from oddlens.io.own_folder import lock
 from oddlens.service.inspecting import Tags
 from oddlens.service.watch import GRACE_SECONDS, FolderWatch, watch_folder
 from oddlens.store.inspection import Inspection
@@ -133,6 +134,16 @@ def watch_once(folder: Path, store: Path) -> None:
         folder, "tiles", DETECTOR_FILE, str(store), tags=Tags(), settle=1, stop=stop, report=lambda *one: None,
         say=lambda text: None,
     )  # fmt: skip
+
+
+def test_a_folder_is_watched_by_one_process_only(tmp_path: Path) -> None:
+    (tmp_path / "drop").mkdir()
+    with lock(tmp_path / "drop") as is_free:
+        assert is_free
+        with pytest.raises(StateError, match="another `oddlens watch`"):
+            watch_once(tmp_path / "drop", tmp_path / "parts.db")
+    assert not (tmp_path / "parts.db").exists()
+    watch_once(tmp_path / "drop", tmp_path / "parts.db")
 
 
 def test_a_missing_folder_and_a_store_inside_are_refused(tmp_path: Path) -> None:

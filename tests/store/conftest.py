@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
-import psycopg
 import pytest
 from PIL import Image
-from postgresql_server import postgresql_server
-from psycopg import sql
 from stored_inspections import DETECTOR_FILE
 
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.store.open import open_store
 from oddlens.store.store import Store
-
-_NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of a private PostgreSQL server."""
-    with postgresql_server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a store that does not exist yet, in each database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/parts.db"
-    server: str = request.getfixturevalue("server")
-    name = f"parts{next(_NUMBERS)}"  # of a schema, which takes less time than a database
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-    return f"{server}?options=-csearch_path%3D{name}&files={tmp_path}/files"
 
 
 @pytest.fixture

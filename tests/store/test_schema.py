@@ -50,7 +50,7 @@ def test_a_newer_store_is_refused_and_stays(url: str) -> None:
         StoreError, match=r"has version 0999 of the tables, this oddlens reads up to .*; upgrade oddlens"
     ):
         open_store(url)
-    execute(url, "UPDATE oddlens_schema SET version_num = '0002'")
+    execute(url, "UPDATE oddlens_schema SET version_num = '0003'")
     open_store(url).close()
 
 
@@ -74,8 +74,8 @@ def test_nothing_is_made_where_a_store_must_exist(url: str) -> None:
 
 def test_a_downgrade_takes_the_tables_away(url: str) -> None:
     with open_store(url) as store:
-        assert schema.all_versions() == ["0001", "0002"]
-        assert schema.newest_version() == "0002"
+        assert schema.all_versions() == ["0001", "0002", "0003"]
+        assert schema.newest_version() == "0003"
         assert store.migrated_from is None
     change(url, lambda session: schema.migrate(session.connection(), "0001"))
     execute(url, "DELETE FROM stores")  # which the triggers had refused

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import fill, small_disk
 from stored_inspections import DETECTOR_FILE, DIGEST, VALUES, add_some, inspection, stored_paths
 
 from oddlens.detector.detector import Detector
-from oddlens.errors import ArtifactError, DataNotFoundError, DiskFullError, SettingsError, StateError
+from oddlens.errors import ArtifactError, DataNotFoundError, DiskFullError, StateError
 from oddlens.store.contents import sha256
 from oddlens.store.open import open_store
 from oddlens.store.store import Store
@@ -68,22 +66,6 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(store: Store) -> None:
     assert [store.inspection(number).name for number in ids] == [f"{i}.png" for i in range(50)]
 
 
-def test_a_detector_is_stored_once_and_not_after_its_file_has_changed(
-    store: Store, tiles: Detector, tmp_path: Path
-) -> None:
-    path = Path(shutil.copy(DETECTOR_FILE, tmp_path / "part.onnx"))
-    store.add_detector(tiles, path)
-    assert len(stored_paths(store)) == 1
-    path.write_bytes(b"another detector")
-    with pytest.raises(ArtifactError, match="has changed since it was loaded"):
-        store.add_detector(tiles, path)
-    path.unlink()
-    with pytest.raises(DataNotFoundError, match="no longer exists"):
-        store.add_detector(tiles, path)
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        store.add_detector(tiles, tmp_path)
-
-
 def test_what_does_not_exist_is_an_error(store: Store) -> None:
     for number in (0, -1, 99, 2**63, 2**70):
         with pytest.raises(DataNotFoundError, match=f"there is no inspection {number}"):
@@ -93,22 +75,6 @@ def test_what_does_not_exist_is_an_error(store: Store) -> None:
         with pytest.raises(DataNotFoundError, match=f"there is no judgement {number}"):
             store.withdraw(number, person="Ann")
     assert store.judgements(1) == []
-
-
-def test_judgements_that_make_no_sense_are_refused(store: Store) -> None:
-    add_some(store, 1)
-    with pytest.raises(SettingsError, match="'bad' is not a verdict"):
-        store.judge(1, "bad", person="Ann")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="needs the name of the person"):
-        store.judge(1, "normal", person=" ")
-    first = store.judge(1, "normal", person="Ann\0", reason="dust")
-    assert (first.person, first.reason, first.verdict) == ("Ann\\x00", "dust", "normal")
-    undo = store.withdraw(first.id, person="Ann")
-    with pytest.raises(StateError, match="was withdrawn already"):
-        store.withdraw(first.id, person="Ann")
-    with pytest.raises(StateError, match="is itself the undoing"):
-        store.withdraw(undo.id, person="Ann")
-    assert len(store.judgements(1)) == 2
 
 
 def test_a_closed_store_says_so(url: str) -> None:
@@ -123,6 +89,9 @@ def test_a_closed_store_says_so(url: str) -> None:
         store.prune,
         store.check,
         store.inspections,
+        store.deployed,
+        store.actions,
+        store.last_ids,
         lambda: next(store.iter_inspections()),
     ]
     for call in calls[:1] + calls[2:]:
@@ -166,6 +135,55 @@ def test_a_reader_that_pauses_does_not_stop_writers(store: Store, monkeypatch: p
     assert [one.id for page in pages for one in page] == [3, 4, 5, 6]
 
 
+def test_readers_go_on_after_the_last_id_that_they_have(store: Store) -> None:
+    assert store.last_ids() == (0, 0)
+    assert (store.inspections_after(0), store.judgements_after(0)) == ([], [])
+    add_some(store, 5)
+    undone = store.judge(3, "anomaly", person="Ann")
+    store.withdraw(undone.id, person="Ann")
+    store.judge(1, "normal", person="Bob")
+    assert store.last_ids() == (5, 3)
+    assert [one.id for one in store.inspections_after(2)] == [3, 4, 5]
+    assert [one.id for one in store.inspections_after(0, limit=2)] == [1, 2]
+    assert store.inspections_after(0, limit=1) == [store.inspection(1)]
+    assert [(one.inspection_id, one.withdraws) for one in store.judgements_after(0)] == [(3, None), (3, 1), (1, None)]
+    assert store.judgements_after(1, limit=1) == [store.judgements(3)[1]]
+    assert (store.inspections_after(5), store.judgements_after(3)) == ([], [])
+
+
+def test_a_reader_that_follows_many_writers_misses_nothing(store: Store) -> None:
+    def write(worker: int) -> None:
+        for i in range(12):
+            number = store.add(inspection(name=f"{worker}-{i}"), b"image %d" % worker)
+            store.judge(number, "normal", person="Ann")
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(5)]
+    for thread in threads:
+        thread.start()
+    inspections, judgements = list[int](), list[int]()
+    while any(thread.is_alive() for thread in threads) or store.last_ids() != (len(inspections), len(judgements)):
+        inspections += [one.id for one in store.inspections_after(inspections[-1] if inspections else 0, 7)]
+        judgements += [one.id for one in store.judgements_after(judgements[-1] if judgements else 0, 7)]
+        assert store.last_ids() >= (len(inspections), 0)
+    assert inspections == judgements == list(range(1, 61))
+
+
+def test_the_file_of_a_detector_is_read_by_its_digest(store: Store) -> None:
+    assert store.detector_content(DIGEST) == (".onnx", DETECTOR_FILE.read_bytes())
+    with pytest.raises(DataNotFoundError, match="the file of the detector 0000 is not in the store"):
+        store.detector_content("0000")
+    (path,) = stored_paths(store)
+    path.write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match="is not what was written"):
+        store.detector_content(DIGEST)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        store.detector_content(DIGEST)
+    store.prune(keep_gb=0)
+    with pytest.raises(DataNotFoundError, match="is not in the store; add the detector again"):
+        store.detector_content(DIGEST)
+
+
 def test_an_image_that_was_removed_since_its_inspection_was_read_is_none(store: Store) -> None:
     add_some(store, 1)
     stored = store.inspection(1)
@@ -190,27 +208,12 @@ def test_a_disk_without_room_is_an_error_and_nothing_is_damaged(store: Store, mo
     assert store.prune().orphans == 0
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of one megabyte; skips where it cannot be mounted."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("what", ["image", "row"])
 def test_a_full_disk_is_an_error_until_there_is_room(what: str, tmp_path: Path, tiles: Detector) -> None:
     with small_disk(tmp_path) as folder, open_store(str(folder / "parts.db")) as store:
         store.add_detector(tiles, DETECTOR_FILE)
         ids = add_some(store, 3)
-        filler = folder / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        filler = fill(folder)
         image = b"image 0" if what == "row" else bytes(100_000)
 
         def add_many() -> None:

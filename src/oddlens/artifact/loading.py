@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from oddlens.artifact.detector_file import GRAPH, ROI, Tensors, load
+from oddlens.artifact import detector_file
+from oddlens.artifact.detector_file import GRAPH, ROI, Tensors
 from oddlens.artifact.onnx_file import read_onnx
 from oddlens.config.manifest import Manifest
 from oddlens.errors import ArtifactError, MissingExtraError, SettingsError
@@ -47,13 +48,26 @@ def load_verified(path: Path, device: str, threads: int | None = None, content: 
     return loaded
 
 
+def read_digest(path: Path, content: bytes) -> str:
+    """The digest in the manifest of a detector file, with which its content must agree; no runtime loads it.
+
+    Raises:
+        ArtifactError: it is damaged or foreign.
+    """
+    if path.suffix == ".onnx":
+        _, manifest, _ = read_onnx(path, content)
+    else:
+        manifest, _ = detector_file.load(path, content)
+    return manifest.digest
+
+
 def load_torch(path: Path, device: str, content: bytes | None) -> LoadedDetector:
     """Load a `.safetensors` file as a torch backend."""
     try:
         from oddlens.inference.torch_backend import rebuild
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: running a .safetensors detector (or export it to .onnx)", "train") from error
-    manifest, tensors = load(path, content)
+    manifest, tensors = detector_file.load(path, content)
     if manifest.runtime.engine != "torch":
         raise ArtifactError(f"{path}: says that it runs with {manifest.runtime.engine}, which runs only .onnx files")
     weights = {

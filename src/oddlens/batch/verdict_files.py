@@ -22,6 +22,7 @@ from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import MissingExtraError, SettingsError
 from oddlens.io.atomic import atomic_write
 from oddlens.io.own_files import PNG_METADATA
+from oddlens.io.text import as_cell
 from oddlens.reporting import heatmaps
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
@@ -88,11 +89,11 @@ def open_verdict_file(path: Path) -> Iterator[WriteRows]:
 
 @contextlib.contextmanager
 def csv_writer(file: IO[bytes]) -> Iterator[WriteRows]:
-    """Write comma-separated values with a header line, in UTF-8."""
+    """Write comma-separated values with a header line, in UTF-8; names that a spreadsheet would run get a quote."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    yield writer.writerows
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    yield lambda rows: writer.writerows([as_cell(row[column]) for column in COLUMNS] for row in rows)
     text.detach()  # flushes without closing the file, which the caller does
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oddlens.errors import DataError, DataNotFoundError
-from oddlens.io.text import list_names
+from oddlens.io.text import from_cell, list_names
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_NAMES = 20  # names of columns in a message
@@ -113,11 +113,11 @@ def _reader(text: str, delimiter: str) -> Any:  # the type of csv.reader has no 
 
 
 def _content(reader: Iterator[list[str]], has_sep_line: bool) -> Iterator[list[str]]:
-    """The rows that are not empty, without spaces around the values; the first is the header."""
+    """The rows that are not empty, without spaces around values and our quotes before formulas; first the header."""
     if has_sep_line:
         next(reader)
     for row in reader:
-        cells = [cell.strip() for cell in row]
+        cells = [from_cell(cell.strip()) for cell in row]
         if any(cells):
             yield cells
 

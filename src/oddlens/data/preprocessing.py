@@ -111,14 +111,12 @@ def _grey(image: Pixels) -> Pixels:
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Resize an (H, W, C) image: bilinear between pixel centres, antialiased when shrinking."""
-    planes = np.moveaxis(image, -1, 0)
     if image.dtype == np.uint8:
-        resized = [
-            np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)) for plane in planes
-        ]
-    else:
-        resized = [np.rint(resize_map(plane, height, width)).astype(np.uint16) for plane in planes]
-    return cast(Pixels, np.stack(resized, axis=-1))
+        whole = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        resized = np.array(whole.resize((width, height), Image.Resampling.BILINEAR))
+        return cast(Pixels, resized.reshape(height, width, image.shape[-1]))
+    planes = np.moveaxis(image, -1, 0)
+    return np.stack([np.rint(resize_map(plane, height, width)).astype(np.uint16) for plane in planes], axis=-1)
 
 
 def resize_map(

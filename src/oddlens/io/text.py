@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of cells that a spreadsheet would run
+
 
 def as_text(name: str) -> str:
     r"""A file name in which bytes that are not UTF-8 are written as their numbers.
@@ -22,6 +24,24 @@ def list_names(names: Sequence[str], max_count: int = 10) -> str:
     """
     more = len(names) - max_count
     return ", ".join(names[:max_count]) + (f" and {more} more" if more > 0 else "")
+
+
+def as_cell(value: object) -> object:
+    """A value in CSV: a quote before text that a spreadsheet would run as a formula; numbers stay numbers.
+
+    >>> as_cell("=1+1.png"), as_cell(-1.5)
+    ("'=1+1.png", -1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def from_cell(text: str) -> str:
+    """What was written with `as_cell`.
+
+    >>> from_cell("'=1+1.png"), from_cell("'a'.png")
+    ('=1+1.png', "'a'.png")
+    """
+    return text[1:] if text.startswith(tuple(f"'{start}" for start in FORMULA_STARTS)) else text
 
 
 def first_line(error: Exception) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -50,8 +52,22 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
-def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The application of a service, which `lifespan` opens and closes."""
+class Extension(Protocol):
+    """What adds routes to the application, and may run beside the service."""
+
+    def attach(self, app: FastAPI, service: Service) -> None:
+        """Add routes, before the service is open; they are behind the guard as all others are."""
+        ...
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Entered once the service is loaded, before it takes requests, and left before it is closed."""
+        ...
+
+
+def create_app(
+    service: Service, lifespan: Lifespan[FastAPI] | None = None, extensions: Sequence[Extension] = ()
+) -> FastAPI:
+    """The application of a service, which `lifespan` opens and closes, together with the lifespans of `extensions`."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorAnswer, "description": text} for status, text in STATUSES.items()
     }
@@ -67,6 +83,8 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
     app.include_router(inspection_routes(service))
     app.include_router(protocol_routes(service))
     add_pages(app, service)
+    for extension in extensions:
+        extension.attach(app, service)
     add_error_answers(app)
     app.add_middleware(Guard, settings=service.settings)
     app.add_middleware(Measured, service=service)  # around the guard: what it refuses counts too

@@ -1,51 +1,63 @@
-"""Group commits: one thread stores what several requests wait for in one transaction.
+"""Group commits: one thread stores what several requests wait for in one transaction, once others wrote their files.
 
 A transaction syncs the disk several times, which takes far longer than scoring a small image.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from oddlens.store.contents import sha256
 from oddlens.store.store import NewInspection, Store
 
 MAX_COMMIT = 64  # requests in a transaction
+NICE = 10  # of the threads that store
+WRITERS = 8  # requests whose files are written at the same time: they wait for the disk, not for the processor
 
 Ids = list[int]
 Waiting = tuple[list[NewInspection], "Future[Ids]"]
 
 
 class Committer:
-    """A thread that stores inspections; `close` waits until all are stored."""
+    """Threads that write files, and one that stores inspections; `close` waits until all are stored."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._writers = ThreadPoolExecutor(WRITERS, "writer", initializer=give_way)
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    def write_files(self, items: list[NewInspection]) -> None:
-        """Write the images and maps of inspections, in the calling thread: several threads wait for a disk together.
-
-        Raises:
-            DiskFullError, StoreError, OddlensError: as `Store.add`.
-        """
-        for _, image, map_png in items:
-            for content in (image, map_png):
-                if content is not None:
-                    self.store.files.write(content, sha256(content))
-
     def submit(self, items: list[NewInspection]) -> Future[Ids]:
         """Store inspections, all or none; the result has their ids, and whatever `Store.add_batch` raises."""
         future: Future[Ids] = Future()
-        self._queue.put((items, future))
+        self._writers.submit(self._write, items, future)
         return future
 
+    def _write(self, items: list[NewInspection], future: Future[Ids]) -> None:
+        """Write images and maps, and let the inspections wait for the next transaction."""
+        try:
+            for _, *contents in items:
+                for content in contents:
+                    if content is not None:
+                        self.store.files.write(content, sha256(content))
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            self._queue.put((items, future))
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests whose files are written and that wait for a transaction."""
+        return self._queue.qsize()
+
     def _run(self) -> None:
+        give_way()
         while (first := self._queue.get()) is not None:
             waiting, last = [first], False
             while len(waiting) < MAX_COMMIT and not self._queue.empty():
@@ -69,6 +81,13 @@ class Committer:
             future.set_result(list(islice(ids, len(items))))
 
     def close(self) -> None:
-        """Store what waits, and end the thread."""
+        """Store what waits, and end the threads."""
+        self._writers.shutdown()
         self._queue.put(None)
         self._thread.join()
+
+
+def give_way() -> None:
+    """Let the calling thread yield to those that score, as it wakes often and works little; on Linux only."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -6,11 +6,19 @@ import threading
 from pathlib import Path
 
 from oddlens.detector.detector import Detector
+from oddlens.errors import SettingsError, StateError
+from oddlens.store.inspection import check_detector_name
 from oddlens.store.store import Store
+
+COMMAND_LINE = "command line"  # in place of a person, where a detector serves because its file was named there
 
 
 class ServedDetectors:
-    """Detectors that were loaded from files; each scores in the thread that calls it.
+    """Detectors that were put into service; each scores in the thread that calls it.
+
+    With a store, a file that never served under its name is put into service, and then the newest deployment of each
+    name serves. A name that is not in `paths` serves if a person deployed it last. `remarks` says which of the `paths`
+    do not serve, and why.
 
     Raises:
         DataNotFoundError, ArtifactError, MissingExtraError, SettingsError: one cannot be loaded.
@@ -19,8 +27,12 @@ class ServedDetectors:
 
     def __init__(self, paths: dict[str, Path], store: Store | None) -> None:
         self.paths, self.store = paths, store
+        self.remarks: list[str] = []
         self._loading = threading.Lock()
         self._detectors = {name: self._load(path) for name, path in paths.items()}
+        if store is not None:
+            self._deploy_new_files(store)
+            self._load_deployed(store)
 
     def _load(self, path: Path) -> Detector:
         detector = Detector.load(path, device="cpu", threads=1)
@@ -28,11 +40,60 @@ class ServedDetectors:
             self.store.add_detector(detector, path)
         return detector
 
-    def reload(self, name: str) -> Detector:
-        """Load the file of a detector again; on an error, the present one goes on."""
+    def _deploy_new_files(self, store: Store) -> None:
+        for name, detector in self._detectors.items():
+            digest = detector.manifest.digest
+            if not store.has_served(name, digest):
+                store.deploy(name, digest, person=COMMAND_LINE, reason="started with this file")
+
+    def _load_deployed(self, store: Store) -> None:
+        for name, deployment in store.deployed().items():
+            digest = deployment.detector_digest
+            if name not in self.paths and deployment.person == COMMAND_LINE:
+                continue  # its file is no longer on the command line
+            if name in self.paths and digest == self[name].manifest.digest:
+                continue
+            self._detectors[name] = load_stored(store, name, digest)
+            if name in self.paths:
+                self.remarks.append(
+                    f"{name}: the detector {digest} serves, which {deployment.person} put into service on "
+                    f"{deployment.time:%Y-%m-%d %H:%M} UTC, and not {self.paths[name]}, which served before; to serve "
+                    f"the file again, post to /v1/detectors/{name}/reload"
+                )
+
+    def deploy(self, name: str, digest: str, *, person: str, reason: str = "") -> Detector:
+        """Put a detector of the store into service under a name; on an error, the present one goes on.
+
+        Raises:
+            SettingsError: the name or the file is none that can be served, or the person has no name.
+            StateError: there is no store.
+            DataNotFoundError, ArtifactError, MissingExtraError: the detector is not in the store, or cannot be loaded.
+            DiskFullError, StoreError: the deployment cannot be recorded.
+        """
+        check_detector_name(name)
+        if self.store is None:
+            raise StateError("detectors are put into service from a store: start the service without --no-store")
+        with self._loading:
+            detector = load_stored(self.store, name, digest)
+            self.store.deploy(name, digest, person=person, reason=reason)
+            self._detectors = {**self._detectors, name: detector}
+        return detector
+
+    def reload(self, name: str, *, person: str) -> Detector:
+        """Load the file of a detector again, and put it into service; on an error, the present one goes on.
+
+        Raises:
+            SettingsError: the name has no file on the command line.
+            OddlensError: the file cannot be loaded or stored.
+        """
+        if name not in self.paths:
+            raise SettingsError(f"{name}: has no file on the command line; put a detector of the store into service")
         with self._loading:
             detector = self._load(self.paths[name])
-            self._detectors[name] = detector
+            digest = detector.manifest.digest
+            if self.store is not None and digest != self[name].manifest.digest:
+                self.store.deploy(name, digest, person=person, reason="its file was read again")
+            self._detectors = {**self._detectors, name: detector}
         return detector
 
     def __getitem__(self, name: str) -> Detector:
@@ -43,5 +104,18 @@ class ServedDetectors:
 
     @property
     def names(self) -> list[str]:
-        """All names, in the order of the command line."""
-        return list(self.paths)
+        """All names: in the order of the command line, then those that the store has besides."""
+        return list(self._detectors)
+
+
+def load_stored(store: Store, name: str, digest: str) -> Detector:
+    """Load a detector whose file is in the store; errors name it `name`.
+
+    Raises:
+        DataNotFoundError, ArtifactError, MissingExtraError: it is not there, or cannot be loaded.
+        SettingsError: it is no exported one.
+    """
+    suffix, content = store.detector_content(digest)
+    if suffix != ".onnx":
+        raise SettingsError(f"{name}{suffix}: only .onnx files are served; make one with `oddlens export`")
+    return Detector.load(f"{name}{suffix}", device="cpu", threads=1, content=content)

@@ -21,10 +21,13 @@ from oddlens.service.uploads import TAGS, read_request
 from oddlens.store.inspection import StoredInspection
 from oddlens.store.store import NewInspection, Store
 
-PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-TEXT = {"type": "string"}
-FORM_FIELDS = dict.fromkeys((*TAGS, "detector"), TEXT) | {"map": {"type": "boolean"}}
-FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+BYTES = {"type": "string", "format": "binary"}
+PNG = {"content": {"image/png": {"schema": BYTES}}}
+QUERY = {name: {"type": "string"} for name in ("name", *TAGS, "detector")} | {"map": {"type": "boolean"}}
+FORM_FIELDS = {name: schema | {"default": ""} for name, schema in QUERY.items() if name not in ("name", "map")} | {
+    "map": {"type": "boolean", "default": False}
+}  # without defaults, /docs fills fields in with "string"
+FILES = {"type": "array", "minItems": 1, "items": BYTES}
 BODY = {
     "requestBody": {
         "required": True,
@@ -35,13 +38,13 @@ BODY = {
                     "additionalProperties": False,
                 }
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": BYTES},
         },
     },
     "parameters": [
         {"in": "query", "name": name, "required": False, "schema": schema,
          "description": "For an image as the body; a form has it as a field."}
-        for name, schema in ({"name": TEXT} | FORM_FIELDS).items()
+        for name, schema in QUERY.items()
     ],
 }  # fmt: skip
 
@@ -102,12 +105,12 @@ def inspection_routes(service: Service) -> APIRouter:
         return [DetectorAnswer(name=name, digest=served[name].manifest.digest) for name in served.names]
 
     @router.post("/detectors/{name}/reload", tags=["detectors"])
-    async def reload(name: str) -> DetectorAnswer:
+    async def reload(name: str, request: Request) -> DetectorAnswer:
         """Read the file of a detector again, and serve it from now on; where that fails, the present one goes on."""
         service.check_serving()
         name, _ = service.detector(name)
         try:
-            detector = await service.reload(name)
+            detector = await service.reload(name, person=request.state.user.name)
         except OddlensError as error:
             status = 507 if isinstance(error, DiskFullError) else 409
             raise RefusalError(status, f"not replaced: {error}") from error

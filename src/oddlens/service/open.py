@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from oddlens.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from oddlens.service.app import Extension
     from oddlens.service.server import OnReady
     from oddlens.service.settings import ServiceSettings
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
-def serve(settings: ServiceSettings, on_ready: OnReady) -> None:
+def serve(settings: ServiceSettings, on_ready: OnReady, extensions: Sequence[Extension] = ()) -> None:
     """Serve until SIGTERM or SIGINT; see `server.run_server`.
 
     Raises:
@@ -25,4 +27,4 @@ def serve(settings: ServiceSettings, on_ready: OnReady) -> None:
         raise MissingExtraError("the service", "serve")
     from oddlens.service.server import run_server
 
-    run_server(settings, on_ready)
+    run_server(settings, on_ready, extensions)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
-from oddlens.errors import OddlensError, SettingsError
-from oddlens.service.app import create_app
+from oddlens.errors import SettingsError
+from oddlens.service.app import Extension, create_app
 from oddlens.service.service import Service
 from oddlens.service.settings import ServiceSettings
 
@@ -22,7 +22,7 @@ KEEP_ALIVE_SECONDS = 30
 OnReady = Callable[[str, Service], None]  # called with the address once requests are taken
 
 
-def run_server(settings: ServiceSettings, on_ready: OnReady) -> None:
+def run_server(settings: ServiceSettings, on_ready: OnReady, extensions: Sequence[Extension] = ()) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once.
 
     Raises:
@@ -32,7 +32,7 @@ def run_server(settings: ServiceSettings, on_ready: OnReady) -> None:
     service = Service(settings)
     listener = open_listener(settings.host, settings.port)
     url = address(settings.host, listener.getsockname()[1])
-    app = create_app(service, lambda app: lifespan(service, lambda: on_ready(url, service)))
+    app = create_app(service, lambda app: lifespan(service, lambda: on_ready(url, service), extensions), extensions)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on", proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -45,22 +45,30 @@ def run_server(settings: ServiceSettings, on_ready: OnReady) -> None:
 
 
 @contextlib.asynccontextmanager
-async def lifespan(service: Service, on_ready: Callable[[], None]) -> AsyncIterator[None]:
+async def lifespan(
+    service: Service, on_ready: Callable[[], None], extensions: Sequence[Extension] = ()
+) -> AsyncIterator[None]:
     """Load in the background, so that requests are answered with 503 meanwhile; at the end, store what is left."""
+    ended = asyncio.Event()
 
-    async def start() -> None:
+    async def run() -> None:  # enters and leaves lifespans in one task, as their timeouts and task groups demand
         try:
-            await asyncio.to_thread(service.open)
-        except OddlensError as error:
+            await asyncio.to_thread(service.load)
+            async with contextlib.AsyncExitStack() as stack:
+                for extension in extensions:
+                    await stack.enter_async_context(extension.lifespan())
+                service.serve()
+                on_ready()
+                pruning = asyncio.create_task(service.prune_regularly())
+                await ended.wait()
+                pruning.cancel()
+        except Exception as error:  # ends the server, which raises it again
             service.error = error
-        else:
-            on_ready()
 
-    starting = asyncio.create_task(start())
-    pruning = asyncio.create_task(service.prune_regularly(starting))
+    running = asyncio.create_task(run())
     yield
-    pruning.cancel()
-    await starting
+    ended.set()
+    await running
     await asyncio.to_thread(service.close)
 
 

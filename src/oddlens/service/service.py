@@ -35,10 +35,11 @@ class Service:
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.state: State = "starting"
-        self.error: OddlensError | None = None  # why it could not start
+        self.error: Exception | None = None  # why it could not start
         self.store: Store | None = None
         self.queued = 0  # images that wait or are scored
         self.requests = 0  # that are being answered
+        self.on_commit: list[Callable[[], None]] = []  # called in the event loop after inspections were stored
         self.metrics = Metrics(self)
         self._scorers = ThreadPoolExecutor(settings.workers, "scorer")
         self._detectors: ServedDetectors | None = None
@@ -49,6 +50,11 @@ class Service:
     # -- states -----------------------------------------------------------------------------------
 
     def open(self) -> None:
+        """Open the store, load the detectors, and take requests; see `load`."""
+        self.load()
+        self.serve()
+
+    def load(self) -> None:
         """Open the store and load the detectors; takes seconds.
 
         Raises:
@@ -58,6 +64,9 @@ class Service:
             self.store = open_store(self.settings.store)
             self._committer = Committer(self.store)
         self._detectors = ServedDetectors(self.settings.detectors, self.store)
+
+    def serve(self) -> None:
+        """Take requests, from now on."""
         if self.state == "starting":  # and not told to stop meanwhile
             self.state = "serving"
 
@@ -78,9 +87,8 @@ class Service:
         if self.store is not None:
             self.store.close()
 
-    async def prune_regularly(self, starting: asyncio.Task[None]) -> None:
-        """Apply the retention, each hour from the end of `starting` on."""
-        await asyncio.shield(starting)
+    async def prune_regularly(self) -> None:
+        """Apply the retention, now and each hour."""
         keep_days, keep_gb = self.settings.keep_days, self.settings.keep_gb
         while self.store is not None and (keep_days is not None or keep_gb is not None):
             with suppress(OddlensError):  # the next hour, or an inspection, meets it again
@@ -114,9 +122,16 @@ class Service:
         """A detector by its name, which may be left out where there is one only.
 
         Raises:
-            RefusalError: 404 for another name, 422 for none where there are several, 503 while starting.
+            RefusalError: 404 for another name and where there is none, 422 for no name where there are several, 503
+                while starting.
         """
         detectors = self.detectors
+        if not detectors.names:
+            raise RefusalError(
+                404,
+                "no detector is in service yet: put one into service, or start the service with one "
+                "(oddlens serve part.onnx)",
+            )
         names = ", ".join(detectors.names)
         if name is None and len(detectors.names) > 1:
             raise RefusalError(422, f"name the detector (detector=NAME), one of: {names}")
@@ -153,19 +168,14 @@ class Service:
             OddlensError: as `inspecting.inspect` and `Store.add`.
         """
 
-        def work_and_write() -> list[NewInspection]:
-            items = work()
-            if self._committer is not None:
-                self._committer.write_files(items)
-            return items
-
         async def process() -> list[tuple[int | None, NewInspection]]:
-            items = await self._score(work_and_write, images, deadline)
+            items = await self._score(work, images, deadline)
             ids: list[int | None] = [None] * len(items)
             if self._committer is not None:
                 started = time.perf_counter()
                 ids = [*await asyncio.wrap_future(self._committer.submit(items))]
                 self.metrics.commit_seconds.observe(time.perf_counter() - started)
+                self.committed()
             return list(zip(ids, items, strict=True))
 
         return await self._within(process, images, deadline)
@@ -212,13 +222,26 @@ class Service:
         except TimeoutError as error:
             raise deadline_refusal(self.settings.deadline) from error
 
-    async def reload(self, name: str) -> Detector:
-        """Replace a detector by what is in its file now; requests that have begun end with the old one.
+    def committed(self) -> None:
+        """Call each of `on_commit` soon; an error in one of them reaches no request."""
+        for callback in self.on_commit:
+            asyncio.get_running_loop().call_soon(callback)
+
+    async def reload(self, name: str, *, person: str) -> Detector:
+        """Put what is in the file of a detector now into service; requests that have begun end with the old one.
 
         Raises:
             OddlensError: the file cannot be used; the old detector goes on.
         """
-        return await asyncio.to_thread(self.detectors.reload, name)
+        return await asyncio.to_thread(self.detectors.reload, name, person=person)
+
+    async def deploy(self, name: str, digest: str, *, person: str, reason: str = "") -> Detector:
+        """Put a detector of the store into service under a name; requests that have begun end with the old one.
+
+        Raises:
+            OddlensError: as `ServedDetectors.deploy`; the old detector goes on.
+        """
+        return await asyncio.to_thread(self.detectors.deploy, name, digest, person=person, reason=reason)
 
 
 def deadline_refusal(seconds: float) -> RefusalError:

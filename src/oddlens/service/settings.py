@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oddlens.errors import DataNotFoundError, SettingsError
+from oddlens.io.own_folder import read_marker
 from oddlens.io.paths import expand_home
 from oddlens.service.users import MIN_TOKEN, User
+from oddlens.store.inspection import DETECTOR_NAME
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a detector, which is part of addresses
+NAME = DETECTOR_NAME
 LOCAL_NAMES = ("localhost",)
 
 
@@ -22,7 +23,7 @@ class ServiceSettings:
     """How a service runs.
 
     Attributes:
-        detectors: name -> `.onnx` file.
+        detectors: name -> `.onnx` file; there may be none where there is a `root`.
         store: address of the store of inspections; None records nothing.
         host, port: where it listens; port 0 takes a free one.
         users: who may call, with their tokens; nobody needs one where it is empty, on a loopback address.
@@ -31,11 +32,13 @@ class ServiceSettings:
         deadline: seconds from the arrival of a request until its answer.
         max_mb: megabytes of a request.
         workers: number of images that are scored at the same time, one thread each.
-        root: folder of photographs from which engineers make detectors.
         keep_days, keep_gb: retention of images, applied each hour; None keeps all.
+        root: folder with photographs that engineers may learn from; nothing is written below it.
 
     Raises:
-        SettingsError: a token is missing where it is needed, or a number is out of range.
+        SettingsError: a token is missing where it is needed, a number is out of range, or `root` and the store share
+            a folder.
+        DataNotFoundError: `root` is no folder.
     """
 
     detectors: dict[str, Path]
@@ -63,6 +66,10 @@ class ServiceSettings:
         for name, value in (("--queue", self.queue), ("--deadline", self.deadline), ("--max-mb", self.max_mb)):
             if not 0 < value < float("inf"):
                 raise SettingsError(f"{name}: must be a number above 0")
+        if self.root is not None:
+            check_root(self.root, self.store)
+        elif not self.detectors:
+            raise SettingsError("there is nothing to serve: name a detector (part.onnx), or a folder with --root")
 
     @property
     def max_body_bytes(self) -> int:
@@ -104,6 +111,33 @@ def name_detectors(arguments: Sequence[str]) -> dict[str, Path]:
     return detectors
 
 
-def default_store(detector: Path) -> str:
-    """The store where none is named: a SQLite file in the folder of the detector."""
-    return str(detector.parent / "inspections.db")
+def default_store(detector: Path | None) -> str:
+    """The store where none is named: a SQLite file in the folder of the detector, or without one in this folder."""
+    return "inspections.db" if detector is None else str(detector.parent / "inspections.db")
+
+
+def check_root(root: Path, store: str | None) -> None:
+    """Check that photographs are read from `root`, and that the files of a store lie elsewhere.
+
+    Raises:
+        DataNotFoundError: `root` is no folder.
+        SettingsError: there is no store, the store lies in `root`, or `root` lies among the files of a store.
+    """
+    from oddlens.store.database import parse_url
+
+    if not root.is_dir():
+        raise DataNotFoundError(f"{root}: is not a folder; give the folder with the photographs (--root)")
+    if store is None:
+        raise SettingsError("--root is for pages that need a store: leave out --no-store")
+    url, files = parse_url(store)
+    folder = Path(os.path.realpath(root))
+    database = [Path(url.database)] if url.get_backend_name() == "sqlite" and url.database else []
+    for path in (*database, files):
+        if Path(os.path.realpath(path)).is_relative_to(folder):
+            raise SettingsError(
+                f"{path}: would lie below --root {root}, where nothing is written; give an address elsewhere (--store)"
+            )
+    if folder.is_relative_to(os.path.realpath(files)) or any(
+        "store" in read_marker(parent) for parent in (folder, *folder.parents)
+    ):
+        raise SettingsError(f"{root}: lies among the files of a store; give the folder with the photographs (--root)")

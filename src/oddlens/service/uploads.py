@@ -43,8 +43,8 @@ async def read_request(request: Request, deadline: float) -> InspectRequest:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         with body_errors():
-            async with asyncio.timeout_at(deadline):
-                form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+            limits = {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
+            async with asyncio.timeout_at(deadline), request.form(**limits) as form:  # whose files are closed
                 uploads = await read_files(form)
         fields = text_values((name, value) for name, value in form.multi_items() if isinstance(value, str))
         if both := sorted(values.keys() & fields.keys()):

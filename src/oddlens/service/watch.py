@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oddlens.detector.detector import Detector
-from oddlens.errors import DataNotFoundError, DiskFullError, ImageError, StoreError
+from oddlens.errors import DataNotFoundError, DiskFullError, ImageError, StateError, StoreError
+from oddlens.io.own_folder import lock
 from oddlens.io.paths import check_outside_data
 from oddlens.service.inspecting import Tags, Upload, inspect
 from oddlens.store.contents import sha256
@@ -55,19 +56,23 @@ def watch_folder(
 
     Raises:
         DataNotFoundError: there is no such folder.
+        StateError: it is watched already.
         SettingsError: the store lies in it, so that stored images would be inspected again.
         OddlensError: the detector or the store cannot be used.
     """
     if not folder.is_dir():
         raise DataNotFoundError(f"{folder}: is not a folder; make it first")
-    with open_store(store) as opened:
-        check_outside_data(opened.files.folder, [folder])
-        loaded = Detector.load(detector, device="cpu")
-        opened.add_detector(loaded, detector)
-        watch = FolderWatch(folder, name, loaded, opened, tags, settle, report, say)
-        while not stop.is_set():
-            watch.scan(stop)
-            stop.wait(min(settle / 2, MAX_POLL_SECONDS))
+    with lock(folder) as is_free:
+        if not is_free:
+            raise StateError(f"{folder}: another `oddlens watch` inspects this folder; stop it first")
+        with open_store(store) as opened:
+            check_outside_data(opened.files.folder, [folder])
+            loaded = Detector.load(detector, device="cpu")
+            opened.add_detector(loaded, detector)
+            watch = FolderWatch(folder, name, loaded, opened, tags, settle, report, say)
+            while not stop.is_set():
+                watch.scan(stop)
+                stop.wait(min(settle / 2, MAX_POLL_SECONDS))
 
 
 @dataclass

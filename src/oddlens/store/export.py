@@ -14,10 +14,10 @@ from typing import IO, Any
 
 from oddlens.errors import MissingExtraError, SettingsError
 from oddlens.io.atomic import atomic_write
+from oddlens.io.text import as_cell
 from oddlens.store.inspection import Filters, StoredInspection
 from oddlens.store.store import Store
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of cells that a spreadsheet would run
 JUDGEMENT_COLUMNS = {"judgement": "verdict", "judged_by": "person", "judged_at": "time", "reason": "reason"}
 LEFT_OUT = frozenset({"judgement", "training", "detector_sha256", "detector_suffix"})  # fields without a column
 ARROW_TYPES = {
@@ -92,10 +92,8 @@ def to_row(inspection: StoredInspection) -> Row:
 
 
 def to_cell(value: object) -> object:
-    """A value in CSV; a quote before text that a spreadsheet would run as a formula."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    """A value in CSV."""
+    return value.isoformat() if isinstance(value, datetime) else as_cell(value)
 
 
 def columns() -> list[str]:

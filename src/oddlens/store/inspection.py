@@ -1,8 +1,9 @@
-"""Inspections and judgements as plain values, without a database."""
+"""Inspections, judgements, deployments and actions as plain values, without a database."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from oddlens.io.environment import processor_name
 Verdict = Literal["normal", "anomaly"]
 VERDICTS = ("normal", "anomaly")
 MAX_BATCH = 65_536
+DETECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # in service, as it is part of addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,30 @@ class Judgement:
         """Who judged what, when and why, in a line."""
         what = f"withdraws judgement {self.withdraws}" if self.verdict is None else self.verdict
         return f"{what}, {self.person}, {self.time:%Y-%m-%d %H:%M:%S} UTC" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A detector that was put into service under a name; it serves until the next deployment of that name."""
+
+    id: int
+    time: datetime
+    name: str
+    detector_digest: str
+    person: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """What a person did besides judging and deploying, and to what."""
+
+    id: int
+    time: datetime
+    person: str
+    action: str
+    subject: str
+    details: dict[str, Any]  # values for JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +222,30 @@ def check_verdict(verdict: str) -> None:
         raise SettingsError(f"{verdict!r} is not a verdict; give one of: {', '.join(VERDICTS)}")
 
 
+def check_detector_name(name: str) -> None:
+    """Refuse a name under which no detector can serve.
+
+    Raises:
+        SettingsError: says which can.
+    """
+    if not DETECTOR_NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r}: the name of a detector has up to 64 letters, digits, '.', '_' and '-', and starts with a "
+            "letter or digit"
+        )
+
+
+def clean_person(person: str, what: str) -> str:
+    """The name of the person who did `what`.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if not person.strip():
+        raise SettingsError(f"{what} needs the name of the person who made it")
+    return clean_text(person)
+
+
 def clean_text(text: str) -> str:
     r"""Text that every database can store: what is not UTF-8, and NULs, are written as their numbers.
 
@@ -210,7 +260,7 @@ def as_utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def as_json(value: Inspection | Judgement) -> dict[str, Any]:
+def as_json(value: Inspection | Judgement | Deployment | Action) -> dict[str, Any]:
     """The fields of a plain value for JSON, times in ISO 8601."""
     values = {item.name: getattr(value, item.name) for item in fields(value)}
     return {name: item.isoformat() if isinstance(item, datetime) else item for name, item in values.items()}

@@ -13,7 +13,13 @@ from oddlens.store.inspection import Filters, Inspection, Judgement, StoredInspe
 from oddlens.store.tables import ContentRow, DetectorRow, InspectionRow, JudgementRow
 
 Query = Select[*tuple[Any, ...]]
+MAX_ID = 2**63 - 1
 COPIED = tuple(field.name for field in fields(Inspection))  # columns and fields of the same names
+
+
+def is_id(number: int) -> bool:
+    """Whether a number can be the id of a row; databases refuse larger ones."""
+    return 0 < number <= MAX_ID
 
 
 def select_inspections(filters: Filters) -> Query:

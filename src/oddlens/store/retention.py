@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, false, func, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select, true, update
 
 from oddlens.errors import SettingsError
 from oddlens.io.atomic import translate_os_errors
 from oddlens.store.contents import ContentFolder
 from oddlens.store.database import Database
+from oddlens.store.deployments import is_deployed
 from oddlens.store.tables import ContentRow
 
 MAX_FILES = 500  # removed in one transaction, for which writers wait
@@ -71,6 +72,8 @@ def prune(
 def select_expired(keep_days: float | None, keep_gb: float | None) -> ColumnElement[bool]:
     """Whether a file is older than `keep_days`, or beyond the youngest that take `keep_gb` together.
 
+    Files of detectors that were put into service never are; they count first towards `keep_gb`.
+
     Raises:
         SettingsError: a limit is negative or no number.
     """
@@ -83,10 +86,10 @@ def select_expired(keep_days: float | None, keep_gb: float | None) -> ColumnElem
     if keep_days is not None:
         conditions.append(ContentRow.used < datetime.now(UTC) - timedelta(days=keep_days))
     if keep_gb is not None:
-        order = (ContentRow.used.desc(), ContentRow.sha256)
+        order = (is_deployed().desc(), ContentRow.used.desc(), ContentRow.sha256)
         total = select(ContentRow.sha256, func.sum(ContentRow.size).over(order_by=order).label("size")).subquery()
         conditions.append(ContentRow.sha256.in_(select(total.c.sha256).where(total.c.size > keep_gb * 1e9)))
-    return or_(*conditions)
+    return and_(or_(*conditions), ~is_deployed())
 
 
 def remove_expired(database: Database, files: ContentFolder) -> int:

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, select
 
 from oddlens.detector.detector import Detector
-from oddlens.errors import ArtifactError, DataNotFoundError, SettingsError, StateError
-from oddlens.store import integrity, queries, retention, schema
+from oddlens.errors import ArtifactError, DataNotFoundError, StateError
+from oddlens.store import content_rows, deployments, integrity, judgements, queries, retention, schema
 from oddlens.store.contents import ContentFolder, sha256
 from oddlens.store.database import Database, parse_url
-from oddlens.store.inspection import (
-    Filters,
-    Inspection,
-    Judgement,
-    StoredInspection,
-    Verdict,
-    check_verdict,
-    clean_text,
-)
+from oddlens.store.inspection import Action, Deployment, Filters, Inspection, Judgement, StoredInspection, Verdict
 from oddlens.store.tables import ContentRow, DetectorRow, InspectionRow, JudgementRow
 
 PAGE = 1000  # inspections that are read in one transaction
-MAX_ID = 2**63 - 1
 ALL = Filters()
 
 NewInspection = tuple[Inspection, bytes, bytes | None]  # with the content of its image, and its map as PNG
@@ -94,7 +85,7 @@ class Store:
             StoreError, DiskFullError, OddlensError: it cannot be written.
         """
         digest, path = detector.manifest.digest, Path(path)
-        content = read_detector(path, digest)
+        content = content_rows.read_detector(path, digest)
         row = DetectorRow(
             digest=digest, sha256=sha256(content), suffix=path.suffix, training=detector.manifest.data.fingerprint
         )
@@ -102,7 +93,7 @@ class Store:
         with self._database.write() as session:
             if session.get(DetectorRow, digest) is None:
                 session.add(row)
-            self._use(session, {row.sha256: (content, datetime.now(UTC))})
+            content_rows.use(session, self.files, {row.sha256: (content, datetime.now(UTC))})
         self._detector_paths[digest] = path
 
     def add(self, inspection: Inspection, image: bytes, map_png: bytes | None = None) -> int:
@@ -119,7 +110,7 @@ class Store:
 
     def add_batch(self, items: Sequence[NewInspection]) -> list[int]:
         """Store several inspections in one transaction, all or none of them; see `add`. Returns their ids."""
-        rows, uses = list[InspectionRow](), dict[str, tuple[bytes, datetime]]()
+        rows, uses = list[InspectionRow](), content_rows.Uses()
         for inspection, *contents in items:
             digests = [None if content is None else sha256(content) for content in contents]
             for digest, content in zip(digests, contents, strict=True):
@@ -132,8 +123,8 @@ class Store:
         for digest, (content, _) in uses.items():  # before the transaction, for which others wait
             self.files.write(content, digest)
         with database.write() as session:
-            self._use_detectors(session, rows)
-            self._use(session, uses)
+            content_rows.use_detectors(session, self.files, rows, self._detector_paths)
+            content_rows.use(session, self.files, uses)
             session.add_all(rows)
             session.flush()
             return [row.id for row in rows]
@@ -145,11 +136,8 @@ class Store:
             DataNotFoundError: there is no such inspection.
             SettingsError: it is no verdict, or the person has no name.
         """
-        check_verdict(verdict)
         with self._database.write() as session:
-            if not 0 < inspection_id <= MAX_ID or session.get(InspectionRow, inspection_id) is None:
-                raise DataNotFoundError(f"there is no inspection {inspection_id}; check its id")
-            return self._add_judgement(session, inspection_id, person, reason, verdict=verdict)
+            return judgements.judge(session, inspection_id, verdict, person, reason)
 
     def withdraw(self, judgement_id: int, *, person: str, reason: str = "") -> Judgement:
         """Record that a judgement is undone, so that the one before it counts again, if there is one.
@@ -160,63 +148,28 @@ class Store:
             SettingsError: the person has no name.
         """
         with self._database.write() as session:
-            row = session.get(JudgementRow, judgement_id) if 0 < judgement_id <= MAX_ID else None
-            if row is None:
-                raise DataNotFoundError(f"there is no judgement {judgement_id}; check its id")
-            undone = session.scalar(select(exists().where(JudgementRow.withdraws == judgement_id)))
-            if undone or row.withdraws is not None:
-                what = "was withdrawn already" if undone else "is itself the undoing of another"
-                raise StateError(f"judgement {judgement_id} {what}; judge the inspection again")
-            return self._add_judgement(session, row.inspection_id, person, reason, withdraws=judgement_id)
+            return judgements.withdraw(session, judgement_id, person, reason)
 
-    def _add_judgement(
-        self,
-        session: Session,
-        inspection_id: int,
-        person: str,
-        reason: str,
-        verdict: Verdict | None = None,
-        withdraws: int | None = None,
-    ) -> Judgement:
-        if not person.strip():
-            raise SettingsError("a judgement needs the name of the person who made it")
-        row = JudgementRow(
-            inspection_id=inspection_id,
-            time=datetime.now(UTC),
-            person=clean_text(person),
-            verdict=verdict,
-            reason=clean_text(reason),
-            withdraws=withdraws,
-        )
-        session.add(row)
-        session.flush()
-        return queries.to_judgement(row)
+    def deploy(self, name: str, digest: str, *, person: str, reason: str = "") -> Deployment:
+        """Record that a detector is put into service under a name; from now on retention leaves its file alone.
 
-    def _use(self, session: Session, uses: dict[str, tuple[bytes, datetime]]) -> None:
-        """Note that contents are used, in the transaction that no other process removes files in."""
-        present = {row.sha256: row for row in session.scalars(select(ContentRow).where(ContentRow.sha256.in_(uses)))}
-        for digest, (content, used) in uses.items():
-            self.files.write(content, digest)  # again, if it was removed meanwhile
-            row = present.get(digest)
-            if row is None:
-                session.add(ContentRow(sha256=digest, size=len(content), used=used, expired=False))
-            else:
-                row.used, row.expired = max(row.used, used), False
+        Raises:
+            StateError: the detector was not added, or retention has removed its file.
+            SettingsError: the name is none for a detector, or the person has no name.
+        """
+        with self._database.write() as session:
+            return deployments.deploy(session, name, digest, person, reason)
 
-    def _use_detectors(self, session: Session, rows: Sequence[InspectionRow]) -> None:
-        """Note that detectors are used, and store the file again of one that retention has removed."""
-        times: dict[str, datetime] = {}
-        for row in rows:
-            times[row.detector_digest] = max(row.time, times.get(row.detector_digest, row.time))
-        for digest, used in times.items():
-            detector = session.get(DetectorRow, digest)
-            content = None if detector is None else session.get(ContentRow, detector.sha256)
-            if detector is not None and content is not None and not content.expired:
-                content.used = max(content.used, used)
-            elif detector is not None and digest in self._detector_paths:
-                self._use(session, {detector.sha256: (read_detector(self._detector_paths[digest], digest), used)})
-            else:
-                raise StateError(f"the detector {digest} is not in the store; call add_detector first")
+    def record_action(
+        self, action: str, subject: str, *, person: str, details: Mapping[str, Any] | None = None
+    ) -> Action:
+        """Record what a person did to a subject, with details that are values for JSON.
+
+        Raises:
+            SettingsError: the details are no such values, or the person has no name.
+        """
+        with self._database.write() as session:
+            return deployments.record_action(session, action, subject, person, details)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -228,7 +181,7 @@ class Store:
         """
         query = queries.select_inspections(ALL).where(InspectionRow.id == inspection_id)
         with self._database.read() as session:
-            row = session.execute(query).one_or_none() if 0 < inspection_id <= MAX_ID else None
+            row = session.execute(query).one_or_none() if queries.is_id(inspection_id) else None
             if row is None:
                 raise DataNotFoundError(f"there is no inspection {inspection_id}; check its id")
             return queries.to_inspection(row)
@@ -245,21 +198,63 @@ class Store:
     def iter_inspections(self, filters: Filters = ALL) -> Iterator[list[StoredInspection]]:
         """All inspections, oldest first, some at a time with constant memory; writers do not wait for the caller."""
         last = 0
-        while True:
-            query = queries.select_inspections(filters).where(InspectionRow.id > last)
-            with self._database.read() as session:
-                rows = session.execute(query.order_by(InspectionRow.id).limit(PAGE))
-                page = [queries.to_inspection(row) for row in rows]
-            if not page:
-                return
+        while page := self._inspections_after(filters, last, PAGE):
             yield page
             last = page[-1].id
+
+    def inspections_after(self, last: int, limit: int = 200) -> list[StoredInspection]:
+        """The inspections whose ids are above `last`, oldest first.
+
+        Reading on from the id of the last one misses none. PostgreSQL numbers rows before they are committed, so a
+        later id could appear before an earlier one; the lock that all writers of a store take prevents that. Rows of
+        another program, which does not take it, can be missed.
+        """
+        return self._inspections_after(ALL, last, limit)
+
+    def _inspections_after(self, filters: Filters, last: int, limit: int) -> list[StoredInspection]:
+        query = queries.select_inspections(filters).where(InspectionRow.id > last)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(InspectionRow.id).limit(limit))
+            return [queries.to_inspection(row) for row in rows]
+
+    def judgements_after(self, last: int, limit: int = 200) -> list[Judgement]:
+        """The judgements and withdrawals whose ids are above `last`, oldest first; see `inspections_after`."""
+        query = select(JudgementRow).where(JudgementRow.id > last).order_by(JudgementRow.id).limit(limit)
+        with self._database.read() as session:
+            return [queries.to_judgement(row) for row in session.scalars(query)]
+
+    def last_ids(self) -> tuple[int, int]:
+        """The largest id of an inspection, and of a judgement; 0 where there is none."""
+        query = select(*(select(func.max(row.id)).scalar_subquery() for row in (InspectionRow, JudgementRow)))
+        with self._database.read() as session:
+            inspection_id, judgement_id = session.execute(query).one()
+            return inspection_id or 0, judgement_id or 0
 
     def judgements(self, inspection_id: int) -> list[Judgement]:
         """All that people judged about an inspection, withdrawals too, oldest first."""
         query = select(JudgementRow).where(JudgementRow.inspection_id == inspection_id).order_by(JudgementRow.id)
         with self._database.read() as session:
             return [queries.to_judgement(row) for row in session.scalars(query)]
+
+    def deployments(self, name: str | None = None, limit: int = 100) -> list[Deployment]:
+        """What was put into service, under any name or this one, newest first."""
+        with self._database.read() as session:
+            return deployments.select_newest(session, name, limit)
+
+    def has_served(self, name: str, digest: str) -> bool:
+        """Whether a detector was ever put into service under a name."""
+        with self._database.read() as session:
+            return deployments.has_served(session, name, digest)
+
+    def deployed(self) -> dict[str, Deployment]:
+        """The newest deployment of each name, in the order of names."""
+        with self._database.read() as session:
+            return deployments.newest_by_name(session)
+
+    def actions(self, limit: int = 100, before: int | None = None) -> list[Action]:
+        """What people did, newest first; the next page is `before` the id of the last of them."""
+        with self._database.read() as session:
+            return deployments.select_actions(session, limit, before)
 
     def counts(self, filters: Filters = ALL) -> dict[str, int]:
         """Numbers: `n`, `n_anomalous`, `n_judged`, `n_false_alarms` and `n_missed`."""
@@ -291,13 +286,28 @@ class Store:
         content = self._content(inspection.detector_sha256) if inspection.detector_stored else None
         return None if content is None else (inspection.detector_suffix, content)
 
+    def detector_content(self, digest: str) -> tuple[str, bytes]:
+        """Suffix and content of the file of a detector, by the digest in its manifest.
+
+        Raises:
+            DataNotFoundError: it was not added, or retention has removed its file.
+            ArtifactError: the file is missing, or not what was written.
+        """
+        with self._database.read() as session:
+            row = session.get(DetectorRow, digest)
+            is_stored = row is not None and content_rows.is_stored(session, row.sha256)
+        content = self._content(row.sha256) if row is not None and is_stored else None
+        if row is None or content is None:
+            raise DataNotFoundError(f"the file of the detector {digest} is not in the store; add the detector again")
+        return row.suffix, content
+
     def _content(self, digest: str) -> bytes | None:
         """A content that was stored when its inspection was read; None where it was removed since."""
         try:
             return self.files.read(digest)
         except ArtifactError:
             with self._database.read() as session:
-                if session.scalar(select(exists().where(queries.is_stored(ContentRow, digest)))):
+                if content_rows.is_stored(session, digest):
                     raise
             return None
 
@@ -330,21 +340,3 @@ class Store:
         if self._connected is None:
             raise StateError("this store is closed; open it again")
         return self._connected
-
-
-def read_detector(path: Path, digest: str) -> bytes:
-    """The content of a detector file, which must have this digest in its manifest.
-
-    Raises:
-        DataNotFoundError: there is no such file.
-        ArtifactError: it is another detector now, or cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{path}: no longer exists, so it cannot be stored; put the detector back") from error
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if digest.encode() not in content:
-        raise ArtifactError(f"{path}: has changed since it was loaded; load the detector again")
-    return content

@@ -38,7 +38,9 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only columns of the type INTEGER
-IMMUTABLE = ("stores", "detectors", "inspections", "judgements")  # tables whose rows are never changed or removed
+IMMUTABLE = (  # tables whose rows are never changed or removed
+    "stores", "detectors", "inspections", "judgements", "deployments", "actions",
+)  # fmt: skip
 
 
 class Base(DeclarativeBase):
@@ -110,6 +112,32 @@ class JudgementRow(Base):
     verdict: Mapped[str | None] = mapped_column(String)
     reason: Mapped[str] = mapped_column(String)
     withdraws: Mapped[int | None] = mapped_column(BigId, ForeignKey("judgements.id"), index=True)
+
+
+class DeploymentRow(Base):
+    """A detector that was put into service; see `inspection.Deployment`."""
+
+    __tablename__ = "deployments"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    time: Mapped[datetime] = mapped_column(UtcTime)
+    name: Mapped[str] = mapped_column(String)
+    detector_digest: Mapped[str] = mapped_column(String, ForeignKey("detectors.digest"))
+    person: Mapped[str] = mapped_column(String)
+    reason: Mapped[str] = mapped_column(String)
+
+
+class ActionRow(Base):
+    """What a person did otherwise; see `inspection.Action`."""
+
+    __tablename__ = "actions"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    time: Mapped[datetime] = mapped_column(UtcTime)
+    person: Mapped[str] = mapped_column(String)
+    action: Mapped[str] = mapped_column(String)
+    subject: Mapped[str] = mapped_column(String)
+    details: Mapped[str] = mapped_column(String)  # JSON
 
 
 class ContentRow(Base):

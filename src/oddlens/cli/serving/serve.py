@@ -21,10 +21,17 @@ ServeStoreOption = Annotated[
 
 def serve(
     detectors: Annotated[
-        list[str], typer.Argument(metavar="DETECTOR...", help="Exported detectors: part.onnx, or NAME=part.onnx.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[DETECTOR...]", help="Exported detectors: part.onnx, or NAME=part.onnx; with --root, none will do."
+        ),
+    ] = None,
     store: ServeStoreOption = None,
     no_store: Annotated[bool, typer.Option("--no-store", help="Record nothing.")] = False,
+    root: Annotated[
+        Path | None,
+        path_option("--root", help="Folder with photographs: makes /learn available to engineers."),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     token_file: Annotated[
@@ -52,10 +59,10 @@ def serve(
 
         if store is not None and no_store:
             raise SettingsError("--store and --no-store contradict each other; leave one of them out")
-        paths = name_detectors(detectors)
+        paths = name_detectors(detectors or ())
         settings = ServiceSettings(
             detectors=paths,
-            store=None if no_store else store or default_store(next(iter(paths.values()))),
+            store=None if no_store else store or default_store(next(iter(paths.values()), None)),
             host=host,
             port=port,
             users=() if token_file is None else read_users(token_file),
@@ -66,12 +73,19 @@ def serve(
             workers=console.threads or ServiceSettings.workers,
             keep_days=keep_days,
             keep_gb=keep_gb,
+            root=root,
         )
 
         def on_ready(url: str, service: Service) -> None:
-            name = None if service.store is None else service.store.name
-            values = {"url": url, "detectors": {key: str(path) for key, path in paths.items()}, "store": name}
+            served, name = service.detectors, None if service.store is None else service.store.name
+            for remark in served.remarks:
+                console.say(remark)
+            files = {key: str(paths[key]) if key in paths else None for key in served.names}
             where = "recording nothing" if name is None else f"recording in {name}"
-            console.result(values, [f"serving {', '.join(paths)} on {url} (try {url}/docs), {where}"])
+            what = ", ".join(files) or "no detector yet"
+            console.result(
+                {"url": url, "detectors": files, "store": name},
+                [f"serving {what} on {url} (try {url}/docs), {where}"],
+            )
 
         serve(settings, on_ready)

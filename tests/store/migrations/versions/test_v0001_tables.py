@@ -25,5 +25,5 @@ def test_the_tables_are_dropped_with_their_rows_and_can_be_made_again(url: str, 
     with database.write() as session:
         schema.migrate(session.connection())
     with database.read() as session:
-        assert len(inspect(session.connection()).get_table_names()) == 6
+        assert len(inspect(session.connection()).get_table_names()) == 8
     database.close()

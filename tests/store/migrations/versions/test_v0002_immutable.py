@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
-from stored_inspections import add_some
+from stored_inspections import DIGEST, add_some
 
 from oddlens.errors import StoreError
 from oddlens.store.database import Database, parse_url
 from oddlens.store.store import Store
 from oddlens.store.tables import IMMUTABLE
 
-KEYS = {"stores": "id", "detectors": "digest", "inspections": "id", "judgements": "id"}
+KEYS = dict.fromkeys(IMMUTABLE, "id") | {"detectors": "digest"}
 
 
 def attempts(table: str, is_sqlite: bool) -> list[str]:
@@ -29,6 +29,8 @@ def attempts(table: str, is_sqlite: bool) -> list[str]:
 def test_rows_are_never_changed_replaced_or_removed(table: str, store: Store, url: str) -> None:
     add_some(store, 2)
     store.judge(1, "normal", person="Ann")
+    store.deploy("part", DIGEST, person="Ann")
+    store.record_action("fitted", "part", person="Ann")
     before = store.inspections()
     database = Database(parse_url(url)[0])
     for statement in attempts(table, database.is_sqlite):
