@@ -38,7 +38,6 @@ class DetectorSettings(Settings, ABC):
     needs_plan: ClassVar[bool] = False  # a name is not enough to fit it
     is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
     scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
-    has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
 
     @property
     def title(self) -> str:
@@ -136,7 +135,6 @@ class AutoencoderSettings(FamilySettings):
 
     implementation = "oddlens.models.autoencoder"
     scores_reconstruction = True
-    has_kernels = True
 
     family: Literal["autoencoder"] = "autoencoder"
     architecture: Literal["pooling", "strided"] = "strided"
