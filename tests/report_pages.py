@@ -83,14 +83,14 @@ def digits_evaluation(detector: Detector, pixels: Pixels, names: tuple[str, ...]
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
+def chromium(*arguments: str) -> Iterator[Any]:
     """A running Chromium; skips the test where there is none."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: install it, or set CHROMIUM to its path")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'oddlens[dev]'")
     with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=PATIENCE)
+        options = [*arguments, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PATIENCE)
         yield browser
         browser.close()
 

@@ -61,9 +61,9 @@ class RunningService:
 
 
 @contextlib.contextmanager
-def running(*arguments: object, token: str = "") -> Iterator[RunningService]:
+def running(*arguments: object, token: str = "", port: int = 0) -> Iterator[RunningService]:
     """`oddlens serve` with these arguments, once it serves; it is killed at the end if it still runs."""
-    command = [sys.executable, "-m", "oddlens", "serve", *map(str, arguments), "--port", "0", "--json"]
+    command = [sys.executable, "-m", "oddlens", "serve", *map(str, arguments), "--port", str(port), "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"}
     ) as process:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oddlens.config.base import TrainingSettings, lists_to_tuples
-from oddlens.config.detectors import AutoencoderSettings, CrossfitSettings, DictionarySettings
-from oddlens.config.parse import duration, parse, parse_model
+from oddlens.config.detectors import AutoencoderSettings, AutoSettings, CrossfitSettings, DictionarySettings
+from oddlens.config.parse import duration, parse, parse_model, with_light
 from oddlens.config.recipe import Recipe
 from oddlens.errors import SettingsError
 
@@ -54,3 +54,11 @@ def test_plain_values_are_parsed_as_the_settings_of_their_family() -> None:
 def test_a_text_that_is_not_a_duration_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(SettingsError, match=r"is not a duration; write it as 90s, 5m, 1h or plain seconds"):
         duration(text)
+
+
+def test_light_is_a_setting_of_the_detectors_that_ask_for_it() -> None:
+    assert with_light(AutoSettings(), "fixed", "--light").model_dump()["light"] == "fixed"
+    with pytest.raises(SettingsError, match=r"--light is for the detectors auto, padim and patchcore, not for the"):
+        with_light(AutoencoderSettings(), "fixed", "--light")
+    with pytest.raises(SettingsError, match="light must be one of varies, fixed, got 'dim'"):
+        with_light(AutoSettings(), "dim", "light")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from oddlens.io.own_folder import (
     check_claim,
     claim,
     find_working_folders,
+    is_locked,
     lock,
+    lock_descriptor,
     make_working_folder,
     read_marker,
     record,
@@ -150,3 +153,25 @@ def test_the_folder_of_a_run_in_progress_is_not_taken_over(tmp_path: Path) -> No
         assert seen_elsewhere() == "0\n"
     assert seen_elsewhere() == "1\n"
     assert read_marker(folder) == {"output": "part.safetensors"}
+
+
+def test_looking_whether_a_folder_is_locked_locks_nobody_out(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with lock(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    descriptors = [os.open(tmp_path, os.O_RDONLY) for _ in range(2)]
+    assert [lock_descriptor(descriptor, shared=True) for descriptor in descriptors] == [True, True]
+    assert not is_locked(tmp_path)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_lock_goes_on_with_the_process_that_inherits_its_descriptor(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    assert lock_descriptor(descriptor)
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[descriptor])
+    os.close(descriptor)
+    assert is_locked(tmp_path)
+    process.communicate()
+    assert not is_locked(tmp_path)

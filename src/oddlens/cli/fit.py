@@ -342,7 +342,7 @@ def with_backbone_options(
     Raises:
         SettingsError: the detector has no such choice.
     """
-    from oddlens.config.parse import with_backbone
+    from oddlens.config.parse import with_backbone, with_light
 
     if backbone is not None:
         if no_pretrained:
@@ -350,26 +350,11 @@ def with_backbone_options(
         settings = with_backbone(settings, backbone, "--backbone")
     if no_pretrained and settings.uses_pretrained:
         raise SettingsError(f"--no-pretrained: {settings.title} compares pretrained features; choose another")
-    if light is not None and "light" not in type(settings).model_fields:
-        obstacle = {"plan": "a plan", "folds": "--folds"}.get(settings.strategy, f"the detector {settings.family}")
-        raise SettingsError(f"--light is for the detectors {detectors_with_light()}, not for {obstacle}; leave it out")
-    changes: dict[str, object] = {} if light is None else {"light": light}
+    if light is not None:
+        settings = with_light(settings, light, "--light")
     if no_pretrained and "pretrained" in type(settings).model_fields:
-        changes["pretrained"] = False
-    return settings.model_copy(update=changes)
-
-
-def detectors_with_light() -> str:
-    """The names of the detectors that take `--light`.
-
-    >>> detectors_with_light()
-    'auto, padim and patchcore'
-    """
-    from oddlens.config.detectors import FAMILIES, AutoSettings
-
-    detectors: dict[str, type[DetectorSettings]] = {"auto": AutoSettings, **FAMILIES}
-    names = [name for name, settings in detectors.items() if "light" in settings.model_fields]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+        return settings.model_copy(update={"pretrained": False})
+    return settings
 
 
 def in_folds(family: str | None, folds: int) -> FamilySettings:

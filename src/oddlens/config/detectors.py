@@ -276,15 +276,16 @@ class PadimSettings(PlaceSettings):
 
     `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
     differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
-    `map_depths`: shallow ones show where a defect is more precisely. `defect_weight` is the weight of a head that
-    learns to tell synthetic defects from normal features, relative to the Gaussians; with 0 there is none.
+    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
+    the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
+    there is none.
     """
 
     implementation = "oddlens.models.pretrained.padim"
 
     family: Literal["padim"] = "padim"
     depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
-    map_depths: tuple[Depth, ...] = Field((4, 7, 10), min_length=1, max_length=4)
+    map_depths: tuple[Depth, ...] = Field((3, 4, 7, 14), min_length=1, max_length=4)
     top_percent: float = Field(5.0, gt=0, le=100)
     defect_weight: float = Field(0.0, ge=0, le=10)
 

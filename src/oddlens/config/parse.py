@@ -14,6 +14,7 @@ from oddlens.config.backbones import CHOICES, OnnxBackbone, is_backbone_name
 from oddlens.config.base import S, Settings, lists_to_tuples
 from oddlens.config.detectors import (
     BACKBONE_EXCLUDED,
+    FAMILIES,
     AnyModel,
     AutoSettings,
     DetectorSettings,
@@ -111,6 +112,30 @@ def _with_other_backbone(part: PretrainedSettings, name: str) -> PretrainedSetti
         return part
     others = part.model_fields_set - {"backbone", "depths", "map_depths"}
     return type(part)(backbone=name, **{field: getattr(part, field) for field in others})
+
+
+def with_light(settings: DetectorSettings, light: str, source: str) -> DetectorSettings:
+    """The settings of a detector with what is said of the light, "varies" or "fixed".
+
+    Raises:
+        SettingsError: the detector does not ask for it, or it is neither.
+    """
+    check_choice(source, light, ("varies", "fixed"))
+    if "light" not in type(settings).model_fields:
+        obstacle = {"plan": "a plan", "folds": "--folds"}.get(settings.strategy, f"the detector {settings.family}")
+        raise SettingsError(f"{source} is for the detectors {detectors_with_light()}, not for {obstacle}; leave it out")
+    return settings.model_copy(update={"light": light})
+
+
+def detectors_with_light() -> str:
+    """The names of the detectors whose settings say whether the light varies.
+
+    >>> detectors_with_light()
+    'auto, padim and patchcore'
+    """
+    detectors: dict[str, type[DetectorSettings]] = {"auto": AutoSettings, **FAMILIES}
+    names = [name for name, settings in detectors.items() if "light" in settings.model_fields]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def with_file_of_own(settings: FamilySettings, name: str) -> FamilySettings:

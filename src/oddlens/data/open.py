@@ -38,6 +38,7 @@ def open_dataset(
     data_dir: str | Path | None = None,
     download: bool = True,
     progress: DownloadProgress | None = None,
+    follow_links: bool = True,
 ) -> DataSet:
     """Open a data set: a folder, a `.npy` or `.npz` file, or one of `NAMES`.
 
@@ -45,7 +46,8 @@ def open_dataset(
     the folder and "dataset:mnist" for the data set. A "~" at the start of a path is the home folder.
     `normal` is the class that is normal; by default "good" where there is such a class, else every image of a named
     set or of a folder without classes. Named sets are looked for in `data_dir`, else in $ODDLENS_DATA, else in a
-    cache folder; with `download` False, nothing is downloaded. `progress` is called while a file is downloaded.
+    cache folder; with `download` False, nothing is downloaded. `progress` is called while a file is downloaded. Without
+    `follow_links`, symbolic links below a folder are left out.
 
     Raises:
         DataNotFoundError: nothing is there, or a named set cannot be downloaded.
@@ -58,7 +60,7 @@ def open_dataset(
     with translate_read_errors(str(source)):
         folder = None if data_dir is None else Path(_expand_home(str(data_dir)))
         path = Path(_expand_home(str(source))) if isinstance(source, Path) else _expand_home(source)
-        data = _open(path, normal, folder, download, progress)
+        data = _open(path, normal, folder, download, progress, follow_links)
     name = str(source).removeprefix(NAME_PREFIX)
     train, test = (
         replace(part, source=name, normal=data.normal, left_out=data.left_out) for part in (data.train, data.test)
@@ -67,7 +69,12 @@ def open_dataset(
 
 
 def _open(
-    source: str | Path, normal: str | None, data_dir: Path | None, download: bool, progress: DownloadProgress | None
+    source: str | Path,
+    normal: str | None,
+    data_dir: Path | None,
+    download: bool,
+    progress: DownloadProgress | None,
+    follow_links: bool,
 ) -> DataSet:
     name, path = str(source), Path(source)
     set_name = name.removeprefix(NAME_PREFIX)
@@ -82,7 +89,7 @@ def _open(
     if set_name != name and not path.exists():
         raise DataNotFoundError(f"{name}: '{set_name}' is not a data set; name one of: {', '.join(NAMES)}")
     if path.is_dir():
-        return open_folder(name, normal)
+        return open_folder(name, normal, follow_links)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
         return open_array_file(name, normal)
     if path.exists():

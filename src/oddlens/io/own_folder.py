@@ -164,18 +164,36 @@ def lock(folder: Path) -> Iterator[bool]:
     if sys.platform == "win32":
         yield True
         return
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lock_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_descriptor(descriptor: int, shared: bool = False) -> bool:
+    """Lock an open file or folder; False where another has it. The lock ends with the last copy of the descriptor.
+
+    A `shared` lock excludes none but those that are not shared. Where there are no locks, as on Windows and some
+    network drives, it is True.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        yield False
-        return
-    except OSError:  # some network drives have no locks
-        yield True
-        return
-    else:
-        yield True
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process has locked a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return not lock_descriptor(descriptor, shared=True)
     finally:
         os.close(descriptor)

@@ -29,13 +29,18 @@ def fit_within(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def image_url(pixels: Pixels, value_max: int, side: int) -> str:
-    """An (H, W, C) image in 0..`value_max` as a data URL, its longer side at most `side` pixels."""
+def shrunk_image(pixels: Pixels, value_max: int, side: int) -> Image.Image:
+    """An (H, W, C) image in 0..`value_max` as one of 8 bits, its longer side at most `side` pixels."""
     height, width = fit_within(pixels.shape, side)
     shrunk = resize(pixels, height, width) if (height, width) != pixels.shape[:2] else pixels
     levels = (shrunk.astype(np.float32) * (255 / value_max)).clip(0, 255).round().astype(np.uint8)
-    image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
-    if max(height, width) <= MAX_LOSSLESS_SIDE:
+    return Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+
+
+def image_url(pixels: Pixels, value_max: int, side: int) -> str:
+    """An (H, W, C) image in 0..`value_max` as a data URL, its longer side at most `side` pixels."""
+    image = shrunk_image(pixels, value_max, side)
+    if max(image.size) <= MAX_LOSSLESS_SIDE:
         return data_url(image, "png", optimize=True)
     return data_url(image, "jpeg", quality=JPEG_QUALITY, optimize=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
@@ -29,6 +30,7 @@ PAGE_FILES = {  # name in the address -> file and type; no address becomes a pat
     "swagger-ui-bundle.js": ("swagger-ui-bundle.js.gz", "text/javascript"),
     "start.js": ("start.js", "text/javascript"),
 }
+EVENT_STREAM = "text/event-stream"
 STATUSES = {
     400: "The request is malformed, or its Host name is not served.",
     401: "The token is missing or wrong.",
@@ -134,7 +136,10 @@ def add_error_answers(app: FastAPI) -> None:
 
 
 class Measured:
-    """ASGI middleware that counts requests and their seconds, by route and status."""
+    """ASGI middleware that counts requests and their seconds, by route and status.
+
+    A stream of events counts until it begins: it takes no place of the queue, and draining does not wait for it.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
@@ -146,17 +151,21 @@ class Measured:
             return
         status, started = 500, time.perf_counter()
 
-        async def send_counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self.service.requests += 1
-        try:
-            await self.app(scope, receive, send_counted)
-        finally:
+        def count() -> None:
             self.service.requests -= 1
             route = getattr(scope.get("route"), "path", "none")
             self.service.metrics.requests.labels(route, status).inc()
             self.service.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if Headers(raw=message["headers"]).get("content-type", "").startswith(EVENT_STREAM):
+                    answered.close()
+            await send(message)
+
+        self.service.requests += 1
+        with ExitStack() as answered:
+            answered.callback(count)
+            await self.app(scope, receive, send_counted)

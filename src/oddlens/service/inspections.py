@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -177,10 +178,18 @@ def stored_image(store: Store, number: int) -> Response:
     Raises:
         RefusalError: it has expired.
     """
-    inspection: StoredInspection = store.inspection(number)
+    return Response(as_png(stored_pixels(store, store.inspection(number))), media_type="image/png")
+
+
+def stored_pixels(store: Store, inspection: StoredInspection) -> npt.NDArray[np.uint8]:
+    """The pixels (H, W, C) of an inspection's image, with 8 bits.
+
+    Raises:
+        RefusalError: it has expired.
+    """
     content = store.image(inspection)
     if content is None:
         raise RefusalError(404, "the image of this inspection has expired")
     pixels = decode_upload(Upload(inspection.name, content))
     levels = pixels if pixels.dtype == np.uint8 else grey_levels(pixels, max(int(pixels.max()), 1))
-    return Response(as_png(levels.astype(np.uint8, copy=False)), media_type="image/png")
+    return levels.astype(np.uint8, copy=False)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
+def check_packages() -> None:
+    """Check that the packages of the extra are installed.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    if any(find_spec(package) is None for package in PACKAGES):
+        raise MissingExtraError("the service", "serve")
+
+
 def serve(settings: ServiceSettings, on_ready: OnReady, extensions: Sequence[Extension] = ()) -> None:
     """Serve until SIGTERM or SIGINT; see `server.run_server`.
 
@@ -23,8 +33,7 @@ def serve(settings: ServiceSettings, on_ready: OnReady, extensions: Sequence[Ext
         MissingExtraError: the packages of the extra `serve` are not installed.
         OddlensError: as `run_server`.
     """
-    if any(find_spec(package) is None for package in PACKAGES):
-        raise MissingExtraError("the service", "serve")
+    check_packages()
     from oddlens.service.server import run_server
 
     run_server(settings, on_ready, extensions)

@@ -39,7 +39,7 @@ CONTENT_POLICY = (
 ANSWER_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": CONTENT_POLICY,
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none, browsers send forms with `Origin: null`
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

@@ -152,6 +152,7 @@ class Filters:
         judgement: of people; "any" for all that were judged.
         training: fingerprint of the detector's training images.
         name, image_sha256: of the image.
+        last_id: the highest id.
     """
 
     since: datetime | None = None
@@ -164,6 +165,7 @@ class Filters:
     training: str | None = None
     name: str | None = None
     image_sha256: str | None = None
+    last_id: int | None = None
 
     def __post_init__(self) -> None:
         for verdict in (self.verdict, None if self.judgement == "any" else self.judgement):

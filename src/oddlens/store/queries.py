@@ -90,6 +90,8 @@ def conditions(filters: Filters) -> list[ColumnElement[bool]]:
         selected.append(row.time >= filters.since)
     if filters.until is not None:
         selected.append(row.time < filters.until)
+    if filters.last_id is not None:
+        selected.append(row.id <= filters.last_id)
     if filters.judgement == "any":
         selected.append(JudgementRow.id.is_not(None))
     return selected

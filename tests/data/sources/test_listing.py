@@ -197,3 +197,17 @@ def test_python_users_are_warned_of_what_was_left_out(tmp_path: Path) -> None:
     for door in (as_image_set, as_training_images):
         with pytest.warns(UserWarning, match=r"left out, not an image: .*notes\.txt"):
             door(str(tmp_path))
+
+
+def test_links_are_left_out_where_they_are_not_followed(tmp_path: Path) -> None:
+    folder = write_mvtec(tmp_path / "parts")
+    write_image(tmp_path / "elsewhere/a.png")
+    (folder / "train/good/folder").symlink_to(tmp_path / "elsewhere")
+    (folder / "train/good/file.png").symlink_to(tmp_path / "elsewhere/a.png")
+    (folder / "test/linked").symlink_to(tmp_path / "elsewhere")
+    assert len(open_dataset(folder).train) == 5
+    data = open_dataset(folder, follow_links=False)
+    assert (len(data.train), len(data.test)) == (3, 5)
+    assert data.left_out[listing.LINK] == tuple(
+        str(folder / name) for name in ("test/linked", "train/good/file.png", "train/good/folder")
+    )

@@ -53,7 +53,7 @@ def serve(
     """Answer over HTTP: post images, get verdicts."""
     with command(as_json, threads) as console:
         from oddlens.errors import SettingsError
-        from oddlens.service.open import serve
+        from oddlens.pages.open import serve
         from oddlens.service.settings import ServiceSettings, default_store, name_detectors
         from oddlens.service.users import read_users
 
@@ -81,11 +81,12 @@ def serve(
             for remark in served.remarks:
                 console.say(remark)
             files = {key: str(paths[key]) if key in paths else None for key in served.names}
+            look = f"see {url}/docs" if name is None else "open it in a browser"
             where = "recording nothing" if name is None else f"recording in {name}"
             what = ", ".join(files) or "no detector yet"
             console.result(
                 {"url": url, "detectors": files, "store": name},
-                [f"serving {what} on {url} (try {url}/docs), {where}"],
+                [f"serving {what} on {url} ({look}), {where}"],
             )
 
         serve(settings, on_ready)

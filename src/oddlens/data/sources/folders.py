@@ -32,14 +32,16 @@ NORMAL_NAMES = (GOOD, "ok", "normal")  # in small letters, of folders that have 
 VISA = ("Images", "Masks")  # the folders of VisA's layout, in which normal images are in Images/Normal
 
 
-def open_folder(source: str, normal: str | None) -> DataSet:
+def open_folder(source: str, normal: str | None, follow_links: bool = True) -> DataSet:
     """Open the data set in a folder; `source` is its path as the user wrote it, with which all image names start.
+
+    Without `follow_links`, symbolic links below the folder are left out.
 
     Raises:
         DataNotFoundError: the folder contains no image.
         DataError: there is no such class, the layout of the folder is ambiguous, or masks lie among the images.
     """
-    listing = FolderListing(source)
+    listing = FolderListing(source, follow_links)
     data = _open_layout(Path(source).resolve().name or source, listing, normal)
     return replace(data, left_out=listing.left_out)
 

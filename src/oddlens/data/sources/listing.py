@@ -28,6 +28,7 @@ NOT_A_FILE = "a pipe, socket or device"
 BROKEN_LINK = "a link that leads nowhere"
 UNREADABLE = "cannot be read; check its permissions"
 SECOND_LINK = "a link to a folder that is read already"
+LINK = "a link, which is not followed here"
 NOT_IN_LAYOUT = "outside the folders of this layout"
 
 SIDE_FOLDERS = frozenset(  # of file servers and operating systems, which keep thumbnails and deleted files there
@@ -62,11 +63,13 @@ class Entries:
 class FolderListing:
     """The images below the folder `root`, a path as the user wrote it; paths below it are relative to it.
 
-    Each folder is read once. `left_out` accounts for every file and folder that was looked at and is not an image.
+    Each folder is read once. `left_out` accounts for every file and folder that was looked at and is not an image:
+    without `follow_links`, symbolic links below the root are among them.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, follow_links: bool = True) -> None:
         self.root = root
+        self.follow_links = follow_links
         self._entries: dict[str, Entries] = {}
         self._left_out: dict[str, dict[str, None]] = {}  # ordered sets
 
@@ -146,6 +149,9 @@ class FolderListing:
     def _sort_in(self, entry: os.DirEntry[str], path: str, entries: Entries) -> None:
         name = entry.name
         if name == MARKER:
+            return
+        if not self.follow_links and entry.is_symlink():
+            self.leave_out(LINK, path)
             return
         is_folder = entry.is_dir(follow_symlinks=False)
         is_link = not is_folder and entry.is_symlink() and Path(entry.path).is_dir()
