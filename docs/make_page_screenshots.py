@@ -63,9 +63,10 @@ class Photographer:
     def __init__(self, page: Any, folder: Path) -> None:
         self.page, self.folder = page, folder
 
-    def take(self, name: str) -> None:
+    def take(self, name: str, height: int = 800) -> None:
         """Write NAME-light.png, NAME-dark.png and NAME-phone.png."""
-        for kind, scheme, size in (("light", "light", TABLET), ("dark", "dark", TABLET), ("phone", "light", PHONE)):
+        tablet = TABLET | {"height": height}
+        for kind, scheme, size in (("light", "light", tablet), ("dark", "dark", tablet), ("phone", "light", PHONE)):
             self.page.emulate_media(color_scheme=scheme)
             self.page.set_viewport_size(size)
             self.page.wait_for_timeout(400)
@@ -97,7 +98,7 @@ def learn(page: Any, url: str, pictures: Photographer) -> None:
     pictures.take("result")
     page.get_by_role("link", name="Make it stricter or milder").first.click()
     page.locator("#chart canvas").wait_for()
-    pictures.take("threshold")
+    pictures.take("threshold", 1160)
     page.go_back()
     page.get_by_role("link", name="Put it into service").first.click()
     page.get_by_role("button", name="Put into service").click()
