@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,18 +84,25 @@ def test_a_disk_without_room_for_the_outcome_is_said_in_the_log(
     assert job.status.state == "interrupted"
 
 
-@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("stop", "stopped"), ("run", "interrupted")])
-def test_a_signal_ends_the_work_as_people_want_it(
-    job: Job, monkeypatch: pytest.MonkeyPatch, wish: str, state: str
-) -> None:
-    def work(job: Job, request: Request, progress: Progress) -> None:
-        job.wish = wish  # type: ignore[assignment]
-        (job.folder / "detector.safetensors").touch()
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal came too late")
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from oddlens.pages.learning import worker
 
-    monkeypatch.setattr(worker, "WORK", {"fit": (work, {"reading": 1.0})})
-    assert worker.main(job.folder) == 0
+def work(job, request, progress):
+    job.wish = sys.argv[2]
+    (job.folder / "detector.safetensors").touch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("the signal came too late")
+
+worker.WORK = {"fit": (work, {"reading": 1.0})}
+sys.exit(worker.main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("stop", "stopped"), ("run", "interrupted")])
+def test_a_signal_ends_the_work_as_people_want_it(job: Job, wish: str, state: str) -> None:
+    subprocess.run([sys.executable, "-c", INTERRUPTED, job.folder, wish], check=True)
     assert job.status.state == state
     assert (job.folder / "detector.safetensors").exists() == (state != "stopped")
 
