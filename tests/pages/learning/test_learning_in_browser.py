@@ -116,6 +116,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
         page.get_by_label("Method").select_option(QUICK_METHOD)
         page.get_by_role("button", name="Start learning").click()
         page.get_by_role("heading", name="How good is it?").wait_for()
+        page.locator("iframe").scroll_into_view_if_needed()  # it is loaded when somebody comes to it
         report = page.frame_locator("iframe")
         report.get_by_role("heading", name="Scores and threshold").wait_for()
 
