@@ -1,28 +1,40 @@
 # make demo    from images to verdicts on built-in images, offline, in about a minute (sets everything up first)
 # make test    the tests
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
+# make sanitize  the tests of the kernels with GCC's address sanitizer
 # make soak    an hour of load on the service: DETECTOR=part.onnx IMAGES=folder
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+KERNELS := plugins/oddlens-kernels
 # Tests run in two processes of one thread each; timings are taken elsewhere.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo test check lint types floors doctest docs soak clean
+.PHONY: setup demo test check lint types floors doctest docs sanitize soak clean
 
-setup: .venv/.installed
+setup: $(VENV)/.installed $(VENV)/.kernels
 
 # The pin takes PyTorch's CPU build where one is at hand; a looser range may fetch gigabytes for GPUs.
-.venv/.installed: pyproject.toml
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,serve,dev]"
+$(VENV)/.installed: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,serve,dev]"
 	touch $@
+
+# Optional: without the kernels, PyTorch's layers do the same in more time.
+$(VENV)/.kernels: $(VENV)/.installed $(wildcard $(KERNELS)/*.t* $(KERNELS)/src/oddlens_kernels/*.*)
+	@if ! command -v "$${CC:-cc}" >/dev/null; then \
+		echo "oddlens-kernels is not installed, since there is no C compiler ($${CC:-cc}); everything works without it"; \
+	elif ! $(PIP) --no-deps --force-reinstall ./$(KERNELS) >$(VENV)/kernels.log 2>&1; then \
+		echo "oddlens-kernels cannot be built here ($(VENV)/kernels.log says why); everything works without it"; \
+	else touch $@; fi
 
 demo: setup
 	$(BIN)/oddlens demo --out runs/demo
 
 test: setup
-	$(PYTEST) -n 2 tests
+	$(PYTEST) -n 2 tests plugins
 
 check: lint types floors doctest docs test
 
@@ -42,8 +54,13 @@ doctest: setup
 docs: setup
 	$(PYTEST) tests/test_docs.py -k "not notebook_runs"
 
+sanitize: setup
+	$(PIP) --no-deps --upgrade --target $(VENV)/sanitized --config-settings=cmake.define.SANITIZE=ON ./$(KERNELS)
+	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=$(VENV)/sanitized $(PYTEST) plugins
+
 soak: setup
 	$(BIN)/python benchmarks/soak.py $(DETECTOR) $(IMAGES)
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

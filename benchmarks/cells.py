@@ -250,8 +250,11 @@ def machine() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and the packages that the results depend on."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of Python and the packages that the results depend on, installed accelerators among them."""
+    entries = importlib.metadata.entry_points(group="oddlens.accelerators")
+    plugins = {entry.dist.name: entry.dist.version for entry in entries if entry.dist}
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | packages | plugins
 
 
 def output_of(*command: str) -> str:

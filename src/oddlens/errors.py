@@ -12,6 +12,7 @@ OddlensError
 ├── ArtifactError           a file written by oddlens is damaged or foreign, or a detector's scores have changed
 ├── StoreError              the store of inspections cannot be reached, read or written
 ├── DiskFullError           a disk has no room for what is to be written
+├── PluginError             an installed plug-in cannot be loaded
 └── MissingExtraError       a feature needs packages that are not installed
 
 Every message says what was wrong, what was found, and what to do.
@@ -72,6 +73,10 @@ class StoreError(OddlensError):
 
 class DiskFullError(OddlensError):
     """Raised when a disk has no room for what is to be written; nothing is damaged, and later writes may succeed."""
+
+
+class PluginError(OddlensError):
+    """Raised when an installed plug-in cannot be loaded."""
 
 
 class MissingExtraError(OddlensError):

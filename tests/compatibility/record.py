@@ -4,8 +4,8 @@
 
 Everything goes through the command line, which stays the same: `scores` has what each family gives seeded pixels after
 a short training, `files` what the two stored detectors give the same pixels, `eval` the metrics of those two on the
-built-in data sets. Bitwise equality is to be expected on the same processor and the same PyTorch alone, which
-`machine` names.
+built-in data sets. `accelerated` has the scores of the families that an installed accelerator trains and scores.
+Bitwise equality is to be expected on the same processor and the same PyTorch alone, which `machine` names.
 """
 
 from __future__ import annotations
@@ -94,9 +94,20 @@ def record() -> dict[str, Any]:
     return {
         "machine": {"processor": processor(), "torch": torch.__version__, "numpy": np.__version__},
         "scores": found,
+        "accelerated": {"autoencoder": found["autoencoder"]} if is_accelerated() else {},
         "files": stored,
         "eval": {name: metrics(path, name) for name, path in STORED.items()},
     }
+
+
+def is_accelerated() -> bool:
+    """Whether an accelerator trains and scores the autoencoder of `FITS`."""
+    from oddlens.config.base import InputSpec
+    from oddlens.config.detectors import AutoencoderSettings
+    from oddlens.models.registry import build
+
+    model = build(AutoencoderSettings(), InputSpec(height=24, width=24, channels=1), seed=0)
+    return getattr(model, "accelerated", None) is not None
 
 
 def processor() -> str:

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
-from oddlens.config.detectors import AutoencoderSettings, AutoSettings, DictionarySettings
+from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import DataSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.detector.detector import Detector, has_kernels
+from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataError, ImageError, SettingsError, StateError
 
 FAST = TrainingSettings(epochs=1)
@@ -218,13 +218,6 @@ def test_the_map_threshold_is_the_rank_of_the_decision_in_the_largest_map_values
     assert (np.diff(peaks) >= 0).all()
     above = (peaks > digits_detector.map_threshold).sum()
     assert above <= 0.01 * (len(peaks) + 1) < above + 2
-
-
-def test_the_kernels_are_built_for_autoencoders_only() -> None:
-    assert has_kernels("autoencoder")
-    assert has_kernels(AutoencoderSettings())
-    for other in ("dictionary", DictionarySettings(), "auto", AutoSettings(), "nothing"):
-        assert not has_kernels(other)
 
 
 @pytest.mark.parametrize("kind", ["saved", "exported"])

@@ -35,6 +35,14 @@ def test_every_text_that_a_template_asks_for_exists() -> None:
             assert key in english or f"{key}.other" in english, (path.name, key)
 
 
+def test_every_text_that_a_script_asks_for_exists() -> None:
+    keys = {tuple(key.split(".")) for key in load_texts("en").texts}
+    ends = {".".join(key[i:]) for key in keys for i in range(len(key))}
+    for path in sorted((PAGES / "static").glob("*.js")):
+        for key in re.findall(r"oddlens\.text\(\"([a-z0-9_.]+)\"", path.read_text("utf-8")):
+            assert key in ends or f"{key}.other" in ends, (path.name, key)
+
+
 def test_templates_and_scripts_have_no_sentence_of_their_own() -> None:
     """Text between tags of a template is a value, a selector of the page of components, or the name."""
     for path in sorted((PAGES / "templates").rglob("*.html")):

@@ -38,7 +38,6 @@ class DetectorSettings(Settings, ABC):
     needs_plan: ClassVar[bool] = False  # a name is not enough to fit it
     is_composite: ClassVar[bool] = False  # made of several detectors, so that it cannot be one of them
     scores_reconstruction: ClassVar[bool] = False  # the anomaly score is a reconstruction error
-    has_kernels: ClassVar[bool] = False  # the kernels in C can train and score it
 
     @property
     def title(self) -> str:
@@ -136,7 +135,6 @@ class AutoencoderSettings(FamilySettings):
 
     implementation = "oddlens.models.autoencoder"
     scores_reconstruction = True
-    has_kernels = True
 
     family: Literal["autoencoder"] = "autoencoder"
     architecture: Literal["pooling", "strided"] = "strided"
@@ -278,9 +276,9 @@ class PadimSettings(PlaceSettings):
 
     `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
     differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
-    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is the
-    weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0 there
-    is none.
+    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
+    the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
+    there is none.
     """
 
     implementation = "oddlens.models.pretrained.padim"

@@ -15,7 +15,7 @@ from oddlens.artifact import detector_file, onnx_file
 from oddlens.artifact.detector_file import Tensors
 from oddlens.artifact.loading import load_verified
 from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
-from oddlens.config.detectors import DetectorSettings, settings_class
+from oddlens.config.detectors import DetectorSettings
 from oddlens.config.manifest import CountBy, Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
@@ -161,10 +161,6 @@ class Detector:
         log: Log | None,
         started: float,
     ) -> FitResult:
-        if has_kernels(self.model):
-            from oddlens import kernels
-
-            kernels.build_in_background()  # while PyTorch is being imported
         try:
             from oddlens.training.fit import fit
             from oddlens.training.resolve import FitConfig
@@ -518,9 +514,3 @@ class Detector:
         if backend is None:
             raise StateError("this detector is not fitted; call fit(images) first, or Detector.load(path)")
         return backend
-
-
-def has_kernels(model: str | DetectorSettings) -> bool:
-    """Whether the kernels in C can train this model."""
-    settings = settings_class(model) if isinstance(model, str) else model
-    return settings is not None and settings.has_kernels

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.errors import SettingsError
+from oddlens.models.accelerators import AcceleratedNetwork, accelerate
 from oddlens.models.base import GradientModel, ModelOutput
 from oddlens.models.conv_variants import Conv2d, ConvTranspose2d, InputMajorLinear, UpsampledConv2d, autocasts_to_bf16
 from oddlens.models.layers import SSIM, WhitenedDistance, pad_to_multiple
-from oddlens.models.native import NativeNetwork
 from oddlens.models.registry import register_family
 
 GRID_SIDE = 2  # of the grid on which hidden activations are averaged before whitening
@@ -74,41 +74,41 @@ class Autoencoder(GradientModel):
         return decoded[:, :, : self.spec.height, : self.spec.width]
 
     @functools.cached_property
-    def native(self) -> NativeNetwork | None:
-        """Encoder and decoder as run by the C kernels; None where they cannot run them."""
+    def accelerated(self) -> AcceleratedNetwork | None:
+        """Encoder and decoder as run by an installed accelerator; None where none can run them."""
         height, width = (-(-side // self.multiple) * self.multiple for side in (self.spec.height, self.spec.width))
-        return NativeNetwork.from_modules([*self.encoder, *self.decoder], height, width, self.spec.channels)
+        return accelerate([*self.encoder, *self.decoder], height, width, self.spec.channels)
 
     def __getstate__(self) -> dict[str, Any]:
-        """State without the kernels' memory, which each copy builds for itself."""
-        return {name: value for name, value in self.__dict__.items() if name != "native"}
+        """State without the accelerated network, which each copy builds for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "accelerated"}
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between training and scoring, and release the kernels' memory of the other mode."""
-        if native := self.__dict__.get("native"):
-            native.idle.clear()
+        """Switch between training and scoring, and release an accelerator's memory of the other mode."""
+        if accelerated := self.__dict__.get("accelerated"):
+            accelerated.release()
         return super().train(mode)
 
     @property
     def scored_by_errors(self) -> bool:
-        """Whether the score depends on nothing but errors that the kernels compute."""
+        """Whether the score depends on nothing but errors that an accelerator computes."""
         return self.settings.score == "error" and self.settings.error != "ssim"
 
     @property
     def uses_all_threads(self) -> bool:
-        """Whether the kernels score, which divide a batch between the threads."""
-        return self.scored_by_errors and self.native is not None
+        """Whether an accelerator scores, which divides a batch between the threads."""
+        return self.scored_by_errors and self.accelerated is not None
 
-    def native_for(self, batch: Tensor) -> NativeNetwork | None:
-        """The C kernels if they support this batch, else None."""
+    def accelerated_for(self, batch: Tensor) -> AcceleratedNetwork | None:
+        """The accelerated network if it supports this batch, else None."""
         is_float32_on_cpu = (self.roi.device.type, self.roi.dtype, batch.dtype) == ("cpu", torch.float32, torch.float32)
         fits = batch.shape[1:] == (self.spec.channels, self.spec.height, self.spec.width) and not batch.requires_grad
-        return self.native if is_float32_on_cpu and fits else None
+        return self.accelerated if is_float32_on_cpu and fits else None
 
     def training_logits(self, batch: Tensor) -> Tensor:
         """Reconstruction of a batch (N, C, H, W) before its sigmoid, in float32, computed the fastest way."""
-        if autocasts_to_bf16(batch) and (native := self.native_for(batch)):
-            logits = native.logits(pad_to_multiple(batch, self.multiple))
+        if autocasts_to_bf16(batch) and (network := self.accelerated_for(batch)):
+            logits = network.logits(pad_to_multiple(batch, self.multiple))
             return logits[:, :, : self.spec.height, : self.spec.width]
         return self.logits(self.hidden(batch)[-1]).float()
 
@@ -154,13 +154,14 @@ class Autoencoder(GradientModel):
     def reconstruct(self, batch: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Hidden activations, reconstruction (N, C, H, W) and errors (N, H, W) of a batch (N, C, H, W).
 
-        The list of activations is empty where the kernels run, as the score does not need them then.
+        The list of activations is empty where an accelerator runs, as the score does not need them then.
         """
         kind, (height, width) = self.settings.error, batch.shape[2:]
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         scores_alone = self.scored_by_errors and torch.is_inference_mode_enabled() and not traced
-        if scores_alone and kind != "ssim" and (native := self.native_for(batch)):
-            rebuilt, errors = native.errors(pad_to_multiple(batch, self.multiple), kind, bf16=autocasts_to_bf16(batch))
+        if scores_alone and kind != "ssim" and (network := self.accelerated_for(batch)):
+            padded, bf16 = pad_to_multiple(batch, self.multiple), autocasts_to_bf16(batch)
+            rebuilt, errors = network.errors(padded, kind, bf16=bf16)
             return [], rebuilt[:, :, :height, :width], errors[:, :height, :width]
         hidden = self.hidden(batch)
         reconstruction = torch.sigmoid(self.logits(hidden[-1]).float())  # differences of small numbers need float32

@@ -47,7 +47,7 @@ def test_a_failure_is_said_in_words_with_the_log_below(engineer: Engineer) -> No
     assert "Try again" in page
 
 
-def test_a_result_says_what_is_caught_what_is_stopped_and_what_is_promised(judged: tuple[Engineer, Job]) -> None:
+def test_a_result_says_what_is_caught_what_is_stopped_and_what_is_guaranteed(judged: tuple[Engineer, Job]) -> None:
     engineer, job = judged
     page = texts(engineer.page(f"/learn/jobs/{job.id}"))
     assert re.search(r"Of good parts like those in your photographs, it stops at most [\d.]+% on average", page)

@@ -124,7 +124,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
         page.locator("#chart canvas").wait_for()
         slider = page.locator("#slider").bounding_box()
         page.mouse.click(slider["x"] + slider["width"] * 0.97, slider["y"] + slider["height"] / 2)
-        page.locator("#promise", has_text="50%").wait_for()
+        page.locator("#guarantee", has_text="50%").wait_for()
         page.get_by_role("button", name="Use this strictness").click()
         page.get_by_text("it stops at most 50% on average").wait_for()
         page.get_by_role("link", name="Put it into service").click()

@@ -19,6 +19,7 @@ from running_service import RunningService, noise, png, running
 from stored_inspections import DETECTOR_FILE, inspection
 
 from oddlens.data.open import open_dataset
+from oddlens.store.inspection import Filters
 from oddlens.store.open import open_store
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -368,8 +369,12 @@ def test_the_queue_goes_from_part_to_part(browser: Any, service: RunningService,
         first = page.locator("#part-name").inner_text()
         page.wait_for_function("() => document.querySelectorAll('#strip .tile').length >= 2")
         page.keyboard.press("c")
+        page.keyboard.press("c")
         page.wait_for_function("(name) => document.getElementById('part-name').textContent !== name", arg=first)
         wait_text(page, "#done", f"Recorded: {first} is ")
+        with open_store(service.store) as store:
+            (item,) = store.inspections(Filters(name=first), limit=1)
+            assert len(store.judgements(item.id)) == 1, "a key pressed twice judges once"
         assert page.locator("#strip .tile", has_text=first).count() == 0
 
 

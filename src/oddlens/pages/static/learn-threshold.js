@@ -1,4 +1,4 @@
-// The threshold: a slider over the rates that can be promised, the scores as a chart, and the photographs near the line.
+// The threshold: a slider over the rates that can be guaranteed, the scores as a chart, and the photographs near the line.
 "use strict";
 (() => {
   const { oddlens } = window, element = document.getElementById("data");
@@ -12,9 +12,9 @@
   let choice = Math.max(0, choices.findIndex((row) => row.rate === data.present));
 
   function show() {
-    const row = choices[choice], promise = oddlens.text("promise", { rate: percent(row.rate) });
-    slider.setAttribute("aria-valuetext", promise);
-    put("promise", promise);
+    const row = choices[choice], guarantee = oddlens.text("guarantee", { rate: percent(row.rate) });
+    slider.setAttribute("aria-valuetext", guarantee);
+    put("guarantee", guarantee);
     document.getElementById("rate").value = row.rate;
     if (row.n_defects) { put("caught", percent(row.n_caught / row.n_defects)); put("caught-of", oddlens.text("of", { n: row.n_caught, all: row.n_defects })); }
     if (row.n_good) { put("stopped", percent(row.n_stopped / row.n_good)); put("stopped-of", oddlens.text("of", { n: row.n_stopped, all: row.n_good })); }

@@ -81,7 +81,8 @@ async function selectTab(tab) {
 }
 
 async function readQueue() {
-  const response = await window.oddlens.request("/station/queue");
+  const response = await window.oddlens.request("/station/queue").catch(() => null); // the reason is shown
+  if (!response) return;
   lists.review = (await response.json()).parts;
   state.isDirty = true;
 }
@@ -148,13 +149,20 @@ function fillDetectors() {
 
 // -- judgements --------------------------------------------------------------------------------------
 
-async function post(address, body) {
+async function post(address, body) { // one at a time, so that a key pressed twice judges once
+  if (state.isPosting) return null;
+  state.isPosting = true;
+  try { return await send(address, body); } catch { return null; } finally { state.isPosting = false; } // the reason is shown
+}
+
+async function send(address, body) {
   const response = await window.oddlens.request(address, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   return response.json();
 }
 
 async function judge(part, verdict, reason) {
   const now = await post(`/station/parts/${part.id}/judge`, { verdict, reason });
+  if (!now) return;
   put(now);
   renderStrip();
   byId("done").textContent = text("done", { name: now.name, verdict: verdictText(verdict) });
@@ -172,6 +180,7 @@ async function undo() {
   const { part } = state;
   if (!part?.judgement) return;
   const now = await post(`/station/judgements/${part.judgement.id}/withdraw`, {});
+  if (!now) return;
   put(now);
   renderStrip();
   byId("done").textContent = text("undone", { name: now.name });

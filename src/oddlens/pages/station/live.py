@@ -114,7 +114,7 @@ class LiveStream:
         self.is_failing = False  # the store cannot be read
         self._shift: Shift | None = None
         self._shift_json: Json = {}
-        self._chosen_start: datetime | None = None
+        self._begun_at: datetime | None = None
         self._subscribers = set[Subscriber]()
         self._reader = ThreadPoolExecutor(1, "live")
         self._wake = asyncio.Event()
@@ -209,8 +209,7 @@ class LiveStream:
 
     def _begin(self, store: Store) -> None:
         """Read the present state."""
-        begun = [action for action in store.actions() if action.action == SHIFT_ACTION]
-        self._chosen_start = begun[0].time if begun else None
+        self._begun_at = begun_since(store, self._start())
         self.position = Position(*store.last_ids())
         for inspection in reversed(store.inspections(Filters(verdict="anomaly"), limit=SHOWN)):
             self.anomalies.add(to_part(inspection))
@@ -230,7 +229,7 @@ class LiveStream:
 
     def _start(self) -> datetime:
         start = shift_start(datetime.now().astimezone())
-        return start if self._chosen_start is None else max(start, self._chosen_start)
+        return start if self._begun_at is None else max(start, self._begun_at)
 
     def _decisions_of(self, name: str, digest: str) -> GroupedDecision | None:
         detectors = self.service.detectors
@@ -245,7 +244,7 @@ class LiveStream:
             SettingsError: the person has no name.
             StoreError: it cannot be recorded.
         """
-        self._chosen_start = self.store.record_action(SHIFT_ACTION, "", person=person).time
+        self._begun_at = self.store.record_action(SHIFT_ACTION, "", person=person).time
         self.wake()
 
     @property
@@ -323,6 +322,19 @@ class LiveStream:
             "shift": self._shift_json,
             "detectors": [describe(name, detectors[name]) for name in detectors.names],
         }
+
+
+def begun_since(store: Store, start: datetime) -> datetime | None:
+    """When a person last began a shift, if that was since `start`."""
+    before = None
+    while actions := store.actions(before=before):
+        for action in actions:
+            if action.time < start:
+                return None
+            if action.action == SHIFT_ACTION:
+                return action.time
+        before = actions[-1].id
+    return None
 
 
 def to_part(inspection: StoredInspection) -> Json:

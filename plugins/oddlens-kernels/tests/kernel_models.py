@@ -1,29 +1,16 @@
-"""Small autoencoders whose outputs from the C kernels and from the PyTorch layers can be compared number by number."""
+"""Small autoencoders whose outputs from the kernels and from the PyTorch layers can be compared number by number."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Iterator
-
-import pytest
 import torch
+from oddlens_kernels.autoencoder import KernelNetwork
 from torch import Tensor
 
-from oddlens import kernels
 from oddlens.config.base import InputSpec
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.base import ModelOutput
-
-KERNELS_RUN = (
-    sys.platform == "linux"
-    and shutil.which("cc") is not None
-    and torch.cpu._is_avx512_bf16_supported()
-    and os.environ.get("ODDLENS_KERNELS") != "off"
-)
 
 CASES = {
     "strided": (AutoencoderSettings(widths=(16, 32, 48), latent_dim=16), (24, 32, 3)),
@@ -37,24 +24,10 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run with two threads, and with the kernels on every processor that can run them, AMX or not."""
-    if not KERNELS_RUN:
-        pytest.skip("the kernels need Linux, a C compiler, and a processor with bfloat16 products")
-    monkeypatch.setattr(kernels, "is_supported", lambda: True)
-    clear_caches()
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-    clear_caches()
-
-
-def clear_caches() -> None:
-    """Make the next call look for the kernels again."""
-    kernels.library.cache_clear()
-    kernels.library_path.cache_clear()
+def kernel_network(model: Autoencoder) -> KernelNetwork:
+    """The network of the kernels that computes for a model."""
+    assert isinstance(model.accelerated, KernelNetwork), "the kernels are not used"
+    return model.accelerated
 
 
 def build_model(name: str, **changes: object) -> Autoencoder:
@@ -63,7 +36,7 @@ def build_model(name: str, **changes: object) -> Autoencoder:
     spec = InputSpec.model_validate({"height": height, "width": width, "channels": channels})
     model = registry.build(settings.model_copy(update=changes), spec, seed=0)
     assert isinstance(model, Autoencoder)
-    assert model.native is not None, "the kernels were not built, or not loaded"
+    kernel_network(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -104,11 +77,10 @@ def kernel_outputs(model: Autoencoder, batch: Tensor, *, bf16: bool) -> list[Ten
 
 def layer_outputs(model: Autoencoder, batch: Tensor) -> list[Tensor]:
     """The same in float32 from the PyTorch layers, which run outside inference mode."""
-    assert model.native is not None
-    idle = list(model.native.idle)
+    idle = list(kernel_network(model).idle)
     with torch.no_grad():
         actual = as_list(model(batch))
-    assert model.native.idle == idle, "the kernels ran"
+    assert kernel_network(model).idle == idle, "the kernels ran"
     return actual
 
 

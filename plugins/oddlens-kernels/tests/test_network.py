@@ -1,4 +1,4 @@
-"""The memory of the C kernels; what they compute is tested in tests/models/test_native.py."""
+"""The memory of the kernels; what they compute is tested in test_autoencoder.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ctypes
 
 import numpy as np
 import pytest
-
-from oddlens.kernels import CHUNK, network, plans
-from oddlens.kernels.network import LANES, LayerShape, Memory
+from oddlens_kernels import network, plans
+from oddlens_kernels.network import LayerShape, Memory
+from oddlens_kernels.structures import CHUNK, LANES
 
 DENSE = LayerShape(plans.dense_from_places(4), 4, 20, 5, (5, 20, 1))
 CONVOLUTION = LayerShape(plans.strided_convolution(4, 4, 1), 16, 16, 32, (16, 1, 144))
@@ -64,9 +64,3 @@ def test_a_convolution_sums_gradients_over_as_many_pairs_as_fill_a_chunk() -> No
     assert places == 9
     assert network.scratch_size(CONVOLUTION, memory) == per_pair * -(-CHUNK // places)
     assert network.scratch_size(CONVOLUTION, Memory(capacity=2, threads=2, training=True)) == per_pair
-
-
-def test_without_kernels_a_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "library", lambda: None)
-    with pytest.raises(RuntimeError, match="kernels are not available"):
-        Memory(capacity=2, threads=1, training=False).call("forward")

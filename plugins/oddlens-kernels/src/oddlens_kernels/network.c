@@ -17,11 +17,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef CHUNK  // places that are summed in registers before the sums are stored; scratch memory is sized for it
-#error "build with -DCHUNK=..., as kernels/__init__.py does"
-#endif
 #define LANES 16  // float32 numbers in a register
 #define ROWS 8    // rows of a tile of sums with two registers a row
+#define CHUNK 64  // places that are summed in registers before the sums are stored; scratch memory is sized for it
 #define MOST 12   // and with one; multiples of 4, the size of a pooling window
 #define MOST_CHANNELS 3
 #define INLINE static inline __attribute__((always_inline))
@@ -64,6 +62,9 @@ typedef struct {
     uint32_t *scratch;  // (threads, scratch_size)
     const Layer *layer;
 } Network;
+
+// What structures.py must agree with: library.py compares them.
+const int32_t network_layout[] = {LANES, ROWS, CHUNK, sizeof(Plan), sizeof(Layer), sizeof(Network)};
 
 typedef struct {  // the operands: k numbers at each of several places, and sets of weights (k, n)
     const Plan *plan;
@@ -182,6 +183,15 @@ void network_pack(const Network *net, const float *const *weights, int learning,
                      is->c_real, is->c_stride);
         }
     }
+}
+
+// Whether arrays of these sizes in bytes are the same, bit by bit.
+int network_same(const Network *net, const void *const *arrays, const void *const *others, const int64_t *sizes,
+                 int threads) {
+    int same = 1;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(&& : same)
+    for (int i = 0; i < 2 * net->layers; i++) same = same && !memcmp(arrays[i], others[i], (size_t)sizes[i]);
+    return same;
 }
 
 // Unfolds a picture (height, width, channels) into the 3 x 3 window of each place of the first layer.

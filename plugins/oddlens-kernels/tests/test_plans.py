@@ -1,4 +1,4 @@
-"""The tables and plans of the C kernels, compared with PyTorch's convolutions."""
+"""The tables and plans of the kernels, compared with PyTorch's convolutions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from oddlens.kernels import plans
+from oddlens_kernels import plans
 
 
 def apply_table(table: plans.Table, values: np.ndarray, weights: np.ndarray) -> np.ndarray:

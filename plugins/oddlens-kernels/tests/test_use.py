@@ -1,38 +1,39 @@
-"""When the C kernels run, and what state they keep between calls."""
+"""What state the kernels keep between calls, and which networks they do not support."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from native_models import (
+from kernel_models import (
     CASES,
+    assert_outputs_close,
     build_model,
+    kernel_network,
     kernel_outputs,
     layer_outputs,
     logits_and_gradients,
     sample_images,
-    two_threads,
     with_integer_weights,
 )
-from torch import Tensor
+from oddlens_kernels.autoencoder import accelerate
+from torch import Tensor, nn
 
 from oddlens.config.base import InputSpec, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
-from oddlens.detector.detector import Detector
-from oddlens.detector.export import export
-from oddlens.inference.torch_backend import TorchBackend
+from oddlens.errors import StateError
 from oddlens.models import registry
 from oddlens.models.autoencoder import Autoencoder
 from oddlens.training.loop import train
 from oddlens.training.optim import Adam
 
-__all__ = ["two_threads"]  # for all tests here
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 
 def test_alternating_precisions_do_not_affect_each_other() -> None:
@@ -45,7 +46,7 @@ def test_alternating_precisions_do_not_affect_each_other() -> None:
 
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("how", ["in place", "optimizer"])
-def test_changed_weights_are_packed_again(how: str, bf16: bool) -> None:
+def test_weights_changed_by_pytorch_are_packed_again(how: str, bf16: bool) -> None:
     model = with_integer_weights(build_model("strided")).eval()
     batch = sample_images(model, 2)
     before = kernel_outputs(model, batch, bf16=bf16)
@@ -62,7 +63,77 @@ def test_changed_weights_are_packed_again(how: str, bf16: bool) -> None:
     torch.testing.assert_close(after[2], layer_outputs(model, batch)[2], rtol=1e-3, atol=1e-3)
 
 
-def test_weights_created_in_inference_mode_are_packed_each_time() -> None:
+def negate_in_place(parameter: nn.Parameter) -> None:
+    parameter.data.neg_()
+
+
+def negate_as_array(parameter: nn.Parameter) -> None:
+    array = parameter.detach().numpy()
+    np.negative(array, out=array)
+
+
+def change_last_number(parameter: nn.Parameter) -> None:
+    parameter.data[(-1,) * parameter.ndim] += 1
+
+
+def assign_negative(parameter: nn.Parameter) -> None:
+    parameter.data = -parameter.data
+
+
+def assign_with_gaps(parameter: nn.Parameter) -> None:
+    parameter.data = torch.stack([-parameter.data, parameter.data], dim=-1)[..., 0]
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize(
+    "edit", [negate_in_place, negate_as_array, change_last_number, assign_negative, assign_with_gaps]
+)
+def test_weights_changed_without_a_trace_are_packed_again(edit: Callable[[nn.Parameter], None], bf16: bool) -> None:
+    model = with_integer_weights(build_model("strided")).eval()
+    batch = sample_images(model, 2)
+    for change in (edit, change_last_number):
+        before = kernel_outputs(model, batch, bf16=bf16)
+        for parameter in model.parameters():
+            change(parameter)
+        after = kernel_outputs(model, batch, bf16=bf16)
+        assert not torch.equal(before[2], after[2])
+        assert_outputs_close(after, layer_outputs(model, batch))
+
+
+def test_weights_with_other_axes_on_the_same_bytes_are_packed_again() -> None:
+    model = with_integer_weights(build_model("one place at the bottom")).eval()
+    batch = sample_images(model, 2)
+    (square,) = [layer for layer in model.encoder if isinstance(layer, nn.Linear)]
+    assert square.weight.shape == (32, 32)
+    before = kernel_outputs(model, batch, bf16=True)
+    square.weight.data = square.weight.data.T
+    after = kernel_outputs(model, batch, bf16=True)
+    assert not torch.equal(before[2], after[2])
+    assert_outputs_close(after, layer_outputs(model, batch))
+
+
+def test_training_sees_parameters_with_gaps() -> None:
+    model, other = (with_integer_weights(build_model("strided")) for _ in range(2))
+    for parameter in [*model.parameters(), *other.parameters()]:
+        assign_with_gaps(parameter)
+    batch = sample_images(model, 3)
+    actual = logits_and_gradients(model, batch, batch, bf16=True)[0]
+    assert torch.equal(actual, logits_and_gradients(other, batch, batch, bf16=False)[0])
+
+
+@pytest.mark.parametrize("value", [torch.zeros(16, 3, 3, 3).double(), torch.zeros(16, 3, 1, 1)], ids=["type", "shape"])
+def test_parameters_of_another_type_or_shape_are_refused(value: Tensor) -> None:
+    model = build_model("strided").eval()
+    batch = sample_images(model, 2)
+    next(model.encoder.parameters()).data = value
+    expected = r"a parameter is now .* but was torch.float32 of shape \(16, 3, 3, 3\)"
+    with pytest.raises(StateError, match=expected):
+        kernel_outputs(model, batch, bf16=True)
+    with pytest.raises(StateError, match=expected):
+        logits_and_gradients(model, batch, batch, bf16=True)
+
+
+def test_weights_created_in_inference_mode_may_change() -> None:
     with torch.inference_mode():
         model = with_integer_weights(build_model("strided")).eval()
         batch = sample_images(model, 2)
@@ -113,23 +184,6 @@ def test_several_python_threads_can_score_at_once(threads: int) -> None:
             assert all(torch.equal(one, other) for one, other in zip(actual, outputs, strict=True))
 
 
-@pytest.mark.parametrize("case", ["another size", "a gradient of the batch", "float64"])
-def test_the_layers_run_what_the_kernels_do_not_support(case: str) -> None:
-    model = build_model("pooling")
-    batch = torch.rand(2, 1, 28, 28)
-    if case == "another size":
-        batch = torch.rand(2, 1, 20, 20)
-    elif case == "float64":
-        model = model.double()
-    else:
-        batch.requires_grad_()
-    assert model.native_for(batch) is None
-    with torch.autocast("cpu", torch.bfloat16):
-        if case != "float64":  # which autocast does not support
-            torch.autograd.backward(model.training_logits(batch), torch.ones_like(batch))
-    assert (batch.grad is not None) == (case == "a gradient of the batch")
-
-
 def test_large_images_are_scored_in_pairs() -> None:
     model = registry.build(
         AutoencoderSettings(architecture="pooling", widths=(32, 64)),
@@ -137,27 +191,7 @@ def test_large_images_are_scored_in_pairs() -> None:
         seed=0,
     )
     assert isinstance(model, Autoencoder)
-    assert model.native is not None
-    assert model.native.images_per_thread == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "uses_all_threads"),
-    [
-        ({}, True),
-        ({"error": "l1"}, True),
-        ({"error": "ssim"}, False),
-        ({"score": "sap"}, False),
-        ({"score": "nap"}, False),
-    ],
-    ids=str,
-)
-def test_batches_are_scored_in_parallel_where_the_kernels_do_not_run(
-    changes: dict[str, str], uses_all_threads: bool
-) -> None:
-    for precision in ("fp32", "bf16"):
-        backend = TorchBackend(build_model("strided", **changes), torch.device("cpu"), precision)
-        assert backend.streams == (1 if uses_all_threads else 2)
+    assert kernel_network(model).images_per_thread == 2
 
 
 def test_training_is_reproducible_and_resumable(tmp_path: Path) -> None:
@@ -167,7 +201,6 @@ def test_training_is_reproducible_and_resumable(tmp_path: Path) -> None:
     def train_weights(folder: str, epochs: int, *, resume: bool = False) -> list[Tensor]:
         model = registry.build(CASES["strided, wide"][0], InputSpec(height=16, width=16, channels=1), seed=0)
         assert isinstance(model, Autoencoder)
-        assert model.native is not None
         training = settings.model_copy(update={"epochs": epochs})
         train(model, pixels, training, torch.device("cpu"), folder=tmp_path / folder, resume=resume)
         return [parameter.detach().clone() for parameter in model.parameters()]
@@ -182,11 +215,10 @@ def test_training_is_reproducible_and_resumable(tmp_path: Path) -> None:
 
 def test_memory_is_released_when_training_ends() -> None:
     model = build_model("strided")
-    assert model.native is not None
     logits_and_gradients(model, sample_images(model, 2), sample_images(model, 2), bf16=True)
-    assert model.native.idle
+    assert kernel_network(model).idle
     model.eval()
-    assert not model.native.idle
+    assert not kernel_network(model).idle
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
@@ -205,13 +237,13 @@ def test_copies_have_kernels_of_their_own(how: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"widths": (12, 32)}, {"widths": (16, 24), "architecture": "pooling"}, {"latent_dim": 100}],
-    ids=["widths", "pooling", "latent"],
+    ids=["widths", "pooling", "latent_dim"],
 )
 def test_unsupported_layers_run_in_pytorch(changes: dict[str, object]) -> None:
     settings = AutoencoderSettings.model_validate({"widths": (16, 32), "latent_dim": 16} | changes)
     model = registry.build(settings, InputSpec(height=16, width=16, channels=3), seed=0)
     assert isinstance(model, Autoencoder)
-    assert model.native is None
+    assert model.accelerated is None
     batch = torch.rand(2, 3, 16, 16)
     assert logits_and_gradients(model, batch, batch, bf16=True)[0].isfinite().all()
 
@@ -227,34 +259,14 @@ def test_unsupported_layers_run_in_pytorch(changes: dict[str, object]) -> None:
 def test_too_large_tables_are_not_built(
     monkeypatch: pytest.MonkeyPatch, settings: AutoencoderSettings, side: int
 ) -> None:
-    monkeypatch.setattr("oddlens.models.native.native_layers", lambda *_: pytest.fail("tables are built"))
+    monkeypatch.setattr("oddlens_kernels.autoencoder.kernel_layers", lambda *_: pytest.fail("tables are built"))
     model = registry.build(settings, InputSpec(height=side, width=side, channels=1), seed=0)
     assert isinstance(model, Autoencoder)
-    assert model.native is None
+    assert model.accelerated is None
 
 
-def test_on_a_gpu_the_kernels_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = TorchBackend(build_model("strided"), torch.device("cpu"))
-    monkeypatch.setattr(backend, "device", torch.device("cuda"))
-    monkeypatch.setattr(Autoencoder, "native", property(lambda self: pytest.fail("the kernels were built")))
-    assert backend.streams == 1
-
-
-def test_export_uses_the_layers_even_in_inference_mode(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
-    settings = AutoencoderSettings(widths=(16, 32), latent_dim=16)
-    detector = Detector(settings, training=TrainingSettings(epochs=1)).fit(pixels, hold_out=False)
-    with torch.inference_mode():
-        export(detector, tmp_path / "part.onnx")
-    np.testing.assert_allclose(Detector.load(tmp_path / "part.onnx").score(pixels), detector.score(pixels), rtol=1e-5)
-
-
-def test_without_kernels_the_layers_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oddlens.models.native.library", lambda: None)
-    monkeypatch.setattr("oddlens.models.native.native_layers", lambda *_: pytest.fail("tables are built"))
-    model = registry.build(CASES["strided"][0], InputSpec(height=24, width=32, channels=3), seed=0)
-    assert isinstance(model, Autoencoder)
-    assert model.native is None
-    batch = sample_images(with_integer_weights(model), 3)
-    expected, actual = (logits_and_gradients(model, batch, batch, bf16=bf16)[0] for bf16 in (False, True))
-    assert torch.equal(actual, expected)
+def test_layers_and_channels_that_the_kernels_have_no_form_for_are_left_to_pytorch() -> None:
+    layers = [*(model := build_model("pooling")).encoder, *model.decoder]
+    assert accelerate(layers, 28, 28, 1) is not None
+    assert accelerate([*layers[:2], nn.BatchNorm2d(32), *layers[2:]], 28, 28, 1) is None
+    assert accelerate(layers, 28, 28, 4) is None

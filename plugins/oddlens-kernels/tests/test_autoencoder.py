@@ -1,4 +1,4 @@
-"""The C kernels compute the same as the PyTorch layers: exactly so for small integers."""
+"""The kernels compute the same as the PyTorch layers: exactly so for small integers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from native_models import (
+from kernel_models import (
     CASES,
     assert_outputs_close,
     build_model,
+    kernel_network,
     kernel_outputs,
     layer_outputs,
     logits_and_gradients,
     sample_images,
-    two_threads,
     with_integer_weights,
 )
 from torch.nn import functional as F
@@ -24,7 +24,7 @@ from oddlens.models.autoencoder import Autoencoder
 from oddlens.models.conv_variants import UpsampledConv2d
 from oddlens.models.layers import pad_to_multiple
 
-__all__ = ["two_threads"]  # for all tests here
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 
 @pytest.mark.parametrize("count", [8, 5, 1])
@@ -47,7 +47,7 @@ def test_logits_and_gradients_equal_those_of_the_layers(name: str, count: int) -
 @pytest.mark.parametrize("name", CASES)
 def test_the_kernels_are_as_accurate_as_bfloat16_layers(name: str) -> None:
     model, layers = build_model(name), build_model(name)
-    layers.native = None
+    layers.accelerated = None
     errors: dict[Autoencoder, list[tuple[float, float]]] = {model: [], layers: []}
     for seed in range(5):  # one number that rounding moves across a maximum changes gradients a lot
         batch = torch.rand(sample_images(model, 6).shape, generator=torch.Generator().manual_seed(seed))
@@ -68,11 +68,10 @@ def test_the_kernels_are_as_accurate_as_bfloat16_layers(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_scores_maps_and_reconstructions_match_the_layers(name: str, error: str, bf16: bool) -> None:
     model = with_integer_weights(build_model(name, error=error)).eval()
-    assert model.native is not None
-    model.native.images_per_thread = 32
+    kernel_network(model).images_per_thread = 32
     batch = sample_images(model, 150)  # more than fit at once
     assert_outputs_close(kernel_outputs(model, batch, bf16=bf16), layer_outputs(model, batch))
-    assert [memory.bf16 for memory in model.native.idle] == [bf16], "the kernels did not run"
+    assert [memory.bf16 for memory in kernel_network(model).idle] == [bf16], "the kernels did not run"
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -84,8 +83,9 @@ def test_small_batches_are_divided_between_threads(name: str, threads: int, bf16
     for count in (0, 1, 2, 3, 9):
         batch = sample_images(model, 9)[9 - count :]
         assert_outputs_close(kernel_outputs(model, batch, bf16=bf16), layer_outputs(model, batch))
-        assert model.native is not None
-        assert [memory.bf16 for memory in model.native.idle] == [bf16], "the memory of smaller batches was not released"
+        assert [memory.bf16 for memory in kernel_network(model).idle] == [bf16], (
+            "the memory of smaller batches was not released"
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -93,8 +93,7 @@ def test_scoring_in_float32_has_its_precision(name: str) -> None:
     model = build_model(name).eval()
     batch = torch.rand(sample_images(model, 5).shape, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        assert model.native is not None
-        rebuilt = model.native.errors(pad_to_multiple(batch, model.multiple), "mse", bf16=False)[0]
+        rebuilt = kernel_network(model).errors(pad_to_multiple(batch, model.multiple), "mse", bf16=False)[0]
     expected = copy.deepcopy(model).double()(batch.double()).reconstruction
     assert expected is not None
     actual = rebuilt[:, :, : model.spec.height, : model.spec.width]

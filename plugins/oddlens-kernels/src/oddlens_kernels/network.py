@@ -1,4 +1,4 @@
-"""The structures of `network.c` in ctypes, and the memory that a network's layers need."""
+"""The memory that a network's layers need, and the calls of the kernels that work on it."""
 
 from __future__ import annotations
 
@@ -6,60 +6,30 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.kernels import CHUNK, library, plans
-
-LANES = 16  # float32 numbers in a register: channels are padded to a multiple of it
-ROWS = 8  # output places that are multiplied at once
+from oddlens_kernels import plans
+from oddlens_kernels.library import library
+from oddlens_kernels.structures import CHUNK, INT64, LANES, POINTER, CLayer, CNetwork, CPlan
 
 ERROR_KINDS = {"": 0, "l1": 1, "mse": 2}  # the enum of network.c
 
-INT32, INT64, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
-
-
-class CPlan(ctypes.Structure):
-    """`Plan` in network.c."""
-
-    _fields_: ClassVar = [
-        ("phases", INT32),
-        *((name, POINTER) for name in ("row_starts", "rows", "tap_starts", "taps", "index_starts", "index")),
-    ]
-
-
-class CLayer(ctypes.Structure):
-    """`Layer` in network.c."""
-
-    _fields_: ClassVar = [
-        *((name, INT32) for name in ("places_in", "places_out", "c", "n", "c_real", "n_real", "sets")),
-        *((name, INT32) for name in ("relu", "pool", "own_biases", "dense")),
-        *((name, INT64) for name in ("set_stride", "c_stride", "n_stride")),
-        ("forward", CPlan),
-        ("backward", CPlan),
-        *((name, POINTER) for name in ("forward_weights", "backward_weights", "input", "gradient", "largest")),
-        *((name, POINTER) for name in ("weight_sums", "bias_sums")),
-    ]
-
-
-class CNetwork(ctypes.Structure):
-    """`Network` in network.c."""
-
-    _fields_: ClassVar = [
-        *((name, INT32) for name in ("layers", "height", "width", "channels", "paired")),
-        *((name, POINTER) for name in ("windows", "corners", "padded")),
-        *((name, INT64) for name in ("padded_size", "scratch_size")),
-        *((name, POINTER) for name in ("scratch", "layer")),
-    ]
-
 
 class TensorLike(Protocol):
-    """A contiguous float32 array, such as a tensor."""
+    """A float32 array without gaps, such as a tensor."""
 
     def data_ptr(self) -> int:
         """Address of the first number."""
+
+    def stride(self) -> tuple[int, ...]:
+        """Steps along its axes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all numbers in bytes."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +77,7 @@ class Memory:
     threads: int
     training: bool
     bf16: bool = True  # whether numbers are bfloat16, multiplied in pairs; otherwise float32
-    packed: object = None  # state of the parameters when they were packed; set by the caller
+    packed: Sequence[TensorLike] = ()  # copies of the parameters as they were when they were packed; set by the caller
     biases: Sequence[TensorLike] = ()
     network: CNetwork = field(default_factory=CNetwork)
     references: list[object] = field(default_factory=list)  # keeps alive what the network points to
@@ -139,16 +109,19 @@ class Memory:
         """Compute the gradients of all weights and biases from those of the logits."""
         self.call("backward", address(logit_gradients), count, addresses(weights), addresses(biases))
 
-    def call(self, name: str, *arguments: object) -> None:
-        """Call a kernel without the interpreter lock.
+    def has_packed(self, parameters: Sequence[TensorLike]) -> bool:
+        """Whether these parameters equal the copies in `packed` bit by bit.
 
-        Raises:
-            RuntimeError: the kernels are not available.
+        Parameters with gaps count as unequal, since copies have none.
         """
-        kernels = library()
-        if kernels is None:
-            raise RuntimeError("the C kernels are not available on this machine: use the PyTorch layers")
-        kernels[f"network_{name}"](ctypes.byref(self.network), *arguments, self.threads)
+        if [parameter.stride() for parameter in parameters] != [copy.stride() for copy in self.packed]:
+            return False
+        sizes = (INT64 * len(parameters))(*(parameter.nbytes for parameter in parameters))
+        return bool(self.call("same", addresses(parameters), addresses(self.packed), sizes))
+
+    def call(self, name: str, *arguments: object) -> int:
+        """Call a kernel without the interpreter lock."""
+        return int(library()[f"network_{name}"](ctypes.byref(self.network), *arguments, self.threads))
 
     def zeros(self, *shape: int, dtype: type[np.generic] | None = None) -> int:
         """Address of a new array of zeros, by default in the precision of the network (bfloat16 as uint16)."""
