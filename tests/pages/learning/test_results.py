@@ -10,7 +10,7 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import CalibrationError, DataNotFoundError, SettingsError, StateError
 from oddlens.io.own_folder import lock
 from oddlens.pages.learning.job import Job
-from oddlens.pages.learning.results import as_plain, compare, for_deployment, rates, result_of, retune
+from oddlens.pages.learning.results import RETUNED, as_plain, compare, for_deployment, rates, result_of, retune
 
 
 @pytest.fixture
@@ -64,8 +64,14 @@ def test_a_rate_that_cannot_be_guaranteed_is_refused_and_writes_nothing(
     assert sorted(job.folder.rglob("*")) == before
 
 
+def test_a_worker_that_is_done_and_not_yet_gone_is_nobody_else(job: Job) -> None:
+    with lock(job.folder):
+        assert retune(job, 0.3) == "0.3"
+
+
 def test_two_people_do_not_retune_at_the_same_moment(job: Job) -> None:
-    with lock(job.folder), pytest.raises(StateError, match="by somebody else"):
+    retune(job, 0.3)
+    with lock(job.folder / RETUNED), pytest.raises(StateError, match="by somebody else"):
         retune(job, 0.25)
 
 

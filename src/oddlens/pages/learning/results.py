@@ -16,6 +16,7 @@ from oddlens.detector.detector import Detector
 from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import DataNotFoundError, StateError
 from oddlens.evaluation.evaluate import Evaluation
+from oddlens.io.atomic import translate_os_errors
 from oddlens.io.own_folder import lock
 from oddlens.pages.learning.job import Job
 from oddlens.pages.learning.workspace import read_json, write_json
@@ -108,14 +109,18 @@ def retune(job: Job, false_alarm_rate: float) -> str:
         DiskFullError, OddlensError: a file cannot be written.
     """
     result, rate = result_of(job), f"{false_alarm_rate:g}"
-    with lock(job.folder) as is_free:
+    files = [DETECTOR, EXPORTED]
+    detectors = [Detector.load(job.own(name), device="cpu") for name in files]
+    for detector in detectors:
+        values = detector.manifest.decision.model_dump() | {"method": "conformal"}
+        detector.set_decision(parse(DecisionSettings, values | {"false_alarm_rate": false_alarm_rate}, "threshold"))
+    retuned = job.folder / RETUNED  # locked by itself: a worker that is done may still be ending, with its lock
+    with translate_os_errors(retuned):
+        retuned.mkdir(exist_ok=True)
+    with lock(retuned) as is_free:
         if not is_free:
             raise StateError(f"the job {job.id} is being changed by somebody else; try again")
-        folder, files = job.folder / RETUNED / rate, [DETECTOR, EXPORTED]
-        detectors = [Detector.load(job.own(name), device="cpu") for name in files]
-        for detector in detectors:
-            values = detector.manifest.decision.model_dump() | {"method": "conformal"}
-            detector.set_decision(parse(DecisionSettings, values | {"false_alarm_rate": false_alarm_rate}, "threshold"))
+        folder = retuned / rate
         for detector, name in zip(detectors, files, strict=True):
             detector.save(folder / name)
         exported = Detector.load(folder / EXPORTED)

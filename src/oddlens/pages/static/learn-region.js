@@ -21,7 +21,7 @@
     shapes.replaceChildren();
     if (region.length) add("path", { class: "outside", d: `M0 0H1V1H0Z${region.map(path).join("")}`, "fill-rule": "evenodd" });
     for (const polygon of data.present) add("polygon", { class: "present", points: points(polygon) });
-    for (const polygon of region) add("polygon", { class: "area", points: points(polygon) });
+    for (const name of ["edge", "area"]) for (const polygon of region) add("polygon", { class: name, points: points(polygon) });
     const end = drag?.now ?? cross;
     if (tool === "rectangle" && draft.length && end) add("polygon", { class: "draft", points: points(box(draft[0], end)) });
     if (tool === "polygon" && draft.length) add("polyline", { class: "draft", points: points(end ? [...draft, end] : draft) });
@@ -35,7 +35,9 @@
     document.getElementById("whole").hidden = region.length > 0;
     list();
   }
-  const mark = (x, y, name) => add("path", { class: name, d: `M${x} ${y}h0` }); // a dot that is not stretched with the photograph
+  function mark(x, y, name) { // a dot that is not stretched with the photograph, with a dark edge
+    for (const layer of ["corner edge", name]) add("path", { class: layer, d: `M${x} ${y}h0` });
+  }
   function list() {
     document.getElementById("areas").replaceChildren(...region.map((_, index) => {
       const item = document.createElement("li"), text = document.createElement("span"), button = document.createElement("button");
