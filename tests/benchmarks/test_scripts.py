@@ -16,6 +16,7 @@ PEERS = {
     "plain_keras_mnist.py",
     "plain_pytorch_cifar.py",
     "plain_pytorch_mnist.py",
+    "plain_serving.py",
     "pyod_cifar.py",
 }
 
