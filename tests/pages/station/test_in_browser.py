@@ -375,7 +375,7 @@ def test_the_queue_goes_from_part_to_part(browser: Any, service: RunningService,
         with open_store(service.store) as store:
             (item,) = store.inspections(Filters(name=first), limit=1)
             assert len(store.judgements(item.id)) == 1, "a key pressed twice judges once"
-        assert page.locator("#strip .tile", has_text=first).count() == 0
+        page.locator("#strip .tile", has_text=first).wait_for(state="detached")
 
 
 @pytest.mark.parametrize("viewport", [STEEL, PHONE], ids=["10 inches", "phone"])

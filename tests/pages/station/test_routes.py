@@ -97,6 +97,8 @@ def test_a_stream_tells_proxies_not_to_collect_and_starts_where_it_was(tmp_path:
     with running(DETECTOR_FILE, "--store", tmp_path / "parts.db") as service:
         service.post("a.png", image)
         service.post("b.png", image)
+        with service.client.stream("GET", "/station/live") as response:
+            next(line for line in response.iter_lines() if "b.png" in line)  # the stream has read both
         for address, headers in (("/station/live?after=1-0", {}), ("/station/live", {"Last-Event-ID": "1-0"})):
             with service.client.stream("GET", address, headers=headers) as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
