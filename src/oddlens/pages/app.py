@@ -49,7 +49,9 @@ class Pages:
         yield
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ending in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ending, Exception):  # one that failed before; being cancelled is none
+                raise ending
 
 
 def component_routes() -> APIRouter:

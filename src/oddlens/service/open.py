@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from oddlens.service.server import OnReady
     from oddlens.service.settings import ServiceSettings
 
-PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "jinja2")
 
 
 def check_packages() -> None:
