@@ -29,7 +29,7 @@ def pid_of(job: Job) -> int:
 
 def test_a_fit_that_was_paused_and_then_killed_gives_the_scores_of_an_undisturbed_one(desk: Desk) -> None:
     job, second = (desk.jobs.add("fit", desk.project(LONG), "Ada") for _ in range(2))
-    desk.wait(job, "running", until=lambda: has_checkpoint(job))
+    desk.wait(job, "running", until=lambda: has_checkpoint(job), hurried=False)
     assert state_of(second) == "waiting"
     assert os.getpgid(pid_of(job)) != os.getpgid(0)
     assert os.getpriority(os.PRIO_PROCESS, pid_of(job)) >= 10
