@@ -47,7 +47,8 @@ int main(int count, char** arguments) try {
     Ort::Session session(environment, arguments[1], Ort::SessionOptions());
     const auto manifest = metadata(session, "oddlens"), decision = metadata(session, "oddlens.decision");
     require(manifest.find("\"tiling\":{") == std::string::npos, "the detector scores tiles; use oddlens");
-    require(manifest.find("\"engine\":\"onnxruntime\"") != std::string::npos, "the detector is calibrated for OpenVINO");
+    const std::string engine = "\"engine\":\"onnxruntime\"";
+    require(manifest.find(engine) != std::string::npos, "the detector is calibrated for OpenVINO");
     const std::string key = "\"threshold\": ";  // the first one is that of all images
     const auto at = decision.find(key) + key.size();
     require(decision.compare(at, 4, "null") != 0, "the detector has a threshold for each group of images");

@@ -37,11 +37,12 @@ function readMetadata(model) {
 /** The pixels of a binary PGM or PPM image, which must have the form of the detector's input. */
 function readPixels(path, { height, width, channels, value_max }) {
   const content = fs.readFileSync(path);
-  const header = /^P[56]\s+(\d+)\s+(\d+)\s+255\s/.exec(content.subarray(0, 64).toString("latin1"));
-  const expected = `P${channels === 1 ? 5 : 6} image of ${width} x ${height} pixels of 8 bits`;
-  const size = height * width * channels;
-  const fits = header && content[1] === 53 + (channels === 3) && header[1] == width && header[2] == height;
-  if (!fits || value_max !== 255 || content.length !== header[0].length + size) throw new Error(`${path}: is no ${expected}`);
+  const header = /^(P[56])\s+(\d+)\s+(\d+)\s+255\s/.exec(content.subarray(0, 64).toString("latin1"));
+  const kind = channels === 1 ? "P5" : "P6";
+  const fits = header && header[1] === kind && Number(header[2]) === width && Number(header[3]) === height;
+  if (!fits || value_max !== 255 || content.length !== header[0].length + height * width * channels) {
+    throw new Error(`${path}: is no ${kind} image of ${width} x ${height} pixels of 8 bits`);
+  }
   return new ort.Tensor("uint8", content.subarray(header[0].length), [1, height, width, channels]);
 }
 

@@ -72,7 +72,11 @@ def cpp_command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """Run an example with arguments."""
     command = request.param(tmp_path_factory)
-    return lambda *arguments: subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+    return run
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:

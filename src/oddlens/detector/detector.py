@@ -506,9 +506,13 @@ class Detector:
 
     @property
     def tensors(self) -> Tensors:
-        """The tensors of a detector file: statistics, region of interest, weights and backbone where there are any."""
-        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
+        """The tensors of a detector file: statistics, region of interest, weights and backbone where there are any.
+
+        Raises:
+            StateError: the detector is not fitted.
+        """
         network = self.network
+        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
         weights = {} if network is None else network.state_dict()
         own = None if network is None else network.graph
         return {
