@@ -15,6 +15,7 @@ import pytest
 import tables
 from benchmark_cells import BENCHMARKS, put
 
+import oddlens
 from oddlens.detector.detector import Detector
 
 HALF = "import pathlib, sys\npathlib.Path(sys.argv[1], 'detector.safetensors').write_text('half')\nprint('{}')"
@@ -104,7 +105,7 @@ def test_a_cell_of_other_code_is_used_and_marked(tmp_path: Path) -> None:
 def test_rewording_does_not_change_the_digest_of_the_code_and_other_code_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c.oddlens, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(oddlens, "__file__", str(tmp_path / "__init__.py"))
     module, digests = tmp_path / "module.py", []
     for text in ("def f(x):\n    return x", "def f(x):\n    'A line.'\n    return x  # so", "def f(x):\n    return -x"):
         module.write_text(text)
