@@ -1,12 +1,12 @@
 """Cached cells of the benchmark tables: the JSON results of command lines that were run once.
 
-A cell is identified by its exact command lines. Cells computed by older code are still used, and marked in the tables
-(see `code_digest.py`). A cell is written atomically after its last command, so an interrupted run loses only the cell
-in progress.
+A cell is identified by its exact command lines. Cells computed by other code are still used, and marked in the tables.
+A cell is written atomically after its last command, so an interrupted run loses only the cell in progress.
 """
 
 from __future__ import annotations
 
+import ast
 import datetime
 import functools
 import hashlib
@@ -21,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from code_digest import code_digest, is_current
 from pydantic import ValidationError
 
+import oddlens
 from oddlens.config.base import Settings
 from oddlens.errors import OddlensError
 from oddlens.io.atomic import write_bytes
@@ -64,7 +64,7 @@ class Cell(Settings):
     results: tuple[dict[str, Any], ...]  # one per command
     wall: tuple[float, ...]  # seconds per process, start-up included
     commit: str
-    code: str  # digest of the package, see code_digest.py
+    code: str  # `code_digest` of the package
     machine: str
     load: float  # load average over the minute before; 0 on an idle machine
     versions: dict[str, str]
@@ -89,7 +89,7 @@ class Cell(Settings):
     @property
     def mark(self) -> str:
         """The dagger printed after the numbers of a cell that other code computed; otherwise empty."""
-        return "" if is_current(self.code) else " †"
+        return "" if self.code == code_digest() else " †"
 
 
 @dataclass
@@ -225,9 +225,35 @@ def format_command(arguments: Sequence[str]) -> str:
     return " ".join(word if word.startswith("$") else shlex.quote(word) for word in arguments)
 
 
+def cached_json(path: Path, compute: Callable[[], Any]) -> Any:
+    """The JSON in a file; where it is missing, it is computed and written first."""
+    if not path.exists():
+        say(f"{path.stem}: computing")
+        write_bytes(path, json.dumps(compute()).encode())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def say(text: str) -> None:
     """Print progress or a warning to stderr; stdout is for the tables."""
     print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the package's code, in which comments, docstrings and layout do not count."""
+    trees = []
+    for path in sorted(Path(oddlens.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(body := getattr(node, "body", None), list):
+                body[:] = [part for part in body if not is_text(part)]
+        trees.append(ast.dump(tree))
+    return hashlib.blake2b("\0".join(trees).encode(), digest_size=8).hexdigest()
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether a statement is a constant, as docstrings are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 @functools.cache

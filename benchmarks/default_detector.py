@@ -10,12 +10,11 @@ benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 
 from cells import Cell, Cells, fit_and_eval
-from tables import image_auroc, make_parser, markdown, number, percent, show
+from tables import fit_parser, image_auroc, markdown, mean, number, parse, percent, show
 
 SETS = {
     "bottle": "$DATA/bottle",
@@ -47,11 +46,6 @@ def row(name: str, cells: Sequence[Cell]) -> tuple[str, ...]:
     """The row of a data set: means over the cells of its seeds."""
     title = f"{name} (settings chosen here)" if name in CHOSEN_ON else name
     results = [cell.result for cell in cells]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        numbers = [value for value in values if value is not None]
-        return statistics.mean(numbers) if numbers else None
-
     rates = (
         percent(mean([result[key] for result in results]))
         for key in ("detection_rate", "guaranteed_rate", "false_alarm_rate_measured", "detection_rate_at_99")
@@ -65,9 +59,9 @@ def row(name: str, cells: Sequence[Cell]) -> tuple[str, ...]:
 
 def main(words: Sequence[str]) -> int:
     """Compute what is missing, then print the tables."""
-    parser = make_parser(__doc__.partition("\n")[0], tuple(SETS))
+    parser = fit_parser(__doc__, tuple(SETS))
     parser.add_argument("--seeds", default="0", help="seeds, separated by commas (0)")
-    options = parser.parse_args(words)
+    options = parse(parser, words)
     return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
 
 

@@ -8,20 +8,17 @@ Each draw fits `auto` to some of the normal training images and tests all test i
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from functools import partial
 
 import numpy as np
-from cells import say
-from code_digest import code_digest
-from lot_test import folder_parser, parse_options
-from tables import DASH, markdown, percent, typed_command
+from cells import cached_json, code_digest
+from lot_test import folder_parser
+from tables import DASH, parse, percent, print_table
 
 from oddlens import metrics
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.errors import OddlensError
-from oddlens.io.atomic import write_bytes
 
 COUNTS, DRAWS = (10, 20, 50), 3
 
@@ -48,11 +45,7 @@ def rows(name: str, options: argparse.Namespace) -> list[list[str]]:
         draws = []
         for draw in range(DRAWS):
             path = options.cache / f"few-images-{name}-{count}-{draw}-{code_digest()}.json"
-            if not path.exists():
-                say(f"{name}: {count} images, draw {draw + 1} of {DRAWS}")
-                content = json.dumps(results_of_draw(str(options.data / name), count, draw))
-                write_bytes(path, content.encode())
-            draws.append(json.loads(path.read_text()))
+            draws.append(cached_json(path, partial(results_of_draw, str(options.data / name), count, draw)))
         aurocs = ", ".join(f"{draw['auroc']:.3f}" for draw in draws)
         shares = [
             ", ".join(DASH if draw[key] is None else percent(draw[key]) for draw in draws)
@@ -64,16 +57,10 @@ def rows(name: str, options: argparse.Namespace) -> list[list[str]]:
 
 def main(words: list[str]) -> int:
     """Print the table."""
-    options = parse_options(folder_parser(__doc__.partition("\n")[0]), words)
-    try:
-        lines = [row for name in options.set for row in rows(name, options)]
-    except OddlensError as error:
-        say(f"error: {error}")
-        return 1
+    options = parse(folder_parser(__doc__), words, needs_data=True)
     columns = ("normal images", "image AUROC of each draw", "guaranteed rate", "caught at it", "false alarms")
-    print(markdown(columns, lines))
-    print(f"\nTable: `{typed_command([__file__, *words])}`.")
-    return 0
+    lines = (row for name in options.set for row in rows(name, options))
+    return print_table(columns, lines, [__file__, *words])
 
 
 if __name__ == "__main__":

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cells import commit, machine, say
+from cells import say
 from PIL import Image
-from tables import markdown, typed_command
+from tables import markdown, typed_command, where_measured
 
 from oddlens.config.base import RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.detector.detector import Detector
-from oddlens.detector.export import export
 
 RUNTIMES = {
     "onnxruntime fp32": RuntimeSettings(engine="onnxruntime"),
@@ -50,15 +49,7 @@ for _ in range(int(sys.argv[3])):
     times.append(1e3 * (time.perf_counter() - started))
 print(json.dumps(times))
 """
-SIZE = """
-import sysconfig
-from pathlib import Path
-
-tools = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
-folder = Path(sysconfig.get_path("purelib"))
-files = [path for path in folder.rglob("*") if path.is_file()]
-print(sum(path.stat().st_size for path in files if not path.relative_to(folder).parts[0].startswith(tools)))
-"""
+SIZE = (Path(__file__).parent / "peers/installed.py").read_text(encoding="utf-8")
 
 
 class Limit(NamedTuple):
@@ -85,7 +76,12 @@ SIZES = (
 
 def main() -> None:
     """Measure and print the table."""
-    options = make_parser().parse_args()
+    parser = argparse.ArgumentParser(description="Cold start, import, and one image's latency.")
+    parser.add_argument("--bare", default=sys.executable, help="Python of an environment with the core install only")
+    parser.add_argument("--repeats", type=int, default=15, help="processes per cold start (15)")
+    parser.add_argument("--calls", type=int, default=200, help="calls per warm latency (200)")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    options = parser.parse_args()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     bare = Path(options.bare)
@@ -103,21 +99,10 @@ def main() -> None:
                 python = bare if "onnxruntime" in name else Path(sys.executable)
                 times = json.loads(run(python, WARM, part, image, WARM_UP + options.calls))[WARM_UP:]
                 rows.append(row(f"file to verdict, {size.side} px, {name}", times, size.limit))
-    megabytes = float(run(bare, SIZE)) / 1e6
+    megabytes = json.loads(run(bare, SIZE, "import oddlens"))["megabytes"]
     rows.append(("installed, without pip", f"{megabytes:.0f} MB", "", "220 MB", "180 MB"))
     print(markdown(("what", "median", "95th percentile", "floor", "aim"), rows))
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"\n`{typed_command(sys.argv)}`, {machine()}{load}, commit {commit()}")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    parser = argparse.ArgumentParser(description="Cold start, import, and one image's latency.")
-    parser.add_argument("--bare", default=sys.executable, help="Python of an environment with the core install only")
-    parser.add_argument("--repeats", type=int, default=15, help="processes per cold start (15)")
-    parser.add_argument("--calls", type=int, default=200, help="calls per warm latency (200)")
-    parser.add_argument("--threads", type=int, help="processor threads")
-    return parser
+    print(f"\n`{typed_command(sys.argv)}`, {where_measured()}")
 
 
 def make_files(size: Sized, folder: Path) -> tuple[Path, dict[str, Path]]:
@@ -130,7 +115,7 @@ def make_files(size: Sized, folder: Path) -> tuple[Path, dict[str, Path]]:
     parts = {}
     for name, runtime in RUNTIMES.items():
         parts[name] = folder / f"{size.side} {name}.onnx"
-        export(detector, parts[name])
+        detector.export(parts[name])
         Detector.load(parts[name]).calibrate(pixels[40:], runtime=runtime).save(parts[name])
     return image, parts
 

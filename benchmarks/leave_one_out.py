@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-from cells import ROOT, say
-from code_digest import code_digest
+from cells import code_digest, say
 from promises import REPEATS, mean_rate
-from tables import markdown, percent, typed_command
+from tables import data_parser, parse, percent, print_table
 
 from oddlens.config.detectors import PatchcoreSettings
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import concatenate
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.errors import OddlensError
 from oddlens.io.atomic import write_bytes
 
 CALIBRATION, TESTED = 99, 100  # images that each repeat learns, and others that it tests
@@ -70,27 +67,21 @@ def repeats(source: str, options: argparse.Namespace) -> list[tuple[float, float
     return results[: options.repeats]
 
 
+def row(source: str, options: argparse.Namespace) -> list[str]:
+    """The row of a set."""
+    flagged, rates = zip(*repeats(source, options), strict=True)
+    return [source, percent(max(rates)), str(mean_rate(list(flagged)))]
+
+
 def main(words: list[str]) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = data_parser(__doc__)
     parser.add_argument("--set", nargs="+", required=True, metavar="SET[:NORMAL]")
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"))
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
-    options = parser.parse_args(words)
-    options.data = None if options.data is None else Path(options.data).resolve()
-    rows = []
-    for source in options.set:
-        try:
-            results = repeats(source, options)
-        except OddlensError as error:
-            say(f"error: {source}: {error}")
-            return 1
-        flagged, rates = zip(*results, strict=True)
-        rows.append([source, percent(max(rates)), str(mean_rate(list(flagged)))])
-    print(markdown(("normal images", "guaranteed", "flagged (95% interval)"), rows))
-    print(f"\nTable: `{typed_command([__file__, *words])}`; {options.repeats} repeats.")
-    return 0
+    options = parse(parser, words)
+    columns = ("normal images", "guaranteed", "flagged (95% interval)")
+    rows = (row(source, options) for source in options.set)
+    return print_table(columns, rows, [__file__, *words], f"; {options.repeats} repeats")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ cached. Images are changed at the size of the detector's input.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from cells import say
-from code_digest import code_digest
-from lot_test import brightened, folder_parser, parse_options
+from cells import cached_json, code_digest
+from lot_test import brightened, folder_parser
 from PIL import Image, ImageFilter
-from tables import markdown, percent, typed_command
+from tables import parse, percent, print_table
 
 from oddlens import metrics
 from oddlens.config.detectors import AutoSettings
@@ -29,8 +27,6 @@ from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import concatenate
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.errors import OddlensError
-from oddlens.io.atomic import write_bytes
 
 PARTS = 10
 SHIFT, TURN, BLUR = 4, 2.0, 1.0  # pixels to the right, degrees, pixels of the Gaussian's radius
@@ -87,10 +83,7 @@ def table(name: str, options: argparse.Namespace) -> list[list[str]]:
     settings, fits = AutoSettings(light=options.light), []
     for part in range(PARTS):
         path = options.cache / f"light-{name}-{options.light}-{part}-{code_digest()}.json"
-        if not path.exists():
-            say(f"{name}: fit {part + 1} of {PARTS}")
-            write_bytes(path, json.dumps(results_of_fit(str(options.data / name), settings, part)).encode())
-        fits.append(json.loads(path.read_text()))
+        fits.append(cached_json(path, partial(results_of_fit, str(options.data / name), settings, part)))
     rows = []
     for change in CHANGES:
         auroc, alarms, tested, rate = np.array([fit[change] for fit in fits]).T
@@ -102,17 +95,11 @@ def table(name: str, options: argparse.Namespace) -> list[list[str]]:
 
 def main(words: list[str]) -> int:
     """Print the table."""
-    parser = folder_parser(__doc__.partition("\n")[0])
+    parser = folder_parser(__doc__)
     parser.add_argument("--light", choices=("varies", "fixed"), default="varies", help="of the detector (varies)")
-    options = parse_options(parser, words)
-    try:
-        rows = [line for name in options.set for line in table(name, options)]
-    except OddlensError as error:
-        say(f"error: {error}")
-        return 1
-    print(markdown(("images", "image AUROC", "false alarms", "guaranteed"), rows))
-    print(f"\nTable: `{typed_command([__file__, *words])}`.")
-    return 0
+    options = parse(parser, words, needs_data=True)
+    rows = (line for name in options.set for line in table(name, options))
+    return print_table(("images", "image AUROC", "false alarms", "guaranteed"), rows, [__file__, *words])
 
 
 if __name__ == "__main__":

@@ -10,24 +10,19 @@ guarantee where more of it is flagged than five times the guaranteed rate.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from cells import ROOT, say
-from code_digest import code_digest
-from tables import DASH, markdown, percent, typed_command
+from cells import cached_json, code_digest
+from tables import DASH, data_parser, parse, percent, print_table
 
 from oddlens.config.parse import duration
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import concatenate
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.errors import OddlensError
-from oddlens.io.atomic import write_bytes
 
 TESTED, LOT, LOTS = 60, 50, 20  # images outside of each fit, images in a lot, lots of each fit and brightness
 BRIGHTNESS = (1.0, 0.85, 0.93, 1.07, 1.15)
@@ -75,16 +70,12 @@ def lots(detector: Detector, scores: np.ndarray, factor: float, seed: int) -> li
 
 def cached_results(name: str, options: argparse.Namespace) -> list[Result]:
     """Return the results of all fits of a data set, computed first where they are missing."""
-    results = []
+    budget, results = None if options.budget is None else duration(options.budget), []
     for seed in range(options.fits):
-        key = f"lots-{name}-{options.detector}-{options.budget or 'default'}-s{seed}-{code_digest()}"
-        path = options.cache / f"{key}.json"
-        if not path.exists():
-            say(f"{key}: fitting and scoring")
-            budget = None if options.budget is None else duration(options.budget)
-            computed = results_of_fit(str(options.data / name), Detector(options.detector, budget=budget), seed)
-            write_bytes(path, json.dumps(computed).encode())
-        results += [Result(*values) for values in json.loads(path.read_text())]
+        key = f"lots-{name}-{options.detector}-{options.budget or 'default'}-s{seed}-{code_digest()}.json"
+        detector = Detector(options.detector, budget=budget)
+        fit = partial(results_of_fit, str(options.data / name), detector, seed)
+        results += [Result(*values) for values in cached_json(options.cache / key, fit)]
     return results
 
 
@@ -110,40 +101,23 @@ def row(title: str, results: list[Result]) -> list[str]:
     return [title, str(count), percent(float(rate)), percent(float(alarms)), share, reported]
 
 
-def folder_parser(description: str) -> argparse.ArgumentParser:
-    """A parser of the options of benchmarks on folders of images."""
-    parser = argparse.ArgumentParser(description=description)
+def folder_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options of benchmarks on folders of images."""
+    parser = data_parser(text)
     parser.add_argument("--set", nargs="+", default=["bottle", "pill"], help="folders of data sets below --data")
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
     return parser
-
-
-def parse_options(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """The options of a command line, among them the folder of data sets, which is required."""
-    options = parser.parse_args(words)
-    if options.data is None:
-        parser.error("--data is required")
-    options.data = Path(options.data).resolve()
-    return options
 
 
 def main(words: list[str]) -> int:
     """Print the table."""
-    parser = folder_parser(__doc__.partition("\n")[0])
+    parser = folder_parser(__doc__)
     parser.add_argument("--detector", default="auto", help="family of detector (auto)")
     parser.add_argument("--budget", help="time for a fit, such as 60s or 5m; by default the detector's own")
     parser.add_argument("--fits", type=int, default=10, help="fits of each set (10)")
-    options = parse_options(parser, words)
-    try:
-        rows = [line for name in options.set for line in table(name, cached_results(name, options))]
-    except OddlensError as error:
-        say(f"error: {error}")
-        return 1
+    options = parse(parser, words, needs_data=True)
     columns = ("lots of 50, brightness", "lots", "promised", "false alarms", "reported", f"beyond {EXCESS} x: reported")
-    print(markdown(columns, rows))
-    print(f"\nTable: `{typed_command([__file__, *words])}`.")
-    return 0
+    rows = (line for name in options.set for line in table(name, cached_results(name, options)))
+    return print_table(columns, rows, [__file__, *words])
 
 
 if __name__ == "__main__":

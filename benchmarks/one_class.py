@@ -1,10 +1,12 @@
-"""One-class tables: one class is normal and the others are anomalies; and MNIST digits against distorted ones.
+"""Tables of what detectors detect: one class is normal, MNIST digits are distorted, or parts have defects.
 
     python benchmarks/one_class.py --set cifar10 --data DIR
     python benchmarks/one_class.py --set mnist mnist-all --data DIR
+    python benchmarks/one_class.py --set magnetic-tile tiles --data DIR
     python benchmarks/one_class.py --set cifar10 --budget 60s --print
 
-Each row is one command line, with the same settings for all classes. See benchmarks/README.md.
+Each row is one command line; all rows have the same settings. Those of magnetic tiles were chosen on
+`magnetic-tile-dev`. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ from cells import Cell, Cells, Job, fit_and_eval, format_command, say, thumbnail
 from tables import (
     DASH,
     PAIRS,
-    Published,
+    THUMBNAILS,
     alarms,
     budget,
+    fit_parser,
     heading,
     image_auroc,
     interval,
-    make_parser,
     markdown,
     mean,
     number,
     pairs,
+    parse,
     percent,
-    ranking,
     rates,
     show,
     thumbnail_aurocs,
@@ -41,48 +43,20 @@ from oddlens.data.open import open_dataset
 from oddlens.data.sources.named import PUBLISHED_SETS as NAMED
 from oddlens.errors import DataNotFoundError
 
+BUDGETS = {"magnetic-tile": "15m", "mnist-all": ""}  # of `auto`; of the other sets `BUDGET`
 BUDGET = "5m"
 ALL_DIGITS = "mnist-all"
+DEFECTS = {"magnetic-tile": "$DATA/magnetic-tile", "tiles": "tiles"}  # sets of parts with defects -> source
 REPEATED = {"cifar10": ("airplane", "automobile", "cat")}  # run with all seeds; other classes with the first
 ROTATIONS = ("quarter_turn", "upside_down")  # 0, 1 and 8 look alike when rotated
 
-PUBLISHED = {
-    "cifar10": (
-        Published("OCSVM", (64.8, None)),
-        Published("KDE", (64.9, 61.2)),
-        Published("DCAE", (59.4, 59.1)),
-        Published("AnoGAN", (61.8, 67.1)),
-        Published("Deep SVDD", (64.8, 61.7)),
-        Published("OCGAN", (65.7, 75.7)),
-        Published("GeoTrans", (86.0, 74.7)),
-        Published("GOAD", (88.2, 75.5)),
-        Published("Rot", (88.4, 78.3)),
-        Published("Rot+Trans", (89.8, 80.4)),
-        Published("SSD", (90.0, 82.7)),
-        Published("DROC", (92.5, None)),
-        Published("CSI", (94.3, 89.9)),
-        Published("UniCon-HA", (95.4, 91.7)),
-        Published("PANDA", (96.2, None), pretrained=True),
-        Published("Mean-Shifted", (98.6, None), pretrained=True),
-    ),
-    "mnist": (
-        Published("KDE", (86.9,)),
-        Published("DCAE", (89.7,)),
-        Published("OCSVM", (91.3,)),
-        Published("AnoGAN", (93.7,)),
-        Published("Deep SVDD", (94.8,)),
-        Published("AE", (97.2,)),
-        Published("OCGAN", (97.5,)),
-        Published("GeoTrans", (98.0,)),
-        Published("ARNet", (98.3,)),
-    ),
-    "fashion-mnist": (
-        Published("Deep SVDD", (92.3,)),
-        Published("AE", (92.4,)),
-        Published("GT", (93.5,)),
-        Published("ARNet", (93.9,)),
-    ),
-}
+
+def job(name: str, source: str, kind: str | None, seed: int, options: argparse.Namespace) -> Job:
+    """Return the job of a cell of the table's detector."""
+    limit = budget(options, BUDGETS.get(name, BUDGET))
+    return fit_and_eval(
+        source, kind, options.detector, seed, budget=limit, threads=options.threads, extra=options.extra
+    )
 
 
 @dataclass(frozen=True)
@@ -127,34 +101,20 @@ class Row:
 
 def class_row(cells: Cells, name: str, kind: str, options: argparse.Namespace) -> Row:
     """Return the cells of one class, computed where missing; the autoencoder's is only read from the cache."""
-    ours = [
-        cells.need(
-            fit_and_eval(
-                name, kind, options.detector, seed,
-                budget=budget(options, BUDGET), threads=options.threads, extra=options.extra,
-            )
-        )
-        for seed in (options.seeds if kind in REPEATED.get(name, ()) else options.seeds[:1])
-    ]  # fmt: skip
+    used = options.seeds if kind in REPEATED.get(name, ()) else options.seeds[:1]
+    ours = tuple(cells.need(job(name, name, kind, seed, options)) for seed in used)
     plain = cells.cached(fit_and_eval(name, kind, "autoencoder", options.seeds[0], threads=options.threads))
-    return Row(kind, tuple(ours), plain, cells.need(thumbnails(name, kind)))
+    return Row(kind, ours, plain, cells.need(thumbnails(name, kind)))
 
 
-def one_class(cells: Cells, name: str, options: argparse.Namespace) -> str:
-    """Return the table of a data set: a row per class, their mean, and the published numbers."""
-    classes = NAMED[name].classes
-    rows = [class_row(cells, name, kind, options) for kind in options.classes or classes]
+def one_class(cells: Cells, name: str, options: argparse.Namespace) -> list[str]:
+    """Return the table of a data set: a row per class, and their mean."""
+    rows = [class_row(cells, name, kind, options) for kind in options.classes or NAMED[name].classes]
     columns = (
         "normal class", f"AUROC, seed {options.seeds[0]}", "95% interval", "mean ± sd (seeds)",
         "false alarms (requested)", "caught", "`seconds.fit`", "autoencoder", *PAIRS,
     )  # fmt: skip
-    parts = [heading(name, options, BUDGET), markdown(columns, [*(row.shown() for row in rows), last_row(rows)])]
-    aurocs = {row.kind: row.numbers[0] for row in rows if row.numbers[0] is not None}
-    if set(aurocs) == set(classes) and name in PUBLISHED:
-        titles = ("mean", "airplane")[: len(PUBLISHED[name][0].numbers)]
-        ours = (mean(list(aurocs.values())), aurocs.get("airplane"))[: len(titles)]
-        parts.append(ranking(f"oddlens, {options.detector}", ours, PUBLISHED[name], titles))
-    return "\n\n".join(parts)
+    return [markdown(columns, [*(row.shown() for row in rows), last_row(rows)])]
 
 
 def last_row(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -170,11 +130,6 @@ def last_row(rows: Sequence[Row]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def seconds(value: float) -> str:
-    """Format a duration; zero becomes a dash."""
-    return f"{value:.1f}" if value else DASH
-
-
 def all_digits_job(detector: str, options: argparse.Namespace, extra: Sequence[str] = ()) -> Job:
     """Return the job of the recipe `mnist` with another detector."""
     seed = str(options.seeds[0])
@@ -183,7 +138,7 @@ def all_digits_job(detector: str, options: argparse.Namespace, extra: Sequence[s
     return Job(f"{ALL_DIGITS}-{detector}-s{seed}", (format_command([*words, "--json", "--out", "$OUT"]),))
 
 
-def all_digits(cells: Cells, options: argparse.Namespace) -> str:
+def all_digits(cells: Cells, options: argparse.Namespace) -> list[str]:
     """Return a table with a row per distortion or pattern, and mean and minimum of all but rotated digits."""
     ours = cells.need(all_digits_job(options.detector, options, options.extra))
     plain = cells.cached(all_digits_job("autoencoder", options))
@@ -205,25 +160,62 @@ def all_digits(cells: Cells, options: argparse.Namespace) -> str:
         rows.append(row(f"**mean** without {' and '.join(ROTATIONS)}", straight))
         rows.append(row(f"lowest of them: {lowest}", [lowest]))
     note = f"False alarms (requested): {alarms(ours)}; `seconds.fit` {seconds(ours.fit_seconds if ours else 0)}."
-    columns = ("every digit is normal; shown", "AUROC", "caught", "autoencoder", *PAIRS)
-    return "\n\n".join([heading(ALL_DIGITS, options, ""), markdown(columns, rows), note])
+    return [markdown(("every digit is normal; shown", "AUROC", "caught", "autoencoder", *PAIRS), rows), note]
 
 
-def main(words: Sequence[str]) -> int:
-    """Compute what is missing and print the tables."""
-    parser = make_parser(__doc__.partition("\n")[0], ("cifar10", "mnist", ALL_DIGITS, "fashion-mnist"))
-    parser.add_argument("--classes", nargs="+", help="only these normal classes")
-    parser.add_argument("--seeds", type=seeds, default=(0, 1, 2), help="0,1,2; the table shows the first")
-    options = parser.parse_args(words)
-    if options.budget and ALL_DIGITS in options.set:
-        parser.error(f"{ALL_DIGITS} runs the recipe mnist, which takes no --budget; leave it out")
+def defects(cells: Cells, name: str, options: argparse.Namespace) -> list[str]:
+    """Return the tables of parts with defects: detectors and baselines, and kinds of defects."""
+    source, seed = DEFECTS[name], options.seeds[0]
+    ours = cells.need(job(name, source, None, seed, options))
+    plain = cells.cached(fit_and_eval(source, None, "autoencoder", seed, threads=options.threads))
+    baseline = cells.need(thumbnails(source))
+    columns = (
+        "detector", "image AUROC", "95% interval", "pixel AUROC", "AUPRO", "false alarms (requested)", "caught",
+        "`seconds.fit`",
+    )  # fmt: skip
+    rows = [detector_row(f"**{options.detector}**", ours)]
+    rows += [detector_row("autoencoder", plain)] if options.detector != "autoencoder" else []
+    for kind, value in zip(THUMBNAILS, thumbnail_aurocs(baseline), strict=True):
+        rows.append((f"nearest thumbnail, {kind}", number(value, baseline), *[""] * (len(columns) - 2)))
+    return [markdown(columns, rows), *([] if ours is None else [defect_table(ours, plain, baseline)])]
 
-    def table(cells: Cells, name: str) -> str:
+
+def detector_row(title: str, cell: Cell | None) -> tuple[str, ...]:
+    """Return the row of one detector."""
+    result = cell.result if cell else {}
+    return (
+        title, number(image_auroc(cell), cell), interval(cell), number(result.get("pixel_auroc"), cell),
+        number(result.get("aupro"), cell), alarms(cell), percent(rates(cell)[1]),
+        seconds(cell.fit_seconds if cell else 0),
+    )  # fmt: skip
+
+
+def defect_table(ours: Cell, plain: Cell | None, baseline: Cell | None) -> str:
+    """Return the table of AUROCs by kind of defect."""
+    theirs = plain.result["per_class"] if plain else {}
+    rows = []
+    for kind, metrics in ours.result["per_class"].items():
+        if metrics["auroc"] is not None:
+            other = theirs.get(kind, {}).get("auroc")
+            numbers = (number(metrics["auroc"], ours), percent(metrics["detection_rate"]), number(other, plain))
+            rows.append((kind, str(metrics["n"]), *numbers, *pairs(thumbnail_aurocs(baseline, kind), baseline)))
+    return markdown(("defect", "images", "AUROC", "caught", "autoencoder", *PAIRS), rows)
+
+
+def seconds(value: float) -> str:
+    """Format a duration; zero becomes a dash."""
+    return f"{value:.1f}" if value else DASH
+
+
+def table(cells: Cells, name: str, options: argparse.Namespace) -> str:
+    """Return the table of a set, below its heading."""
+    if name in DEFECTS:
+        parts = defects(cells, name, options)
+    else:
         if not cells.printing:
             check_files(cells, "mnist" if name == ALL_DIGITS else name)
-        return all_digits(cells, options) if name == ALL_DIGITS else one_class(cells, name, options)
-
-    return show(options, table, [__file__, *words])
+        parts = all_digits(cells, options) if name == ALL_DIGITS else one_class(cells, name, options)
+    return "\n\n".join([heading(name, options, BUDGETS.get(name, BUDGET)), *parts])
 
 
 def check_files(cells: Cells, name: str) -> None:
@@ -239,6 +231,17 @@ def check_files(cells: Cells, name: str) -> None:
 def seeds(text: str) -> tuple[int, ...]:
     """Parse random seeds such as "0,1,2"."""
     return tuple(int(part) for part in text.split(","))
+
+
+def main(words: Sequence[str]) -> int:
+    """Compute what is missing and print the tables."""
+    parser = fit_parser(__doc__, ("cifar10", "mnist", ALL_DIGITS, "fashion-mnist", *DEFECTS))
+    parser.add_argument("--classes", nargs="+", help="only these normal classes")
+    parser.add_argument("--seeds", type=seeds, default=(0, 1, 2), help="0,1,2; the table shows the first")
+    options = parse(parser, words)
+    if options.budget and ALL_DIGITS in options.set:
+        parser.error(f"{ALL_DIGITS} runs the recipe mnist, which takes no --budget; leave it out")
+    return show(options, lambda cells, name: table(cells, name, options), [__file__, *words])
 
 
 if __name__ == "__main__":

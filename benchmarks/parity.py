@@ -9,16 +9,14 @@ PyTorch, once exported with ONNX Runtime and, where installed, OpenVINO; all in 
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from cells import commit, machine, say
-from tables import markdown, typed_command
+from cells import say
+from tables import DASH, data_parser, parse, print_table, where_measured
 
 from oddlens.config.base import RuntimeSettings, TrainingSettings
 from oddlens.config.detectors import (
@@ -33,10 +31,9 @@ from oddlens.config.detectors import (
     RotationSettings,
 )
 from oddlens.data.image_io import Pixels
-from oddlens.data.image_set import ImageSet
+from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
@@ -75,7 +72,7 @@ def differences(detector: Detector, pixels: Pixels) -> dict[str, float]:
     expected = anomaly_scores(detector.backend, in_batches(pixels, size))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "part.onnx"
-        export(detector, path)
+        detector.export(path)
         graph = Detector.load(path).graph
         if graph is None:
             raise OddlensError(f"{path}: the exported detector has no graph; export it again")
@@ -90,27 +87,27 @@ def differences(detector: Detector, pixels: Pixels) -> dict[str, float]:
     return largest
 
 
+def rows(families: list[str], data: DataSet, images: int, seed: int) -> Iterator[list[str]]:
+    """A row for each family: fitted, exported, scored."""
+    normal, test = data.train.subset(np.arange(N_TRAINING)), data.test.subset(np.arange(min(images, len(data.test))))
+    for name in families:
+        say(name)
+        detector = fit_detector(name, normal, seed)
+        by_engine = differences(detector, test.load(detector.spec))
+        yield [name, *(f"{by_engine[engine]:.1e}" if engine in by_engine else DASH for engine in ENGINES)]
+
+
 def main(words: list[str]) -> int:
-    """Fit, export, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Print the table."""
+    parser = data_parser(__doc__)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="FAMILY")
     parser.add_argument("--images", type=int, default=10_000, help="number of test images")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
-    options = parser.parse_args(words)
+    options = parse(parser, words)
     data = open_dataset("cifar10", normal="airplane", data_dir=options.data)
-    normal = data.train.subset(np.arange(N_TRAINING))
-    rows = []
-    for name in options.families:
-        say(name)
-        detector = fit_detector(name, normal, options.seed)
-        pixels = data.test.subset(np.arange(min(options.images, len(data.test)))).load(detector.spec)
-        by_engine = differences(detector, pixels)
-        rows.append([name, *(f"{by_engine[engine]:.1e}" if engine in by_engine else "–" for engine in ENGINES)])
-    print(markdown(["largest relative difference of float32 scores", *ENGINES], rows))
-    print(f"\nTable: `{typed_command([__file__, *words])}`; seed {options.seed}; {options.images} images;")
-    print(f"{machine()}; commit {commit()}.")
-    return 0
+    columns = ("largest relative difference of float32 scores", *ENGINES)
+    lines = rows(options.families, data, options.images, options.seed)
+    return print_table(columns, lines, [__file__, *words], f"; seed {options.seed}; {where_measured()}")
 
 
 if __name__ == "__main__":

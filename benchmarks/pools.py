@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from cells import say
-from code_digest import code_digest
+from cells import code_digest, say
 from PIL import Image, ImageFilter
 
 from oddlens.config.base import InputSpec
@@ -111,15 +110,8 @@ def compute_pool(
         strength = find_strength(detector, pixels[:SEARCH_IMAGES], scores, kind, spec, seed)
         if strength is not None:
             changed[kind] = detector.score(altered(kind, pixels, strength, spec, seed))
-    parts_of_each = groups_of(both, part_of)
-    return Pool(
-        detector.tensors.get("training.scores", np.empty(0)),
-        scores,
-        parts_of_each,
-        index >= len(others),
-        anomalous,
-        changed,
-    )
+    training = detector.tensors.get("training.scores", np.empty(0))
+    return Pool(training, scores, groups_of(both, part_of), index >= len(others), anomalous, changed)
 
 
 def parts_of_files(table: Path) -> dict[str, str]:

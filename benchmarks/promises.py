@@ -13,24 +13,20 @@ its training images is another question; the column "test images, once" answers 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cells import ROOT, say
 from pools import FAMILIES, Pool, Scores, load_pool
-from promise_plots import Spread, draw
-from tables import DASH, markdown, percent, typed_command
+from tables import DASH, data_parser, parse, percent, print_table
 
 from oddlens import metrics
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.drift import DriftWatch
-from oddlens.errors import CalibrationError, OddlensError
-from oddlens.reporting.figures import save_figure
+from oddlens.errors import CalibrationError
 
 REPEATS = 200
 CALIBRATION, STREAM = 499, 2000
@@ -175,43 +171,31 @@ TABLES: dict[str, tuple[Callable[[Pool, int], list[list[str]]], tuple[str, ...]]
 }
 
 
+def rows(options: argparse.Namespace) -> Iterator[list[str]]:
+    """The rows of each set and family, whose pool is computed first where it is missing."""
+    table, _ = TABLES[options.show]
+    for source in options.set:
+        name, _, normal = source.partition(":")
+        for family in options.families:
+            pool = load_pool(
+                options.cache, options.data, name, normal or None, family, options.seed, options.budget, options.parts,
+                changes=options.show == "drift",
+            )  # fmt: skip
+            yield from ([source, family, *row] for row in table(pool, options.seed))
+
+
 def main(words: list[str]) -> int:
-    """Compute what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Compute what is missing and print the table."""
+    parser = data_parser(__doc__)
     parser.add_argument("--show", choices=sorted(TABLES), required=True)
     parser.add_argument("--set", nargs="+", required=True, metavar="SET[:NORMAL]")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--budget", default="2m", help="time budget of a fit")
     parser.add_argument("--parts", type=Path, help="CSV file that tells which photographs show one tile")
-    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="also plot the false-alarm rates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"))
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks")
-    options = parser.parse_args(words)
-    data = None if options.data is None else Path(options.data).resolve()
-    table, columns = TABLES[options.show]
-    rows, spreads = [], []
-    for source in options.set:
-        name, _, normal = source.partition(":")
-        for family in options.families:
-            try:
-                pool = load_pool(
-                    options.cache, data, name, normal or None, family, options.seed, options.budget, options.parts,
-                    changes=options.show == "drift",
-                )  # fmt: skip
-            except OddlensError as error:
-                say(f"error: {source}, {family}: {error}")
-                return 1
-            rows += [[source, family, *row] for row in table(pool, options.seed)]
-            for rate in RATES if options.plot else ():
-                values = redrawn_rates(pool, rate, options.seed, by_group=False)
-                by_percentile = train_percentile_rate(pool, rate) if len(pool.training) else float("nan")
-                spreads.append(Spread(f"{source}, {family}", rate, values or [], by_percentile))
-    print(markdown(["set", "detector", *columns], rows))
-    print(f"\nTable: `{typed_command([__file__, *words])}`; {REPEATS} repeats.")
-    if options.plot:
-        say(f"{save_figure(draw(spreads), options.plot)}")
-    return 0
+    options = parse(parser, words)
+    columns = ("set", "detector", *TABLES[options.show][1])
+    return print_table(columns, rows(options), [__file__, *words], f"; {REPEATS} repeats")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ files, each scored with its calibrated runtime.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import statistics
@@ -22,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from cells import commit, machine, say
+from cells import say
 from operations import Layer, layers, scoring, total, training
-from tables import markdown, typed_command
+from tables import data_parser, markdown, parse, typed_command, where_measured
 from torch.nn import functional as F
 
 from oddlens.config.base import InputSpec, TrainingSettings
@@ -218,17 +217,16 @@ def limits(steps: Sequence[Step], device: torch.device) -> str:
 
 def main(words: list[str]) -> int:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = data_parser(__doc__)
     parser.add_argument("--recipes", nargs="*", default=["mnist", "cifar10-airplane"], choices=run.recipe_names())
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="detector files to measure")
     parser.add_argument("--epochs", type=int, default=3, help="epochs per recipe, of which the median is used")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
-    options = parser.parse_args(words)
+    options = parse(parser, words)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     torch.set_num_threads(options.threads)
-    device, load = torch.device(options.device), os.getloadavg()[0]
+    device, measured = torch.device(options.device), where_measured()
     try:
         with keep_freed_memory():  # as the command line does
             steps = [
@@ -244,8 +242,7 @@ def main(words: list[str]) -> int:
     print(markdown(STEPS, [row(step, device) for step in steps]), limits(steps, device), sep="\n\n", end="\n\n")
     print(f"Memory: {copied / 1e9:.1f} GB/s copying, {added / 1e9:.1f} GB/s adding (triad).")
     typed = typed_command([__file__, *(Path(word).name for word in words)])  # without local paths
-    print(f"Table: `{typed}`; {machine()}, {options.threads} threads, load {load:.1f} before;")
-    print(f"torch {torch.__version__}, commit {commit()}.")
+    print(f"Table: `{typed}`; {options.threads} threads, torch {torch.__version__}; {measured} before.")
     return 0
 
 

@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import ROOT, commit, machine, say
+from cells import ROOT, say
 from environments import VENVS, environment
 from operations import layers, scoring, total
-from tables import markdown
+from tables import data_parser, markdown, parse, where_measured
 
 from oddlens.cli.session import set_threads
 from oddlens.config.base import RuntimeSettings, TrainingSettings
@@ -36,7 +36,6 @@ from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.image_set import ImageSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
-from oddlens.detector.export import export
 from oddlens.errors import MissingExtraError, OddlensError
 from oddlens.io.allocator import keep_freed_memory
 from oddlens.recipes import run
@@ -57,7 +56,7 @@ def make_detectors(kind: str, folder: Path, data: Path) -> list[Path]:
         fit_detector(kind, normal).save(first)
     exported = folder / f"{kind}-onnxruntime-fp32.onnx"
     if not exported.exists():
-        export(Detector.load(first), exported)
+        Detector.load(first).export(exported)
     paths = [first, exported]
     for engine, precision in (("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16")):
         source = first if engine == "torch" else exported
@@ -126,7 +125,7 @@ def run_json(words: Sequence[str | Path], threads: int) -> dict[str, Any]:
 def in_memory(paths: Sequence[Path], options: argparse.Namespace) -> str:
     """Return the table of throughput in memory."""
     plain = [
-        environment(options.venvs, "torch"), PEERS / "plain_pytorch_cifar.py", "--epochs", "0",
+        environment(options.venvs, "torch"), PEERS / "plain_pytorch.py", "cifar", "--epochs", "0",
         "--data", options.data, "--threads", str(options.threads),
     ]  # fmt: skip
     theirs: list[float] = []
@@ -195,23 +194,20 @@ def spread(ratios: Sequence[float]) -> str:
 
 def main(words: list[str]) -> int:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = data_parser(__doc__)
     parser.add_argument("--show", choices=("memory", "files"), default="memory")
     parser.add_argument("--detectors", nargs="+", type=Path, help="detector files; without, one per runtime is written")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/benchmarks/scoring", help="folder of these files")
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model exported by anomalib")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--threads", type=int, default=2)
-    data = os.environ.get("ODDLENS_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None, help="folder of data sets")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
     parser.add_argument("--one", type=Path, metavar="FILE", help="measure this detector file only, and print JSON")
-    options = parser.parse_args(words)
-    options.data = Path(options.data).resolve()
+    options = parse(parser, words, needs_data=True)
     if options.one:
         print(json.dumps(score_in_memory(options.one, options.data)))
         return 0
-    load = os.getloadavg()[0]
+    measured = where_measured()
     try:
         kind, table = ("airplane", in_memory) if options.show == "memory" else ("tile", from_disk)
         paths = options.detectors or make_detectors(kind, options.folder, options.data)
@@ -221,8 +217,7 @@ def main(words: list[str]) -> int:
         return 1
     typed = f"python benchmarks/scoring_speed.py --show {options.show} --repeats {options.repeats} --data $DATA"
     typed += f" --detectors {' '.join(path.name for path in paths)}" * bool(options.detectors)
-    print(f"\nTable: `{typed}`; {options.threads} threads;")
-    print(f"{machine()}, load {load:.1f} before; commit {commit()}.")
+    print(f"\nTable: `{typed}`; {options.threads} threads; {measured} before.")
     return 0
 
 

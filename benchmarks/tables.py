@@ -8,10 +8,10 @@ import shlex
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from cells import ROOT, Cell, Cells, say
+from cells import ROOT, Cell, Cells, commit, machine, say
 
+from oddlens.errors import OddlensError
 from oddlens.evaluation.baselines import THUMBNAIL_KINDS
 
 DASH = "–"
@@ -19,27 +19,40 @@ THUMBNAILS = tuple(str(kind) for kind in THUMBNAIL_KINDS)  # 8, 32, 8 normalised
 PAIRS = ("thumbnails 8 / 32", "normalised 8 / 32")
 
 
-class Published(NamedTuple):
-    """A published result: AUROC in percent, in the order of the table's columns; None where it was not reported."""
+def data_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options of all scripts; its description is the first line of `text`, a docstring."""
+    parser = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
+    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks", help="folder of the results")
+    return parser
 
-    method: str
-    numbers: tuple[float | None, ...]
-    pretrained: bool = False
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str], *, needs_data: bool = False) -> argparse.Namespace:
+    """Parse a command line; the folder of data sets becomes absolute."""
+    options = parser.parse_args(words)
+    if options.data is None and needs_data:
+        parser.error("--data is required")
+    options.data = None if options.data is None else Path(options.data).resolve()
+    return options
 
 
-def make_parser(description: str, sets: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser of the shared options; what follows `--` is passed to `oddlens fit`."""
-    parser = argparse.ArgumentParser(description=description)
+def cell_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options of all scripts whose results are cells."""
+    parser = data_parser(text)
+    parser.add_argument("--fresh", action="store_true", help="recompute the cells")
+    parser.add_argument("--print", action="store_true", dest="printing", help="tables of cached cells only")
+    parser.add_argument("extra", nargs="*", help="after --: further options of the commands")
+    return parser
+
+
+def fit_parser(text: str | None, sets: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser of the options of scripts that fit and evaluate; what follows `--` goes to `oddlens fit`."""
+    parser = cell_parser(text)
     parser.add_argument("--set", nargs="+", choices=sets, default=list(sets[:1]), metavar="SET", help=", ".join(sets))
     parser.add_argument("--detector", default="auto", help="family of detector (auto)")
     parser.add_argument("--budget", help="time that auto may take for a fit, such as 60s or 5m")
     parser.add_argument("--threads", type=int, help="processor threads")
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks", help="folder of the cells")
-    parser.add_argument("--fresh", action="store_true", help="recompute the cells")
     parser.add_argument("--keep", action="store_true", help="keep the detector files, in the folder of the cells")
-    parser.add_argument("--print", action="store_true", dest="printing", help="tables of cached cells only")
-    parser.add_argument("extra", nargs="*", help="after --: further options of `oddlens fit`")
     return parser
 
 
@@ -57,8 +70,8 @@ def heading(name: str, options: argparse.Namespace, usual: str) -> str:
 
 def open_cells(options: argparse.Namespace) -> Cells:
     """Return the cells in the folder that the options name."""
-    data = None if options.data is None else Path(options.data).resolve()
-    return Cells(options.cache, data, fresh=options.fresh, printing=options.printing, keep=options.keep)
+    keep = getattr(options, "keep", False)
+    return Cells(options.cache, options.data, fresh=options.fresh, printing=options.printing, keep=keep)
 
 
 def show(options: argparse.Namespace, table: Callable[[Cells, str], str], typed: Sequence[str]) -> int:
@@ -71,6 +84,22 @@ def show(options: argparse.Namespace, table: Callable[[Cells, str], str], typed:
     if failed:
         say(f"error: {len(failed)} cells failed: {', '.join(failed)}; run the same command to retry them")
     return int(bool(failed))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], typed: Sequence[str], note: str = "") -> int:
+    """Print a table, whose rows are computed as they are needed, and its command line; return the exit code."""
+    try:
+        table = markdown(columns, rows)
+    except OddlensError as error:
+        say(f"error: {error}")
+        return 1
+    print(table, f"Table: `{typed_command(typed)}`{note}.", sep="\n\n")
+    return 0
+
+
+def where_measured() -> str:
+    """The machine, its load now, and the commit."""
+    return f"{machine()}, load {os.getloadavg()[0]:.1f}, commit {commit()}"
 
 
 def typed_command(typed: Sequence[str]) -> str:
@@ -146,19 +175,6 @@ def pairs(values: Sequence[float | None], cell: Cell | None = None) -> tuple[str
     return f"{shown[0]} / {shown[1]}", f"{shown[2]} / {shown[3]}"
 
 
-def ranking(ours: str, numbers: Sequence[float | None], published: Sequence[Published], columns: Sequence[str]) -> str:
-    """Return a table of published AUROCs in percent with ours (given as fractions of 1), sorted by the first column."""
-    rows = [Published(ours, tuple(None if value is None else 100 * value for value in numbers)), *published]
-    rows.sort(key=lambda row: row.numbers[0] if row.numbers[0] is not None else -1.0)
-    lines = []
-    for row in rows:
-        shown = [number(value, digits=1) for value in row.numbers]
-        emphasis = "**" if row.method == ours else ""
-        needs = "pretrained elsewhere" if row.pretrained else "from scratch"
-        lines.append([f"{emphasis}{row.method}{emphasis}", *shown, needs])
-    return markdown(["method (published, but for ours)", *columns, "network"], lines)
-
-
 def provenance(used: Sequence[Cell], typed: str) -> str:
     """Describe how the numbers were computed: commands, machine, versions, dates, and which are from other code."""
     if not used:
@@ -172,10 +188,7 @@ def provenance(used: Sequence[Cell], typed: str) -> str:
         lines.append(
             f"Longest fit: {slowest.fit_seconds:.1f} s (`seconds.fit`), {slowest.wall[0]:.1f} s for the whole process."
         )
-    for machine in dict.fromkeys(cell.machine for cell in used):
-        on_machine = [cell for cell in used if cell.machine == machine]
-        loads = [cell.load for cell in on_machine]
-        lines.append(f"Machine: {machine}; load before the cells {min(loads):.1f} to {max(loads):.1f}.")
+    lines += machine_lines(used)
     for versions in {tuple(cell.versions.items()): None for cell in used}:
         lines.append("With " + ", ".join(f"{name} {version}" for name, version in versions) + ".")
     days = sorted({cell.made[:10] for cell in used})
@@ -185,6 +198,16 @@ def provenance(used: Sequence[Cell], typed: str) -> str:
     if old:
         lines.append(f"† computed by other code than today's (commits {commits_of(old)}); `--fresh` recomputes it.")
     return "\n".join(lines)
+
+
+def machine_lines(used: Sequence[Cell]) -> list[str]:
+    """A line for each machine, with its load."""
+    loads: dict[str, list[float]] = {}
+    for cell in used:
+        loads.setdefault(cell.machine, []).append(cell.load)
+    return [
+        f"Machine: {name}; load before the cells {min(all_):.1f} to {max(all_):.1f}." for name, all_ in loads.items()
+    ]
 
 
 def commits_of(cells: Sequence[Cell]) -> str:

@@ -7,7 +7,6 @@ scaled to unit length. The latter are invariant to exposure: they match photogra
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from cells import say
+from tables import data_parser, parse
 
 from oddlens.data.image_set import ImageSet
 from oddlens.data.open import open_dataset
@@ -38,12 +38,11 @@ def aurocs(test: ImageSet, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
 
 def main(words: list[str]) -> int:
     """Score a data set and print the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = data_parser(__doc__)
     parser.add_argument("source", help="folder or name of a data set")
     parser.add_argument("--normal", help="the class that is normal")
-    parser.add_argument("--data", type=Path, help="folder of data sets")
     parser.add_argument("--recipe", help="use the test images of this recipe: distorted and foreign ones")
-    options = parser.parse_args(words)
+    options = parse(parser, words)
     try:
         data = open_dataset(options.source, normal=options.normal, data_dir=options.data)
         spec, test = data.train.choose_spec(None), data.test

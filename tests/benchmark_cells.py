@@ -7,7 +7,6 @@ from typing import Any
 
 import cells as c
 import tables
-from code_digest import code_digest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -16,7 +15,7 @@ def cell(commands: tuple[str, ...] = (), *results: dict[str, Any], code: str | N
     """A cell of these commands and results, made by today's code unless `code` is another digest."""
     return c.Cell(
         commands=commands, results=results, wall=(2.0,) * len(results), commit="abc1234",
-        code=code or code_digest(), machine="a machine", load=0.1, versions={"python": "3.11"},
+        code=code or c.code_digest(), machine="a machine", load=0.1, versions={"python": "3.11"},
         made="2026-01-02T03:04:05+00:00",
     )  # fmt: skip
 

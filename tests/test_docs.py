@@ -101,9 +101,10 @@ def test_python_in_the_docs_runs(page: str, block: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", setup + block], check=True, cwd=tmp_path, capture_output=True, timeout=400)
 
 
-def test_the_changelog_and_the_package_agree_on_the_version() -> None:
-    assert f"## {oddlens.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+def test_the_changelog_the_citation_and_the_package_agree_on_the_version() -> None:
+    assert f"## [{oddlens.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'version = "{oddlens.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"version: {oddlens.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_readme_names_the_two_commands() -> None:

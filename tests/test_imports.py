@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,9 @@ import pytest
 from PIL import Image
 
 import oddlens
+from oddlens import errors
+from oddlens.config import detectors
+from oddlens.config.detectors import FAMILIES
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
@@ -28,13 +33,40 @@ def run(program: str, *arguments: object) -> str:
 
 def test_the_public_surface_is_pinned() -> None:
     assert oddlens.__all__ == [
-        "AutoencoderSettings", "DataSet", "DecisionSettings", "Detector", "ImageSet", "OddlensError",
-        "TrainingSettings", "Verdicts", "__version__", "open_dataset",
+        "ArtifactError", "AutoSettings", "AutoencoderSettings", "BackboneOutput", "CalibrationError",
+        "CrossfitSettings", "DataError", "DataNotFoundError", "DataSet", "Decision", "DecisionSettings",
+        "DefectsSettings", "Detector", "DictionarySettings", "DiskFullError", "EnsembleSettings", "Evaluation",
+        "FeaturesSettings", "ImageError", "ImageSet", "InputSpec", "LotTest", "Manifest", "Member",
+        "MissingExtraError", "OddlensError", "OnnxBackbone", "PadimSettings", "PatchcoreSettings", "PluginError",
+        "Predictions", "RotationSettings", "RuntimeSettings", "SettingsError", "StateError", "StoreError", "Tiling",
+        "TrainingError", "TrainingSettings", "UnreadableImageError", "Verdicts", "__version__", "evaluate",
+        "open_dataset",
     ]  # fmt: skip
     for name in oddlens.__all__:
         assert getattr(oddlens, name) is not None
+    assert dir(oddlens) == oddlens.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         oddlens.nothing  # noqa: B018
+
+
+def test_every_error_and_the_settings_of_every_family_are_public() -> None:
+    names = {error.__name__ for _, error in inspect.getmembers(errors, inspect.isclass)}
+    families = {family.__name__ for family in FAMILIES.values() if family.__module__ == detectors.__name__}
+    assert (names | families | {"AutoSettings"}) - set(oddlens.__all__) == set()
+
+
+def public_callables() -> dict[str, object]:
+    """Public classes and functions, and the methods of `Detector`, by name."""
+    public = {name: getattr(oddlens, name) for name in oddlens.__all__ if name != "__version__"}
+    methods = inspect.getmembers(oddlens.Detector, inspect.isroutine)
+    return public | {f"Detector.{name}": method for name, method in methods if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", [name for name in public_callables() if not name.endswith("Error")])
+def test_a_public_docstring_has_an_example_or_says_where_it_is(name: str) -> None:
+    text = inspect.getdoc(public_callables()[name]) or ""
+    other = re.search(r"Example: see `(\w+(?:\.\w+)?)`", text)
+    assert ">>>" in (text if other is None else inspect.getdoc(public_callables()[other[1]]) or ""), text
 
 
 def test_importing_the_package_imports_no_dependency_at_all() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def test_a_wheel_of_the_core_has_no_compiled_code(tmp_path: Path) -> None:
         assert [file for file in files if Path(file).suffix in (".so", ".c", ".h", ".o", ".a", ".pyd", ".dylib")] == []
         assert [file for file in files if wheel.read(file)[:4] == b"\x7fELF"] == []
         assert not [file for file in files if file.startswith("oddlens_kernels")]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="needs hatchling")
+def test_a_source_distribution_has_every_file_of_the_package_and_what_a_release_needs(tmp_path: Path) -> None:
+    program = "import sys; from hatchling.build import build_sdist; print(build_sdist(sys.argv[1]))"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    name = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        files = {member.partition("/")[2] for member in archive.getnames()}
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*") if path.is_file()}
+    assert {path for path in package if "__pycache__" not in path} - files == set()
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "examples/score.js"} - files == set()
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
-"""anomalib without pretrained weights: train and export GANomaly or DRAEM, and score files with OpenVINO.
+"""anomalib without pretrained weights: train and export GANomaly, and score files with OpenVINO.
 
     python benchmarks/peers/anomalib_peer.py fit magnetic-tile --data DIR --out runs/peers/ganomaly-tile
     python benchmarks/peers/anomalib_peer.py fit cifar10-airplane --data DIR --out runs/peers/ganomaly-airplane
     python benchmarks/peers/anomalib_peer.py infer DIR/magnetic-tile/test --out runs/peers/ganomaly-tile
 
 GANomaly is trained as in its example configuration: at most 100 epochs with batch size 32, stopped when three epochs
-in a row do not raise the AUROC on the validation half of the *test* images, which also gives the threshold. DRAEM takes
-700 epochs with batch size 8 as in its paper; an empty folder of textures makes it use noise instead of downloading
-textures. Both are stopped after `--minutes`. Images are 256 x 256, those of CIFAR-10 32 x 32.
+in a row do not raise the AUROC on the validation half of the *test* images, which also gives the threshold, or after
+`--minutes`. Images are 256 x 256, those of CIFAR-10 32 x 32.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from anomalib.data import Folder
 from anomalib.deploy import ExportType, OpenVINOInferencer
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
-from anomalib.models import Draem, Ganomaly
+from anomalib.models import Ganomaly
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
@@ -35,9 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 SIDES = {"magnetic-tile": 256, "cifar10-airplane": 32}
 WORKERS = 2
-PATIENCE = {"ganomaly": 3, "draem": 20}
-EPOCHS = {"ganomaly": 100, "draem": 700}
-BATCHES = {"ganomaly": 32, "draem": 8}
+PATIENCE, EPOCHS, BATCH = 3, 100, 32
 SUFFIXES = (".jpg", ".jpeg", ".png")
 WORK = "operations.json"  # next to the exported model
 
@@ -52,19 +49,15 @@ def airplane_folders(data: Path, folder: Path, images: int | None) -> Path:
     return folder
 
 
-def build_model(name: str, side: int, scratch: Path) -> Ganomaly | Draem:
+def build_model(side: int) -> Ganomaly:
     """Return the model, with the AUROC used for early stopping."""
     monitored = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     final = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     evaluator = Evaluator(val_metrics=[monitored], test_metrics=[final])
-    if name == "ganomaly":
-        return Ganomaly(pre_processor=Ganomaly.configure_pre_processor((side, side)), evaluator=evaluator)
-    textures = scratch / "no-textures"
-    textures.mkdir()
-    return Draem(dtd_dir=textures, pre_processor=Draem.configure_pre_processor((side, side)), evaluator=evaluator)
+    return Ganomaly(pre_processor=Ganomaly.configure_pre_processor((side, side)), evaluator=evaluator)
 
 
-def operations(model: Ganomaly | Draem, side: int) -> int:
+def operations(model: Ganomaly, side: int) -> int:
     """Return the operations of scoring one image; a multiply-add is two."""
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -75,10 +68,10 @@ def operations(model: Ganomaly | Draem, side: int) -> int:
 def build_engine(options, scratch: Path) -> Engine:
     """Return the trainer, with early stopping; `--images` also limits the batches."""
     return Engine(
-        callbacks=[EarlyStopping("image_AUROC", patience=PATIENCE[options.model], mode="max")],
+        callbacks=[EarlyStopping("image_AUROC", patience=PATIENCE, mode="max")],
         default_root_dir=scratch,
         accelerator="cpu",
-        max_epochs=options.epochs or EPOCHS[options.model],
+        max_epochs=options.epochs or EPOCHS,
         max_time={"minutes": options.minutes},
         enable_progress_bar=False,
         **({"limit_train_batches": 2, "limit_val_batches": 4, "limit_test_batches": 4} if options.images else {}),
@@ -88,7 +81,7 @@ def build_engine(options, scratch: Path) -> Engine:
 def fit(options, scratch: Path) -> None:
     """Train, test and export; then score every test file with the exported model."""
     seed_everything(options.seed)
-    side, batch = SIDES[options.source], min(BATCHES[options.model], options.images or BATCHES[options.model])
+    side, batch = SIDES[options.source], min(BATCH, options.images or BATCH)
     clock = Clock()
     if options.source == "magnetic-tile":
         root = options.data / "magnetic-tile"
@@ -100,7 +93,7 @@ def fit(options, scratch: Path) -> None:
         options.source, "train/good", root, [f"test/{name}" for name in defects], "test/good",
         train_batch_size=batch, eval_batch_size=batch, num_workers=WORKERS, seed=options.seed,
     )  # fmt: skip
-    model = build_model(options.model, side, scratch)
+    model = build_model(side)
     engine = build_engine(options, scratch)
     engine.fit(model=model, datamodule=data)
     fitting, epochs = clock.lap(), engine.trainer.current_epoch
@@ -160,7 +153,6 @@ def main() -> None:
     parser = make_parser(__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("fit", "infer"))
     parser.add_argument("source", help=f"{' or '.join(SIDES)}; for infer, a folder of images")
-    parser.add_argument("--model", choices=tuple(EPOCHS), default="ganomaly")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported model")
     parser.add_argument("--minutes", type=int, default=30, help="maximum training time in minutes")
     parser.add_argument("--passes", type=int, default=3, help="passes over the files, the first a warm-up")

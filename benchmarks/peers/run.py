@@ -13,7 +13,6 @@ varies within minutes, many short pairs are more reliable than few long ones: `-
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cells import PROGRAMS, ROOT, Cell, Cells, Job, say
+from cells import PROGRAMS, Cell, Cells, Job, say
 from environments import VENVS, environment
-from tables import DASH, commits_of, markdown
+from tables import DASH, cell_parser, commits_of, machine_lines, markdown, open_cells, parse
 
 from oddlens.errors import OddlensError
 
@@ -63,10 +62,9 @@ def auto(data: str, budget: str) -> tuple[str, ...]:
     return f"oddlens fit {data} --detector auto --budget {budget} --device cpu -o {part}", f"oddlens eval {part} {data}"
 
 
-def anomalib(model: str, source: str) -> str:
-    """Return the command that trains and exports a model to the folder read by `scoring_speed.py`."""
-    out = f"runs/peers/models/{model}-{source}"
-    return f"anomalib benchmarks/peers/anomalib_peer.py fit {source} --model {model} --out {out}"
+def ganomaly(source: str) -> str:
+    """Return the command that trains and exports GANomaly to the folder read by `scoring_speed.py`."""
+    return f"anomalib benchmarks/peers/anomalib_peer.py fit {source} --out runs/peers/models/ganomaly-{source}"
 
 
 AIRPLANE, TILE = "cifar10 --normal airplane --data $DATA", "$DATA/magnetic-tile"
@@ -75,10 +73,10 @@ PEERS = {
         "MNIST recipe, plain Keras", "keras", "keras benchmarks/peers/plain_keras_mnist.py", recipe("mnist"), "loss"
     ),
     "torch-mnist": Peer(
-        "MNIST recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_mnist.py", recipe("mnist"), "loss"
+        "MNIST recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch.py mnist", recipe("mnist"), "loss"
     ),
     "torch-cifar": Peer(
-        "CIFAR-10 recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch_cifar.py",
+        "CIFAR-10 recipe, plain PyTorch", "torch", "torch benchmarks/peers/plain_pytorch.py cifar",
         recipe("cifar10-airplane"),
     ),
     "pyod-autoencoder": Peer(
@@ -90,13 +88,10 @@ PEERS = {
         recipe("cifar10-airplane"),
     ),
     "ganomaly-airplane": Peer(
-        "airplane, anomalib GANomaly", "anomalib", anomalib("ganomaly", "cifar10-airplane"), auto(AIRPLANE, "60s")
+        "airplane, anomalib GANomaly", "anomalib", ganomaly("cifar10-airplane"), auto(AIRPLANE, "60s")
     ),
     "ganomaly-tile": Peer(
-        "magnetic tile, anomalib GANomaly", "anomalib", anomalib("ganomaly", "magnetic-tile"), auto(TILE, "5m")
-    ),
-    "draem-tile": Peer(
-        "magnetic tile, anomalib DRAEM", "anomalib", anomalib("draem", "magnetic-tile"), auto(TILE, "5m")
+        "magnetic tile, anomalib GANomaly", "anomalib", ganomaly("magnetic-tile"), auto(TILE, "5m")
     ),
 }  # fmt: skip
 
@@ -218,9 +213,7 @@ def table(cells: Cells, options: argparse.Namespace) -> str:
     rows += [[name, *[DASH] * 6, *weight(venvs[name])] for name in ("oddlens-core", "oddlens-train")]
     used = list(cells.used.values())
     lines = [markdown(COLUMNS, rows), "", *(line for name in options.peer for line in notes(name, pairs[name]))]
-    for machine in dict.fromkeys(cell.machine for cell in used):
-        loads = [cell.load for cell in used if cell.machine == machine]
-        lines.append(f"Machine: {machine}; load before the pairs {min(loads):.1f} to {max(loads):.1f}.")
+    lines += machine_lines(used)
     if used:
         lines.append(f"Commits {commits_of(used)}; † marks results of other code, which --fresh recomputes.")
     return "\n".join(lines)
@@ -233,27 +226,21 @@ def environments(options: argparse.Namespace) -> list[str]:
 
 def main(words: list[str]) -> int:
     """Compute what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = cell_parser(__doc__)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
     parser.add_argument("--epochs", type=int, help="epochs of both sides, instead of the recipe's")
     parser.add_argument("--as-if", type=int, help="with --epochs: extrapolate seconds to this number of epochs")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=os.environ.get("ODDLENS_DATA"), help="folder of data sets")
     parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs/benchmarks", help="folder of the cells")
-    parser.add_argument("--fresh", action="store_true", help="recompute the pairs")
-    parser.add_argument("--print", action="store_true", dest="printing", help="table of cached pairs only")
-    parser.add_argument("extra", nargs="*", help="after --: further options of the peers' scripts")
-    options = parser.parse_args(words)
-    data = None if options.data is None else Path(options.data).resolve()
+    options = parse(parser, words)
     try:
         for name in [] if options.printing else environments(options):
             PROGRAMS[name] = (str(environment(options.venvs, name)),)
     except OddlensError as error:
         say(f"error: {error}")
         return 1
-    cells = Cells(options.cache, data, fresh=options.fresh, printing=options.printing)
+    cells = open_cells(options)
     arguments = f"--peer {' '.join(options.peer)} --repeats {options.repeats} --threads {options.threads} --data $DATA"
     arguments += f" --epochs {options.epochs}" * bool(options.epochs)
     arguments += f" --as-if {options.as_if}" * bool(options.as_if)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +16,8 @@ from onnx import helper
 from safetensors.numpy import save as save_tensors
 
 from oddlens.artifact import detector_file, onnx_file
-from oddlens.config.base import DecisionSettings, RuntimeSettings
+from oddlens.config.base import DecisionSettings, RuntimeSettings, TrainingSettings
+from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError
 from oddlens.inference import open
@@ -23,7 +26,7 @@ from oddlens.io import onnx_proto
 
 def test_what_is_saved_is_read_again(exported: Path, digits_detector: Detector, tmp_path: Path) -> None:
     graph, manifest, tensors = onnx_file.read_onnx(exported)
-    path = onnx_file.save_onnx(tmp_path / "again.onnx", graph, manifest, tensors)
+    path = onnx_file.save_onnx(tmp_path / "again.onnx", graph, manifest, tensors, digits_detector.decision_json)
     assert path.read_bytes() == exported.read_bytes()
     assert tensors.keys() == detector_file.STATISTICS_DTYPES.keys()
     for name, tensor in tensors.items():
@@ -37,7 +40,7 @@ def test_a_file_from_before_groups_were_counted_is_read_and_others_must_be_compl
     for missing, is_read in (("calibration.clusters", True), ("calibration.groups", False)):
         rest = {name: tensor for name, tensor in tensors.items() if name != missing}
         statistics = base64.b64encode(save_tensors(rest)).decode()
-        text = detector_file.serialize_manifest(manifest, rest | onnx_file.graph_as_tensor(graph))
+        text = detector_file.serialize_manifest(manifest, rest | onnx_file.as_tensors(graph, {}))
         path = tmp_path / "part.onnx"
         path.write_bytes(onnx_proto.join_metadata(graph, {"oddlens": text, "oddlens.statistics": statistics}))
         if is_read:
@@ -66,6 +69,8 @@ def write_with_metadata(path: Path, target: Path, key: str, value: str | None) -
         ("oddlens", "[" * 100_000, "manifest is damaged"),
         ("oddlens.statistics", None, "calibration cannot be read"),
         ("oddlens.statistics", "AAAA", "calibration cannot be read"),
+        ("oddlens.decision", None, "digest differs"),
+        ("oddlens.decision", '{"threshold": 1e9}', "digest differs"),
     ],
 )
 def test_damaged_metadata_is_refused(exported: Path, tmp_path: Path, key: str, value: str | None, message: str) -> None:
@@ -103,17 +108,37 @@ def test_an_older_file_without_a_runtime_is_still_read(exported: Path, tmp_path:
     text = manifest.model_copy(update={"digest": ""}).model_dump_json()
     older = text.replace('"runtime":{"engine":"onnxruntime","precision":"fp32"},', "")
     assert older != text
-    digest = detector_file.content_digest(older, tensors | onnx_file.graph_as_tensor(graph))
+    digest = detector_file.content_digest(older, tensors | onnx_file.as_tensors(graph, {}))
     older = older.replace('"digest":""', f'"digest":"{digest}"')
     _, metadata = onnx_proto.split_metadata(exported.read_bytes(), exported)
+    del metadata[onnx_file.DECISION]
     (tmp_path / "part.onnx").write_bytes(onnx_proto.join_metadata(graph, metadata | {"oddlens": older}))
     assert onnx_file.read_onnx(tmp_path / "part.onnx")[1].runtime == RuntimeSettings()
+
+
+def decision_in(path: Path) -> dict[str, Any]:
+    """What the metadata of an exported file says to programs that have no oddlens."""
+    _, metadata = onnx_proto.split_metadata(path.read_bytes(), path)
+    decision: dict[str, Any] = json.loads(metadata[onnx_file.DECISION])
+    return decision
+
+
+def test_a_file_without_a_calibration_has_no_decision_in_its_metadata(digit_pixels: Pixels, tmp_path: Path) -> None:
+    training = TrainingSettings(epochs=1)
+    detector = Detector("autoencoder", training=training).fit(digit_pixels[:40], hold_out=False)
+    detector.export(tmp_path / "part.onnx")
+    _, metadata = onnx_proto.split_metadata((tmp_path / "part.onnx").read_bytes(), tmp_path)
+    assert metadata.keys() == {"oddlens", "oddlens.statistics"}
+    loaded = Detector.load(tmp_path / "part.onnx")
+    assert decision_in(loaded.calibrate(digit_pixels[40:80]).save(tmp_path / "part.onnx"))["threshold"] > 0
 
 
 def test_the_threshold_moves_and_the_graph_stays_byte_for_byte(exported: Path, tmp_path: Path) -> None:
     moved = Detector.load(exported).set_decision(DecisionSettings(false_alarm_rate=0.1)).save(tmp_path / "part.onnx")
     assert onnx_file.read_onnx(moved)[0] == onnx_file.read_onnx(exported)[0]
-    assert Detector.load(moved).decision_.false_alarm_rate == 0.1
+    detector = Detector.load(moved)
+    assert detector.decision_.false_alarm_rate == 0.1
+    assert decision_in(moved)["threshold"] == detector.decision_.threshold < decision_in(exported)["threshold"]
 
 
 def test_an_exported_graph_keeps_every_byte_that_is_not_its_metadata(exported: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import tables
 from benchmark_cells import BENCHMARKS, put
 
+import oddlens
 from oddlens.detector.detector import Detector
 
 HALF = "import pathlib, sys\npathlib.Path(sys.argv[1], 'detector.safetensors').write_text('half')\nprint('{}')"
@@ -99,6 +100,21 @@ def test_a_cell_of_other_code_is_used_and_marked(tmp_path: Path) -> None:
     assert n_calls(tmp_path) == 0
     assert tables.number(0.9, cell) == "0.900 †"
     assert "† computed by other code than today's (commits abc1234)" in tables.provenance([cell], "typed")
+
+
+def test_rewording_does_not_change_the_digest_of_the_code_and_other_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oddlens, "__file__", str(tmp_path / "__init__.py"))
+    module, digests = tmp_path / "module.py", []
+    for text in ("def f(x):\n    return x", "def f(x):\n    'A line.'\n    return x  # so", "def f(x):\n    return -x"):
+        module.write_text(text)
+        digests.append(c.code_digest.__wrapped__())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_json_is_computed_once(tmp_path: Path) -> None:
+    assert c.cached_json(tmp_path / "a.json", lambda: [1]) == c.cached_json(tmp_path / "a.json", lambda: [2]) == [1]
 
 
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "without its seconds"])

@@ -1,11 +1,10 @@
-"""Tests of the rates over repeated calibrations, and of their plot."""
+"""Tests of the rates over repeated calibrations."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
-import promise_plots
 import promises
 import pytest
 from pools import Pool
@@ -61,10 +60,3 @@ def test_strong_drift_is_detected_after_the_change_only() -> None:
     assert delay is not None
     assert 0 <= delay < promises.WITHIN
     assert promises.alarm(normal, None, rng, number=0) is None
-
-
-def test_plot_has_a_panel_per_rate() -> None:
-    spreads = [promise_plots.Spread("mnist, auto", rate, [rate, 2 * rate], 10 * rate) for rate in (0.05, 0.01)]
-    figure = promise_plots.draw(spreads)
-    assert len(figure.axes) == 2
-    assert [text.get_text() for text in figure.texts][:2] == ["requested: 1%", "requested: 5%"]

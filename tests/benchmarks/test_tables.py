@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-import industrial
 import one_class
 import pytest
 import tables
 from benchmark_cells import BENCHMARKS, cell
+
+from oddlens.errors import OddlensError
 
 
 def test_markdown_aligns_all_columns_but_the_first_to_the_right() -> None:
@@ -38,27 +39,28 @@ def test_typed_command_replaces_local_paths_and_drops_options_that_do_not_change
     assert tables.typed_command(typed) == "python benchmarks/one_class.py --data $DATA --set mnist"
 
 
-def test_ranking_sorts_by_the_first_column_with_unreported_results_first() -> None:
-    published = [tables.Published("A", (80.0,)), tables.Published("B", (None,), pretrained=True)]
-    lines = tables.ranking("ours", [0.7], published, ("mean",)).splitlines()
-    assert lines[2:] == [
-        "| B | – | pretrained elsewhere |", "| **ours** | 70.0 | from scratch |", "| A | 80.0 | from scratch |",
-    ]  # fmt: skip
+def test_an_error_in_a_row_is_one_line_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows() -> Iterator[list[str]]:
+        yield ["a", "1"]
+        raise OddlensError("there are no images")
+
+    assert tables.print_table(("set", "n"), rows(), ["light.py"]) == 1
+    assert capsys.readouterr() == ("", "error: there are no images\n")
+    assert tables.print_table(("set", "n"), [["a", "1"]], ["light.py", "--data", "/home"], "; 3 repeats") == 0
+    assert capsys.readouterr().out.endswith("Table: `python benchmarks/light.py --data $DATA`; 3 repeats.\n")
 
 
 def test_print_computes_no_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "cache"
-    assert one_class.main(["--set", "mnist", "mnist-all", "--print", "--cache", str(folder)]) == 0
-    assert industrial.main(["--set", "tiles", "--print", "--fresh", "--cache", str(folder)]) == 0
+    assert one_class.main(["--set", "mnist", "mnist-all", "tiles", "--print", "--fresh", "--cache", str(folder)]) == 0
     assert capsys.readouterr().out.count("There are no cells yet") == 3
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("script", ["one_class", "industrial"])
-def test_every_option_is_documented_in_the_readme(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_is_documented_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
-        importlib.import_module(script).main(["--help"])
+        one_class.main(["--help"])
     options = set(re.findall(r"(?<![\w-])--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert len(options) > 8
     assert {option for option in options if f"| `{option}` |" not in readme} == set()

@@ -21,18 +21,32 @@ def test_settings_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError, match="finite number"):
         TrainingSettings(learning_rate=value)
 
 
 def test_values_are_not_converted_from_another_type() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError, match="valid integer"):
         TrainingSettings(epochs="3")  # type: ignore[arg-type]
+
+
+def test_a_constructor_names_every_wrong_setting_and_the_nearest_name() -> None:
+    with pytest.raises(SettingsError) as caught:
+        TrainingSettings(epochs=0, lerning_rate=0.1)  # type: ignore[call-arg]
+    assert str(caught.value) == (
+        "TrainingSettings: 'epochs': input should be greater than or equal to 1, got '0'; "
+        "'lerning_rate' is not a setting (did you mean 'learning_rate'?)"
+    )
+
+
+def test_settings_that_exclude_each_other_are_refused_in_the_words_of_the_check() -> None:
+    with pytest.raises(SettingsError, match=r"^RuntimeSettings: onnxruntime computes in fp32 only: use openvino for"):
+        RuntimeSettings(engine="onnxruntime", precision="bf16")
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 1.5])
 def test_a_false_alarm_rate_lies_between_0_and_1(rate: float) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError, match="than"):
         DecisionSettings(false_alarm_rate=rate)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from pydantic import ValidationError
 
 from oddlens.config.detectors import (
     FAMILIES,
@@ -107,7 +106,7 @@ def test_a_composite_cannot_be_a_member_of_a_composite() -> None:
     folds = {"family": "crossfit", "model": {"family": "crossfit", "model": {"family": "dictionary"}}}
     with pytest.raises(SettingsError, match=r"'model': must be a single detector"):
         parse_model(folds, "test")
-    with pytest.raises(ValidationError, match="must be a single detector"):
+    with pytest.raises(SettingsError, match="must be a single detector"):
         Member(model=CrossfitSettings(model=DictionarySettings()))
 
 

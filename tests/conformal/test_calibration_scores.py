@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import simulated_promises
+import simulated_calibrations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,17 +76,19 @@ def test_groups_of_many_sizes_are_counted_without_rounding() -> None:
     assert subject.min_rate() == pytest.approx(1 / 60, rel=1e-12)
 
 
-@pytest.mark.parametrize("rate", simulated_promises.RATES)
-@pytest.mark.parametrize("scheme", list(simulated_promises.SCHEMES)[:4:2] + list(simulated_promises.SCHEMES)[3:4])
+@pytest.mark.parametrize("rate", simulated_calibrations.RATES)
+@pytest.mark.parametrize(
+    "scheme", list(simulated_calibrations.SCHEMES)[:4:2] + list(simulated_calibrations.SCHEMES)[3:4]
+)
 def test_the_rate_holds_for_new_parts_in_simulations(scheme: str, rate: float) -> None:
-    shares = simulated_promises.flagged_shares(scheme, rate, 400)
+    shares = simulated_calibrations.flagged_shares(scheme, rate, 400)
     assert shares.mean() <= rate + 3 * shares.std() / len(shares) ** 0.5
     assert shares.mean() > rate / 4  # not by flagging nothing
 
 
 @pytest.mark.parametrize("scheme", ["held out, counted by image", "leave-one-out, single photographs left out"])
 def test_the_rate_fails_in_simulations_where_near_duplicates_count_as_independent(scheme: str) -> None:
-    shares = simulated_promises.flagged_shares(scheme, 0.1, 100)
+    shares = simulated_calibrations.flagged_shares(scheme, 0.1, 100)
     assert shares.mean() - 3 * shares.std() / 10 > 0.15
 
 
@@ -172,3 +174,12 @@ def test_the_guarantee_by_group_is_for_new_parts() -> None:
     warning = decision.fdr_warning(1000, 0.05)
     assert warning is not None
     assert "with 146 calibration groups of near-duplicates" in warning
+
+
+def test_simulated_parts_that_are_rare_are_photographed_once_and_usual_ones_several_times(
+    rng: np.random.Generator,
+) -> None:
+    drawn = simulated_calibrations.photographs(rng, 200)
+    assert set(np.bincount(drawn.parts)) == {1, simulated_calibrations.N_PHOTOGRAPHS}
+    spread = [np.ptp(drawn.points[drawn.parts == part], axis=0).max() for part in range(200)]
+    assert max(spread) < 10 * simulated_calibrations.SPREAD

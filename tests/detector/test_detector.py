@@ -27,6 +27,12 @@ def test_steps_out_of_order_say_which_step_is_missing(digit_pixels: Pixels) -> N
     for step in ("score", "predict", "calibrate"):
         with pytest.raises(StateError, match="call fit"):
             getattr(Detector(), step)(digit_pixels[:5])
+    for name in ("manifest", "region", "map_threshold", "decision_", "decision_json", "spec", "tensors"):
+        with pytest.raises(StateError, match="call fit"):
+            getattr(Detector(), name)
+    for call in (lambda: Detector().fingerprints("training"), lambda: Detector().export("part.onnx")):
+        with pytest.raises(StateError, match="call fit"):
+            call()
     uncalibrated = Detector("autoencoder", training=FAST).fit(digit_pixels[:150], hold_out=False)
     assert np.isfinite(uncalibrated.score(digit_pixels[:5])).all()
     with pytest.raises(StateError, match="calibrate"):
@@ -48,6 +54,12 @@ def test_verdicts_keep_the_order_and_the_false_alarm_rate(digits_detector: Detec
     np.testing.assert_array_equal(verdicts.anomaly_score, digits_detector.score(digits.test))
     np.testing.assert_array_equal(verdicts.label == 1, verdicts.p_value <= 0.01)
     assert verdicts.label.mean() < 0.05
+
+
+def test_scores_need_one_name_each(digits_detector: Detector) -> None:
+    with pytest.raises(DataError, match="2 names for 3 scores"):
+        digits_detector.predict_from_scores(["a.png", "b.png"], np.zeros(3))
+    assert digits_detector.predict_from_scores(["a.png"], [0.0]).verdict == ["normal"]  # type: ignore[arg-type]
 
 
 def test_a_checkerboard_scores_higher_than_all_digits(digits_detector: Detector, digits: DataSet) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from oddlens.cli.options import DetectorArgument, JsonOption, SeedOption, ThreadsOption, path_option
 from oddlens.cli.session import command
-from oddlens.errors import MissingExtraError
 from oddlens.io.paths import check_output
 
 
@@ -23,12 +22,8 @@ def export_detector(
     with command(as_json, threads) as console:
         from oddlens.detector.detector import Detector
 
-        try:
-            from oddlens.detector.export import export
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("exporting a detector", "train") from error
         check_output(output, inputs=[path])
-        difference = export(Detector.load(path, device="cpu", threads=console.threads), output)
+        difference = Detector.load(path, device="cpu", threads=console.threads).export(output)
         result = {"files": {"onnx": str(output)}, "largest_relative_difference": difference}
         result["seconds"] = {"export": round(time.perf_counter() - console.started, 3)}
         line = f"{output}: gives the scores of the detector (largest relative difference {difference:.1e})"

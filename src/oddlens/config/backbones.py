@@ -26,6 +26,14 @@ class BackboneOutput(Settings):
 
     `channels_first` is (N, channels, rows, columns), `channels_last` (N, rows, columns, channels), `tokens`
     (N, prefix + rows * columns, channels) and `pooled` (N, channels).
+
+    Raises:
+        SettingsError: a setting is wrong or unknown, or the layout has no such rows, columns or prefix.
+
+    Example:
+        >>> from oddlens import BackboneOutput
+        >>> BackboneOutput(name="tokens", layout="tokens", channels=384, rows=16, columns=16, prefix=1).shape
+        (257, 384)
     """
 
     name: str
@@ -67,8 +75,11 @@ class BackboneOutput(Settings):
 class OnnxBackbone(Settings):
     """The user's own backbone in a detector file, whose tensor `backbone.graph` is the graph in ONNX format.
 
-    It gets images of `height` x `width`, normalized by `mean` and `std`. `depths` of a family are positions in
-    `outputs`, which go from the finest grid to the coarsest.
+    It gets images of `height` x `width` pixels in 0..1, normalized by `mean` and `std`. `depths` of a family are
+    positions in `outputs`, which go from the finest grid to the coarsest. Fitting makes these settings of the file that
+    `backbone` names; `Detector.manifest` shows them.
+
+    Example: see `BackboneOutput`.
     """
 
     name: str  # of the file, or timm:NAME

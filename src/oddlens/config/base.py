@@ -7,17 +7,45 @@ here touches an image or a tensor, so a deployed detector can read its manifest 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from oddlens.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # which has no public name
 
 MAX_SIDE = 16_384  # pixels, of the images that a detector takes
 MAX_MODEL_SIDE = 4096  # pixels, of what a model scores at a time: a whole image, or one tile of it
 MAX_TILES = 2**17  # of an image
 
 
-class Settings(BaseModel):
-    """Base of all settings: frozen, strict, no unknown keys, finite numbers."""
+class SettingsType(ModelMetaclass):
+    """The type of settings classes: their constructors raise an error of oddlens, not one of pydantic."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805 - of a class of classes
+        """Construct settings.
+
+        Raises:
+            SettingsError: with every wrong setting at once.
+        """
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            from oddlens.config.parse import describe_problems
+
+            problems = describe_problems(cls, values, error)  # type: ignore[arg-type]  # they are of type[Settings]
+            raise SettingsError(f"{cls.__name__}: {problems}") from error
+
+
+class Settings(BaseModel, metaclass=SettingsType):
+    """Base of all settings: frozen, strict, no unknown keys, finite numbers.
+
+    `model_copy(update=...)`, `model_dump_json()` and `model_validate_json()` are pydantic's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -31,6 +59,14 @@ class InputSpec(Settings):
     `value_max` follows from the training images: 255 (8 bits, uint8), 4095 (12 bits, uint16) or 65535 (16 bits,
     uint16). Images of another size are stretched to height x width, so that nothing is cropped and each pixel of a map
     corresponds to a position in the image.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Example:
+        >>> from oddlens import InputSpec
+        >>> InputSpec(height=480, width=640, channels=1, value_max=4095).dtype
+        'uint16'
     """
 
     height: int = Field(ge=4, le=MAX_SIDE)
@@ -47,7 +83,16 @@ class InputSpec(Settings):
 class Tiling(Settings):
     """Tiles of one size that cover an image, evenly spaced and flush with its edges, and that are scored one by one.
 
-    Neighbouring tiles share at least `overlap` pixels, or half of the tile where that is less.
+    Sides and `overlap` are in pixels. Neighbouring tiles share at least `overlap` pixels, or half of the tile where
+    that is less.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Example:
+        >>> from oddlens import InputSpec, Tiling
+        >>> Tiling(height=256, width=256, overlap=32).count(InputSpec(height=1000, width=2000, channels=3))
+        45
     """
 
     height: int = Field(ge=4, le=MAX_MODEL_SIDE)
@@ -108,6 +153,15 @@ class TrainingSettings(Settings):
     `pace_shares` has the share of its steps that each epoch of the pace has. With the `precision` "auto", training
     multiplies in bfloat16 where the processor has instructions for it; weights, optimizer state and all scoring stay in
     float32.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown, or settings exclude each other.
+
+    Source: `muon`, Jordan 2024.
+
+    Example:
+        >>> from oddlens import Detector, TrainingSettings
+        >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=20, batch_size=128, seed=1))
     """
 
     epochs: int = Field(10, ge=1, le=100_000)
@@ -139,7 +193,15 @@ class DecisionSettings(Settings):
     `conformal` guarantees `false_alarm_rate` by held-out normal images; None means 1% where the calibration set can
     guarantee it, else the smallest rate that it can guarantee. With `confidence`, the guarantee holds with that
     confidence over calibration sets (PAC) instead of on average. `train_percentile` is the method of the reference
-    recipes: a percentile of the training scores, with no guarantee.
+    recipes: a percentile of the training scores, with no guarantee. Rates and the confidence are shares from 0 to 1,
+    the percentile is from 0 to 100.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Example:
+        >>> from oddlens import DecisionSettings, Detector
+        >>> detector = Detector(decision=DecisionSettings(false_alarm_rate=0.01, confidence=0.95))
     """
 
     method: Literal["conformal", "train_percentile"] = "conformal"
@@ -153,6 +215,14 @@ class RuntimeSettings(Settings):
 
     `torch` runs `.safetensors` files; `onnxruntime` and `openvino` run exported ones. "bf16" multiplies in bfloat16,
     which changes scores by parts in a thousand; ONNX Runtime's CPU provider does not support it.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown, or settings exclude each other.
+
+    Example:
+        >>> from oddlens import RuntimeSettings
+        >>> RuntimeSettings(engine="openvino", precision="bf16").precision
+        'bf16'
     """
 
     engine: Literal["torch", "onnxruntime", "openvino"] = "torch"

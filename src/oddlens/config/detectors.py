@@ -131,6 +131,15 @@ class AutoencoderSettings(FamilySettings):
     score: "error", the mean of the largest `top_percent` of the map (100: the plain mean); "sap" and "nap", the
     distance between the hidden activations of an image and of its reconstruction, plain or whitened (RaPP); "latent",
     the Mahalanobis distance of the bottleneck from those of the training images, with shrinkage.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: `sap` and `nap`, Kim et al., "RaPP", 2020.
+
+    Example:
+        >>> from oddlens import AutoencoderSettings, Detector
+        >>> detector = Detector(AutoencoderSettings(architecture="pooling", loss="bce"))
     """
 
     implementation = "oddlens.models.autoencoder"
@@ -156,6 +165,15 @@ class DictionarySettings(FamilySettings):
     each way. `neighbours` is the number of nearest normal features. `mirror` adds the training images' mirror images.
     `place` is the weight of the position in the image; 0 for textures. `bank_megabytes` limits the size of the memory
     bank of training features.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: features after Coates and Ng 2012.
+
+    Example:
+        >>> from oddlens import Detector, DictionarySettings
+        >>> detector = Detector(DictionarySettings(score="local", patch_sizes=(4, 8)))
     """
 
     implementation = "oddlens.models.patch_dictionary"
@@ -181,6 +199,15 @@ class RotationSettings(FamilySettings):
     density part of the score, and `bank` the number of training images in the memory bank. `surprise` is the weight of
     the log-probabilities of the true rotations relative to the log-distances. `scored_rotations` is 4, or 1 to score an
     image only as it is, in a quarter of the time and a little less accurately.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: Gidaris et al. 2018; Golan and El-Yaniv 2018.
+
+    Example:
+        >>> from oddlens import Detector, RotationSettings
+        >>> detector = Detector(RotationSettings(mirror=False))
     """
 
     implementation = "oddlens.models.rotation"
@@ -202,6 +229,15 @@ class DefectsSettings(FamilySettings):
     `shrink` is the factor by which images are downscaled: larger values suit large defects, 1 small ones. `widths` are
     the channels of the levels, from half the (downscaled) image's size on, each level half the one before; small images
     use the first few. `top_percent` is the percentage of the map whose mean is the anomaly score.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: Li et al., "CutPaste", 2021; Zavrtanik et al., "DRAEM", 2021; Schlüter et al. 2022.
+
+    Example:
+        >>> from oddlens import DefectsSettings, Detector
+        >>> detector = Detector(DefectsSettings(shrink=2))
     """
 
     implementation = "oddlens.models.defect_segmentation"
@@ -279,6 +315,15 @@ class PadimSettings(PlaceSettings):
     `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
     the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
     there is none.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: after Defard et al., "PaDiM", 2021.
+
+    Example:
+        >>> from oddlens import Detector, PadimSettings
+        >>> detector = Detector(PadimSettings(light="fixed"))
     """
 
     implementation = "oddlens.models.pretrained.padim"
@@ -295,6 +340,15 @@ class PatchcoreSettings(PlaceSettings):
 
     `depths` are the blocks of the backbone, whose features are compared together. `bank_megabytes` limits the size of
     the memory bank, in which each training image has equally many places; `top_percent` of the places count.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: after Roth et al., "PatchCore", 2022.
+
+    Example:
+        >>> from oddlens import Detector, PatchcoreSettings
+        >>> detector = Detector(PatchcoreSettings(bank_megabytes=24.0))
     """
 
     implementation = "oddlens.models.pretrained.patchcore"
@@ -313,6 +367,15 @@ class FeaturesSettings(PretrainedSettings):
     weight `class_weight` how much less probable the classes that the backbone finds in the image are among normal
     images than among photographs of all kinds; a backbone of the user's own has no classes. `mirror` adds the training
     images' mirror images.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: Gaussians of deep features after Rippel et al. 2021.
+
+    Example:
+        >>> from oddlens import Detector, FeaturesSettings
+        >>> detector = Detector(FeaturesSettings(mirror=True))
     """
 
     implementation = "oddlens.models.pretrained.features"
@@ -361,7 +424,10 @@ SingleModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validat
 
 
 class Member(Settings):
-    """One detector of an ensemble, how it is trained, and how much its standardized score counts."""
+    """One detector of an ensemble, how it is trained, and how much its standardized score counts.
+
+    Example: see `EnsembleSettings`.
+    """
 
     model: SingleModel
     training: TrainingSettings = TrainingSettings()
@@ -369,7 +435,16 @@ class Member(Settings):
 
 
 class EnsembleSettings(FamilySettings):
-    """The ensemble family: the weighted sum of its members' standardized raw scores."""
+    """The ensemble family: the weighted sum of its members' standardized raw scores.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Example:
+        >>> from oddlens import AutoencoderSettings, Detector, DictionarySettings, EnsembleSettings, Member
+        >>> members = Member(model=AutoencoderSettings()), Member(model=DictionarySettings(), weight=2.0)
+        >>> detector = Detector(EnsembleSettings(members=members))
+    """
 
     implementation = "oddlens.models.ensemble"
     strategy = "plan"
@@ -401,7 +476,17 @@ class EnsembleSettings(FamilySettings):
 
 
 class CrossfitSettings(FamilySettings):
-    """The crossfit family: `folds` detectors of one family, each trained without one fold of the normal images."""
+    """The crossfit family: `folds` detectors of one family, each trained without one fold of the normal images.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Source: cross-conformal prediction, Vovk 2015.
+
+    Example:
+        >>> from oddlens import CrossfitSettings, Detector, DictionarySettings
+        >>> detector = Detector(CrossfitSettings(model=DictionarySettings(), folds=10))
+    """
 
     implementation = "oddlens.models.cross_conformal"
     strategy = "folds"
@@ -451,6 +536,13 @@ class AutoSettings(DetectorSettings):
     With `pretrained`, the members may have a backbone that was trained on other images, where its weights are
     installed, unless `robust`: their Gaussians would take anomalies in. `backbone` and `light` are those of these
     members (see `PlaceSettings`).
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+
+    Example:
+        >>> from oddlens import AutoSettings, Detector
+        >>> detector = Detector(AutoSettings(pretrained=False))
     """
 
     strategy = "auto"

@@ -52,7 +52,15 @@ class Notice(Settings):
 
 
 class Manifest(Settings):
-    """Everything about a detector that is not a tensor."""
+    """Everything about a detector that is not a tensor; what `Detector.manifest` returns, and detector files have.
+
+    Example:
+        >>> from oddlens import Detector, TrainingSettings, open_dataset
+        >>> threes = open_dataset("digits", normal="3").train
+        >>> manifest = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(threes).manifest
+        >>> manifest.model.family, manifest.input.height, manifest.data.normal, manifest.schema_version
+        ('autoencoder', 8, '3', 1)
+    """
 
     schema_version: Literal[1] = 1
     model: AnyModel

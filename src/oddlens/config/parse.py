@@ -61,7 +61,7 @@ def parse(settings_class: type[S], values: object, source: str) -> S:
     try:
         return settings_class.model_validate(lists_to_tuples(values))
     except ValidationError as error:
-        raise _settings_error(settings_class, values, error, source) from error
+        raise SettingsError(f"{source}: {describe_problems(settings_class, values, error)}") from error
 
 
 def parse_model(values: object, source: str) -> FamilySettings:
@@ -74,7 +74,7 @@ def parse_model(values: object, source: str) -> FamilySettings:
         model: FamilySettings = TypeAdapter(AnyModel).validate_python(lists_to_tuples(values))
         return model
     except ValidationError as error:
-        raise _settings_error(FamilySettings, values, error, source) from error
+        raise SettingsError(f"{source}: {describe_problems(FamilySettings, values, error)}") from error
 
 
 def parse_detector(name: str, source: str = "--detector") -> DetectorSettings:
@@ -147,9 +147,9 @@ def with_file_of_own(settings: FamilySettings, name: str) -> FamilySettings:
     return settings.map_backbones(change)
 
 
-def _settings_error(expected: type[Settings], values: object, error: ValidationError, source: str) -> SettingsError:
-    problems = [_describe_problem(expected, values, detail) for detail in error.errors()]
-    return SettingsError(f"{source}: " + "; ".join(problems))
+def describe_problems(expected: type[Settings], values: object, error: ValidationError) -> str:
+    """Every wrong setting among plain values, in words."""
+    return "; ".join(_describe_problem(expected, values, detail) for detail in error.errors())
 
 
 def _describe_problem(expected: type[Settings], values: object, detail: Any) -> str:
@@ -160,6 +160,8 @@ def _describe_problem(expected: type[Settings], values: object, detail: Any) -> 
         near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
         return f"'{where}' is not a setting ({hint})"
+    if detail["type"] == "value_error" and not detail["loc"]:
+        return str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] in ("unknown_family", "no_family"):
         return str(detail["msg"]) if where == "settings" else f"'{where}': {detail['msg']}"
     return f"'{where}': {detail['msg'][0].lower()}{detail['msg'][1:]}, got {str(detail['input'])[:80]!r}"

@@ -39,6 +39,13 @@ class Decision:
         CalibrationError: a score is NaN (infinite scores are allowed and sort last).
         SettingsError: a scheme other than held-out images is combined with a confidence, or folds with the training
             percentile.
+
+    Example:
+        >>> import numpy as np
+        >>> from oddlens import Decision, DecisionSettings
+        >>> decision = Decision(DecisionSettings(false_alarm_rate=0.1), np.arange(1.0, 20.0), np.empty(0))
+        >>> decision.threshold, decision.labels([18.0, 18.5]).tolist(), decision.p_values([18.5]).tolist()
+        (18.0, [0, 1], [0.1])
     """
 
     settings: DecisionSettings

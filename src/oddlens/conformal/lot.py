@@ -103,10 +103,12 @@ def independent_units(part: Decision) -> int:
 
 @dataclass(frozen=True)
 class LotTest:
-    """The result of testing n images as a whole.
+    """The result of testing n images as a whole; what `Detector.test_lot` returns.
 
     Where each group has a threshold of its own, `groups` has the result of each group that was tested, and
     `untested_groups` the number of images in each of the others.
+
+    Example: see `Detector.test_lot`.
     """
 
     n: int

@@ -47,6 +47,16 @@ class ImageSet:
         source: where the images come from, as the user wrote it; the folder of the first one unless given.
         normal: the name of what is normal. A detector's manifest keeps both.
         left_out: files and folders beside the images that were not read, by reason.
+
+    Raises:
+        DataError: the fields do not have one entry per image, or a group has no name.
+
+    Example:
+        >>> import numpy as np
+        >>> from oddlens import ImageSet
+        >>> images = ImageSet.from_array(np.zeros((3, 16, 20), dtype=np.uint8), kind="scratch", label=1)
+        >>> len(images), images.names[2], images.image(2).shape, images.labels.tolist()
+        (3, 'array[2]', (16, 20, 1), [1, 1, 1])
     """
 
     names: tuple[str, ...]
@@ -283,6 +293,8 @@ class DataSet:
     "good", the class that is normal, or "all" where every class is. `unused_masks` are the mask files that belong to
     no image, and `left_out` the files and folders that were not read, both by the reason why. A plain data set has
     neither parts nor classes, and all its images are in `train`.
+
+    Example: see `open_dataset`.
     """
 
     name: str

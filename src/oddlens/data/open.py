@@ -52,6 +52,12 @@ def open_dataset(
     Raises:
         DataNotFoundError: nothing is there, or a named set cannot be downloaded.
         DataError: it cannot be used as a data set, has no such class, or its name means two things.
+
+    Example:
+        >>> from oddlens import open_dataset
+        >>> digits = open_dataset("digits", normal="3")
+        >>> len(digits.train), len(digits.test), digits.test.image(0).shape
+        (132, 497, (8, 8, 1))
     """
     if normal == ALL:
         raise DataError(

@@ -19,12 +19,12 @@ from oddlens.config.detectors import DetectorSettings
 from oddlens.config.manifest import CountBy, Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
-from oddlens.conformal.ranks import DEFAULT_RATE, Scores, threshold_rank
+from oddlens.conformal.ranks import DEFAULT_RATE, Scores, check_scores, threshold_rank
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
 from oddlens.detector import calibration
 from oddlens.detector.verdicts import Verdicts
-from oddlens.errors import CalibrationError, MissingExtraError, SettingsError, StateError
+from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
 from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
 from oddlens.inference.open import open_graph
@@ -72,6 +72,12 @@ class Detector:
         >>> bright = np.full((1, 16, 16), 250, dtype=np.uint8)
         >>> detector.predict(bright).verdict
         ['anomaly']
+
+    Attributes:
+        history_: what training recorded: a row of numbers for each epoch; of `fit` only.
+        seconds_: how long "fit" and "calibrate" took.
+        decision_: the decision for all images.
+        manifest: all that a detector file says about the detector.
     """
 
     def __init__(
@@ -135,7 +141,15 @@ class Detector:
             SettingsError: `folder` has a history or checkpoints that oddlens did not write.
             CalibrationError: the held-out images cannot guarantee the requested rate (found before training).
             TrainingError: training diverged.
+            StateError: the detector was loaded from a file.
             MissingExtraError: the packages for training are not installed.
+
+        Example:
+            >>> from oddlens import AutoencoderSettings, Detector, TrainingSettings, open_dataset
+            >>> threes = open_dataset("digits", normal="3").train
+            >>> detector = Detector(AutoencoderSettings(latent_dim=16), training=TrainingSettings(epochs=2, seed=1))
+            >>> detector.fit(threes).manifest.data.n_training
+            93
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
@@ -201,8 +215,18 @@ class Detector:
             StateError: the detector is not fitted, or scores of two runtimes, or two ways to count, would be mixed.
             DataError: the images cannot be used, or the detector was trained on some of them.
             CalibrationError: they cannot guarantee the requested rate.
-            SettingsError: the runtime does not run this kind of file.
+            SettingsError: the runtime does not run this kind of file, or there is no such way to count.
             MissingExtraError: the runtime is not installed.
+
+        Example:
+            >>> from oddlens import DecisionSettings, Detector, TrainingSettings, open_dataset
+            >>> threes = open_dataset("digits", normal="3").train
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1))
+            >>> detector = detector.fit(threes.subset(range(80)), hold_out=False)
+            >>> later = threes.subset(range(80, len(threes)))
+            >>> detector = detector.calibrate(later, decision=DecisionSettings(false_alarm_rate=0.1))
+            >>> detector.manifest.data.n_calibration
+            52
         """
         backend, image_set, detector = self._check_is_fitted(), as_training_images(images), self
         if runtime is not None and runtime != self._manifest.runtime:
@@ -225,6 +249,14 @@ class Detector:
         Raises:
             StateError: the detector is not fitted, or lacks the scores that the decision needs.
             CalibrationError: its calibration images cannot guarantee the requested rate; nothing changes.
+
+        Example:
+            >>> from oddlens import DecisionSettings, Detector, TrainingSettings, open_dataset
+            >>> threes = open_dataset("digits", normal="3").train
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(threes)
+            >>> strict = detector.decision_.threshold
+            >>> detector.set_decision(DecisionSettings(false_alarm_rate=0.2)).decision_.threshold < strict
+            True
         """
         self._check_is_fitted()
         grouped = calibration.build_decision(decision, self._statistics, self._manifest.data)
@@ -272,6 +304,13 @@ class Detector:
         Raises:
             StateError: the detector is not fitted.
             DataError: the images are of no such form, or one cannot be read.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> digits = open_dataset("digits", normal="3")
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
+            >>> [len(part.anomaly_score) for part in detector.iter_predictions(digits.test, batch=200)]
+            [200, 200, 97]
         """
         backend = self._check_is_fitted()
         return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
@@ -287,6 +326,13 @@ class Detector:
         Raises:
             StateError: the detector is not fitted.
             DataError: the images are of no such form, or one cannot be read.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> digits = open_dataset("digits", normal="3")
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
+            >>> detector.score(digits.test).shape
+            (497,)
         """
         backend = self._check_is_fitted()
         return anomaly_scores(backend, as_image_set(images).batches(backend.spec, batch_size(backend.spec)))
@@ -298,7 +344,16 @@ class Detector:
 
         Raises:
             StateError: the detector is not fitted, or not calibrated and decides by `conformal`.
+            SettingsError: the group of an image has no calibration images.
             DataError: the images are of no such form, or one cannot be read.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> digits = open_dataset("digits", normal="3")
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
+            >>> verdicts = detector.predict(digits.test)
+            >>> bool((verdicts.label == (verdicts.anomaly_score > verdicts.threshold)).all())
+            True
         """
         image_set = as_image_set(images)
         return self.predict_from_scores(image_set.names, self.score(image_set), groups=image_set.groups)
@@ -314,9 +369,22 @@ class Detector:
         Raises:
             StateError: the detector is not calibrated, or has a threshold for each group and `groups` is empty.
             SettingsError: a group has no calibration images.
+            CalibrationError: a score is NaN.
+            DataError: there is not one name for each score.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> digits = open_dataset("digits", normal="3")
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
+            >>> scores = detector.score(digits.test)
+            >>> len(detector.predict_from_scores(digits.test.names, scores, fdr=0.2))
+            497
         """
         self._check_is_fitted()
+        scores = check_scores(scores, "score")
         decision, count = self.decisions_, len(scores)
+        if len(names) != count:
+            raise DataError(f"there are {len(names)} names for {count} scores; give one name for each score")
         if fdr is None:
             thresholds = decision.thresholds(count, groups)
         else:
@@ -337,6 +405,13 @@ class Detector:
             StateError: the detector is not calibrated, or has a threshold for each group and `groups` is empty.
             SettingsError: a group has no calibration images, or `max_anomalous` is no such share.
             CalibrationError: a score is NaN.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> digits = open_dataset("digits", normal="3")
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
+            >>> detector.test_lot(detector.score(digits.test)).n
+            497
         """
         self._check_is_fitted()
         lot = Lot(self.decisions_, max_anomalous)
@@ -348,10 +423,19 @@ class Detector:
         """The decision for all images.
 
         Raises:
-            StateError: the detector is not fitted, or has a threshold for each group (`decisions_`).
+            StateError: the detector is not fitted, or has a threshold for each group (`decisions_`, by their names).
         """
         self._check_is_fitted()
         return self.decisions_.single
+
+    @property
+    def decision_json(self) -> dict[str, Any] | None:
+        """Rate, threshold and guarantee for JSON, with groups for each of them; None where there are none yet."""
+        self._check_is_fitted()
+        try:
+            return self.decisions_.as_json()
+        except (StateError, CalibrationError):
+            return None
 
     @property
     def backend(self) -> Backend:
@@ -364,20 +448,41 @@ class Detector:
         return self._check_is_fitted().spec
 
     def fingerprints(self, part: Literal["training", "calibration"]) -> npt.NDArray[np.uint64]:
-        """Fingerprints of the images that the detector was trained or calibrated on."""
+        """Fingerprints (n,) of the pixels of the images that the detector was trained or calibrated on, sorted.
+
+        Raises:
+            StateError: the detector is not fitted.
+
+        Example:
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> threes = open_dataset("digits", normal="3").train
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(threes)
+            >>> detector.fingerprints("training").shape, detector.fingerprints("calibration").shape
+            ((93,), (39,))
+        """
+        self._check_is_fitted()
         return self._statistics[f"{part}.fingerprints"]
 
     @property
     def region(self) -> npt.NDArray[np.bool_]:
-        """Region of interest (H, W): the pixels that count."""
-        return np.ones((self.spec.height, self.spec.width), dtype=bool) if self._roi is None else self._roi
+        """Region of interest (H, W) bool: the pixels that count.
+
+        Raises:
+            StateError: the detector is not fitted.
+        """
+        spec = self.spec
+        return np.ones((spec.height, spec.width), dtype=bool) if self._roi is None else self._roi
 
     @property
     def map_threshold(self) -> float | None:
         """The value that the maximum of a normal image's map exceeds with the false-alarm rate at most.
 
         Where that rate cannot be guaranteed, the largest value of all calibration images; None without maps.
+
+        Raises:
+            StateError: the detector is not fitted.
         """
+        self._check_is_fitted()
         peaks, settings = self._statistics["calibration.map_peaks"], self.decisions_.settings
         if not len(peaks):
             return None
@@ -391,15 +496,23 @@ class Detector:
 
     @property
     def manifest(self) -> Manifest:
-        """What this detector is, what it guarantees, and what it was made from."""
+        """What this detector is, what it guarantees, and what it was made from.
+
+        Raises:
+            StateError: the detector is not fitted.
+        """
         self._check_is_fitted()
         return self._manifest
 
     @property
     def tensors(self) -> Tensors:
-        """The tensors of a detector file: statistics, region of interest, weights and backbone where there are any."""
-        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
+        """The tensors of a detector file: statistics, region of interest, weights and backbone where there are any.
+
+        Raises:
+            StateError: the detector is not fitted.
+        """
         network = self.network
+        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
         weights = {} if network is None else network.state_dict()
         own = None if network is None else network.graph
         return {
@@ -423,6 +536,15 @@ class Detector:
             StateError: the detector is not fitted.
             SettingsError: the name does not end in .safetensors (in .onnx, where it was loaded from such a file).
             OddlensError: the file cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> from oddlens import Detector, TrainingSettings, open_dataset
+            >>> threes = open_dataset("digits", normal="3").train
+            >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(threes)
+            >>> path = detector.save(tempfile.mkdtemp() + "/part.safetensors")
+            >>> bool((Detector.load(path).score(threes) == detector.score(threes)).all())
+            True
         """
         path = Path(expand_home(str(path)))
         self._check_is_fitted()
@@ -431,12 +553,38 @@ class Detector:
                 raise SettingsError(
                     f"{path}: this detector was loaded from an exported file, whose graph can only be saved as .onnx"
                 )
-            return onnx_file.save_onnx(path, self.graph, self.manifest, self.tensors)
+            return onnx_file.save_onnx(path, self.graph, self.manifest, self.tensors, self.decision_json)
         if path.suffix != ".safetensors":
             raise SettingsError(
                 f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
             )
         return detector_file.save(path, self.manifest, self.tensors)
+
+    def export(self, path: str | Path) -> float:
+        """Write the detector as one `.onnx` file, which runs without torch, and in other languages.
+
+        Returns the largest relative difference between exported and original scores.
+
+        Raises:
+            StateError: the detector is not fitted.
+            SettingsError: the name does not end in .onnx, the detector was loaded from such a file, or is calibrated
+                in bf16.
+            ArtifactError: the exported scores differ by more than 1e-4 (relative); nothing is written.
+            OddlensError: the file cannot be written.
+            MissingExtraError: the packages for training are not installed.
+
+        Example:
+            >>> from oddlens import Detector, open_dataset
+            >>> detector = Detector().fit(open_dataset("digits").train)  # doctest: +SKIP
+            >>> detector.export("part.onnx")  # doctest: +SKIP
+            2.9e-07
+        """
+        self._check_is_fitted()
+        try:
+            from oddlens.detector.export import export
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("exporting a detector", "train") from error
+        return export(self, Path(expand_home(str(path))))
 
     @classmethod
     def load(
@@ -451,7 +599,10 @@ class Detector:
         Raises:
             DataNotFoundError: there is no such file.
             ArtifactError: it is damaged, foreign, or gives other scores than when it was written.
+            SettingsError: `device` is "cuda" and the file an exported one, or there is no such device.
             MissingExtraError: its runtime is not installed.
+
+        Example: see `Detector.save`.
         """
         return cls._load(path, device, threads, content)
 
@@ -474,11 +625,12 @@ class Detector:
         if not hasattr(self, "backend_"):
             return type(self), (), dict(vars(self))
         if self.graph is not None:
-            suffix, content = ".onnx", onnx_file.onnx_content(self.graph, self.manifest, self.tensors)
+            content = onnx_file.onnx_content(self.graph, self.manifest, self.tensors, self.decision_json)
         else:
-            suffix, content = ".safetensors", detector_file.detector_content(self.manifest, self.tensors)
-        others = {name: value for name, value in vars(self).items() if name not in IN_FILE}
-        return type(self)._load, (f"pickled detector{suffix}", self.device, self.threads, content), others
+            content = detector_file.detector_content(self.manifest, self.tensors)
+        name = "pickled detector" + (".safetensors" if self.graph is None else ".onnx")
+        others = {key: value for key, value in vars(self).items() if key not in IN_FILE}
+        return type(self)._load, (name, self.device, self.threads, content), others
 
     def __copy__(self) -> Detector:
         """A copy that shares the runtime; recalibrating one leaves the other alone."""

@@ -36,8 +36,8 @@ def export(detector: Detector, path: str | Path) -> float:
     """Write the detector as ONNX. Returns the largest relative difference between exported and original scores.
 
     The graph takes pixels (N, H, W, C) of the input spec's integer type, for any N, and has the outputs
-    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest and calibration are in the file's metadata. With
-    tiles, it takes tiles, and the manifest says how images are cut into them.
+    `anomaly_score`, `anomaly_map` and `reconstruction`; manifest, calibration and decision are in the file's metadata.
+    With tiles, it takes tiles, and the manifest says how images are cut into them.
 
     Raises:
         SettingsError: the name does not end in .onnx, the detector was loaded from such a file, or is calibrated in
@@ -63,7 +63,7 @@ def export(detector: Detector, path: str | Path) -> float:
             f"{path}: not written, because exported scores differ from the detector's by {difference:.1e} (relative), "
             f"more than {TOLERANCE:.0e}; please report this with the detector's settings"
         )
-    onnx_file.save_onnx(path, graph, manifest, detector.tensors)
+    onnx_file.save_onnx(path, graph, manifest, detector.tensors, detector.decision_json)
     return difference
 
 

@@ -29,17 +29,31 @@ METHODS: tuple[Method, ...] = ("train_percentile", "conformal")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A scored test set of N images, and the metrics computed from it."""
+    """A scored test set of N images, and the metrics computed from it; what `evaluate` returns.
+
+    Attributes:
+        images: the N images, without those that the detector was trained on.
+        scores: (N,) float64, raw; higher is more anomalous.
+        rate_mask: (N,) bool, false for images that a threshold was computed from: rates leave them out.
+        reconstruction_errors: (N,) mean squared error of pixels in 0..1; None without reconstructions.
+        pixel_metrics: `pixel_auroc` and `aupro`, where masks exist.
+        decisions: the detector's decision, for all images or for each group.
+        n_excluded: number of test images that the detector was trained on; not among the N.
+        masks: which masks of the whole test set were used.
+        max_anomalous: largest share of anomalies among the images that are labelled normal, for `lot`.
+
+    Example: see `evaluate`.
+    """
 
     images: ImageSet
-    scores: npt.NDArray[np.float64]  # (N,)
-    rate_mask: npt.NDArray[np.bool_]  # (N,) false for images that a threshold was computed from
-    reconstruction_errors: npt.NDArray[np.float64] | None  # (N,) mean squared; None without reconstructions
-    pixel_metrics: dict[str, float]  # pixel_auroc and aupro, where masks exist
+    scores: npt.NDArray[np.float64]
+    rate_mask: npt.NDArray[np.bool_]
+    reconstruction_errors: npt.NDArray[np.float64] | None
+    pixel_metrics: dict[str, float]
     decisions: GroupedDecision
-    n_excluded: int  # test images that the detector was trained on; not among the N
-    masks: MaskUse = field(default_factory=MaskUse)  # of the whole test set
-    max_anomalous: float = DEFAULT_MAX_ANOMALOUS  # largest share of anomalies among the images that count as normal
+    n_excluded: int
+    masks: MaskUse = field(default_factory=MaskUse)
+    max_anomalous: float = DEFAULT_MAX_ANOMALOUS
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -63,7 +77,13 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics table, as printed by `eval --json`; what a test set of one label cannot give is None."""
+        """The metrics table, as printed by `eval --json`; what a test set of one label cannot give is None.
+
+        Rates, AUROC and average precision are in 0..1; intervals are two-sided at 95%.
+
+        Raises:
+            MissingExtraError: scikit-learn or SciPy is not installed (extra `train`).
+        """
         labels, scores = self.labels, self.scores
         comparable = set(labels.tolist()) == {0, 1}
         rate_at_99, n_scores_at_99 = self._detection_rate_at(N_REFERENCE)
@@ -222,7 +242,17 @@ def evaluate(
     Raises:
         SettingsError: `max_anomalous` is not from 0 to below 1.
         DataError: the set has no images, or the detector was trained on all of them.
+        ImageError: an image or a mask cannot be read.
         StateError: the detector is not fitted or not calibrated.
+        MissingExtraError: there are masks, and scikit-learn or SciPy is not installed (extra `train`).
+
+    Example:
+        >>> from oddlens import DictionarySettings, Detector, evaluate, open_dataset
+        >>> digits = open_dataset("digits", normal="3")
+        >>> detector = Detector(DictionarySettings(atoms=20)).fit(digits.train)
+        >>> metrics = evaluate(detector, digits.test).metrics
+        >>> metrics["image_auroc"] > 0.95, metrics["n_normal"], metrics["n_anomalous"]
+        (True, 51, 446)
     """
     require_images(test)
     max_anomalous_images(len(test), max_anomalous)  # only to raise its error, before anything is scored

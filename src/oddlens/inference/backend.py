@@ -22,11 +22,19 @@ Floats = npt.NDArray[np.float32]
 
 
 class Predictions(NamedTuple):
-    """The outputs of a runtime for N images."""
+    """The outputs of a detector for N images; what `Detector.iter_predictions` yields.
 
-    anomaly_score: npt.NDArray[np.float64]  # (N,) higher is more anomalous; raw, never clamped
-    anomaly_map: Floats | None  # (N, H, W), 0 outside the region of interest
-    reconstruction: Floats | None  # (N, H, W, C) in 0..1
+    Attributes:
+        anomaly_score: (N,) float64, higher is more anomalous; raw, never clamped.
+        anomaly_map: (N, H, W) float32, 0 outside the region of interest; None where the family has no maps.
+        reconstruction: (N, H, W, C) float32 in 0..1; None where the family reconstructs nothing.
+
+    Example: see `Detector.iter_predictions`.
+    """
+
+    anomaly_score: npt.NDArray[np.float64]
+    anomaly_map: Floats | None
+    reconstruction: Floats | None
 
 
 class Backend(Protocol):

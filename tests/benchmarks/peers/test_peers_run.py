@@ -48,7 +48,7 @@ def test_pairs_use_one_random_seed_on_both_sides(run: dict[str, Any]) -> None:
     *ours, theirs = run["pair"]("torch-cifar", 4, options).commands
     assert ours[0].startswith("oddlens run cifar10-airplane")
     assert "--epochs 3 --seed 4 --threads 2 --json" in ours[0]
-    assert theirs.endswith("plain_pytorch_cifar.py --data $DATA --epochs 3 --seed 4 --threads 2 --images 200")
+    assert theirs.endswith("plain_pytorch.py cifar --data $DATA --epochs 3 --seed 4 --threads 2 --images 200")
 
 
 def test_print_shows_a_table_without_running_anything(

@@ -1,7 +1,5 @@
 """False alarms of each scheme of calibration on simulated normal images: held out, leave-one-out, folds; by group.
 
-    python benchmarks/simulated_promises.py --repeats 2000
-
 Images are points of a plane, their score is the distance to the nearest training point. Half of the parts are seen once
 and lie far from the others; the other half are photographed eight times, nearly in one place. A repeat draws new
 parts to calibrate, and tests with the first photographs of parts that are new again.
@@ -9,14 +7,11 @@ parts to calibrate, and tests with the first photographs of parts that are new a
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tables import markdown, percent
 
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.calibration_scores import NO_CLUSTERS
@@ -105,25 +100,3 @@ def flagged_shares(scheme: str, rate: float, repeats: int, seed: int = 0) -> Sco
         decision, scores = SCHEMES[scheme](rng)
         shares.append(float((decision.p_values(scores) <= rate).mean()))
     return np.array(shares)
-
-
-def main(words: list[str]) -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(words)
-    rows = []
-    for scheme in SCHEMES:
-        cells = []
-        for rate in RATES:
-            shares = flagged_shares(scheme, rate, options.repeats, options.seed)
-            error = 1.96 * shares.std() / len(shares) ** 0.5
-            cells.append(f"{shares.mean():.2%} ± {error:.2%}")
-        rows.append([scheme, *cells])
-    print(markdown(["calibration", *(f"{percent(rate)} guaranteed" for rate in RATES)], rows))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
