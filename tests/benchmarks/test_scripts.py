@@ -15,7 +15,7 @@ from benchmark_cells import BENCHMARKS
 ENTRY_POINT = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if ENTRY_POINT in path.read_text(encoding="utf-8"))
 WITHOUT_HELP = {"installed.py"}
-PEERS = {"anomalib_peer.py", "plain_keras_mnist.py", "plain_pytorch.py", "pyod_cifar.py"}
+PEERS = {"anomalib_peer.py", "plain_keras_mnist.py", "plain_pytorch.py", "plain_serving.py", "pyod_cifar.py"}
 
 
 @pytest.mark.parametrize(
