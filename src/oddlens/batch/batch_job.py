@@ -90,12 +90,12 @@ class BatchJob:
         self.name, self.content = str(detector), read_file(detector)
         self.detector = Detector.load(detector, device="cpu", threads=1, content=self.content)
         self.uses_groups = self.detector.decisions_.grouped
-        if self.uses_groups and not self.manifest.has_groups:
+        if self.uses_groups and not self.manifest.groups:
             raise SettingsError(
                 f"{detector}: has a threshold for each group, and {manifest} has no groups: make it again with "
                 "`oddlens manifest --group-by`"
             )
-        groups = self.manifest.groups() if self.uses_groups else ()
+        groups = self.manifest.groups if self.uses_groups else ()
         self.detector.decisions_.check_images(len(groups) or 1, groups)
         self.summary = BatchSummary(Lot(self.detector.decisions_, max_anomalous))
         self.images_per_shard = images_per_shard(self.manifest.n_images, batch_size(self.detector.spec))
@@ -124,7 +124,9 @@ class BatchJob:
             self.folder.mkdir(parents=True, exist_ok=True)
         with lock(self.folder) as is_free:
             if not is_free:
-                raise ArtifactError(f"{self.folder}: another run is writing to this folder; wait for it, or choose another")
+                raise ArtifactError(
+                    f"{self.folder}: another run is writing to this folder; wait for it, or choose another"
+                )
             marker = read_marker(self.folder)
             earlier = marker.get("batch")
             if earlier is None and (foreign := next(self.folder.glob("*.parquet"), None)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,15 @@ from oddlens.data.image_set import ImageSet, LeftOut
 from oddlens.data.open import open_images
 from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError
 from oddlens.io.atomic import atomic_write
-from oddlens.io.own_folder import file_digest
+from oddlens.io.digests import digest
 from oddlens.io.text import as_text, first_line
 
+COLUMNS = {  # and the types that other programs may give them in Parquet
+    "file": ("string", "large_string"),
+    "size": ("int64",),
+    "version": ("string", "large_string"),
+    "group": ("string", "large_string"),
+}
 ROWS_PER_GROUP = 65_536
 NOT_UTF8 = "a name that is not UTF-8; rename it"
 METADATA_KEY = b"oddlens"
@@ -88,20 +96,26 @@ def write_manifest(path: Path, images: ImageList, source: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = [(*file, group) for file, group in zip(images.files, images.groups or repeat(None), strict=False)]
+    types = (pa.string(), pa.int64(), pa.string(), pa.string())
     columns = {
-        "file": pa.array([file.url for file in images.files], pa.string()),
-        "size": pa.array([file.size for file in images.files], pa.int64()),
-        "version": pa.array([file.version for file in images.files], pa.string()),
+        name: pa.array([row[i] for row in rows], kind)
+        for i, (name, kind) in enumerate(zip(COLUMNS, types, strict=True))
+        if name != "group" or images.groups
     }
-    if images.groups:
-        columns["group"] = pa.array(images.groups, pa.string())
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps({"source": as_text(source)})})
+    metadata = {"source": as_text(source), "rows": digest(map(row_bytes, rows))}
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     with atomic_write(path) as file:
         pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
 
 
+def row_bytes(row: tuple[Any, ...]) -> bytes:
+    """A row, for digests."""
+    return f"{row!r}\n".encode()
+
+
 class ImageManifest:
-    """A manifest that is read shard by shard, in constant memory.
+    """A manifest that is read shard by shard, in constant memory, and once as a whole to see that it is not damaged.
 
     It needs the column `file`; `size` and `version` are compared with the images where they are not null, and `group`
     is for detectors with a threshold for each group.
@@ -117,25 +131,35 @@ class ImageManifest:
         self.path = path
         if not path.is_file():
             raise DataNotFoundError(f"{path}: does not exist; make it with `oddlens manifest FOLDER -o {path}`")
-        self.digest = file_digest(path)
         with self._open() as file:
-            self.n_images: int = file.metadata.num_rows
+            metadata = file.schema_arrow.metadata or {}
             columns = {field.name: str(field.type) for field in file.schema_arrow}
-        expected = {"file": ("string", "large_string"), "size": ("int64",), "version": ("string", "large_string")}
-        wrong = [name for name, types in expected.items() if name in columns and columns[name] not in types]
-        if "file" not in columns or wrong:
+        self.columns = [name for name in COLUMNS if name in columns]
+        if "file" not in columns or any(columns[name] not in COLUMNS[name] for name in self.columns):
             raise ArtifactError(
-                f"{path}: is not a manifest of images: it needs the columns file (string) and, where there are any, "
-                f"size (int64) and version (string), and has {columns}; make it with `oddlens manifest`"
+                f"{path}: is not a manifest of images: it needs the column file (string), may have size (int64), version "
+                f"and group (string), and has {columns}; make it with `oddlens manifest`"
             )
+        self.n_images, groups = 0, set[str]()
+        self.digest = digest(map(row_bytes, self._count(groups)))
+        self.groups = tuple(sorted(groups))  # of all images, each once
+        self._check_rows(metadata.get(METADATA_KEY))
         if not self.n_images:
             raise ArtifactError(f"{path}: lists no images; make it again with `oddlens manifest`")
-        self.columns = [name for name in (*expected, "group") if name in columns]
 
-    @property
-    def has_groups(self) -> bool:
-        """Whether it has the group of each image."""
-        return "group" in self.columns
+    def _count(self, groups: set[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows, and count them and their groups."""
+        for rows in self._batches():
+            self.n_images += len(rows)
+            groups.update(row[3] for row in rows if row[3])
+            yield from rows
+
+    def _check_rows(self, metadata: bytes | None) -> None:
+        """Compare the rows with what `write_manifest` wrote; other programs write no digest."""
+        with contextlib.suppress(ValueError, AttributeError):
+            if metadata is None or json.loads(metadata).get("rows") == self.digest:
+                return
+        raise ArtifactError(f"{self.path}: is damaged, or was changed; make it again with `oddlens manifest`")
 
     def _open(self) -> Any:
         import pyarrow as pa
@@ -145,14 +169,6 @@ class ImageManifest:
             return pq.ParquetFile(self.path, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{self.path}: is not a Parquet file ({first_line(error)})") from error
-
-    def groups(self) -> tuple[str, ...]:
-        """The different groups of all images.
-
-        Raises:
-            ArtifactError: as `shards`.
-        """
-        return tuple(sorted({group for shard in self.shards(ROWS_PER_GROUP, with_groups=True) for group in shard.groups}))
 
     def shards(self, n_images: int, folder: str = "", with_groups: bool = False) -> Iterator[Shard]:
         """Cut the manifest into shards of `n_images`, the last of which may be smaller.
@@ -180,7 +196,7 @@ class ImageManifest:
                 for batch in file.iter_batches(ROWS_PER_GROUP, columns=self.columns):
                     values = {name: batch.column(name).to_pylist() for name in self.columns}
                     empty = [None] * batch.num_rows
-                    columns = [values.get(name, empty) for name in ("file", "size", "version", "group")]
+                    columns = [values.get(name, empty) for name in COLUMNS]
                     yield list(zip(*columns, strict=True))
             except (pa.ArrowException, OSError) as error:
                 raise ArtifactError(f"{self.path}: is damaged ({first_line(error)}); make it again") from error

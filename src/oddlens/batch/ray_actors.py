@@ -42,12 +42,17 @@ class RayCluster:
             with default_variable("RAY_USAGE_STATS_ENABLED", "0"):  # sends data to its makers
                 self.ray.init(log_to_driver=False, logging_level="ERROR", **started_here)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OddlensError(f"the Ray cluster cannot be reached ({first_line(error)}); check $RAY_ADDRESS") from error
+            raise OddlensError(
+                f"the Ray cluster cannot be reached ({first_line(error)}); check $RAY_ADDRESS"
+            ) from error
 
     def hire(self) -> list[Worker]:
         """New actors in place of those that died, and without a number of workers for new processors."""
         limit = self.n_workers or int(self.ray.cluster_resources().get("CPU", 0))
-        new = [RayWorker(self.ray, self._actor.remote(self._name, self._content)) for _ in range(limit - len(self._workers))]
+        new = [
+            RayWorker(self.ray, self._actor.remote(self._name, self._content))
+            for _ in range(limit - len(self._workers))
+        ]
         self._workers += new
         return list(new)
 

@@ -122,4 +122,3 @@ def read(url: str, size: int | None, expected: str | None) -> bytes | None:
                 ) from error
             time.sleep(seconds)
     raise AssertionError  # not reached: the last try returns or raises
-

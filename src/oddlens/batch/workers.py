@@ -60,7 +60,9 @@ class Team:
         self.engine, self.runtime = engine, runtime
         self.started: float | None = None  # of `time.perf_counter`: when the first worker was ready
         self.deaths = 0
-        self._running: dict[Future[str | OddlensError] | Future[ShardScores | OddlensError], tuple[Worker, Shard | None]]
+        self._running: dict[
+            Future[str | OddlensError] | Future[ShardScores | OddlensError], tuple[Worker, Shard | None]
+        ]
         self._running = {}
         self._idle, self._returned = deque[Worker](), deque[Shard]()
         self._attempts = Counter[int | None]()  # deaths by shard; None: while starting

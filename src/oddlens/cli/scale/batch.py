@@ -110,9 +110,7 @@ def images_per_second(summary: BatchSummary) -> float:
     return (summary.n - summary.resumed) / (time.perf_counter() - summary.started)
 
 
-def report(
-    job: BatchJob, summary: BatchSummary, engine: str, started: float, strict: bool, console: Console
-) -> None:
+def report(job: BatchJob, summary: BatchSummary, engine: str, started: float, strict: bool, console: Console) -> None:
     """Print the result of a batch, with the test of the lot."""
     from oddlens.conformal.lot import guaranteed_rate
 

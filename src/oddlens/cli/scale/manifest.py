@@ -14,7 +14,9 @@ from oddlens.io.paths import check_output
 
 
 def manifest(
-    source: Annotated[str, typer.Argument(metavar="FOLDER|URL", help="Folder of images, or a URL: s3://bucket/folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER|URL", help="Folder of images, or a URL: s3://bucket/folder.")
+    ],
     output: Annotated[Path, path_option("-o", "--output", help="Manifest to write, .parquet.")],
     group_by: GroupByOption = None,
     as_json: JsonOption = False,
