@@ -4,15 +4,15 @@
     python benchmarks/batch_scale.py overhead --detector part.onnx --images FOLDER --work DIR --workers 2
     python benchmarks/batch_scale.py driver --detector part.onnx --work DIR --rows 1000000
 
-`survive` runs `oddlens batch` over all images of the folder and compares its rows with those of `oddlens score`. Then it
-disturbs runs, whose verdict files must be the same to the byte: on a cluster of Ray with two nodes, of which one is
+`survive` runs `oddlens batch` over all images of the folder and compares its rows with those of `oddlens score`. Then
+it disturbs runs, whose verdict files must be the same to the byte: on a cluster of Ray with two nodes, of which one is
 removed and another joins, and with both engines one whose process is killed and which is run again.
 
 `overhead` compares images per second, and processor seconds of all processes, with a plain loop over the images on as
 many cores: without start-up, on images of 256 pixels or more.
 
-`driver` gives the rows of a manifest of images that do not exist to workers that answer at once: what the process that
-leads a batch can do at most, how fast it verifies what is done, and its memory.
+`driver` gives the rows of a manifest of images that do not exist to workers that only wait, or answer at once: what the
+process that leads a batch can do at most, how fast it verifies what is done, and its memory.
 
 Each prints JSON; progress goes to stderr.
 """
@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -39,8 +40,8 @@ import numpy as np
 
 from oddlens.batch import batch_job
 from oddlens.batch.batch_job import BatchJob
-from oddlens.batch.remote_files import RemoteFile
 from oddlens.batch.image_manifest import ImageList, ImageManifest, write_manifest
+from oddlens.batch.remote_files import RemoteFile
 from oddlens.batch.shards import Shard, ShardScores
 from oddlens.batch.workers import Worker
 from oddlens.data.open import open_images
@@ -247,12 +248,12 @@ def plain(arguments: argparse.Namespace) -> dict[str, Any]:
 # -- driver ---------------------------------------------------------------------------------------
 
 
-class InstantEngine:
-    """Workers that answer at once, with random scores."""
+class SimulatedEngine:
+    """Workers that take so many seconds for a shard, without processor time, and answer with random scores."""
 
-    def __init__(self, n_workers: int = 1) -> None:
-        self.n_workers, self.n_hired = n_workers, 0
-        self.rng = np.random.default_rng(0)
+    def __init__(self, runtime: str, n_workers: int, seconds: float) -> None:
+        self.runtime, self.n_workers, self.seconds = runtime, n_workers, seconds
+        self.n_hired, self.rng = 0, np.random.default_rng(0)
 
     def hire(self) -> list[Worker]:
         new, self.n_hired = self.n_workers - self.n_hired, self.n_workers
@@ -262,18 +263,20 @@ class InstantEngine:
         return answered(self.runtime)
 
     def score(self, shard: Shard) -> Future[Any]:
-        return answered(ShardScores(self.rng.uniform(0, 0.1, len(shard)), {}))
+        return answered(ShardScores(self.rng.uniform(0, 0.1, len(shard)), {}), self.seconds)
 
     def dismiss(self, worker: Worker) -> None: ...
 
     def close(self) -> None: ...
 
-    runtime = ""
 
-
-def answered(value: object) -> Future[Any]:
+def answered(value: object, seconds: float = 0) -> Future[Any]:
+    """A future that has its result after some seconds."""
     future = Future[Any]()
-    future.set_result(value)
+    if seconds:
+        threading.Timer(seconds, future.set_result, (value,)).start()
+    else:
+        future.set_result(value)
     return future
 
 
@@ -292,8 +295,7 @@ def driver(arguments: argparse.Namespace) -> dict[str, Any]:
     reading = time.perf_counter() - started
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         job = BatchJob(arguments.detector, manifest, Path(folder))
-        engine = InstantEngine(arguments.workers)
-        InstantEngine.runtime = job.detector.backend.name
+        engine = SimulatedEngine(job.detector.backend.name, arguments.workers, arguments.shard_seconds)
         leading = timed(lambda: run_all(job, engine))
         n_bytes = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
         again = BatchJob(arguments.detector, manifest, Path(folder))
@@ -344,6 +346,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/batch_scale"), help="folder for what is written")
     parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--passes", type=int, default=3, help="passes of each way (overhead)")
+    parser.add_argument("--shard-seconds", type=float, default=0, help="that a worker takes for a shard (driver)")
     parser.add_argument("--rows", type=int, default=10**6, help="rows of the manifest (driver)")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ BUCKET = "parts"
 
 
 @contextmanager
-def s3_server() -> Iterator[dict[str, bytes]]:
-    """Serve a bucket, with the environment that leads s3fs to it; yields nothing until objects are put."""
+def s3_server() -> Iterator[None]:
+    """Serve an empty bucket, with the environment that leads s3fs to it."""
     import s3fs
     from moto.server import ThreadedMotoServer
 

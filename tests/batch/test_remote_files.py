@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def test_the_extra_is_named_where_a_package_is_missing(monkeypatch: pytest.Monke
     [
         ({"ETag": '"abc"', "LastModified": "today"}, "abc"),
         ({"mtime": 12.5}, "12.5"),
+        ({"created": datetime.fromtimestamp(12.5, UTC)}, "12.5"),
         ({"name": "a", "size": 3}, None),
     ],
 )

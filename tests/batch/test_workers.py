@@ -22,13 +22,10 @@ def shard(index: int) -> Shard:
 
 def done(value: object) -> Future[object]:
     future = Future[object]()
-    (
-        future.set_exception
-        if isinstance(value, Exception) and not isinstance(value, OddlensError)
-        else future.set_result
-    )(
-        value  # type: ignore[arg-type]
-    )
+    if isinstance(value, WorkerDiedError):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
     return future
 
 

@@ -207,6 +207,6 @@ def check_first_images(shard: Shard) -> None:
         except ImageError as error:
             problems.append(str(error))
     raise DataNotFoundError(
-        f"{problems[0]}, and so for all of the first {len(problems)} images; run this where the manifest's paths lead to "
-        "its images, or make it again with `oddlens manifest`"
+        f"{problems[0]}, and so for all of the first {len(problems)} images; run this where the manifest's paths lead "
+        "to its images, or make it again with `oddlens manifest`"
     )

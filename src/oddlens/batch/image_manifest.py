@@ -137,8 +137,8 @@ class ImageManifest:
         self.columns = [name for name in COLUMNS if name in columns]
         if "file" not in columns or any(columns[name] not in COLUMNS[name] for name in self.columns):
             raise ArtifactError(
-                f"{path}: is not a manifest of images: it needs the column file (string), may have size (int64), version "
-                f"and group (string), and has {columns}; make it with `oddlens manifest`"
+                f"{path}: is not a manifest of images: it needs the column file (string), may have size (int64), "
+                f"version and group (string), and has {columns}; make it with `oddlens manifest`"
             )
         self.n_images, groups = 0, set[str]()
         self.digest = digest(map(row_bytes, self._count(groups)))

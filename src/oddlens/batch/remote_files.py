@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -52,7 +53,10 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 def version(info: Mapping[str, Any]) -> str | None:
     """What changes whenever a file changes: its ETag, or the time of its last change; None where neither is told."""
-    return next((str(info[key]).strip('"') for key in VERSION_KEYS if info.get(key)), None)
+    value = next((info[key] for key in VERSION_KEYS if info.get(key)), None)
+    if isinstance(value, datetime):  # a listing may have the same time in seconds
+        value = value.timestamp()
+    return None if value is None else str(value).strip('"')
 
 
 def list_files(url: str) -> tuple[list[RemoteFile], LeftOut]:

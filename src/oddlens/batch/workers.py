@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from oddlens.batch.shards import Shard, ShardScores
 from oddlens.errors import ArtifactError, OddlensError
@@ -15,7 +15,7 @@ from oddlens.io.text import first_line
 MAX_ATTEMPTS = 3  # to score a shard, or to start a worker, that kills the process which does it
 POLL_SECONDS = 1.0  # between looks for workers that could join
 
-T = TypeVar("T")
+Answer = Future[str | OddlensError] | Future[ShardScores | OddlensError]
 
 
 class WorkerDiedError(Exception):
@@ -60,10 +60,7 @@ class Team:
         self.engine, self.runtime = engine, runtime
         self.started: float | None = None  # of `time.perf_counter`: when the first worker was ready
         self.deaths = 0
-        self._running: dict[
-            Future[str | OddlensError] | Future[ShardScores | OddlensError], tuple[Worker, Shard | None]
-        ]
-        self._running = {}
+        self._running: dict[Answer, tuple[Worker, Shard | None]] = {}  # without a shard, it loads its detector
         self._idle, self._returned = deque[Worker](), deque[Shard]()
         self._attempts = Counter[int | None]()  # deaths by shard; None: while starting
 
@@ -102,9 +99,7 @@ class Team:
             self._running[worker.score(shard)] = (worker, shard)
         return upcoming
 
-    def _finish(
-        self, future: Future[str | OddlensError] | Future[ShardScores | OddlensError]
-    ) -> tuple[Shard, ShardScores] | None:
+    def _finish(self, future: Answer) -> tuple[Shard, ShardScores] | None:
         worker, shard = self._running.pop(future)
         try:
             result = future.result()

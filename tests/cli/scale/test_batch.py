@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -172,7 +172,7 @@ def test_progress_is_a_line_now_and_then(
     exported: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([100.0, 110.0, 110.0, 140.0, 140.0])
-    monkeypatch.setattr(command.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     job = BatchJob(exported, manifest, tmp_path / "out")
     summary = BatchSummary(Lot(job.detector.decisions_), n=50, resumed=10, started=100.0)
     progress = command.BatchProgress(N, Console(as_json=False))
@@ -193,4 +193,4 @@ def test_the_local_engine_has_no_more_processes_than_shards(exported: Path, mani
     engine = command.open_engine("local", BatchJob(exported, manifest, tmp_path / "out"), 8)
     assert isinstance(engine, ProcessPool)
     assert engine.n_workers == 1
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
