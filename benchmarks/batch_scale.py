@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import signal
 import statistics
@@ -285,7 +286,11 @@ def driver(arguments: argparse.Namespace) -> dict[str, Any]:
     manifest, n = arguments.work / f"rows-{arguments.rows}.parquet", arguments.rows
     name = "s3://bucket/some/folder/of/{0:06}/image-{1:09}.png"
     if not manifest.exists():
-        files = [RemoteFile(name.format(i // 1000, i), 100_000 + i % 977, f"{i:032x}") for i in range(n)]
+        rng = random.Random(0)  # ETags, which do not compress
+        files = [
+            RemoteFile(name.format(i // 1000, i), rng.randrange(50_000, 150_000), f"{rng.getrandbits(128):032x}")
+            for i in range(n)
+        ]
         write_manifest(manifest, ImageList(files, (), {}), "s3://bucket")
         del files
     batch_job.check_first_images = lambda shard: None

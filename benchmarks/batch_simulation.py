@@ -27,7 +27,7 @@ class Costs:
     write: float  # seconds for the verdict on an image
     file: float = 0.0  # seconds for a verdict file: it is synced to disk
     start: float = 0.0  # seconds until a worker is ready
-    hours_to_death: float = float("inf")  # of a worker, on average
+    hours_to_death: float = 1e9  # of a worker, on average
     spread: float = 0.1  # of the time for a shard, as a share: standard deviation
 
 

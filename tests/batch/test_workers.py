@@ -125,6 +125,18 @@ def test_workers_that_can_join_only_later_are_waited_for() -> None:
         assert len(list(team.score(shards()))) == 2
 
 
+def test_somebody_is_told_once_that_no_worker_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_SECONDS", -1)
+    engine, notes = Script(n=0), list[str]()
+
+    def join(seconds: float) -> None:
+        engine.n = int(len(notes) == 1)
+
+    monkeypatch.setattr(workers.time, "sleep", join)
+    list(Team(engine, RUNTIME, notes.append).score(map(shard, range(2))))
+    assert notes == [workers.NO_WORKER]
+
+
 def test_another_runtime_is_refused() -> None:
     engine = Script(starts=iter(["other runtime"]))
     with pytest.raises(ArtifactError, match="other runtime, and this process with test runtime"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,14 +148,16 @@ class BatchJob:
             "another folder with -o, or repeat that batch's arguments to finish it"
         )
 
-    def run(self, engine: Engine) -> Generator[BatchSummary]:
+    def run(self, engine: Engine, say: Callable[[str], None] = lambda note: None) -> Generator[BatchSummary]:
         """Score what is not done yet, inside `claim`; yields the summary after each shard, and at the end.
+
+        `say` is called where something takes long.
 
         Raises:
             DataNotFoundError: none of the first images is there as the manifest says.
             OddlensError: a verdict file cannot be written, or as `Team.score`.
         """
-        team = Team(engine, self.detector.backend.name)
+        team = Team(engine, self.detector.backend.name, say)
         with contextlib.closing(team.score(self._pending())) as scored:
             for shard, scores in scored:
                 table = verdict_table(self.detector, shard, scores)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class ImageList:
     files: list[RemoteFile]
     groups: tuple[str, ...]
     left_out: LeftOut
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of `COLUMNS` for each image."""
+        for file, group in zip(self.files, self.groups or repeat(None), strict=False):
+            yield (*file, group)
 
 
 def require_pyarrow() -> None:
@@ -96,17 +101,15 @@ def write_manifest(path: Path, images: ImageList, source: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [(*file, group) for file, group in zip(images.files, images.groups or repeat(None), strict=False)]
     types = (pa.string(), pa.int64(), pa.string(), pa.string())
-    columns = {
-        name: pa.array([row[i] for row in rows], kind)
-        for i, (name, kind) in enumerate(zip(COLUMNS, types, strict=True))
-        if name != "group" or images.groups
-    }
-    metadata = {"source": as_text(source), "rows": digest(map(row_bytes, rows))}
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
-    with atomic_write(path) as file:
-        pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+    fields = [field for field in zip(COLUMNS, types, strict=True) if field[0] != "group" or images.groups]
+    metadata = {"source": as_text(source), "rows": digest(map(row_bytes, images.rows()))}
+    schema = pa.schema(fields, {METADATA_KEY: json.dumps(metadata)})
+    rows = images.rows()
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
+        while part := list(islice(rows, ROWS_PER_GROUP)):
+            columns = list(zip(*part, strict=True))
+            writer.write_table(pa.table(columns[: len(fields)], schema))
 
 
 def row_bytes(row: tuple[Any, ...]) -> bytes:

@@ -41,9 +41,9 @@ class RayCluster:
         try:
             with default_variable("RAY_USAGE_STATS_ENABLED", "0"):  # sends data to its makers
                 self.ray.init(log_to_driver=False, logging_level="ERROR", **started_here)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises many kinds
             raise OddlensError(
-                f"the Ray cluster cannot be reached ({first_line(error)}); check $RAY_ADDRESS"
+                f"Ray cannot be started or reached ({first_line(error)}); check $RAY_ADDRESS, or use --engine local"
             ) from error
 
     def hire(self) -> list[Worker]:

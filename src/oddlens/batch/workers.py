@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from oddlens.io.text import first_line
 
 MAX_ATTEMPTS = 3  # to score a shard, or to start a worker, that kills the process which does it
 POLL_SECONDS = 1.0  # between looks for workers that could join
+PATIENCE_SECONDS = 60.0  # for the first worker, before somebody is told
+NO_WORKER = "no worker is ready yet, still waiting: are there free processors?"
 
 Answer = Future[str | OddlensError] | Future[ShardScores | OddlensError]
 
@@ -52,12 +54,14 @@ class Engine(Protocol):
 class Team:
     """The workers of one run; `runtime` is the one that all of them must have, so that scores are bitwise the same.
 
+    `say` is called where something takes long.
+
     A worker gets its next shard when it is done with one, so that as many shards are in memory as there are workers. A
     shard whose worker died goes to another one, `MAX_ATTEMPTS` times in all, not counting machines that left.
     """
 
-    def __init__(self, engine: Engine, runtime: str) -> None:
-        self.engine, self.runtime = engine, runtime
+    def __init__(self, engine: Engine, runtime: str, say: Callable[[str], None] = lambda note: None) -> None:
+        self.engine, self.runtime, self.say = engine, runtime, say
         self.started: float | None = None  # of `time.perf_counter`: when the first worker was ready
         self.deaths = 0
         self._running: dict[Answer, tuple[Worker, Shard | None]] = {}  # without a shard, it loads its detector
@@ -70,7 +74,7 @@ class Team:
         Raises:
             OddlensError: a worker says so, or workers die again and again; the message names the images.
         """
-        upcoming = next(shards, None)
+        upcoming, told_at = next(shards, None), time.perf_counter() + PATIENCE_SECONDS
         try:
             while upcoming is not None or self._returned or any(shard for _, shard in self._running.values()):
                 if upcoming is not None or self._returned:
@@ -79,6 +83,9 @@ class Team:
                 upcoming = self._assign(upcoming, shards)
                 if not self._running:
                     time.sleep(POLL_SECONDS)
+                if self.started is None and time.perf_counter() > told_at:
+                    self.say(NO_WORKER)
+                    told_at = float("inf")
                 for future in wait(self._running, POLL_SECONDS, FIRST_COMPLETED).done:
                     result = self._finish(future)
                     upcoming = self._assign(upcoming, shards)  # first, so that no worker waits for the caller

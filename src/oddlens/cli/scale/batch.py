@@ -57,7 +57,7 @@ def batch(
             count = workers or (threads if engine == "ray" else console.threads)
             progress = BatchProgress(job.manifest.n_images, console)
             try:
-                with closing(job.run(open_engine(engine, job, count))) as summaries:
+                with closing(job.run(open_engine(engine, job, count), console.say)) as summaries:
                     for summary in summaries:
                         progress.show(summary)
             except KeyboardInterrupt:
