@@ -13,11 +13,12 @@ from digit_batches import N_DIGITS, N_SHARD, ThreadEngine, write_digits, write_l
 
 from oddlens.batch import batch_job
 from oddlens.batch.batch_job import BatchJob, BatchSummary
+from oddlens.batch.shard_files import write_shard
 from oddlens.batch.shards import Shard
 from oddlens.config.base import DecisionSettings
 from oddlens.data.image_set import DataSet
 from oddlens.detector.detector import Detector
-from oddlens.errors import ArtifactError, DataNotFoundError, OddlensError, SettingsError
+from oddlens.errors import ArtifactError, DataNotFoundError, DiskFullError, OddlensError, SettingsError
 from oddlens.inference import scoring
 from oddlens.io.own_files import MARKER
 from oddlens.io.own_folder import lock
@@ -158,6 +159,27 @@ def test_two_runs_at_a_time_are_refused(exported: Path, manifest: Path, tmp_path
     (tmp_path / "out").mkdir()
     with lock(tmp_path / "out"), pytest.raises(ArtifactError, match="another run is writing"):
         run(exported, manifest, tmp_path / "out")
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    exported: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(exported, manifest, tmp_path / "whole")
+
+    def write(path: Path, table: object, origin: dict[str, str]) -> None:
+        if path.name == "part-000002.parquet":
+            raise DiskFullError(f"{path}: cannot be written (No space left on device)")
+        write_shard(path, table, origin)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_job, "write_shard", write)
+        job = BatchJob(exported, manifest, tmp_path / "out")
+        engine = ThreadEngine(job.name, job.content)
+        with job.claim(), closing(job.run(engine)) as summaries, pytest.raises(DiskFullError):
+            list(summaries)
+    assert engine.is_closed
+    assert run(exported, manifest, tmp_path / "out").resumed == 2 * N_SHARD
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(exported: Path, manifest: Path, tmp_path: Path) -> None:

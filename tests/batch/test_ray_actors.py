@@ -79,7 +79,7 @@ def test_the_extra_is_named_where_ray_is_missing(monkeypatch: pytest.MonkeyPatch
 def cluster() -> Iterator[Any]:
     """Ray on this machine, with one processor."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 

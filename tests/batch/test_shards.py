@@ -100,7 +100,7 @@ def test_the_digest_is_that_of_all_columns() -> None:
 def test_shards_cut_no_batch_in_two(n_images: int, batch: int) -> None:
     count = images_per_shard(n_images, batch)
     assert count % batch == 0
-    assert 1024 <= count <= 65_536 + batch
+    assert 16 * batch <= count < 65_536 + batch
 
 
 def test_an_error_that_ends_the_run_is_a_value(

@@ -127,12 +127,13 @@ def test_workers_that_can_join_only_later_are_waited_for() -> None:
 
 def test_somebody_is_told_once_that_no_worker_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "PATIENCE_SECONDS", -1)
-    engine, notes = Script(n=0), list[str]()
+    engine, notes, sleeps = Script(n=0), list[str](), list[float]()
 
-    def join(seconds: float) -> None:
-        engine.n = int(len(notes) == 1)
+    def join_late(seconds: float) -> None:
+        sleeps.append(seconds)
+        engine.n = int(len(sleeps) > 2)
 
-    monkeypatch.setattr(workers.time, "sleep", join)
+    monkeypatch.setattr(workers.time, "sleep", join_late)
     list(Team(engine, RUNTIME, notes.append).score(map(shard, range(2))))
     assert notes == [workers.NO_WORKER]
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -181,14 +181,10 @@ class ImageManifest:
         Raises:
             ArtifactError: it is damaged, or a row has no file or no group.
         """
-        rows, start = list[tuple[Any, ...]](), 0
-        for batch in self._batches():
-            rows += batch
-            while len(rows) >= n_images:
-                yield self._shard(start // n_images, start, rows[:n_images], folder, with_groups)
-                rows, start = rows[n_images:], start + n_images
-        if rows:
-            yield self._shard(start // n_images, start, rows, folder, with_groups)
+        rows, start = chain.from_iterable(self._batches()), 0
+        while part := list(islice(rows, n_images)):
+            yield self._shard(start // n_images, start, part, folder, with_groups)
+            start += len(part)
 
     def _batches(self) -> Iterator[list[tuple[Any, ...]]]:
         """Rows of the manifest, some at a time: file, size, version, group."""

@@ -37,10 +37,12 @@ class RayCluster:
         self._workers: list[RayWorker] = []
 
     def _connect(self) -> None:
-        started_here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.n_workers, "include_dashboard": False}
+        alone = {"address": "local", "num_cpus": self.n_workers, "include_dashboard": False}
         try:
             with default_variable("RAY_USAGE_STATS_ENABLED", "0"):  # sends data to its makers
-                self.ray.init(log_to_driver=False, logging_level="ERROR", **started_here)
+                self.ray.init(
+                    log_to_driver=False, logging_level="ERROR", **({} if os.environ.get("RAY_ADDRESS") else alone)
+                )
         except Exception as error:  # Ray raises many kinds
             raise OddlensError(
                 f"Ray cannot be started or reached ({first_line(error)}); check $RAY_ADDRESS, or use --engine local"

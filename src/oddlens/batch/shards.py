@@ -145,9 +145,10 @@ class ShardScorer:
 def images_per_shard(n_images: int, batch: int) -> int:
     """Number of images in a shard: a multiple of the number in a batch, so that shards cut no batch in two.
 
-    A thousandth of the images, so that many workers share them, but from 1,024 to 65,536 of them, and 16 batches.
+    A thousandth of the images, so that many workers share them, but at least 16 batches, which decoding ahead needs,
+    and about 65,536 images at most.
     """
-    count = max(16 * batch, min(max(n_images // 1024, 1024), 65_536))
+    count = max(16 * batch, min(n_images // 1024, 65_536))
     return -(-count // batch) * batch
 
 
