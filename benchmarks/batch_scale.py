@@ -223,7 +223,7 @@ def run_way(way: str, arguments: argparse.Namespace, manifest: Path) -> dict[str
 
 def tree_seconds() -> float:
     """Processor seconds of this process and all below it, ended ones too."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     total = 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from oddlens.batch import batch_job
 from oddlens.batch.batch_job import BatchJob
 from oddlens.batch.process_pool import ProcessPool, ProcessWorker
 from oddlens.batch.shards import Shard
-from oddlens.batch.workers import WorkerDiedError
+from oddlens.batch.workers import Engine, Worker, WorkerDiedError
 from oddlens.data.image_set import DataSet
 from oddlens.errors import ArtifactError
 
@@ -33,7 +31,7 @@ def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one_thread(
     results = {}
     for name in ("threads", "processes"):
         job = BatchJob(exported, manifest, tmp_path / name)
-        engine = (
+        engine: Engine = (
             ThreadEngine(job.name, job.content) if name == "threads" else KilledOnce(job.name, job.content, n_workers=2)
         )
         with job.claim(), closing(job.run(engine)) as summaries:
@@ -49,14 +47,13 @@ class KilledOnce(ProcessPool):
 
     is_killed = False
 
-    def hire(self) -> list[ProcessWorker]:  # type: ignore[override]
+    def hire(self) -> list[Worker]:
         new = super().hire()
         if not self.is_killed:
             assert isinstance(new[0], ProcessWorker)
-            assert new[0].process.pid is not None
-            os.kill(new[0].process.pid, signal.SIGKILL)
+            new[0].process.kill()
             self.is_killed = True
-        return new  # type: ignore[return-value]
+        return new
 
 
 def test_a_process_says_how_it_ended_and_what_is_wrong_with_a_detector(exported: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_server_that_does_not_answer_is_asked_again(
 ) -> None:
     flaky, waits = Flaky(error, times), list[float]()
     monkeypatch.setattr(remote_files, "open_filesystem", lambda url: (flaky, url))
-    monkeypatch.setattr(remote_files.time, "sleep", waits.append)
+    monkeypatch.setattr("oddlens.batch.remote_files.time.sleep", waits.append)
     if is_read:
         assert read("s3://b/a.png", None, None) == b"content"
         assert len(waits) == 3

@@ -121,7 +121,7 @@ def test_workers_that_can_join_only_later_are_waited_for() -> None:
         engine.n = 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers.time, "sleep", join)
+        patch.setattr("oddlens.batch.workers.time.sleep", join)
         assert len(list(team.score(shards()))) == 2
 
 
@@ -133,7 +133,7 @@ def test_somebody_is_told_once_that_no_worker_is_ready(monkeypatch: pytest.Monke
         sleeps.append(seconds)
         engine.n = int(len(sleeps) > 2)
 
-    monkeypatch.setattr(workers.time, "sleep", join_late)
+    monkeypatch.setattr("oddlens.batch.workers.time.sleep", join_late)
     list(Team(engine, RUNTIME, notes.append).score(map(shard, range(2))))
     assert notes == [workers.NO_WORKER]
 

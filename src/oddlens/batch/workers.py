@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Protocol
+from typing import Any, Protocol
 
 from oddlens.batch.shards import Shard, ShardScores
 from oddlens.errors import ArtifactError, OddlensError
@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0  # between looks for workers that could join
 PATIENCE_SECONDS = 60.0  # for the first worker, before somebody is told
 NO_WORKER = "no worker is ready yet, still waiting: are there free processors?"
 
-Answer = Future[str | OddlensError] | Future[ShardScores | OddlensError]
+Answer = Future[Any]  # of a worker that starts, or scores
 
 
 class WorkerDiedError(Exception):
