@@ -8,11 +8,13 @@
 it disturbs runs, whose verdict files must be the same to the byte: on a cluster of Ray with two nodes, of which one is
 removed and another joins, and with both engines one whose process is killed and which is run again.
 
-`overhead` compares images per second, and processor seconds of all processes, with a plain loop over the images on as
-many cores: without start-up, on images of 256 pixels or more.
+`overhead` compares images per second without start-up, and processor seconds of all processes with it, with a plain
+loop over the images on as many cores, on images of 256 pixels or more.
 
-`driver` gives the rows of a manifest of images that do not exist to workers that only wait, or answer at once: what the
-process that leads a batch can do at most, how fast it verifies what is done, and its memory.
+`driver` gives the rows of a manifest of images that do not exist to workers that answer at once: what the process that
+leads a batch can do at most, how fast it verifies what is done, and its memory. Then to workers that wait for some
+seconds: how long it takes, and what `batch_simulation.py` says. The first run of a size makes the manifest, the second
+tells the memory.
 
 Each prints JSON; progress goes to stderr.
 """
@@ -38,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batch_simulation import Costs, simulate
 
 from oddlens.batch import batch_job
 from oddlens.batch.batch_job import BatchJob
@@ -161,7 +164,10 @@ class Nodes:
 
     def add(self) -> None:
         say("a node joins")
-        self.node = self.cluster.add_node(num_cpus=self.cpus)
+        try:
+            self.node = self.cluster.add_node(num_cpus=self.cpus)
+        except Exception as error:  # Ray waits for 30 seconds, which a busy machine may need
+            say(f"a node could not join: {error}")
 
 
 @contextmanager
@@ -184,12 +190,10 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
     manifest = arguments.work / "manifest.parquet"
     n = oddlens("manifest", arguments.images, "-o", manifest)["n"]
     passes: dict[str, list[dict[str, float]]] = {"plain": [], "local": [], "ray": []}
-    with cluster(arguments.workers) as (address, _):
-        os.environ["RAY_ADDRESS"] = address
-        for number in range(arguments.passes):
-            for way, results in passes.items():
-                say(f"pass {number}: {way}")
-                results.append(run_way(way, arguments, manifest))
+    for number in range(arguments.passes):
+        for way, results in passes.items():
+            say(f"pass {number}: {way}")
+            results.append(run_way(way, arguments, manifest))
     rates = {way: [result["images_per_second"] for result in results] for way, results in passes.items()}
     cpu = {way: [result["cpu_seconds"] for result in results] for way, results in passes.items()}
     medians = {way: statistics.median(values) for way, values in rates.items()}
@@ -206,7 +210,7 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_way(way: str, arguments: argparse.Namespace, manifest: Path) -> dict[str, float]:
-    """One pass: images per second without start-up, and processor seconds with it."""
+    """One pass: images per second without start-up, and processor seconds with it; Ray is started for it."""
     before = tree_seconds()
     if way == "plain":
         command = [sys.executable, __file__, "plain", "--detector", arguments.detector, "--images", arguments.images]
@@ -295,27 +299,37 @@ def driver(arguments: argparse.Namespace) -> dict[str, Any]:
         del files
     batch_job.check_first_images = lambda shard: None
     before = peak_memory()
-    started = time.perf_counter()
-    count = sum(len(shard) for shard in ImageManifest(manifest).shards(65_536))
-    reading = time.perf_counter() - started
+    reading = timed(lambda: sum(len(shard) for shard in ImageManifest(manifest).shards(65_536)))
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         job = BatchJob(arguments.detector, manifest, Path(folder))
-        engine = SimulatedEngine(job.detector.backend.name, arguments.workers, arguments.shard_seconds)
-        leading = timed(lambda: run_all(job, engine))
+        runtime = job.detector.backend.name
+        leading = timed(lambda: run_all(job, SimulatedEngine(runtime, 1, 0)))
         n_bytes = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
         again = BatchJob(arguments.detector, manifest, Path(folder))
-        verifying = timed(lambda: run_all(again, engine))
+        verifying = timed(lambda: run_all(again, SimulatedEngine(runtime, 1, 0)))
+    steps = {"read": reading, "lead": leading, "verify": verifying}
     return {
-        "rows": count,
+        "rows": n,
         "shards": job.n_shards,
         "images_per_shard": job.images_per_shard,
         "manifest_bytes_per_row": round(manifest.stat().st_size / n, 1),
         "verdict_bytes_per_row": round(n_bytes / n, 1),
-        "rows_per_second": {"read": rate(n, reading), "lead": rate(n, leading[0]), "verify": rate(n, verifying[0])},
-        "rows_per_cpu_second": {"lead": rate(n, leading[1]), "verify": rate(n, verifying[1])},
-        "seconds_per_shard": round(leading[0] / job.n_shards, 4),
+        "rows_per_second": {step: round(n / wall) for step, (wall, _) in steps.items()},
+        "rows_per_cpu_second": {step: round(n / cpu) for step, (_, cpu) in steps.items()},
         "peak_mb": {"before": before, "after": peak_memory()},
+        "simulation": check_simulation(arguments, manifest, leading[0] / n),
     }
+
+
+def check_simulation(arguments: argparse.Namespace, manifest: Path, seconds_per_row: float) -> dict[str, float]:
+    """Seconds that the leading process takes with workers that only wait, and that the simulation says."""
+    with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
+        job = BatchJob(arguments.detector, manifest, Path(folder))
+        engine = SimulatedEngine(job.detector.backend.name, arguments.workers, arguments.shard_seconds)
+        measured, _ = timed(lambda: run_all(job, engine))
+    costs = Costs(job.images_per_shard / arguments.shard_seconds, 0, seconds_per_row, spread=0)
+    simulated = simulate(costs, arguments.rows, job.images_per_shard, arguments.workers)
+    return {"measured": round(measured, 2), "simulated": round(simulated.seconds, 2)}
 
 
 def run_all(job: BatchJob, engine: Any) -> None:
@@ -329,10 +343,6 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def rate(count: int, seconds: float) -> int:
-    return round(count / seconds)
 
 
 def peak_memory() -> int:
@@ -351,7 +361,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/batch_scale"), help="folder for what is written")
     parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--passes", type=int, default=3, help="passes of each way (overhead)")
-    parser.add_argument("--shard-seconds", type=float, default=0, help="that a worker takes for a shard (driver)")
+    parser.add_argument("--shard-seconds", type=float, default=1.0, help="that a worker takes for a shard (driver)")
     parser.add_argument("--rows", type=int, default=10**6, help="rows of the manifest (driver)")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

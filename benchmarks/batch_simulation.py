@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images that are scored together: 32 of 256 x 256")
     parser.add_argument("--rate", type=float, default=60.0, help="images per second of a worker")
     parser.add_argument("--workers", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--read", type=float, default=3e-6, help="seconds for a row of the manifest")
+    parser.add_argument("--read", type=float, default=1e-6, help="seconds for a row of the manifest")
     parser.add_argument("--write", type=float, default=3e-6, help="seconds for a verdict")
     parser.add_argument("--file", type=float, default=0.02, help="seconds for a verdict file")
     parser.add_argument("--start", type=float, default=5.0, help="seconds until a worker is ready")

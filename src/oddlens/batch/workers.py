@@ -74,7 +74,7 @@ class Team:
         Raises:
             OddlensError: a worker says so, or workers die again and again; the message names the images.
         """
-        upcoming, told_at = next(shards, None), time.perf_counter() + PATIENCE_SECONDS
+        upcoming, due = next(shards, None), time.perf_counter() + PATIENCE_SECONDS
         try:
             while upcoming is not None or self._returned or any(shard for _, shard in self._running.values()):
                 if upcoming is not None or self._returned:
@@ -83,9 +83,9 @@ class Team:
                 upcoming = self._assign(upcoming, shards)
                 if not self._running:
                     time.sleep(POLL_SECONDS)
-                if self.started is None and time.perf_counter() > told_at:
+                if self.started is None and time.perf_counter() > due:
                     self.say(NO_WORKER)
-                    told_at = float("inf")
+                    due = float("inf")
                 for future in wait(self._running, POLL_SECONDS, FIRST_COMPLETED).done:
                     result = self._finish(future)
                     upcoming = self._assign(upcoming, shards)  # first, so that no worker waits for the caller
