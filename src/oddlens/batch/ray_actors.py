@@ -49,8 +49,17 @@ class RayCluster:
             ) from error
 
     def hire(self) -> list[Worker]:
-        """New actors in place of those that died, and without a number of workers for new processors."""
-        limit = self.n_workers or int(self.ray.cluster_resources().get("CPU", 0))
+        """New actors in place of those that died, and without a number of workers for new processors.
+
+        Raises:
+            OddlensError: the cluster is gone.
+        """
+        try:
+            limit = self.n_workers or int(self.ray.cluster_resources().get("CPU", 0))
+        except Exception as error:  # Ray raises many kinds
+            raise OddlensError(
+                f"the cluster of Ray is gone ({first_line(error)}); run the same command again when it is back"
+            ) from error
         new = [
             RayWorker(self.ray, self._actor.remote(self._name, self._content))
             for _ in range(limit - len(self._workers))
