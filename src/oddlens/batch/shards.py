@@ -60,26 +60,26 @@ class ShardScores:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ShardImages(ImageSet):
-    """The images of a shard, which are compared with their row in the manifest and fitted to a detector's input."""
+    """The images of a shard; each is compared with its row in the manifest."""
 
     shard: Shard
-    spec: InputSpec
 
     @classmethod
-    def of(cls, shard: Shard, spec: InputSpec) -> ShardImages:
-        """The images of a shard, in the form of `spec`."""
+    def of(cls, shard: Shard) -> ShardImages:
+        """The images of a shard."""
         plain = ImageSet.from_files(shard.files, kind="")
-        return cls(plain.names, plain.kinds, plain.labels, plain.images, plain.masks, shard=shard, spec=spec)
+        return cls(plain.names, plain.kinds, plain.labels, plain.images, plain.masks, shard=shard)
 
-    def image(self, i: int) -> Pixels:
-        """One image in the form of the detector's input.
+    def image(self, i: int, spec: InputSpec | None = None) -> Pixels:
+        """One image; with `spec`, in that form, so that one which does not fit it counts as unreadable.
 
         Raises:
-            UnreadableImageError: it cannot be read, does not fit the detector, or is another than the manifest says.
+            UnreadableImageError: it cannot be read, does not fit, or is another than the manifest says.
             DataError: the place where it lies cannot be reached.
         """
         try:
-            return fit_to(decode(read_source(self.shard, i)), self.spec, self.names[i])
+            pixels = decode(read_source(self.shard, i), spec)
+            return pixels if spec is None else fit_to(pixels, spec, self.names[i])
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -131,7 +131,7 @@ class ShardScorer:
             ArtifactError: a score is not finite.
         """
         spec = self.detector.spec
-        images = ShardImages.of(shard, spec)
+        images = ShardImages.of(shard)
         problems = dict[int, UnreadableImageError]()
         threads = max(REMOTE_READERS, DECODERS) if any(map(remote_files.is_url, shard.files)) else DECODERS
         with OrderedPool[None](threads) as pool:
