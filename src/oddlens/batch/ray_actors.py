@@ -68,7 +68,10 @@ class RayCluster:
         return list(new)
 
     def dismiss(self, worker: Worker) -> None:
-        """Forget a worker that died."""
+        """Forget a worker that died; one that only cannot be reached would keep its processor, and is ended."""
+        for other in self._workers:
+            if other is worker:
+                self.ray.kill(other.actor)
         self._workers = [other for other in self._workers if other is not worker]
 
     def close(self) -> None:
