@@ -155,6 +155,14 @@ def test_a_foreign_folder_is_refused(
         batch(exported, other, "-o", tmp_path / "out")
 
 
+def test_what_an_engine_prints_is_not_on_stdout(
+    exported: Path, manifest: Path, tmp_path: Path, in_threads: Callable[..., None]
+) -> None:
+    in_threads(lambda shard: print("(raylet) a note of Ray"))
+    result = batch(exported, manifest, "-o", tmp_path / "out")
+    assert "(raylet) a note of Ray" in result["stderr"]
+
+
 def test_an_error_of_the_workers_ends_the_command(
     exported: Path, manifest: Path, tmp_path: Path, in_threads: Callable[..., None]
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,7 +58,10 @@ def batch(
             count = workers or (threads if engine == "ray" else console.threads)
             progress = BatchProgress(job.manifest.n_images, console)
             try:
-                with closing(job.run(open_engine(engine, job, count), console.say)) as summaries:
+                with (
+                    redirect_stdout(sys.stderr),  # Ray prints notes on stdout, which is for the result
+                    closing(job.run(open_engine(engine, job, count), console.say)) as summaries,
+                ):
                     for summary in summaries:
                         progress.show(summary)
             except KeyboardInterrupt:
