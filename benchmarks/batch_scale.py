@@ -336,7 +336,7 @@ def run_all(job: BatchJob, engine: Any) -> None:
             pass
 
 
-def timed(work: Callable[[], None]) -> tuple[float, float]:
+def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Wall and processor seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
