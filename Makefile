@@ -19,7 +19,7 @@ setup: $(VENV)/.installed $(VENV)/.kernels
 # The pin takes PyTorch's CPU build where one is at hand; a looser range may fetch gigabytes for GPUs.
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(PIP) "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,serve,dev]"
+	$(PIP) "torch==2.13.0" -e ".[train,pretrained,parquet,openvino,serve,batch,dev]"
 	touch $@
 
 # Optional: without the kernels, PyTorch's layers do the same in more time.

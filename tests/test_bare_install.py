@@ -22,7 +22,7 @@ from oddlens.detector.export import export
 ROOT = Path(__file__).parent.parent
 EXTRAS = (
     "torch", "sklearn", "scipy", "matplotlib", "onnx", "onnxscript", "pooch", "jinja2", "pyarrow", "openvino",
-    "sqlalchemy", "alembic", "psycopg", "fastapi",
+    "sqlalchemy", "alembic", "psycopg", "fastapi", "ray", "fsspec", "s3fs",
 )  # fmt: skip
 MAX_INSTALL_SIZE = 220e6  # bytes, without pip
 # Runs the command line; importing a package of the extras raises an error that nothing catches.

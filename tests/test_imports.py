@@ -22,7 +22,7 @@ from oddlens.detector.export import export
 
 HEAVY = (
     "torch", "sklearn", "scipy", "matplotlib", "onnx", "pooch", "jinja2", "pyarrow", "openvino", "sqlalchemy",
-    "alembic", "psycopg",
+    "alembic", "psycopg", "ray", "fsspec", "s3fs",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from oddlens.io.atomic import atomic_write
 from oddlens.io.own_files import PNG_METADATA
 from oddlens.io.text import as_cell
 from oddlens.reporting import heatmaps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COLUMNS = ("file", "anomaly_score", "p_value", "threshold", "label", "verdict")
 
@@ -109,12 +112,19 @@ def parquet_writer(file: IO[bytes]) -> Iterator[WriteRows]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
-    schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
+    schema = parquet_schema()
     with pq.ParquetWriter(file, schema) as writer:
         yield lambda batch: writer.write_table(
             pa.Table.from_pylist([replace_undecodable(row) for row in batch], schema)
         )
+
+
+def parquet_schema() -> pa.Schema:
+    """The columns of a verdict file and their types in Parquet."""
+    import pyarrow as pa
+
+    types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int8(), pa.string())
+    return pa.schema(list(zip(COLUMNS, types, strict=True)))
 
 
 def replace_undecodable(row: VerdictRow) -> VerdictRow:

@@ -20,6 +20,8 @@ from oddlens.cli.export import export_detector
 from oddlens.cli.feedback import feedback
 from oddlens.cli.fit import fit
 from oddlens.cli.run import run
+from oddlens.cli.scale.batch import batch
+from oddlens.cli.scale.manifest import manifest
 from oddlens.cli.score import score
 from oddlens.cli.serving.serve import serve
 from oddlens.cli.serving.watch import watch
@@ -83,6 +85,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export_detector,
     "serve": serve,
     "watch": watch,
+    "manifest": manifest,
+    "batch": batch,
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)

@@ -12,6 +12,7 @@ from typing import IO
 
 from oddlens.errors import DiskFullError, OddlensError
 
+PARTIAL_FILES = ".oddlens-*.partial"  # pattern of the temporary files, which only a kill leaves behind
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none for this user
 
 

@@ -1,0 +1,1 @@
+"""Commands for more images than one process scores: `oddlens manifest` and `oddlens batch`."""
