@@ -109,8 +109,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
         page.get_by_role("button", name="Save", exact=True).last.click()
         page.get_by_text("1 area", exact=True).wait_for()
 
-        page.get_by_role("link", name="Continue: check the photographs").first.click()
-        page.get_by_role("button", name="Check the photographs").click()
+        page.get_by_role("button", name="Continue: check the photographs").first.click()
         page.get_by_role("link", name="Continue: learn").click()
         page.get_by_text("More settings").click()
         page.get_by_label("Method").select_option(QUICK_METHOD)

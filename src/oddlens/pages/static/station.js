@@ -69,7 +69,8 @@ function renderStrip() {
   const parts = lists[state.tab];
   strip.show(parts, state.part?.id);
   byId("strip-empty").hidden = parts.length > 0;
-  byId("strip-empty").textContent = text(`recent.empty_${state.tab}`);
+  byId("review-hint").hidden = state.tab !== "review" || !parts.length;
+  byId("strip-empty").textContent = text(`recent.empty_${lists.last.length ? state.tab : "last"}`);
   for (const tab of document.querySelectorAll("[role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.tab === state.tab));
 }
 
