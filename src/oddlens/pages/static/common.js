@@ -25,11 +25,12 @@
     text(key, values = {}) { // the text of a key with its values, as the templates have them
       return Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), this.texts[key] ?? key);
     },
+    logIn() { location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`); },
     say(text) { box.querySelector("p").textContent = text; box.hidden = false; },
     async request(address, options) { // a response that is fine; otherwise the reason is shown and thrown
       let response;
       try { response = await fetch(address, options); } catch { this.say(box.dataset.unreachable); throw new Error("unreachable"); }
-      if (response.status === 401) location.assign("/login");
+      if (response.status === 401) this.logIn();
       if (!response.ok) {
         const reason = (await response.json().catch(() => ({}))).error ?? box.dataset.failed;
         this.say(reason);
