@@ -40,8 +40,10 @@ def test_the_newest_deployment_of_each_name_is_in_service(store: Store, other: t
     assert store.deployments("none\0") == []
     assert list(store.deployed()) == ["bolt", "part"]
     assert store.deployed()["part"] == back
-    assert store.has_served("part", digest)
-    assert not store.has_served("bolt", digest)
+    assert store.has_served(digest, "part")
+    assert store.has_served(digest)
+    assert not store.has_served(digest, "bolt")
+    assert not store.has_served("0" * 64)
     assert as_json(back)["time"] == back.time.isoformat()
 
 

@@ -43,7 +43,7 @@ class ServedDetectors:
     def _deploy_new_files(self, store: Store) -> None:
         for name, detector in self._detectors.items():
             digest = detector.manifest.digest
-            if not store.has_served(name, digest):
+            if not store.has_served(digest, name):
                 store.deploy(name, digest, person=COMMAND_LINE, reason="started with this file")
 
     def _load_deployed(self, store: Store) -> None:

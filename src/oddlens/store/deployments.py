@@ -47,10 +47,11 @@ def newest_by_name(session: Session) -> dict[str, Deployment]:
     return {row.name: to_deployment(row) for row in sorted(rows, key=lambda row: row.name)}
 
 
-def has_served(session: Session, name: str, digest: str) -> bool:
-    """Whether a detector was ever put into service under a name."""
-    row = DeploymentRow
-    return bool(session.scalar(select(exists().where(row.name == clean_text(name), row.detector_digest == digest))))
+def has_served(session: Session, digest: str, name: str | None) -> bool:
+    """Whether a detector was ever put into service, under a name or under any."""
+    rows = select(DeploymentRow.id).where(DeploymentRow.detector_digest == digest)
+    rows = rows if name is None else rows.where(DeploymentRow.name == clean_text(name))
+    return bool(session.scalar(select(exists(rows))))
 
 
 def is_deployed() -> ColumnElement[bool]:

@@ -241,10 +241,10 @@ class Store:
         with self._database.read() as session:
             return deployments.select_newest(session, name, limit)
 
-    def has_served(self, name: str, digest: str) -> bool:
-        """Whether a detector was ever put into service under a name."""
+    def has_served(self, digest: str, name: str | None = None) -> bool:
+        """Whether a detector was ever put into service, under a name or under any."""
         with self._database.read() as session:
-            return deployments.has_served(session, name, digest)
+            return deployments.has_served(session, digest, name)
 
     def deployed(self) -> dict[str, Deployment]:
         """The newest deployment of each name, in the order of names."""

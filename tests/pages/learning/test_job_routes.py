@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learning_client import Engineer, engineer_client, texts
+from learning_client import HTML, Engineer, engineer_client, texts
 
 from oddlens.io.own_folder import lock
 from oddlens.pages.learning.job import LOG, Job
@@ -65,6 +65,16 @@ def test_a_failure_is_said_in_words_with_the_log_below(engineer: Engineer) -> No
     assert "too few &lt;b&gt;photographs" in page
     assert "Traceback &lt;script&gt;" in page
     assert "Try again" in page
+
+
+def test_what_the_library_says_is_marked_as_english_on_german_pages(engineer: Engineer) -> None:
+    job = engineer.work.jobs.add("fit", engineer.project(), "ann")
+    job.end("failed", "too few photographs")
+    german = {"headers": HTML | {"Accept-Language": "de"}}
+    for address, text in ((f"/learn/jobs/{job.id}", "too few photographs"), ("/learn/jobs/0", "There is no job")):
+        page = engineer.get(address, **german).text
+        assert f'Meldung von oddlens (auf Englisch): <span lang="en">{text}' in page
+        assert f'role="alert"><span lang="en">{text}' in engineer.get(address).text
 
 
 def test_a_result_says_what_is_caught_what_is_stopped_and_what_is_guaranteed(judged: tuple[Engineer, Job]) -> None:

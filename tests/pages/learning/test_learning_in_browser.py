@@ -256,7 +256,7 @@ def test_axe_has_nothing_serious_to_say_about_any_page(tmp_path: Path, browser: 
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.wait_for_timeout(200)  # colours fade
-            if rules := violations(page, n_passes=10):
+            if rules := violations(page, n_passes=5):
                 complaints[f"{name}, {scheme}"] = rules
 
     for width, height in ((1280, 800), (390, 844)):

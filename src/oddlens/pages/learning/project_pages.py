@@ -295,7 +295,7 @@ def newest_check(work: Engineering, project: Project) -> Listed | None:
 
 def is_present(check: Listed | None, project: Project) -> bool:
     """Whether a check runs or is done, with the photographs that a project has now."""
-    if check is None or check.request is None or check.status.state in ("stopped", "failed"):
+    if check is None or check.request is None or check.status.state in ("stopped", "failed", "expired"):
         return False
     request = check.request
     return (request.excluded, request.settings.normal) == (project.excluded, project.settings.normal)

@@ -65,7 +65,7 @@ export class Sender {
 
   refuse({ name }, reason) {
     const list = this.refused.querySelector("ul");
-    list.prepend(element("li", "", reason.includes(name) ? reason : `${name}: ${reason}`));
+    list.prepend(Object.assign(element("li", "", reason.includes(name) ? reason : `${name}: ${reason}`), { lang: "en" }));
     while (list.children.length > MAX_REFUSED) list.lastElementChild.remove();
     this.refused.hidden = false;
   }
