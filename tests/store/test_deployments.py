@@ -47,6 +47,17 @@ def test_the_newest_deployment_of_each_name_is_in_service(store: Store, other: t
     assert as_json(back)["time"] == back.time.isoformat()
 
 
+def test_a_name_is_out_of_service_until_it_is_put_into_it_again(store: Store) -> None:
+    first = store.deploy("part", DIGEST, person="Ann")
+    store.deploy("bolt", DIGEST, person="Ann")
+    action = store.take_out_of_service("part", person="Bob", reason="line 2 is closed")
+    assert (list(store.deployed()), store.out_of_service()) == (["bolt"], {"part": action})
+    assert (action.person, action.details) == ("Bob", {"reason": "line 2 is closed"})
+    assert store.deployments("part") == [first], "it stays in the history"
+    store.deploy("part", DIGEST, person="Ann")
+    assert (list(store.deployed()), store.out_of_service()) == (["bolt", "part"], {})
+
+
 def test_only_a_stored_detector_is_put_into_service(store: Store) -> None:
     with pytest.raises(StateError, match="the detector 0000 is not in the store; call add_detector first"):
         store.deploy("part", "0000", person="Ann")

@@ -403,6 +403,32 @@ def test_targets_are_for_gloves_and_nothing_sticks_out(
         assert "Nachprüfung" in page.locator("#tab-review").inner_text()
 
 
+def test_a_terminal_shows_the_parts_of_its_station(browser: Any, service: RunningService) -> None:
+    def send(*stations: str) -> None:
+        for station in stations:
+            service.post(f"of-{station}.png", noise(7), station=station)
+
+    def names(page: Any) -> set[str]:
+        return set(page.evaluate("[...document.querySelectorAll('#strip .tile')].map((tile) => tile.title)"))
+
+    send("north", "south")
+    with opened(browser, service) as page:
+        page.get_by_label("Station", exact=True).first.select_option("south")
+        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 1")
+        assert names(page) == {"of-south.png"}
+        assert "station=south" in page.url
+        send("south", "north")
+        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 2")
+        page.reload()
+        page.wait_for_selector("#pulse[data-state=live]")
+        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 2")
+        assert names(page) == {"of-south.png"}
+        assert page.locator("#tag-station").input_value() == "south", "what is inspected here is of this station"
+        assert page.get_by_text("of all stations").is_visible()
+        page.locator("#filter-station").select_option("")
+        page.wait_for_function("document.querySelectorAll('#strip .tile').length > 3")
+
+
 def test_axe_has_nothing_serious_to_say(browser: Any, service: RunningService) -> None:
     """In light and dark, and with each dialog."""
     source = axe_source()

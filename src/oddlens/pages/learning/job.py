@@ -18,7 +18,9 @@ from oddlens.pages.learning.workspace import read_json, write_json
 
 Kind = Literal["check", "fit"]
 Wish = Literal["run", "pause", "stop"]  # what people want of a job
-State = Literal["waiting", "running", "pausing", "paused", "stopping", "stopped", "failed", "done", "expired", "interrupted"]
+State = Literal[
+    "waiting", "running", "pausing", "paused", "stopping", "stopped", "failed", "done", "expired", "interrupted"
+]
 Ending = Literal["done", "failed", "stopped", "expired"]
 
 JOB, WISH, WORKER, PROGRESS, OUTCOME = "job.json", "wish.json", "worker.json", "progress.json", "outcome.json"
