@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from learning_client import HTML, Engineer, texts
+from running_service import noise
 
 from oddlens.pages.learning.job import Job
 
@@ -64,12 +65,8 @@ def test_a_name_is_taken_out_of_service_and_brought_back(judged: tuple[Engineer,
         engineer.post("/learn/service/out", name="caps", reason="<b>closed</b>").headers["location"] == "/learn/service"
     )
     assert digest_of(engineer, "caps") == ""
-    assert (
-        engineer.client.post(
-            "/v1/inspect?detector=caps", content=b"x", headers={"Content-Type": "image/png"}
-        ).status_code
-        == 404
-    )
+    answer = engineer.client.post("/v1/inspect?detector=caps", files={"file": ("a.png", noise())})
+    assert answer.status_code == 404
     page = engineer.page("/learn/service")
     assert "took out of service: &lt;b&gt;closed" in page
     assert f'name="name" value="caps"><input type="hidden" name="digest" value="{digest}"' in page

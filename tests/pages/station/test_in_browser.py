@@ -413,20 +413,20 @@ def test_a_terminal_shows_the_parts_of_its_station(browser: Any, service: Runnin
 
     send("north", "south")
     with opened(browser, service) as page:
-        page.get_by_label("Station", exact=True).first.select_option("south")
-        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 1")
+        page.locator("#filter-station").select_option("south")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 1")
         assert names(page) == {"of-south.png"}
         assert "station=south" in page.url
         send("south", "north")
-        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 2")
         page.reload()
         page.wait_for_selector("#pulse[data-state=live]")
-        page.wait_for_function("document.querySelectorAll('#strip .tile').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 2")
         assert names(page) == {"of-south.png"}
         assert page.locator("#tag-station").input_value() == "south", "what is inspected here is of this station"
         assert page.get_by_text("of all stations").is_visible()
         page.locator("#filter-station").select_option("")
-        page.wait_for_function("document.querySelectorAll('#strip .tile').length > 3")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length > 3")
 
 
 def test_axe_has_nothing_serious_to_say(browser: Any, service: RunningService) -> None:

@@ -33,6 +33,7 @@ export class StationFilter {
     const names = [...this.names].sort(new Intl.Collator(document.documentElement.lang, { numeric: true }).compare);
     select.replaceChildren(...["", ...names].map((name) => Object.assign(element("option", "", name || text("filter.all")), { value: name })));
     select.value = this.station;
+    for (const link of document.querySelectorAll(".top nav a")) if (!link.pathname.startsWith("/learn")) link.search = this.query;
     document.getElementById("filter").hidden = names.length < 2 && !this.station;
     document.getElementById("shift-all").hidden = !this.station;
   }
