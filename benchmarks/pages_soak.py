@@ -4,10 +4,10 @@
 
 It posts built-in tiles to `oddlens serve` with the detector of the tests, and notes when each inspection appears in the
 strip of each page. The lag counts from the answer, which follows the commit, until the page shows the inspection or a
-later one: of a burst longer than the strip, a page shows the newest, and passes the others over. Memory is the resident memory of the
-service, the proportional share (PSS) of all processes of the browser, and the heap of each page's scripts (Linux). It
-needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine. The exit code is 1
-where a lag is over a second, or an inspection did not appear.
+later one: of a burst longer than the strip, a page shows the newest, and passes the others over. Memory is the resident
+memory of the service, the proportional share (PSS) of all processes of the browser, and the heap of each page's scripts
+(Linux). It needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine. The exit
+code is 1 where a lag is over a second, or a page shows nothing of an inspection or later.
 """
 
 from __future__ import annotations
@@ -193,9 +193,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = soak(options, Path(folder))
     print(f"{figures['n']} inspections, {figures['refused']} refused")
-    print(
-        "| page | lag p50 | p99 | max | over 1 s | missing | passed over |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )
+    print("| page | lag p50 | p99 | max | over 1 s | missing | passed over |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for number, lag in enumerate(figures["lag"]):
         late, missing, passed = (figures[name][number] for name in ("over_1_s", "missing", "passed_over"))
         print(f"| {number + 1} | {lag['p50']} s | {lag['p99']} s | {lag['max']} s | {late} | {missing} | {passed} |")
