@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
 # make sanitize  the tests of the kernels with GCC's address sanitizer
-# make soak    an hour of load on the service: DETECTOR=part.onnx IMAGES=folder
+# make soak    an hour of load on the service and its pages: DETECTOR=part.onnx IMAGES=folder
 
 PYTHON ?= python3
 VENV := .venv
@@ -61,6 +61,7 @@ sanitize: setup
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py $(DETECTOR) $(IMAGES)
+	$(BIN)/python benchmarks/pages_soak.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

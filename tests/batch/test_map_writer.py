@@ -13,6 +13,7 @@ from dataset_files import write_image
 from oddlens.batch import map_writer, verdict_files
 from oddlens.batch.map_writer import MapWriter
 from oddlens.batch.scoring_job import ScoringJob
+from oddlens.config.base import InputSpec
 from oddlens.data.image_io import DECODERS, Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.ordered_pool import OrderedPool
@@ -35,9 +36,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     calls: list[tuple[int, str]] = []
     real = ImageSet.image
 
-    def image(self: ImageSet, i: int) -> Pixels:
+    def image(self: ImageSet, i: int, spec: InputSpec | None = None) -> Pixels:
         calls.append((i, threading.current_thread().name))
-        return real(self, i)
+        return real(self, i, spec)
 
     monkeypatch.setattr(ImageSet, "image", image)
     return calls

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dataset_files import write_image
 
+from oddlens.config.base import InputSpec
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
@@ -109,9 +110,9 @@ def test_sixteen_bit_images_are_decoded_once_for_their_peak_and_once_to_be_loade
     decoded: list[int] = []
     real = ImageSet.image
 
-    def image(self: ImageSet, i: int) -> Pixels:
+    def image(self: ImageSet, i: int, spec: InputSpec | None = None) -> Pixels:
         decoded.append(i)
-        return real(self, i)
+        return real(self, i, spec)
 
     monkeypatch.setattr(ImageSet, "image", image)
     load_training_images(ImageSet.from_files(files), None, ENSEMBLE_SIDES, None)

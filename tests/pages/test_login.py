@@ -12,6 +12,8 @@ def test_a_person_logs_in_once_and_out_again(tmp_path: Path) -> None:
     with page_client(tmp_path, (ENGINEER, OPERATOR)) as client:
         html = {"Accept": "text/html"}
         assert client.get("/components", headers=html).headers["location"] == "/login?next=/components"
+        login = client.get("/?station=2&x=%C3%A4", headers=html).headers["location"]
+        assert 'name="next" value="/?station=2&amp;x=%C3%A4"' in client.get(login).text
         assert "password" in client.get("/login").text
         response = client.log_in(OPERATOR, "/components")
         assert (response.status_code, response.headers["location"]) == (303, "/components")

@@ -103,6 +103,26 @@ def test_names_that_people_deployed_serve_without_the_command_line(path: Path, o
     assert ServedDetectors({"new": path}, store).names == ["new", "bolt", "part"]
 
 
+def test_a_name_that_was_taken_out_of_service_stays_out_until_somebody_says_otherwise(
+    path: Path, other: str, store: Store
+) -> None:
+    served = ServedDetectors({"part": path}, store)
+    served.deploy("bolt", other, person="ann")
+    for name in ("part", "bolt"):
+        served.take_out(name, person="bob", reason="closed")
+    with pytest.raises(SettingsError, match="not in service"):
+        served.take_out("part", person="bob")
+    assert served.names == []
+    restarted = ServedDetectors({"part": path}, store)
+    assert restarted.names == []
+    assert "bob took it out of service" in restarted.remarks[0]
+    restarted.reload("part", person="ann")
+    restarted.deploy("bolt", other, person="ann")
+    assert digests(restarted) == digests(ServedDetectors({"part": path}, store)) == {"part": DIGEST, "bolt": other}
+    with pytest.raises(StateError, match="--no-store"):
+        ServedDetectors({"part": path}, None).take_out("part", person="bob")
+
+
 def test_without_files_and_deployments_nothing_serves(store: Store) -> None:
     assert ServedDetectors({}, store).names == ServedDetectors({}, None).names == []
 

@@ -138,12 +138,14 @@ def test_a_browser_without_a_login_is_led_to_it_and_a_program_is_not(tmp_path: P
 
     def redirect(method: str = "GET", **headers: str) -> tuple[str | None, str | None] | None:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": "/station/review", "headers": raw}
+        scope = {"type": "http", "method": method, "path": "/station/review", "query_string": b"a=%2F", "headers": raw}
         response = guard.login_redirect(scope)
         return None if response is None else (response.headers.get("location"), response.headers.get("hx-redirect"))
 
-    assert redirect(accept="text/html,*/*") == ("/login?next=/station/review", None)
+    assert redirect(accept="text/html,*/*") == ("/login?next=/station/review%3Fa%3D%252F", None)
     assert redirect(hx_request="true", accept="text/html") == (None, "/login")
+    page = "http://localhost:8000/learn/jobs/1?rate=0.4"
+    assert redirect(hx_request="true", hx_current_url=page) == (None, "/login?next=/learn/jobs/1%3Frate%3D0.4")
     assert redirect(accept="application/json") is None
     assert redirect("POST", accept="text/html") is None
 

@@ -40,9 +40,22 @@ def test_the_newest_deployment_of_each_name_is_in_service(store: Store, other: t
     assert store.deployments("none\0") == []
     assert list(store.deployed()) == ["bolt", "part"]
     assert store.deployed()["part"] == back
-    assert store.has_served("part", digest)
-    assert not store.has_served("bolt", digest)
+    assert store.has_served(digest, "part")
+    assert store.has_served(digest)
+    assert not store.has_served(digest, "bolt")
+    assert not store.has_served("0" * 64)
     assert as_json(back)["time"] == back.time.isoformat()
+
+
+def test_a_name_is_out_of_service_until_it_is_put_into_it_again(store: Store) -> None:
+    first = store.deploy("part", DIGEST, person="Ann")
+    store.deploy("bolt", DIGEST, person="Ann")
+    action = store.take_out_of_service("part", person="Bob", reason="line 2 is closed")
+    assert (list(store.deployed()), store.out_of_service()) == (["bolt"], {"part": action})
+    assert (action.person, action.details) == ("Bob", {"reason": "line 2 is closed"})
+    assert store.deployments("part") == [first], "it stays in the history"
+    store.deploy("part", DIGEST, person="Ann")
+    assert (list(store.deployed()), store.out_of_service()) == (["bolt", "part"], {})
 
 
 def test_only_a_stored_detector_is_put_into_service(store: Store) -> None:

@@ -13,6 +13,7 @@ from oddlens.cli.session import command, opened_store
 from oddlens.io.paths import check_output
 
 if TYPE_CHECKING:
+    from oddlens.pages.learning.retention import PrunedJobs
     from oddlens.store.audit import Audit
     from oddlens.store.retention import Pruned
 
@@ -93,17 +94,27 @@ def prune(
 ) -> None:
     """Remove the oldest images, maps and detector files; what was recorded about them stays."""
     with command(as_json, threads) as console, opened_store(store, console) as opened:
+        from oddlens.pages.learning.retention import PrunedJobs, prune_jobs
+        from oddlens.pages.learning.workspace import Workspace, workspace_folder
+
         pruned = opened.prune(keep_days=keep_days, keep_gb=keep_gb, dry_run=dry_run)
-        console.result(pruned.as_json(), prune_lines(pruned))
+        workspace = Workspace.find(workspace_folder(opened.files.folder))
+        jobs = PrunedJobs(dry_run, 0, 0)
+        if workspace is not None:
+            jobs = prune_jobs(workspace, opened.has_served, keep_days, keep_gb, dry_run)
+        result = {"expired_jobs": jobs.expired, "expired_job_bytes": jobs.expired_bytes}
+        console.result(pruned.as_json() | result, prune_lines(pruned, jobs))
 
 
-def prune_lines(pruned: Pruned) -> list[str]:
+def prune_lines(pruned: Pruned, jobs: PrunedJobs) -> list[str]:
     """What was removed, in words."""
     verb = "would be removed" if pruned.dry_run else "removed"
     span = "" if pruned.oldest is None else f", last used from {pruned.oldest:%Y-%m-%d} to {pruned.youngest:%Y-%m-%d}"
     lines = [f"{verb}: {pruned.expired} files ({pruned.expired_bytes / 1e9:.3f} GB{span})"]
     if pruned.orphans:
         lines.append(f"{verb}: {pruned.orphans} files that a crash left ({pruned.orphan_bytes / 1e9:.3f} GB)")
+    if jobs.expired:
+        lines.append(f"{verb}: the files of {jobs.expired} checks and fits ({jobs.expired_bytes / 1e9:.3f} GB)")
     return [*lines, f"{pruned.remaining} files remain ({pruned.remaining_bytes / 1e9:.3f} GB)"]
 
 

@@ -46,6 +46,7 @@ class Pages:
         tasks = [asyncio.create_task(self.stream.run())]
         if self.engineering is not None:
             tasks.append(asyncio.create_task(self.engineering.start_jobs()))
+            tasks.append(asyncio.create_task(self.engineering.prune_regularly()))
         yield
         for task in tasks:
             task.cancel()

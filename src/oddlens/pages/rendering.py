@@ -46,7 +46,8 @@ def as_json(value: object) -> Any:
 def page(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
     """A page, or a part of one, for the person who makes a request.
 
-    Templates have `t` (texts), `user` (None before a login), `has_learning`, `has_login`, `path`, and the values.
+    Templates have `t` (texts), `user` (None before a login), `has_learning`, `has_login`, `path`, `address` (with the
+    query), and the values.
     """
     t = load_texts(choose_language(request.cookies.get(LANGUAGE_COOKIE), request.headers.get("accept-language", "")))
     settings = request.app.state.settings
@@ -57,5 +58,6 @@ def page(request: Request, template: str, status: int = 200, **values: object) -
         "has_login": bool(settings.users),
         "has_learning": settings.root is not None and user is not None and user.role == "engineer",
         "path": request.url.path,
+        "address": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
     }
     return HTMLResponse(environment().get_template(template).render(shared | values), status)

@@ -43,15 +43,22 @@ class ServedDetectors:
     def _deploy_new_files(self, store: Store) -> None:
         for name, detector in self._detectors.items():
             digest = detector.manifest.digest
-            if not store.has_served(name, digest):
+            if not store.has_served(digest, name):
                 store.deploy(name, digest, person=COMMAND_LINE, reason="started with this file")
 
     def _load_deployed(self, store: Store) -> None:
+        for name, action in store.out_of_service().items():
+            if self._detectors.pop(name, None) is not None:
+                self.remarks.append(
+                    f"{name}: does not serve, as {action.person} took it out of service on "
+                    f"{action.time:%Y-%m-%d %H:%M} UTC; to serve {self.paths[name]} again, post to "
+                    f"/v1/detectors/{name}/reload"
+                )
         for name, deployment in store.deployed().items():
             digest = deployment.detector_digest
             if name not in self.paths and deployment.person == COMMAND_LINE:
                 continue  # its file is no longer on the command line
-            if name in self.paths and digest == self[name].manifest.digest:
+            if name in self and digest == self[name].manifest.digest:
                 continue
             self._detectors[name] = load_stored(store, name, digest)
             if name in self.paths:
@@ -79,6 +86,22 @@ class ServedDetectors:
             self._detectors = {**self._detectors, name: detector}
         return detector
 
+    def take_out(self, name: str, *, person: str, reason: str = "") -> None:
+        """Take a name out of service: nothing serves under it from now on, also after a restart.
+
+        Raises:
+            SettingsError: nothing serves under this name, or the person has no name.
+            StateError: there is no store.
+            DiskFullError, StoreError: it cannot be recorded; the detector goes on.
+        """
+        if self.store is None:
+            raise StateError("detectors are taken out of service in a store: start the service without --no-store")
+        with self._loading:
+            if name not in self:
+                raise SettingsError(f"{name[:40]!r} is not in service; load the page again")
+            self.store.take_out_of_service(name, person=person, reason=reason)
+            self._detectors = {other: detector for other, detector in self._detectors.items() if other != name}
+
     def reload(self, name: str, *, person: str) -> Detector:
         """Load the file of a detector again, and put it into service; on an error, the present one goes on.
 
@@ -91,7 +114,7 @@ class ServedDetectors:
         with self._loading:
             detector = self._load(self.paths[name])
             digest = detector.manifest.digest
-            if self.store is not None and digest != self[name].manifest.digest:
+            if self.store is not None and (name not in self or digest != self[name].manifest.digest):
                 self.store.deploy(name, digest, person=person, reason="its file was read again")
             self._detectors = {**self._detectors, name: detector}
         return detector
@@ -101,6 +124,10 @@ class ServedDetectors:
 
     def __contains__(self, name: str) -> bool:
         return name in self._detectors
+
+    def items(self) -> list[tuple[str, Detector]]:
+        """All names with their detectors at one moment, in the order of `names`."""
+        return list(self._detectors.items())
 
     @property
     def names(self) -> list[str]:

@@ -103,13 +103,14 @@ def inspection_routes(service: Service) -> APIRouter:
     async def detectors() -> list[DetectorAnswer]:
         """The detectors that are served."""
         served = service.detectors
-        return [DetectorAnswer(name=name, digest=served[name].manifest.digest) for name in served.names]
+        return [DetectorAnswer(name=name, digest=detector.manifest.digest) for name, detector in served.items()]
 
     @router.post("/detectors/{name}/reload", tags=["detectors"])
     async def reload(name: str, request: Request) -> DetectorAnswer:
         """Read the file of a detector again, and serve it from now on; where that fails, the present one goes on."""
         service.check_serving()
-        name, _ = service.detector(name)
+        if name not in service.detectors.paths:
+            service.detector(name)  # refuses a name that nobody knows
         try:
             detector = await service.reload(name, person=request.state.user.name)
         except OddlensError as error:

@@ -124,10 +124,11 @@ class Guard:
         if self.settings.store is None:  # there are no pages
             return None
         if headers.get("hx-request") == "true":
-            return Response(status_code=401, headers={"HX-Redirect": "/login"})
+            page = urlsplit(headers.get("hx-current-url", ""))
+            return Response(status_code=401, headers={"HX-Redirect": login_address(page.path, page.query)})
         if scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
             return None
-        return RedirectResponse(f"/login?next={quote(scope['path'])}", 303)
+        return RedirectResponse(login_address(scope["path"], scope["query_string"].decode("latin-1")), 303)
 
     def too_large(self) -> RefusalError:
         """The answer to a body that is too large, or has no length that is a number."""
@@ -180,3 +181,13 @@ def login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a list of accounts
         return "operator"
+
+
+def login_address(path: str, query: str) -> str:
+    """The address of the login, after which a person comes to the page of this path and query.
+
+    >>> login_address("/", "station=2")
+    '/login?next=/%3Fstation%3D2'
+    """
+    page = path + (f"?{query}" if query else "")
+    return f"/login?next={quote(page)}" if page else "/login"

@@ -243,6 +243,14 @@ class Service:
         """
         return await asyncio.to_thread(self.detectors.deploy, name, digest, person=person, reason=reason)
 
+    async def take_out(self, name: str, *, person: str, reason: str = "") -> None:
+        """Take a name out of service; requests that have begun end with its detector.
+
+        Raises:
+            OddlensError: as `ServedDetectors.take_out`; the detector goes on.
+        """
+        await asyncio.to_thread(self.detectors.take_out, name, person=person, reason=reason)
+
 
 def deadline_refusal(seconds: float) -> RefusalError:
     """The answer to a request whose deadline is over."""

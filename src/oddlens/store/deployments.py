@@ -16,6 +16,8 @@ from oddlens.store.content_rows import check_stored
 from oddlens.store.inspection import Action, Deployment, check_detector_name, clean_person, clean_text
 from oddlens.store.tables import ActionRow, ContentRow, DeploymentRow, DetectorRow
 
+OUT_OF_SERVICE = "out_of_service"  # an action: from then on nothing serves under the name that is its subject
+
 
 def deploy(session: Session, name: str, digest: str, person: str, reason: str) -> Deployment:
     """Add a deployment; see `Store.deploy`."""
@@ -41,16 +43,25 @@ def select_newest(session: Session, name: str | None, limit: int) -> list[Deploy
 
 
 def newest_by_name(session: Session) -> dict[str, Deployment]:
-    """The newest deployment of each name, in the order of names."""
+    """The newest deployment of each name, in the order of names, also of those that were taken out of service since."""
     last = select(func.max(DeploymentRow.id)).group_by(DeploymentRow.name)
     rows = session.scalars(select(DeploymentRow).where(DeploymentRow.id.in_(last)))
     return {row.name: to_deployment(row) for row in sorted(rows, key=lambda row: row.name)}
 
 
-def has_served(session: Session, name: str, digest: str) -> bool:
-    """Whether a detector was ever put into service under a name."""
-    row = DeploymentRow
-    return bool(session.scalar(select(exists().where(row.name == clean_text(name), row.detector_digest == digest))))
+def out_of_service(session: Session) -> dict[str, Action]:
+    """The names that were taken out of service after their newest deployment, with what a person did."""
+    newest = newest_by_name(session)
+    last = select(func.max(ActionRow.id)).where(ActionRow.action == OUT_OF_SERVICE).group_by(ActionRow.subject)
+    actions = map(to_action, session.scalars(select(ActionRow).where(ActionRow.id.in_(last))))
+    return {one.subject: one for one in actions if one.subject in newest and one.time > newest[one.subject].time}
+
+
+def has_served(session: Session, digest: str, name: str | None) -> bool:
+    """Whether a detector was ever put into service, under a name or under any."""
+    rows = select(DeploymentRow.id).where(DeploymentRow.detector_digest == digest)
+    rows = rows if name is None else rows.where(DeploymentRow.name == clean_text(name))
+    return bool(session.scalar(select(exists(rows))))
 
 
 def is_deployed() -> ColumnElement[bool]:

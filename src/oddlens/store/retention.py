@@ -75,13 +75,9 @@ def select_expired(keep_days: float | None, keep_gb: float | None) -> ColumnElem
     Files of detectors that were put into service never are; they count first towards `keep_gb`.
 
     Raises:
-        SettingsError: a limit is negative or no number.
+        SettingsError: as `check_limits`.
     """
-    if not 0 <= (keep_days or 0) <= MAX_DAYS or not 0 <= (keep_gb or 0) < float("inf"):
-        raise SettingsError(
-            f"files cannot be kept for {keep_days} days or up to {keep_gb} GB; give numbers from 0, of days up to "
-            f"{MAX_DAYS}"
-        )
+    check_limits(keep_days, keep_gb)
     conditions: list[ColumnElement[bool]] = [false()]
     if keep_days is not None:
         conditions.append(ContentRow.used < datetime.now(UTC) - timedelta(days=keep_days))
@@ -90,6 +86,19 @@ def select_expired(keep_days: float | None, keep_gb: float | None) -> ColumnElem
         total = select(ContentRow.sha256, func.sum(ContentRow.size).over(order_by=order).label("size")).subquery()
         conditions.append(ContentRow.sha256.in_(select(total.c.sha256).where(total.c.size > keep_gb * 1e9)))
     return and_(or_(*conditions), ~is_deployed())
+
+
+def check_limits(keep_days: float | None, keep_gb: float | None) -> None:
+    """Refuse limits that cannot be.
+
+    Raises:
+        SettingsError: one is negative or no number.
+    """
+    if not 0 <= (keep_days or 0) <= MAX_DAYS or not 0 <= (keep_gb or 0) < float("inf"):
+        raise SettingsError(
+            f"files cannot be kept for {keep_days} days or up to {keep_gb} GB; give numbers from 0, of days up to "
+            f"{MAX_DAYS}"
+        )
 
 
 def remove_expired(database: Database, files: ContentFolder) -> int:

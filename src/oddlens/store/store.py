@@ -265,15 +265,30 @@ class Store:
         with self._database.read() as session:
             return deployments.select_newest(session, name, limit)
 
-    def has_served(self, name: str, digest: str) -> bool:
-        """Whether a detector was ever put into service under a name."""
+    def has_served(self, digest: str, name: str | None = None) -> bool:
+        """Whether a detector was ever put into service, under a name or under any."""
         with self._database.read() as session:
-            return deployments.has_served(session, name, digest)
+            return deployments.has_served(session, digest, name)
 
     def deployed(self) -> dict[str, Deployment]:
-        """The newest deployment of each name, in the order of names."""
+        """The newest deployment of each name that was not taken out of service since, in the order of names."""
         with self._database.read() as session:
-            return deployments.newest_by_name(session)
+            newest, out = deployments.newest_by_name(session), deployments.out_of_service(session)
+            return {name: deployment for name, deployment in newest.items() if name not in out}
+
+    def out_of_service(self) -> dict[str, Action]:
+        """The names that were taken out of service and not put into it again, with what a person did."""
+        with self._database.read() as session:
+            return deployments.out_of_service(session)
+
+    def take_out_of_service(self, name: str, *, person: str, reason: str = "") -> Action:
+        """Record that nothing serves under a name from now on; what served stays in the history.
+
+        Raises:
+            SettingsError: the person has no name.
+            DiskFullError, StoreError: it cannot be recorded.
+        """
+        return self.record_action(deployments.OUT_OF_SERVICE, name, person=person, details={"reason": reason})
 
     def actions(self, limit: int = 100, before: int | None = None) -> list[Action]:
         """What people did, newest first; the next page is `before` the id of the last of them."""

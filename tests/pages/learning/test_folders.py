@@ -43,6 +43,16 @@ def test_folders_with_images_at_any_depth_are_listed_by_their_paths(desk: Desk) 
     assert desk.photographs.name(listed["parts"].id) == "parts"
 
 
+def test_a_folder_of_good_photographs_is_named_after_what_it_shows(tmp_path: Path) -> None:
+    for name in ("pills/train/good", "good", "Train/OK", "lids"):
+        write_photos(tmp_path / "caps" / name, 1)
+    photographs = Photographs(tmp_path / "caps", Workspace.open(tmp_path / "work", tmp_path / "caps"))
+    subjects = {folder.name: photographs.subject(folder.id) for folder in photographs.folders()}
+    expected = {"pills/train/good": "pills", "pills": "pills", "good": "caps", "Train/OK": "caps", ".": "caps"}
+    assert subjects | expected == subjects
+    assert subjects["lids"] == "lids"
+
+
 def test_what_is_hidden_of_the_system_linked_or_ours_is_not_listed(tmp_path: Path) -> None:
     write_photos(tmp_path / "elsewhere", 2)
     for name in (".hidden", "@eaDir", "ours", "good"):

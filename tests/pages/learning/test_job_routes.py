@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learning_client import Engineer, engineer_client, texts
+from learning_client import HTML, Engineer, engineer_client, texts
 
+from oddlens.io.own_folder import lock
 from oddlens.pages.learning.job import LOG, Job
 
 
@@ -23,6 +24,25 @@ def test_a_job_is_paused_continued_and_stopped(engineer: Engineer) -> None:
     assert engineer.post(f"{address}/pause").status_code == 422
     for change in ("delete", "..", "__class__"):
         assert engineer.post(f"{address}/{change}").status_code in (404, 422)
+
+
+def test_who_goes_on_without_a_check_stops_it(engineer: Engineer) -> None:
+    project = engineer.project()
+    job = engineer.work.jobs.add("check", project, "ann")
+    for _ in range(2):  # it may have ended meanwhile
+        answer = engineer.post(f"/learn/jobs/{job.id}/stop", skip="1")
+        assert answer.headers["location"] == f"/learn/projects/{project.id}/fit"
+        assert job.status.state == "stopped"
+    assert [action for _, action in engineer.actions()] == ["stop"]
+
+
+def test_a_job_that_waits_says_for_which_one(engineer: Engineer) -> None:
+    project = engineer.project()
+    check, fit = (engineer.work.jobs.add(kind, project, "ann") for kind in ("check", "fit"))
+    assert "It begins in a moment." in engineer.page(f"/learn/jobs/{fit.id}")
+    with lock(check.folder):  # as while its worker runs
+        page = engineer.page(f"/learn/jobs/{fit.id}/progress")
+    assert f'<a href="/learn/jobs/{check.id}">The check of Caps comes first.</a>' in page
 
 
 def test_progress_is_asked_for_again_until_the_state_changes(engineer: Engineer) -> None:
@@ -47,6 +67,16 @@ def test_a_failure_is_said_in_words_with_the_log_below(engineer: Engineer) -> No
     assert "Try again" in page
 
 
+def test_what_the_library_says_is_marked_as_english_on_german_pages(engineer: Engineer) -> None:
+    job = engineer.work.jobs.add("fit", engineer.project(), "ann")
+    job.end("failed", "too few photographs")
+    german = {"headers": HTML | {"Accept-Language": "de"}}
+    for address, text in ((f"/learn/jobs/{job.id}", "too few photographs"), ("/learn/jobs/0", "There is no job")):
+        page = engineer.get(address, **german).text
+        assert f'Meldung von oddlens (auf Englisch): <span lang="en">{text}' in page
+        assert f'role="alert"><span lang="en">{text}' in engineer.get(address).text
+
+
 def test_a_result_says_what_is_caught_what_is_stopped_and_what_is_guaranteed(judged: tuple[Engineer, Job]) -> None:
     engineer, job = judged
     page = texts(engineer.page(f"/learn/jobs/{job.id}"))
@@ -60,6 +90,7 @@ def test_the_report_can_do_nothing_to_the_other_pages(judged: tuple[Engineer, Jo
     report = engineer.get(f"/learn/jobs/{job.id}/report")
     assert report.headers["content-security-policy"] == "sandbox allow-scripts allow-downloads; frame-ancestors 'self'"
     assert "allow-same-origin" not in engineer.page(f"/learn/jobs/{job.id}")
+    assert str(engineer.root) not in report.text
     assert engineer.get(f"/learn/jobs/{job.id}/findings").status_code == 422, "it is a fit, and has none"
 
 
@@ -104,6 +135,7 @@ def test_without_test_photographs_the_result_says_that_nobody_knows(tmp_path: Pa
         page = texts(engineer.page(f"/learn/jobs/{job.id}"))
         assert "nobody knows yet how many it finds" in page
         assert "Own photographs stopped" in page
+        assert str(engineer.root) not in engineer.page(f"/learn/jobs/{job.id}/report")
         data = data_of(engineer.page(f"/learn/jobs/{job.id}/threshold"))
         assert {row["n_good"] for row in data["choices"]} == {0}
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from axe import axe_source, violations
+from learning_client import engineer_client
+from page_client import ENGINEER, OPERATOR
 from photo_folders import SECONDS, write_parts
 from PIL import Image
 from report_pages import chromium
@@ -109,8 +113,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
         page.get_by_role("button", name="Save", exact=True).last.click()
         page.get_by_text("1 area", exact=True).wait_for()
 
-        page.get_by_role("link", name="Continue: check the photographs").first.click()
-        page.get_by_role("button", name="Check the photographs").click()
+        page.get_by_role("button", name="Continue: check the photographs").first.click()
         page.get_by_role("link", name="Continue: learn").click()
         page.get_by_text("More settings").click()
         page.get_by_label("Method").select_option(QUICK_METHOD)
@@ -205,3 +208,77 @@ def test_while_a_detector_is_brought_back_every_image_is_answered_by_one_of_the_
             assert answer["threshold"] == pytest.approx(thresholds[answer["detector_digest"]])
         ids = [answer["id"] for answer in answers]
         assert len(set(ids)) == len(ids)
+
+
+def pages_in_all_states(folder: Path) -> dict[str, str]:
+    """Projects and jobs in all states but "running", in a workspace. Returns the addresses of their pages."""
+    with engineer_client(folder, detectors={"part": DETECTOR_FILE}) as engineer:
+        good = engineer.root / "parts/train/good"
+        (good / "copy.png").write_bytes((good / "001.png").read_bytes())
+        jobs, projects = engineer.work.jobs, [engineer.project() for _ in range(3)]
+        (good / "000.png").write_bytes(b"no image")
+        engineer.done(projects[0], "check")
+        (good / "000.png").unlink()
+        result = engineer.done(projects[0])
+        rate = engineer.post(f"/learn/jobs/{result.id}/threshold", rate="0.4").headers["location"].partition("=")[2]
+        engineer.post("/learn/service", name="caps", job=result.id, rate=rate, reason="a new lamp")
+        others = {state: jobs.add("fit", projects[1], "ann") for state in ("paused", "failed", "stopped")}
+        jobs.pause(others["paused"].id)
+        others["failed"].end("failed", "the photographs cannot be read; look at them")
+        jobs.stop(others["stopped"].id)
+        check = jobs.add("check", projects[2], "ann")
+        jobs.pause(check.id)
+        project, job = f"/learn/projects/{projects[0].id}", f"/learn/jobs/{result.id}"
+    return {
+        "start": "/learn", "photographs": project, "excluded": f"{project}?view=excluded",
+        "region": f"{project}/region",
+        "findings": f"{project}/check", "stale": f"{project}/check?stale=1", "fit": f"{project}/fit",
+        "open fit": f"/learn/projects/{projects[1].id}/fit", "paused check": f"/learn/projects/{projects[2].id}/check",
+        **{state: f"/learn/jobs/{other.id}" for state, other in others.items()},
+        "result": job, "result at a rate": f"{job}?rate={rate}", "threshold": f"{job}/threshold",
+        "compare": f"{job}/compare?other={result.id}:{rate}", "deploy": f"{job}/deploy",
+        "service": "/learn/service?name=caps", "error": "/learn/jobs/0000000000000000", "components": "/components",
+        "no part yet": "/", "no review": "/station/review",
+    }  # fmt: skip
+
+
+def test_axe_has_nothing_serious_to_say_about_any_page(tmp_path: Path, browser: Any) -> None:
+    """In light and dark, on a tablet and a phone; the report in its frame has a test of its own."""
+    source = axe_source()
+    with ThreadPoolExecutor(1) as beside:  # the browser has the event loop of this thread
+        addresses = beside.submit(pages_in_all_states, tmp_path).result()
+    complaints = dict[str, object]()
+    root, tokens = tmp_path / "photos", tmp_path / "people"
+    tokens.write_text("\n".join(f"{user.name} {user.role} {user.token}" for user in (ENGINEER, OPERATOR)))
+    tokens.chmod(0o600)
+
+    def look(page: Any, name: str) -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(200)  # colours fade
+            if rules := violations(page, n_passes=5):
+                complaints[f"{name}, {scheme}"] = rules
+
+    for width, height in ((1280, 800), (390, 844)):
+        context = browser.new_context(viewport={"width": width, "height": height}, locale="en", bypass_csp=True)
+        page = context.new_page()
+        page.set_default_timeout(1000 * SECONDS)
+        page.add_init_script(source)
+        size = f"{width} pixels"
+        with running("--root", root, "--store", tmp_path / "parts.db") as service:
+            for name, address in addresses.items():
+                page.goto(service.url + address, wait_until="networkidle" if address.startswith("/learn") else "load")
+                look(page, f"{name}, {size}")
+                for opener in page.locator("[data-opens]").all()[:1]:
+                    opener.click()
+                    look(page, f"a question of {name}, {size}")
+            page.goto(f"{service.url}/learn")
+            page.locator(".menu summary").click()
+            look(page, f"menu, {size}")
+        with running("--root", root, "--store", tmp_path / "parts.db", "--token-file", tokens) as service:
+            page.goto(f"{service.url}/login")
+            page.get_by_label("Token").fill("wrong")
+            page.get_by_role("button", name="Log in").click()
+            look(page, f"refused login, {size}")
+        context.close()
+    assert complaints == {}

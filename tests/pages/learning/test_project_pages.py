@@ -158,6 +158,28 @@ def test_a_check_shows_what_it_noticed_with_what_it_means(engineer: Engineer) ->
     assert "The photographs were changed since" in engineer.page(address)
 
 
+def test_who_continues_begins_the_check_and_does_not_begin_it_twice(engineer: Engineer) -> None:
+    project = engineer.project()
+    address = f"/learn/projects/{project.id}"
+    assert f'method="post" action="{address}/check"' in engineer.page(address)
+    engineer.post(f"{address}/check", revision=2)
+    page = engineer.page(address)
+    assert f'method="post" action="{address}/check"' not in page
+    assert f'href="{address}/check">Continue' in page
+    engineer.work.projects.change(project.id, 2, excluded=engineer.photos(project)[:1])
+    assert f'method="post" action="{address}/check"' in engineer.page(address), "the photographs are others now"
+
+
+def test_while_a_detector_learns_the_settings_say_so(engineer: Engineer) -> None:
+    project = engineer.project()
+    address = f"/learn/projects/{project.id}/fit"
+    assert "See how far it is" not in engineer.page(address)
+    job = engineer.work.jobs.add("fit", project, "ann")
+    assert f'<a href="/learn/jobs/{job.id}">See how far it is</a>' in engineer.page(address)
+    engineer.work.jobs.stop(job.id)
+    assert "See how far it is" not in engineer.page(address)
+
+
 def test_folders_of_classes_let_people_say_which_shows_good_parts(engineer: Engineer) -> None:
     for name in ("fine", "bent", "<b>"):
         write_photos(engineer.root / "classes" / name, 5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from learning_client import HTML, Engineer, texts
+from running_service import noise
 
 from oddlens.pages.learning.job import Job
 
@@ -54,6 +55,24 @@ def test_a_new_name_serves_beside_the_others(judged: tuple[Engineer, Job]) -> No
     engineer.post("/learn/service", name="lids", job=job.id)
     assert digest_of(engineer, "lids")
     assert digest_of(engineer, "part")
+
+
+def test_a_name_is_taken_out_of_service_and_brought_back(judged: tuple[Engineer, Job]) -> None:
+    engineer, job = judged
+    engineer.post("/learn/service", name="caps", job=job.id)
+    digest = digest_of(engineer, "caps")
+    assert (
+        engineer.post("/learn/service/out", name="caps", reason="<b>closed</b>").headers["location"] == "/learn/service"
+    )
+    assert digest_of(engineer, "caps") == ""
+    answer = engineer.client.post("/v1/inspect?detector=caps", files={"file": ("a.png", noise())})
+    assert answer.status_code == 404
+    page = engineer.page("/learn/service")
+    assert "took out of service: &lt;b&gt;closed" in page
+    assert f'name="name" value="caps"><input type="hidden" name="digest" value="{digest}"' in page
+    assert engineer.post("/learn/service/out", name="caps").status_code == 422
+    engineer.post("/learn/service", name="caps", digest=digest)
+    assert digest_of(engineer, "caps") == digest
 
 
 def test_what_people_did_is_there_page_by_page(engineer: Engineer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe import axe_source, violations
 from report_pages import PATIENCE, chromium
 from running_service import RunningService, noise, png, running
 from stored_inspections import DETECTOR_FILE, inspection
@@ -410,19 +410,41 @@ def test_targets_are_for_gloves_and_nothing_sticks_out(
         assert "Nachprüfung" in page.locator("#tab-review").inner_text()
 
 
+def test_a_terminal_shows_the_parts_of_its_station(browser: Any, service: RunningService) -> None:
+    def send(*stations: str) -> None:
+        for station in stations:
+            service.post(f"of-{station}.png", noise(7), station=station)
+
+    def names(page: Any) -> set[str]:
+        return set(page.evaluate("[...document.querySelectorAll('#strip .tile')].map((tile) => tile.title)"))
+
+    send("north", "south")
+    with opened(browser, service) as page:
+        page.locator("#filter-station").select_option("south")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 1")
+        assert names(page) == {"of-south.png"}
+        assert "station=south" in page.url
+        send("south", "north")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 2")
+        page.reload()
+        page.wait_for_selector("#pulse[data-state=live]")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length === 2")
+        assert names(page) == {"of-south.png"}
+        assert page.locator("#tag-station").input_value() == "south", "what is inspected here is of this station"
+        assert page.get_by_text("of all stations").is_visible()
+        page.locator("#filter-station").select_option("")
+        page.wait_for_function("() => document.querySelectorAll('#strip .tile').length > 3")
+
+
 def test_axe_has_nothing_serious_to_say(browser: Any, service: RunningService, parts: None) -> None:
-    """With $AXE_CORE, the path of axe.min.js of the npm package axe-core; in light and dark, and with each dialog."""
-    script = Path(os.environ.get("AXE_CORE", ""))
-    if not script.is_file():
-        pytest.skip("needs axe-core: `npm pack axe-core`, unpack it, and set AXE_CORE to its axe.min.js")
+    """In light and dark, and with each dialog."""
+    source = axe_source()
     for scheme in ("light", "dark"):
         with opened(browser, service, color_scheme=scheme) as page:
             page.wait_for_selector("#strip .tile")
-            page.evaluate(script.read_text(encoding="utf-8"))
+            page.evaluate(source)
             for key in ("", "?", "Escape", "o", "Escape", "k", "n"):
                 if key:
                     page.keyboard.press(key)
                 page.wait_for_timeout(300)
-                result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-                assert len(result["passes"]) > 15
-                assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in result["violations"]] == []
+                assert violations(page, n_passes=15) == []

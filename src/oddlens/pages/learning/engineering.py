@@ -19,10 +19,11 @@ from oddlens.errors import OddlensError, SettingsError
 from oddlens.pages.learning.folders import Photographs
 from oddlens.pages.learning.jobs import Jobs
 from oddlens.pages.learning.projects import Projects
+from oddlens.pages.learning.retention import prune_jobs
 from oddlens.pages.learning.workspace import Workspace, workspace_folder
 from oddlens.pages.rendering import page
 from oddlens.service.refusals import RefusalError, as_refusal
-from oddlens.service.service import Service
+from oddlens.service.service import PRUNE_SECONDS, Service
 from oddlens.store.store import Store
 
 TICK_SECONDS = 0.5
@@ -87,6 +88,25 @@ class Engineering:
             OddlensError: something cannot be written.
         """
         self.jobs.tick()
+
+    async def prune_regularly(self) -> None:
+        """Apply the retention of the service to the files of jobs, now and each hour."""
+        keep_days, keep_gb = self.service.settings.keep_days, self.service.settings.keep_gb
+        while keep_days is not None or keep_gb is not None:
+            is_serving = self.service.state == "serving"
+            if is_serving:
+                with contextlib.suppress(OddlensError):  # the next hour tries again
+                    await asyncio.to_thread(self.prune)
+            await asyncio.sleep(PRUNE_SECONDS if is_serving else TICK_SECONDS)
+
+    def prune(self) -> None:
+        """Remove the files of jobs that are too old, or too many.
+
+        Raises:
+            OddlensError: a file cannot be removed.
+        """
+        keep_days, keep_gb = self.service.settings.keep_days, self.service.settings.keep_gb
+        prune_jobs(self.jobs.workspace, self.store.has_served, keep_days, keep_gb)
 
     def record(self, request: Request, action: str, subject: str, **details: Any) -> None:
         """Record what the person who makes a request did."""

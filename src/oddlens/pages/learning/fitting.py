@@ -23,7 +23,7 @@ from oddlens.evaluation.evaluate import evaluate
 from oddlens.io.own_folder import find_working_folders, make_working_folder, remove_working_folder
 from oddlens.pages.learning import results
 from oddlens.pages.learning.checking import describe
-from oddlens.pages.learning.folders import EXCLUDED, open_photographs, photos
+from oddlens.pages.learning.folders import EXCLUDED, below, open_photographs, photos
 from oddlens.pages.learning.job import REGION, Job, Request
 from oddlens.pages.learning.progress import Progress
 from oddlens.pages.learning.projects import FitSettings
@@ -166,7 +166,7 @@ def evaluate_detector(
         job.folder / REPORT,
         title(request, detector),
         detector,
-        evaluation,
+        replace(evaluation, images=named_below(Path(request.path), evaluation.images)),
         describe(request),
         EXPORTED,
         read_json(job.folder / FIT)["history"],
@@ -200,8 +200,17 @@ def score_photographs(
     seconds = time.perf_counter() - started
     verdicts = detector.predict_from_scores(images.names, np.concatenate(scores))
     progress.begin("reporting", "writing the report")
+    named = named_below(Path(request.path), images)
     write_score_report(
-        job.folder / REPORT, title(request, detector), detector, images, verdicts, None, (), describe(request), EXPORTED
+        job.folder / REPORT,
+        title(request, detector),
+        detector,
+        named,
+        replace(verdicts, files=named.names),
+        None,
+        (),
+        describe(request),
+        EXPORTED,
     )
     rows = zip(photos(Path(request.path), "train", images), results.verdict_figures(verdicts), strict=True)
     return {
@@ -210,6 +219,11 @@ def score_photographs(
         "skipped": [],
         **speed(seconds, len(images)),
     }
+
+
+def named_below(folder: Path, images: ImageSet) -> ImageSet:
+    """Images with their paths below the folder as names: pages show no paths of the server."""
+    return replace(images, names=tuple(below(folder, name) for name in images.names))
 
 
 def title(request: Request, detector: Detector) -> str:

@@ -34,6 +34,7 @@ ROOT_NAME = "."  # of the root itself
 UPLOADS = "//uploads"  # before the paths of uploads, from which ids are made; no path below the root begins so
 MAX_NAME = 200  # characters of the name of an upload
 THUMBNAIL_SIDE = 256
+OF_NORMAL = frozenset({"good", "normal", "ok", "train"})  # names of folders that do not say what they show
 EXCLUDED = "excluded in the project"  # why an image is left out
 
 
@@ -121,6 +122,15 @@ class Photographs:
         """
         self.open(folder_id)
         return self._listed[folder_id][0].name
+
+    def subject(self, folder_id: str) -> str:
+        """What a folder shows, by its name: that of the folder around "good" where it is called so.
+
+        Raises:
+            DataNotFoundError: there is no such folder.
+        """
+        parts = [self.root.name or "photographs", *PurePosixPath(self.name(folder_id)).parts]
+        return next((part for part in reversed(parts) if part.casefold() not in OF_NORMAL), parts[-1])
 
     def images(self, folder_id: str, normal: str | None = None) -> list[Photo]:
         """The photographs of a folder in its layout (see `open_dataset`), those of its training part first.

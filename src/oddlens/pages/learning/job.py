@@ -18,8 +18,10 @@ from oddlens.pages.learning.workspace import read_json, write_json
 
 Kind = Literal["check", "fit"]
 Wish = Literal["run", "pause", "stop"]  # what people want of a job
-State = Literal["waiting", "running", "pausing", "paused", "stopping", "stopped", "failed", "done", "interrupted"]
-Ending = Literal["done", "failed", "stopped"]
+State = Literal[
+    "waiting", "running", "pausing", "paused", "stopping", "stopped", "failed", "done", "expired", "interrupted"
+]
+Ending = Literal["done", "failed", "stopped", "expired"]
 
 JOB, WISH, WORKER, PROGRESS, OUTCOME = "job.json", "wish.json", "worker.json", "progress.json", "outcome.json"
 LOG, REGION = "log.txt", "region.png"
@@ -141,6 +143,21 @@ class Job:
         if state == "stopped":
             self.clear()
         write_json(self.folder / OUTCOME, {"state": state, "error": error, "time": timestamp()})
+
+    def expire(self) -> None:
+        """Remove the files of a job that has ended, which says so from then on; a crash between leaves no half result.
+
+        Raises:
+            OddlensError: a file cannot be removed.
+        """
+        outcome = read_json(self.folder / OUTCOME)
+        write_json(self.folder / OUTCOME, outcome | {"state": "expired", "error": ""})
+        self.clear()
+
+    def files(self) -> list[Path]:
+        """The files that `clear` removes."""
+        paths = (path for path in self.folder.rglob("*") if path.is_file())
+        return [path for path in paths if path.parent != self.folder or path.name not in _ALWAYS_THERE]
 
     def clear(self) -> None:
         """Remove what the job wrote, but not its request and log."""

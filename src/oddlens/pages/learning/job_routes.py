@@ -15,7 +15,7 @@ from oddlens.pages.learning import results
 from oddlens.pages.learning.checking import PAGE
 from oddlens.pages.learning.engineering import Engineering, Form, page_router, see, text_of
 from oddlens.pages.learning.job import LOG, Job
-from oddlens.pages.learning.project_pages import decimal, revision_of, shared_values
+from oddlens.pages.learning.project_pages import OPEN, decimal, job_ahead, revision_of, shared_values
 from oddlens.pages.learning.results import REPORT
 from oddlens.pages.learning.thresholds import threshold_choices
 from oddlens.pages.rendering import page
@@ -24,7 +24,6 @@ SANDBOX = "sandbox allow-scripts allow-downloads; frame-ancestors 'self'"  # bes
 MAX_LOG = 4000  # characters of a log that are shown
 MAX_NAME = 64  # characters of the name of a detector
 MAX_STRIP = 24  # images of a kind on the page of a result
-OPEN = ("waiting", "running", "pausing", "paused", "stopping", "interrupted")
 
 
 def job_routes(work: Engineering) -> APIRouter:
@@ -46,7 +45,7 @@ def job_routes(work: Engineering) -> APIRouter:
 
     @router.get("/learn/jobs/{job}/progress")
     def progress(job: str, request: Request) -> Response:
-        values = progress_values(work.jobs.get(job))
+        values = progress_values(work, work.jobs.get(job))
         changed = values["job_status"].state != request.query_params.get("state")
         response = page(request, "learn/progress.html", **values)
         if changed:  # other buttons, or a result
@@ -98,16 +97,18 @@ def change_job(work: Engineering, request: Request, job: Job, change: str, form:
     changes = {"pause": work.jobs.pause, "continue": work.jobs.continue_, "stop": work.jobs.stop}
     if change not in changes:
         raise StateError(f"a job cannot be changed by {change[:20]!r}; load the page again")
-    changes[change](job.id)
-    work.record(request, change, name, project=job.request.project, job=job.id)
+    is_skipped = change == "stop" and job.request.kind == "check" and bool(text_of(form, "skip"))
+    if not is_skipped or job.status.state in OPEN:  # a check may have ended while somebody decided to skip it
+        changes[change](job.id)
+        work.record(request, change, name, project=job.request.project, job=job.id)
     if job.request.kind == "check":
-        return see(f"/learn/projects/{job.request.project}/check")
+        return see(f"/learn/projects/{job.request.project}/{'fit' if is_skipped else 'check'}")
     return see(f"/learn/jobs/{job.id}")
 
 
-def progress_values(job: Job) -> dict[str, Any]:
+def progress_values(work: Engineering, job: Job) -> dict[str, Any]:
     """What is shown of a job that has not ended."""
-    return {"job": job, "job_status": job.status, "log": log_of(job)}
+    return {"job": job, "job_status": job.status, "log": log_of(job), "ahead": job_ahead(work)}
 
 
 def log_of(job: Job) -> str:
@@ -126,7 +127,7 @@ def show_job(work: Engineering, request: Request, job: Job) -> Response:
         values = result_values(work, request, job, "judge")
         return page(request, "learn/result.html", **values, others=others(work, job))
     project = work.projects.get(job.request.project)
-    values = shared_values(work, request, project, "fit") | progress_values(job)
+    values = shared_values(work, request, project, "fit") | progress_values(work, job)
     return page(request, "learn/job.html", **values)
 
 

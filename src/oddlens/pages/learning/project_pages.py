@@ -38,6 +38,8 @@ PER_PAGE = 48  # photographs
 MAX_ACTIONS = 200  # in which the last change of a project is looked for
 EXCLUDED = "excluded"  # a view beside those by part and kind
 LEVELS = ("error", "warning", "note")  # of findings, in the order in which they are shown
+RUNNING = ("running", "pausing", "stopping")  # states of the one job that has a process
+OPEN = (*RUNNING, "waiting", "paused", "interrupted")  # of jobs that have not ended
 REGION_SAMPLES = 12  # photographs over which a region can be drawn
 
 
@@ -65,6 +67,7 @@ def start_values(work: Engineering) -> dict[str, Any]:
         "newest": newest,
         "names": {folder.id: folder.name for folder in folders},
         "counts": {folder.id: folder.n_images for folder in folders},
+        "root": work.photographs.root.name,
     }
 
 
@@ -131,6 +134,7 @@ def photographs_page(work: Engineering, request: Request, project: Project, stat
         "number": number,
         "n_pages": n_pages,
         "classes": class_names(work, project) if len(views) == 1 else [],
+        "is_checked": is_present(newest_check(work, project), project),
     }
     return page(request, "learn/photographs.html", status, **values)
 
@@ -269,8 +273,7 @@ def polygons(text: str) -> list[list[list[float]]]:
 
 def check_page(work: Engineering, request: Request, project: Project) -> Response:
     """What the newest check of a project noticed, or how to begin one."""
-    checks = [job for job in work.jobs.all(project.id) if job.request and job.request.kind == "check"]
-    newest = checks[0] if checks else None
+    newest = newest_check(work, project)
     findings = None
     if newest is not None and newest.status.state == "done":
         findings = read_json(work.jobs.get(newest.id).own(FINDINGS))
@@ -279,18 +282,28 @@ def check_page(work: Engineering, request: Request, project: Project) -> Respons
         "job": newest,
         "findings": findings,
         "excluded": frozenset(project.excluded),
-        "is_old": newest is not None and newest.request is not None and is_other(newest, project),
+        "is_old": not is_present(newest, project),
+        "ahead": job_ahead(work),
     }
     return page(request, "learn/check.html", **values)
 
 
-def is_other(job: Listed, project: Project) -> bool:
-    """Whether a job had other photographs than a project has now."""
-    request = job.request
-    return request is not None and (request.excluded, request.settings.normal) != (
-        project.excluded,
-        project.settings.normal,
-    )
+def newest_check(work: Engineering, project: Project) -> Listed | None:
+    """The newest check of a project, if there is one."""
+    return next((job for job in work.jobs.all(project.id) if job.request and job.request.kind == "check"), None)
+
+
+def is_present(check: Listed | None, project: Project) -> bool:
+    """Whether a check runs or is done, with the photographs that a project has now."""
+    if check is None or check.request is None or check.status.state in ("stopped", "failed", "expired"):
+        return False
+    request = check.request
+    return (request.excluded, request.settings.normal) == (project.excluded, project.settings.normal)
+
+
+def job_ahead(work: Engineering) -> Listed | None:
+    """The job that runs now, for which others wait."""
+    return next((job for job in work.jobs.all() if job.request and job.status.state in RUNNING), None)
 
 
 # -- fit ----------------------------------------------------------------------------------------------
@@ -310,6 +323,7 @@ def fit_page(
         "settings": entered or project.settings,
         "present": project.settings,
         "fits": fits,
+        "open": next((job for job in fits if job.status.state in OPEN), None),
         "problem": problem,
         "detectors": ["auto", *FAMILIES],
     }

@@ -78,7 +78,7 @@ def project_routes(work: Engineering) -> APIRouter:
     @router.post("/learn/projects")
     def create(request: Request, form: Form) -> Response:
         folder = text_of(form, "folder")
-        project = work.projects.create(text_of(form, "name") or work.photographs.name(folder), folder)
+        project = work.projects.create(text_of(form, "name") or work.photographs.subject(folder), folder)
         work.record(request, "begin", project.name, project=project.id)
         return see(f"/learn/projects/{project.id}")
 

@@ -37,6 +37,12 @@ def service_routes(work: Engineering) -> APIRouter:
         await work.service.deploy(name, digest, person=person, reason=text_of(form, "reason"))
         return see(f"/learn/service?name={name}")
 
+    @router.post("/learn/service/out")
+    async def take_out(request: Request, form: Form) -> Response:
+        reason = text_of(form, "reason")
+        await work.service.take_out(text_of(form, "name"), person=request.state.user.name, reason=reason)
+        return see("/learn/service")
+
     return router
 
 
@@ -50,11 +56,11 @@ def add_to_store(work: Engineering, job: Job, rate: str) -> str:
 
 def service_values(work: Engineering, request: Request) -> dict[str, Any]:
     """What serves, what served before, and what people did."""
-    store, detectors = work.store, work.service.detectors
+    store, detectors = work.store, dict(work.service.detectors.items())
     before = request.query_params.get("before", "")
     actions = store.actions(PER_PAGE, int(before) if before.isdecimal() and len(before) < 18 else None)
     deployed = store.deployed()
-    served = [(name, detectors[name], deployed.get(name)) for name in detectors.names]
+    served = [(name, detector, deployed.get(name)) for name, detector in detectors.items()]
     origins = dict[str, tuple[str, str]]()
     for listed in work.jobs.all():
         if listed.request and listed.request.kind == "fit" and listed.status.state == "done":
@@ -69,7 +75,7 @@ def service_values(work: Engineering, request: Request) -> dict[str, Any]:
         "served": served,
         "deployments": store.deployments(limit=MAX_ROWS),
         "present_ids": {deployment.id for deployment in deployed.values()},
-        "serving": {name: detectors[name].manifest.digest for name in detectors.names},
+        "serving": {name: detector.manifest.digest for name, detector in detectors.items()},
         "origins": origins,
         "actions": actions,
         "more": actions[-1].id if len(actions) == PER_PAGE else None,

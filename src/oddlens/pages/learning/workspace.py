@@ -62,6 +62,19 @@ class Workspace:
                 raise SettingsError(f"{folder}: this disk has no file locks, by which jobs are found; move the store")
         return workspace
 
+    @classmethod
+    def find(cls, folder: Path) -> Workspace | None:
+        """The workspace in `folder`, if there is one.
+
+        Raises:
+            ArtifactError: another version of oddlens made it.
+        """
+        marker = read_marker(folder)
+        if "learning" not in marker:
+            return None
+        check_version(marker["learning"], folder)
+        return cls(Path(os.path.realpath(folder)))
+
     def project(self, project_id: str) -> Path:
         """The folder of a project.
 

@@ -25,14 +25,20 @@
     text(key, values = {}) { // the text of a key with its values, as the templates have them
       return Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), this.texts[key] ?? key);
     },
-    say(text) { box.querySelector("p").textContent = text; box.hidden = false; },
+    logIn() { location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`); },
+    say(text, language = root.lang) { // what the server says is English, and other languages say so
+      const message = Object.assign(document.createElement("span"), { textContent: text, lang: language });
+      box.querySelector("p").replaceChildren(...(language === root.lang ? [] : [`${box.dataset.message} `]), message);
+      box.hidden = false;
+    },
+    sayError(reason) { if (reason) this.say(reason, "en"); else this.say(box.dataset.failed); },
     async request(address, options) { // a response that is fine; otherwise the reason is shown and thrown
       let response;
       try { response = await fetch(address, options); } catch { this.say(box.dataset.unreachable); throw new Error("unreachable"); }
-      if (response.status === 401) location.assign("/login");
+      if (response.status === 401) this.logIn();
       if (!response.ok) {
-        const reason = (await response.json().catch(() => ({}))).error ?? box.dataset.failed;
-        this.say(reason);
+        const reason = (await response.json().catch(() => ({}))).error;
+        this.sayError(reason);
         throw new Error(reason);
       }
       return response;
@@ -40,9 +46,9 @@
   };
   box.querySelector("button").addEventListener("click", close);
   document.addEventListener("htmx:responseError", (event) => {
-    let reason = box.dataset.failed;
-    try { reason = JSON.parse(event.detail.xhr.responseText).error ?? reason; } catch { /* not ours */ }
-    window.oddlens.say(reason);
+    let reason = null;
+    try { reason = JSON.parse(event.detail.xhr.responseText).error; } catch { /* not ours */ }
+    window.oddlens.sayError(reason);
   });
   document.addEventListener("htmx:sendError", () => window.oddlens.say(box.dataset.unreachable));
 })();

@@ -100,7 +100,7 @@
     state.textContent = added ? oddlens.text("added", { n: added }) : oddlens.text("none");
     const list = refused.querySelector("ul"), button = refused.querySelector("button");
     refused.querySelector("p").textContent = oddlens.text("refused");
-    list.replaceChildren(...bad.slice(0, 100).map(([file, reason]) => Object.assign(document.createElement("li"), { textContent: `${file}: ${reason}` })));
+    list.replaceChildren(...bad.slice(0, 100).map(([file, reason]) => Object.assign(document.createElement("li"), { textContent: `${file}: ${reason}`, lang: "en" })));
     refused.hidden = !bad.length && !id;
     button.hidden = !id;
     button.onclick = () => begun(id, name);

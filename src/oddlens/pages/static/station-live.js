@@ -35,7 +35,7 @@ export class Live {
     this.tried = now;
     try { // an EventSource does not tell that the session is over
       const response = await fetch("/v1/detectors", { signal: AbortSignal.timeout(RETRY) });
-      if (response.status === 401) location.assign("/login");
+      if (response.status === 401) window.oddlens.logIn();
       else if (response.ok && this.isLost) this.connect();
     } catch { /* the next check tries again */ }
   }

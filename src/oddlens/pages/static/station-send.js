@@ -56,7 +56,7 @@ export class Sender {
       let response;
       try { response = await fetch("/v1/inspect", { method: "POST", body }); } catch (error) { response = { status: 503, headers: new Headers() }; }
       if (response.ok) return;
-      if (response.status === 401) { location.assign("/login"); return; }
+      if (response.status === 401) { window.oddlens.logIn(); return; }
       if (!AGAIN.includes(response.status)) return this.refuse(image, (await response.json().catch(() => ({}))).error ?? String(response.status));
       this.show("sources.waiting");
       await new Promise((done) => setTimeout(done, 1000 * Number(response.headers.get("retry-after")) || WAIT));
@@ -65,7 +65,7 @@ export class Sender {
 
   refuse({ name }, reason) {
     const list = this.refused.querySelector("ul");
-    list.prepend(element("li", "", reason.includes(name) ? reason : `${name}: ${reason}`));
+    list.prepend(Object.assign(element("li", "", reason.includes(name) ? reason : `${name}: ${reason}`), { lang: "en" }));
     while (list.children.length > MAX_REFUSED) list.lastElementChild.remove();
     this.refused.hidden = false;
   }

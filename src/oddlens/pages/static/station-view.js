@@ -73,6 +73,7 @@ export class Viewer {
   begin(hasDetector) { // before the first part
     const keys = hasDetector ? ["begin.lead", "begin.hint"] : ["begin.no_detector", "begin.no_detector_hint"];
     byId("no-image").querySelectorAll("p").forEach((line, i) => { if (line.textContent !== text(keys[i])) line.textContent = text(keys[i]); });
+    byId("begin-learning")?.toggleAttribute("hidden", hasDetector);
   }
 
   put(part, image, map) {
@@ -118,6 +119,7 @@ export function showShift(shift, detectors) {
 
 export function showServing(detectors, part) {
   const shown = detectors.find(({ name }) => name === part?.detector) ?? detectors[0];
+  byId("serving").hidden = !shown;
   if (!shown) return;
   say("serving-name", detectors.length > 1 ? plural("more_detectors", detectors.length - 1, { name: shown.name }) : shown.name);
   say("serving-threshold", shown.is_grouped ? (part?.group in shown.thresholds ? number(shown.thresholds[part.group]) : text("groups")) : number(shown.thresholds[""]));

@@ -1,4 +1,5 @@
 // The operator's page: what is shown when, judgements, and keys. Each task has a script of its own beside this one.
+import { StationFilter } from "/static/station-filter.js";
 import { Camera } from "/static/station-camera.js";
 import { Live } from "/static/station-live.js";
 import { Sender, takeDrops } from "/static/station-send.js";
@@ -14,7 +15,7 @@ const MAX_REASONS = 5;
 const byId = (id) => document.getElementById(id);
 const lists = { last: [], anomalies: [], review: [] }; // newest first; those to review by what they teach
 const state = { tab: byId("bench").dataset.tab, part: null, isOpened: false, last: 0, waiting: null, waitingAnomaly: null, shownAt: 0, missed: 0, missedAnomalies: 0, detectors: [], isConnected: false, isLost: false, isDirty: true };
-const viewer = new Viewer(), sender = new Sender(), camera = new Camera(sender), strip = new Strip(document.querySelector("#strip ol"), open);
+const viewer = new Viewer(), sender = new Sender(), camera = new Camera(sender), strip = new Strip(document.querySelector("#strip ol"), open), filter = new StationFilter(readStation);
 takeDrops(sender);
 
 // -- what is shown -----------------------------------------------------------------------------------
@@ -69,7 +70,8 @@ function renderStrip() {
   const parts = lists[state.tab];
   strip.show(parts, state.part?.id);
   byId("strip-empty").hidden = parts.length > 0;
-  byId("strip-empty").textContent = text(`recent.empty_${state.tab}`);
+  byId("review-hint").hidden = state.tab !== "review" || !parts.length;
+  byId("strip-empty").textContent = text(`recent.empty_${lists.last.length ? state.tab : "last"}`);
   for (const tab of document.querySelectorAll("[role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.tab === state.tab));
 }
 
@@ -81,7 +83,7 @@ async function selectTab(tab) {
 }
 
 async function readQueue() {
-  const response = await window.oddlens.request("/station/queue").catch(() => null); // the reason is shown
+  const response = await window.oddlens.request(`/station/queue${filter.query}`).catch(() => null); // the reason is shown
   if (!response) return;
   lists.review = (await response.json()).parts;
   state.isDirty = true;
@@ -94,7 +96,7 @@ function put(part) { // a new part, or what an old one has become
   for (const kind of kinds) {
     const place = lists[kind].findIndex(({ id }) => id === part.id);
     if (place >= 0) lists[kind][place] = part;
-    else if (part.id > (lists[kind][0]?.id ?? 0)) lists[kind] = [part, ...lists[kind]].slice(0, SHOWN);
+    else if (filter.shows(part) && part.id > (lists[kind][0]?.id ?? 0)) lists[kind] = [part, ...lists[kind]].slice(0, SHOWN);
   }
   const place = lists.review.findIndex(({ id }) => id === part.id);
   if (place >= 0) lists.review[place] = part;
@@ -106,6 +108,8 @@ function arrive(part) {
   put(part);
   if (part.id <= state.last) return;
   state.last = part.id;
+  filter.add(part);
+  if (!filter.shows(part)) return;
   state.waiting = part;
   if (part.verdict === "anomaly") state.waitingAnomaly = part;
   if (state.isOpened) { state.missed += 1; state.missedAnomalies += part.verdict === "anomaly"; }
@@ -118,14 +122,30 @@ function onEvent(name, values) {
   showShift(values.shift, values.detectors);
   fillDetectors();
   if (name === "state") {
-    lists.last = values.parts.reverse();
-    lists.anomalies = values.anomalies.reverse();
-    state.last = lists.last[0]?.id ?? 0;
-    state.isDirty = true;
+    state.last = values.parts.at(-1)?.id ?? 0;
+    values.parts.forEach((part) => filter.add(part));
+    if (filter.station) { readStation(); return; }
+    fill(values.parts.reverse(), values.anomalies.reverse());
     const now = [...lists.last, ...lists.anomalies].find(({ id }) => id === state.part?.id);
     if (now && state.isOpened) show(now);
     if (!state.isOpened) show(lists.last[0] ?? null);
   } else if (name === "parts") values.parts.forEach(arrive);
+  render();
+}
+
+function fill(parts, anomalies) { // newest first
+  Object.assign(lists, { last: parts, anomalies });
+  state.isDirty = true;
+}
+
+async function readStation() { // the newest parts of the station that is chosen
+  const response = await window.oddlens.request(`/station/newest${filter.query}`).catch(() => null); // the reason is shown
+  if (!response) return;
+  const { parts, anomalies } = await response.json(), before = lists.last;
+  fill(parts, anomalies);
+  before.filter((part) => filter.shows(part) && part.id > (parts[0]?.id ?? 0)).reverse().forEach(put); // arrived meanwhile
+  if (!state.isOpened) goLive();
+  if (state.tab === "review") await readQueue();
   render();
 }
 

@@ -232,10 +232,8 @@ class LiveStream:
         return start if self._begun_at is None else max(start, self._begun_at)
 
     def _decisions_of(self, name: str, digest: str) -> GroupedDecision | None:
-        detectors = self.service.detectors
-        if name not in detectors or detectors[name].manifest.digest != digest:
-            return None
-        return detectors[name].decisions_
+        detector = dict(self.service.detectors.items()).get(name)
+        return detector.decisions_ if detector is not None and detector.manifest.digest == digest else None
 
     def begin_shift(self, person: str) -> None:
         """Count from now on, on all pages, until the next shift begins by itself.
@@ -315,12 +313,11 @@ class LiveStream:
 
     def _summary(self) -> Json:
         """What every event tells."""
-        detectors = self.service.detectors
         return {
             "time": datetime.now(UTC).isoformat(),
             "is_failing": self.is_failing,
             "shift": self._shift_json,
-            "detectors": [describe(name, detectors[name]) for name in detectors.names],
+            "detectors": [describe(name, detector) for name, detector in self.service.detectors.items()],
         }
 
 

@@ -15,7 +15,7 @@ from oddlens.data.near_duplicates import Thumbnails, near_duplicate_groups, thum
 from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
 from oddlens.service.inspecting import Upload, decode_upload
-from oddlens.store.inspection import StoredInspection
+from oddlens.store.inspection import Filters, StoredInspection
 from oddlens.store.store import Store
 
 MAX_SCANNED = 2_000  # newest inspections among which is searched
@@ -45,13 +45,15 @@ class ReviewQueue:
     def __init__(self) -> None:
         self._thumbnails: dict[str, Thumbnails] = {}  # by the digest of the image
 
-    def find(self, store: Store, detectors: Mapping[str, Detector], limit: int) -> list[StoredInspection]:
-        """At most `limit` parts of these detectors by their names, those that teach most first.
+    def find(
+        self, store: Store, detectors: Mapping[str, Detector], limit: int, station: str | None = None
+    ) -> list[StoredInspection]:
+        """At most `limit` parts of these detectors by their names, of a station or of all, those that teach most first.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        scanned = list(newest(store))
+        scanned = list(newest(store, Filters(station=station)))
         judged = {item.image_sha256 for item in scanned if item.judgement is not None}
         by_decision = defaultdict[tuple[str, str], list[StoredInspection]](list)
         for item in scanned:
@@ -98,10 +100,10 @@ class ReviewQueue:
         return self._thumbnails[item.image_sha256]
 
 
-def newest(store: Store) -> Iterable[StoredInspection]:
+def newest(store: Store, filters: Filters) -> Iterable[StoredInspection]:
     """The newest inspections, some at a time, so that writers do not wait long."""
     before, count = None, 0
-    while count < MAX_SCANNED and (page := store.inspections(limit=PAGE, before=before)):
+    while count < MAX_SCANNED and (page := store.inspections(filters, limit=PAGE, before=before)):
         yield from page
         before, count = page[-1].id, count + len(page)
 

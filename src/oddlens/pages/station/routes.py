@@ -10,12 +10,12 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from oddlens.pages.rendering import page
-from oddlens.pages.station.live import HEADERS, LiveStream, to_part
+from oddlens.pages.station.live import HEADERS, SHOWN, LiveStream, to_part
 from oddlens.pages.station.review import ReviewQueue
 from oddlens.pages.station.thumbnails import Thumbnails
 from oddlens.service.inspections import opened
 from oddlens.service.service import Service
-from oddlens.store.inspection import Verdict, as_json
+from oddlens.store.inspection import Filters, Verdict, as_json
 
 MAX_REASON = 500  # characters
 QUEUED = 12  # parts of the review queue that are shown
@@ -88,12 +88,20 @@ def station_routes(service: Service, stream: LiveStream) -> APIRouter:
         stream.wake()
         return await asyncio.to_thread(part_now, undo.inspection_id)
 
+    @router.get("/station/newest")
+    async def newest(station: str | None = None) -> Json:
+        store = opened(service)
+        kinds = {"parts": Filters(station=station), "anomalies": Filters(station=station, verdict="anomaly")}
+        rows = {
+            kind: await asyncio.to_thread(store.inspections, filters, limit=SHOWN) for kind, filters in kinds.items()
+        }
+        return {kind: [to_part(inspection) for inspection in inspections] for kind, inspections in rows.items()}
+
     @router.get("/station/queue")
-    async def queue() -> Json:
-        store, served = opened(service), service.detectors
-        detectors = {name: served[name] for name in served.names}
+    async def queue(station: str | None = None) -> Json:
+        store, detectors = opened(service), dict(service.detectors.items())
         async with reviewing:
-            next_ones = await asyncio.to_thread(review.find, store, detectors, QUEUED)
+            next_ones = await asyncio.to_thread(review.find, store, detectors, QUEUED, station)
         return {"parts": [to_part(inspection) for inspection in next_ones]}
 
     @router.post("/station/shift")
