@@ -121,7 +121,7 @@ def write_detectors(folder: Path) -> None:
     export(detector, folder / "part.onnx")
     for name in ("bolts.onnx", "nuts.onnx", "left.onnx", "right.onnx"):
         shutil.copy(folder / "part.onnx", folder / name)
-    with open_store(folder / "parts.db") as store:
+    with open_store(str(folder / "parts.db")) as store:
         deployed = Detector.load(folder / "part.onnx")
         store.add_detector(deployed, folder / "part.onnx")
         paths = sorted((folder / "fresh").glob("*.png"))
