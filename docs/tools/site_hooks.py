@@ -24,6 +24,13 @@ OUTSIDE = {  # page of the site -> file of the repository
     "project/kernels.md": "plugins/oddlens-kernels/README.md",
     "start/reference-recipes.md": NOTEBOOK,
 }
+BOOSTS = {
+    "start/": 2,
+    "how-to/": 2,
+    "adr/": 0.3,
+    "lab-notes.md": 0.3,
+    "project/": 0.5,
+}  # of what the search lists first
 PUBLIC = re.compile(r"<!-- public names of ([\w. ]+) -->")  # modules below `oddlens`
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
@@ -49,9 +56,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository into links between pages, and insert entries for public names."""
+    """Turn links to files into links to pages, insert entries for public names, and rank the page for the search."""
     here = page.file.src_uri
     source = OUTSIDE.get(here, f"docs/{here}")
+    page.meta["search"] = {"boost": next((boost for name, boost in BOOSTS.items() if here.startswith(name)), 1)}
     markdown = PUBLIC.sub(lambda mark: api_entries(mark[1].split()), markdown)
     return LINK.sub(lambda link: site_link(link, here, posixpath.dirname(source)), markdown)
 
