@@ -28,7 +28,7 @@ CAMERAS = ("left", "right")
 def write_workspace(folder: Path, docs: Path) -> Path:
     """Write parts, cameras, strips, data sets, a backbone, a recipe, detectors and a store into `folder`."""
     rng = np.random.default_rng(0)
-    write_images(folder / "parts/train/good", rng, 170)
+    write_images(folder / "parts/train/good", rng, 180)
     write_images(folder / "parts/test/good", rng, 8)
     write_images(folder / "parts/test/scratch", rng, 8, scratched=True)
     for name, count in (("new", 40), ("fresh", 60)):
@@ -55,11 +55,12 @@ def write_workspace(folder: Path, docs: Path) -> Path:
 def write_images(
     folder: Path, rng: np.random.Generator, count: int, size: tuple[int, int] = (SIDE, SIDE), scratched: bool = False
 ) -> None:
-    """Write grey images of stripes and noise, of which no two are near-duplicates."""
+    """Write grey images of slanted stripes and noise, of which no two are near-duplicates."""
     folder.mkdir(parents=True)
     for i in range(count):
-        stripes = np.sin(np.arange(size[1]) * rng.uniform(0.2, 1.2) + rng.uniform(0, 6))
-        image = 120 + 40 * stripes[None, :] + rng.normal(0, 12, size)
+        rows, columns = np.indices(size)
+        stripes = np.sin(rows * rng.uniform(-0.8, 0.8) + columns * rng.uniform(-0.8, 0.8) + rng.uniform(0, 6))
+        image = 120 + 40 * stripes + rng.normal(0, 12, size)
         if scratched:
             image[10:14] = 250
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
@@ -79,7 +80,8 @@ def write_named_sets(folder: Path) -> None:
     rng = np.random.default_rng(0)
     arrays: list[npt.NDArray[np.uint8]] = []
     for count in (400, 240):
-        arrays += [rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count).astype(np.uint8) % 10]
+        digits = np.where(np.arange(count) % 2, np.arange(count) // 2 % 10, 3)  # half of them: those of the recipe
+        arrays += [rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), digits.astype(np.uint8)]
     (folder / "MNIST/raw").mkdir(parents=True)
     for name, array in zip(IDX, arrays, strict=True):
         (folder / "MNIST/raw" / name).write_bytes(idx_bytes(array))

@@ -30,11 +30,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("plugins/*/README.md")]
 )
-PLACES = {"/srv/camera": "camera", "$DATA": "DATA", "$OUT": "OUT"}  # of the docs, in the workspace
+PLACES = {"/srv/camera": "camera", "$DATA": "DATA"}  # of the docs, in the workspace
 LONG = r" --(detector auto|budget \S+)(?=\s|$)"  # what no test has the time for
 QUICK = {
     "fit": "--detector autoencoder --epochs 1",
-    "fit --backbone": "--detector padim --size 32",
+    "fit --backbone": "--detector features",
     "fit --detector": "--size 32",
     "run": "--epochs 1",
     "check": "--budget 0",
@@ -54,8 +54,8 @@ def blocks(language: str) -> list[tuple[str, str]]:
 def commands() -> dict[str, list[str]]:
     """The command lines of each page, in their order; in a console session those behind a prompt."""
     lines: dict[str, list[str]] = {}
-    for page, block in blocks("sh|console"):
-        joined = block.replace("\\\n", " ").splitlines()
+    for number, (page, block) in enumerate(blocks("sh|console")):
+        joined = block.replace("\\\n", " ").replace("$OUT", f"out-{number}").splitlines()
         typed = [line.removeprefix("$ ") for line in joined if line.startswith("$ ")] or joined
         lines.setdefault(page, []).extend(line for line in typed if line.strip() and not line.startswith("#"))
     return lines
@@ -79,10 +79,11 @@ def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """`serve` ends as soon as it serves, on a free port; `watch` after it looked at its folder twice."""
     from oddlens.service import server, watch
 
-    listen, scan = server.open_listener, watch.FolderWatch.scan
+    listen, scan, tick = server.open_listener, watch.FolderWatch.scan, server.DrainingServer.on_tick
 
     async def end_when_serving(self: server.DrainingServer, counter: int) -> bool:
-        return self.service.state == "serving" or self.service.error is not None
+        is_command = threading.current_thread() is threading.main_thread()  # and not the service that curl asks
+        return await tick(self, counter) or (is_command and self.service.state == "serving")
 
     def scan_twice(self: watch.FolderWatch, stop: threading.Event) -> None:
         self.settle = 0

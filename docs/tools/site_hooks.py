@@ -30,7 +30,7 @@ BOOSTS = {
     "adr/": 0.3,
     "lab-notes.md": 0.3,
     "project/": 0.5,
-}  # of what the search lists first
+}  # ranks of the search
 PUBLIC = re.compile(r"<!-- public names of ([\w. ]+) -->")  # modules below `oddlens`
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
