@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from oddlens.data.image_set import DataSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector modules and tests, which live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from oddlens.config.base import InputSpec
 from oddlens.data.image_header import ImageInfo
 from oddlens.data.image_io import convert, decode, decode_mask, probe
+from oddlens.data.preprocessing import fit_to
 from oddlens.errors import ImageError
 
 Array = npt.NDArray[Any]
@@ -45,6 +47,14 @@ def check(path: Path, expected: Array) -> None:
         for same in (decode(path.read_bytes()), convert(image), convert(image)):  # the second time already decoded
             np.testing.assert_array_equal(same, expected)
             assert same.dtype == expected.dtype
+    for spec_channels in (1, 3):
+        spec = InputSpec(
+            height=5, width=9, channels=spec_channels, value_max=255 if pixels.dtype == np.uint8 else 65535
+        )
+        for source in (path, path.read_bytes()):
+            np.testing.assert_array_equal(
+                fit_to(decode(source, spec), spec, "image"), fit_to(pixels, spec, "image"), strict=True
+            )
 
 
 def refused(path: Path) -> str:

@@ -89,7 +89,7 @@ FORMS: dict[str, FamilySettings] = {
 ENGINES = [RuntimeSettings(engine="onnxruntime")]
 if find_spec("openvino") is not None:  # an extra
     ENGINES.append(RuntimeSettings(engine="openvino"))
-SIZES = {"grey 8 bits": (13, 18, 1, 255), "colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (12, 12, 1, 4095)}
+SIZES = {"colour 8 bits": (16, 16, 3, 255), "grey 12 bits": (13, 18, 1, 4095)}  # grey 8 bits: regions, tiles
 ONE_SIZE = ("colour 8 bits",)  # of the further forms of a family, and of those with a backbone of the user's own
 FURTHER_FORMS = (
     "autoencoder-ssim-top",
@@ -264,8 +264,11 @@ def test_maps_and_reconstructions_have_the_images_shape(detector: Detector, size
     assert outputs.reconstruction is None or outputs.reconstruction.shape == (5, height, width, channels)
 
 
-def test_nothing_outside_the_region_of_interest_counts(form: FamilySettings, tmp_path: Path) -> None:
-    check_region(form, (16, 16, 1, 255), tmp_path)
+def test_nothing_outside_the_region_of_interest_counts(
+    form: FamilySettings, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    exported = request.node.callspec.params["form"] not in FURTHER_FORMS
+    check_region(form, (16, 16, 1, 255), tmp_path, exported=exported)
 
 
 @pytest.mark.parametrize("name", ["autoencoder-strided", "dictionary-local"])
@@ -273,7 +276,7 @@ def test_nothing_outside_the_region_of_interest_counts_in_tiles(name: str, tmp_p
     check_region(FORMS[name], TILED, tmp_path)
 
 
-def check_region(form: FamilySettings, size: tuple[int, int, int, int], tmp_path: Path) -> None:
+def check_region(form: FamilySettings, size: tuple[int, int, int, int], tmp_path: Path, exported: bool = True) -> None:
     """Score images with a detector of their left half, and again with either half painted over."""
     detector, half = fit(form, size, roi="0,0,0.5,1"), size[1] // 2
     new = pictures(size, 10, seed=1)
@@ -287,10 +290,11 @@ def check_region(form: FamilySettings, size: tuple[int, int, int, int], tmp_path
     assert (detector.score(inside) != detector.score(new)).all()
     loaded = Detector.load(detector.save(tmp_path / "part.safetensors"))
     np.testing.assert_array_equal(loaded.score(new), detector.score(new))
-    export(detector, tmp_path / "part.onnx")
-    exported = Detector.load(tmp_path / "part.onnx")
-    for pixels in (new, painted, inside):
-        np.testing.assert_allclose(exported.score(pixels), detector.score(pixels), rtol=1e-4)
+    if exported:
+        export(detector, tmp_path / "part.onnx")
+        graph = Detector.load(tmp_path / "part.onnx")
+        for pixels in (new, painted, inside):
+            np.testing.assert_allclose(graph.score(pixels), detector.score(pixels), rtol=1e-4)
 
 
 def test_the_label_is_a_score_above_the_threshold(detector: Detector, size: tuple[int, int, int, int]) -> None:

@@ -9,8 +9,8 @@ import pytest
 from report_pages import chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One browser for all tests; each page is in a context of its own."""
+    """One browser for the tests of a module: while it runs, no other test of this process can use asyncio."""
     with chromium() as running:
         yield running

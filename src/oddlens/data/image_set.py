@@ -127,8 +127,8 @@ class ImageSet:
             groups=_at(self.groups, rows) if self.groups else (),
         )
 
-    def image(self, i: int) -> Pixels:
-        """One image at its own size, (H, W, C).
+    def image(self, i: int, spec: InputSpec | None = None) -> Pixels:
+        """One image at its own size, (H, W, C); with `spec`, it may already have that size (see `image_io.decode`).
 
         Raises:
             ImageError: its file cannot be read; the error has the image's name in this set.
@@ -137,7 +137,7 @@ class ImageSet:
         if isinstance(image, np.ndarray):
             return image
         try:
-            return decode(image if isinstance(image, bytes) else Path(image))
+            return decode(image if isinstance(image, bytes) else Path(image), spec)
         except ImageError as error:
             raise UnreadableImageError(self.names[i], error.reason) from error
 
@@ -239,7 +239,7 @@ class ImageSet:
         results: list[Pixels | ImageError] = []
         for i in indices:
             try:
-                image = self.image(i)
+                image = self.image(i, spec if on_image is None else None)
                 results.append(fit_to(image, spec, self.names[i]))
                 if on_image is not None:
                     on_image(i, image)

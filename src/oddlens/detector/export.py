@@ -20,7 +20,13 @@ from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.tiling import graph_backend
 from oddlens.inference.torch_threads import fork_safe
 from oddlens.io import onnx_proto
-from oddlens.models.backbones.onnx_exporter import check_exporter, export_module, opset_version, read_network
+from oddlens.models.backbones.onnx_exporter import (
+    MIN_OPSET,
+    check_exporter,
+    export_module,
+    opset_version,
+    read_network,
+)
 from oddlens.models.base import Model, ScoringGraph
 
 TOLERANCE = 1e-4  # largest relative difference between exported and trained scores
@@ -73,7 +79,7 @@ def trace(network: Model) -> bytes:
     example = torch.from_numpy(golden_pixels(network.spec)[:2])
     names = [name for name, value in zip(OUTPUTS, module(example), strict=True) if value is not None]
     own = None if network.graph is None else read_network(network.graph.content, network.graph.name)
-    opset = None if own is None else opset_version(own)
+    opset = MIN_OPSET if own is None else opset_version(own)
     model = export_module(module, example, INPUT, names, {0: torch.export.Dim("batch")}, opset)
     if own is not None:
         insert_backbone(model, own)

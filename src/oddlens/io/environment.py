@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
@@ -25,6 +26,7 @@ def default_variable(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
+@cache
 def processor_name() -> str:
     """Kind and number of cores of this machine's processor; where they are the same, scores have the same bits."""
     text = CPU_INFO.read_text(encoding="utf-8").partition("\n\n")[0] if CPU_INFO.exists() else ""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from oddlens.config.base import InputSpec
 from oddlens.data.image_io import Pixels
 from oddlens.data.open import as_image_set
 from oddlens.data.preprocessing import fit_to
@@ -60,7 +61,7 @@ def inspect(
 
 def inspect_one(name: str, detector: Detector, upload: Upload, tags: Tags, with_map: bool) -> NewInspection:
     """One of the images of `inspect`."""
-    image = decode_upload(upload)
+    image = decode_upload(upload, None if with_map else detector.spec)
     pixels = fit_to(image, detector.spec, upload.name)
     (predictions,) = score_batches(detector.backend, [pixels[None]])
     groups = () if tags.group is None else (tags.group,)
@@ -74,14 +75,14 @@ def inspect_one(name: str, detector: Detector, upload: Upload, tags: Tags, with_
     return inspection, upload.content, map_png
 
 
-def decode_upload(upload: Upload) -> Pixels:
-    """The pixels (H, W, C) of an uploaded image.
+def decode_upload(upload: Upload, spec: InputSpec | None = None) -> Pixels:
+    """The pixels (H, W, C) of an uploaded image; with `spec`, they may already have that size.
 
     Raises:
         ImageError: it cannot be decoded; the error has its name.
     """
     try:
-        return as_image_set([upload.content]).image(0)
+        return as_image_set([upload.content]).image(0, spec)
     except ImageError as error:
         raise ImageError(upload.name, error.reason) from error
 
