@@ -131,7 +131,11 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     """In a real kernel, with one epoch on few images, which lie in the layouts of MNIST and CIFAR-10."""
     write_named_sets(tmp_path / "DATA")
     notebook: Any = nbformat.reads(NOTEBOOK.read_text(encoding="utf-8"), as_version=4)
-    for name, value in (("DATA = None", f"DATA = {str(tmp_path / 'DATA')!r}"), ("EPOCHS = 10", "EPOCHS = 1")):
+    for name, value in (
+        ("DATA = None", f"DATA = {str(tmp_path / 'DATA')!r}"),
+        ("EPOCHS = 10", "EPOCHS = 1"),
+        ("IMAGES = None", "IMAGES = 50"),
+    ):
         assert name in notebook.cells[1].source
         notebook.cells[1].source = notebook.cells[1].source.replace(name, value)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

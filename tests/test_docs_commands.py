@@ -34,7 +34,7 @@ PLACES = {"/srv/camera": "camera", "$DATA": "DATA"}  # of the docs, in the works
 LONG = r" --(detector auto|budget \S+)(?=\s|$)"  # what no test has the time for
 QUICK = {
     "fit": "--detector autoencoder --epochs 1",
-    "fit --backbone": "--detector features",
+    "fit --backbone": "--detector features --size 32",
     "fit --detector": "--size 32",
     "run": "--epochs 1",
     "check": "--budget 0",
