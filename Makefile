@@ -55,8 +55,9 @@ doctest: setup
 docs: setup
 	$(PYTEST) tests/test_docs.py -k "not notebook_runs"
 
+# Without --quiet, under which --strict counts no warning and so never fails.
 site: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python docs/tools/check_site.py site
 
 # Only the site needs these packages, so `make setup` leaves them out.

@@ -107,6 +107,14 @@ def test_the_site_makes_pages_of_the_notebook_and_of_files_beside_the_docs() -> 
     assert "```python" in site_hooks.notebook_page(NOTEBOOK.read_text(encoding="utf-8"))
 
 
+def test_the_site_is_built_so_that_a_warning_fails() -> None:
+    """With --quiet, MkDocs counts no warnings."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if "mkdocs build" in line]
+    assert "--strict" in line
+    assert "--quiet" not in line
+    assert " -q" not in line
+
+
 def test_the_changelog_and_the_package_agree_on_the_version() -> None:
     assert re.search(rf"^## \[?{re.escape(oddlens.__version__)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert f'version = "{oddlens.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
