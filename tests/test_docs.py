@@ -14,7 +14,7 @@ import site_hooks
 from check_site import outside_addresses, undocumented_names
 from docs_workspace import write_named_sets
 from nbclient import NotebookClient
-from public_names import public_names
+from public_names import has_docstring, public_names
 
 import oddlens
 
@@ -65,8 +65,16 @@ def test_every_public_name_is_read_from_the_package() -> None:
 def test_a_public_name_without_an_entry_is_reported(tmp_path: Path) -> None:
     (tmp_path / "reference/python").mkdir(parents=True)
     (tmp_path / "reference/python/detector.html").write_text('<h2 id="oddlens.Detector">', encoding="utf-8")
-    (problem,) = undocumented_names(tmp_path, ["Detector", "Verdicts"])
+    names = {"Detector": "detector.detector", "Verdicts": "detector.verdicts"}
+    (problem,) = undocumented_names(tmp_path, names)
     assert problem.startswith("oddlens.Verdicts is public")
+
+
+def test_a_public_name_without_a_docstring_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("public_names.PACKAGE", tmp_path)
+    (tmp_path / "thing.py").write_text('class Thing:\n    size = 1\n\ndef act():\n    """Act."""\n', encoding="utf-8")
+    assert not has_docstring("thing", "Thing")
+    assert has_docstring("thing", "act")
 
 
 @pytest.mark.parametrize(

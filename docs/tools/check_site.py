@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from public_names import public_names
+from public_names import has_docstring, public_names
 
 LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//[^\"' >]+")
 IN_STYLES = re.compile(r"(?:url\(|@import\s)\s*[\"']?(?:https?:)?//[^\"')\s]+")
@@ -26,12 +26,14 @@ def outside_addresses(site: Path) -> Iterator[str]:
                 yield f"{path.relative_to(site)}: loads {match[0]}"
 
 
-def undocumented_names(site: Path, names: Iterable[str]) -> Iterator[str]:
-    """Public names without an entry in the Python reference, where names without a docstring have none."""
+def undocumented_names(site: Path, names: Mapping[str, str]) -> Iterator[str]:
+    """Public names (with their modules) without an entry in the Python reference, or without a docstring."""
     pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference/python").glob("*.html"))
-    for name in names:
+    for name, module in names.items():
         if f'id="oddlens.{name}"' not in pages:
-            yield f"oddlens.{name} is public, but not in docs/reference/python, or has no docstring"
+            yield f"oddlens.{name} is public, but has no entry: name its module {module} in docs/reference/python"
+        if not has_docstring(module, name):
+            yield f"oddlens.{name} is public, but has no docstring"
 
 
 def main(site: Path) -> int:
