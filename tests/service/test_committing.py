@@ -14,7 +14,7 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import DiskFullError
 from oddlens.service.committing import NICE, Committer, give_way
 from oddlens.store.open import open_store
-from oddlens.store.store import NewInspection
+from oddlens.store.store import NewInspection, PreparedInspection
 
 
 def items(names: list[str]) -> list[NewInspection]:
@@ -26,15 +26,15 @@ def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
 ) -> None:
     with open_store(str(tmp_path / "parts.db")) as store:
         store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
-        begun, go_on, sizes, add = threading.Event(), threading.Event(), list[int](), store.add_batch
+        begun, go_on, sizes, add = threading.Event(), threading.Event(), list[int](), store.commit
 
-        def add_slowly(batch: list[NewInspection]) -> list[int]:
+        def add_slowly(batch: list[PreparedInspection]) -> list[int]:
             sizes.append(len(batch))
             begun.set()
             assert go_on.wait(60)
             return add(batch)
 
-        monkeypatch.setattr(store, "add_batch", add_slowly)
+        monkeypatch.setattr(store, "commit", add_slowly)
         committer = Committer(store)
         futures = [committer.submit(items(["a"]))]
         assert begun.wait(60)
@@ -51,14 +51,14 @@ def test_what_waits_together_is_stored_in_one_transaction_and_each_gets_its_ids(
 def test_a_full_disk_fails_those_that_wait_and_later_ones_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(batch: list[NewInspection]) -> list[int]:
+    def full(batch: list[PreparedInspection]) -> list[int]:
         raise DiskFullError("no room")
 
     with open_store(str(tmp_path / "parts.db")) as store:
         store.add_detector(Detector.load(DETECTOR_FILE), DETECTOR_FILE)
         committer = Committer(store)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "add_batch", full)
+            patch.setattr(store, "commit", full)
             with pytest.raises(DiskFullError):
                 committer.submit(items(["a"])).result(60)
         assert committer.submit(items(["a"])).result(60) == [1]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def test_a_reader_that_follows_many_writers_misses_nothing(store: Store) -> None
         inspections += [one.id for one in store.inspections_after(inspections[-1] if inspections else 0, 7)]
         judgements += [one.id for one in store.judgements_after(judgements[-1] if judgements else 0, 7)]
         assert store.last_ids() >= (len(inspections), 0)
+        time.sleep(0.005)  # or SQLite's one connection is hardly ever free for those that write
     assert inspections == judgements == list(range(1, 61))
 
 

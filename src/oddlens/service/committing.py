@@ -12,15 +12,14 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from oddlens.store.contents import sha256
-from oddlens.store.store import NewInspection, Store
+from oddlens.store.store import NewInspection, PreparedInspection, Store
 
 MAX_COMMIT = 64  # requests in a transaction
 NICE = 10  # of the threads that store
 WRITERS = 8  # requests whose files are written at the same time: they wait for the disk, not for the processor
 
 Ids = list[int]
-Waiting = tuple[list[NewInspection], "Future[Ids]"]
+Waiting = tuple[list[PreparedInspection], "Future[Ids]"]
 
 
 class Committer:
@@ -42,14 +41,11 @@ class Committer:
     def _write(self, items: list[NewInspection], future: Future[Ids]) -> None:
         """Write images and maps, and let the inspections wait for the next transaction."""
         try:
-            for _, *contents in items:
-                for content in contents:
-                    if content is not None:
-                        self.store.files.write(content, sha256(content))
+            prepared = self.store.prepare(items)
         except Exception as error:
             future.set_exception(error)
         else:
-            self._queue.put((items, future))
+            self._queue.put((prepared, future))
 
     @property
     def n_waiting(self) -> int:
@@ -72,13 +68,13 @@ class Committer:
 
     def _commit(self, waiting: list[Waiting]) -> None:
         try:
-            ids = iter(self.store.add_batch([item for items, _ in waiting for item in items]))
+            ids = iter(self.store.commit([one for prepared, _ in waiting for one in prepared]))
         except Exception as error:
             for _, future in waiting:
                 future.set_exception(error)
             return
-        for items, future in waiting:
-            future.set_result(list(islice(ids, len(items))))
+        for prepared, future in waiting:
+            future.set_result(list(islice(ids, len(prepared))))
 
     def close(self) -> None:
         """Store what waits, and end the threads."""

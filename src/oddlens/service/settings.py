@@ -31,7 +31,8 @@ class ServiceSettings:
         queue: number of images that may wait or be scored at the same time.
         deadline: seconds from the arrival of a request until its answer.
         max_mb: megabytes of a request.
-        workers: number of images that are scored at the same time, one thread each.
+        workers: number of images that are decoded or scored at the same time, one thread each; one more than cores
+            keeps all cores busy, as each thread waits at times.
         keep_days, keep_gb: retention of images, applied each hour; None keeps all.
         root: folder with photographs that engineers may learn from; nothing is written below it.
 
@@ -50,7 +51,7 @@ class ServiceSettings:
     queue: int = 64
     deadline: float = 30.0
     max_mb: float = 64.0
-    workers: int = os.cpu_count() or 1
+    workers: int = (os.cpu_count() or 1) + 1
     keep_days: float | None = None
     keep_gb: float | None = None
     root: Path | None = None

@@ -5,35 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from oddlens.artifact.loading import read_digest
 from oddlens.errors import ArtifactError, DataNotFoundError, StateError
 from oddlens.store import queries
 from oddlens.store.contents import ContentFolder
-from oddlens.store.tables import ContentRow, DetectorRow, InspectionRow
+from oddlens.store.tables import ContentRow, DetectorRow
 
 Uses = dict[str, tuple[bytes, datetime]]  # SHA-256 -> content, time of its use
 
 
 def use(session: Session, files: ContentFolder, uses: Uses) -> None:
     """Note that contents are used, in the transaction that no other process removes files in."""
-    present = {row.sha256: row for row in session.scalars(select(ContentRow).where(ContentRow.sha256.in_(uses)))}
+    present = dict(session.execute(select(ContentRow.sha256, ContentRow.used).where(ContentRow.sha256.in_(uses))).all())
+    new, old = list[dict[str, Any]](), list[dict[str, Any]]()
     for digest, (content, used) in uses.items():
         files.write(content, digest)  # again, if it was removed meanwhile
-        row = present.get(digest)
-        if row is None:
-            session.add(ContentRow(sha256=digest, size=len(content), used=used, expired=False))
+        if digest in present:
+            old.append({"sha256": digest, "used": max(present[digest], used), "expired": False})
         else:
-            row.used, row.expired = max(row.used, used), False
+            new.append({"sha256": digest, "used": used, "expired": False, "size": len(content)})
+    if new:
+        session.execute(insert(ContentRow), new)
+    if old:
+        session.execute(update(ContentRow), old)
 
 
 def use_detectors(
-    session: Session, files: ContentFolder, rows: Sequence[InspectionRow], paths: Mapping[str, Path]
+    session: Session, files: ContentFolder, rows: Sequence[Mapping[str, Any]], paths: Mapping[str, Path]
 ) -> None:
-    """Note that the detectors of inspections are used; one whose file retention has removed is stored from its path.
+    """Note that the detectors of inspections, by their rows, are used; a file that retention removed is stored again.
 
     Raises:
         StateError: one is not stored, and has no path.
@@ -41,7 +46,8 @@ def use_detectors(
     """
     times: dict[str, datetime] = {}
     for row in rows:
-        times[row.detector_digest] = max(row.time, times.get(row.detector_digest, row.time))
+        digest, used = row["detector_digest"], row["time"]
+        times[digest] = max(used, times.get(digest, used))
     for digest, used in times.items():
         detector = session.get(DetectorRow, digest)
         content = None if detector is None else session.get(ContentRow, detector.sha256)

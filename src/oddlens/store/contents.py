@@ -64,8 +64,9 @@ class ContentFolder:
         """
         path = self.path(digest)
         with translate_os_errors(path):
-            if path.exists() and path.stat().st_size == len(content):
-                return
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size == len(content):
+                    return
             if not (self.folder / MARKER).exists():  # a disk was unmounted: its empty mount point takes files, too
                 raise StoreError(f"{self.folder}: the store's files are no longer here; is a disk missing?")
             for folder in (self.root, path.parent):

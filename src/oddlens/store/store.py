@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, insert, select
 
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, StateError
@@ -21,6 +21,13 @@ PAGE = 1000  # inspections that are read in one transaction
 ALL = Filters()
 
 NewInspection = tuple[Inspection, bytes, bytes | None]  # with the content of its image, and its map as PNG
+
+
+class PreparedInspection(NamedTuple):
+    """An inspection whose files are written: the values of its row, and its contents by their SHA-256."""
+
+    values: dict[str, Any]
+    contents: dict[str, bytes]
 
 
 class Store:
@@ -110,24 +117,41 @@ class Store:
 
     def add_batch(self, items: Sequence[NewInspection]) -> list[int]:
         """Store several inspections in one transaction, all or none of them; see `add`. Returns their ids."""
-        rows, uses = list[InspectionRow](), content_rows.Uses()
+        return self.commit(self.prepare(items))
+
+    def prepare(self, items: Sequence[NewInspection]) -> list[PreparedInspection]:
+        """Write the files of inspections, in any thread; `commit` stores the inspections.
+
+        Raises:
+            DiskFullError, StoreError, OddlensError: as `add`.
+        """
+        prepared = []
         for inspection, *contents in items:
             digests = [None if content is None else sha256(content) for content in contents]
-            for digest, content in zip(digests, contents, strict=True):
-                if digest is not None and content is not None:
-                    used = uses[digest][1] if digest in uses else inspection.time
-                    uses[digest] = content, max(inspection.time, used)
+            files = {d: content for d, content in zip(digests, contents, strict=True) if d and content is not None}
+            for digest, content in files.items():
+                self.files.write(content, digest)
             values = {name: getattr(inspection, name) for name in queries.COPIED}
-            rows.append(InspectionRow(**values, image_sha256=digests[0], map_sha256=digests[1]))
-        database = self._database
-        for digest, (content, _) in uses.items():  # before the transaction, for which others wait
-            self.files.write(content, digest)
-        with database.write() as session:
+            values |= {"image_sha256": digests[0], "map_sha256": digests[1]}
+            prepared.append(PreparedInspection(values, files))
+        return prepared
+
+    def commit(self, prepared: Sequence[PreparedInspection]) -> list[int]:
+        """Store inspections whose files are written in one transaction, all or none of them; returns their ids.
+
+        Raises:
+            StateError, DiskFullError, StoreError: as `add`.
+        """
+        rows, uses = [values for values, _ in prepared], content_rows.Uses()
+        for values, files in prepared:
+            for digest, content in files.items():
+                used = uses[digest][1] if digest in uses else values["time"]
+                uses[digest] = content, max(values["time"], used)
+        with self._database.write() as session:
             content_rows.use_detectors(session, self.files, rows, self._detector_paths)
             content_rows.use(session, self.files, uses)
-            session.add_all(rows)
-            session.flush()
-            return [row.id for row in rows]
+            statement = insert(InspectionRow).returning(InspectionRow.id, sort_by_parameter_order=True)
+            return [*session.scalars(statement, rows)] if rows else []
 
     def judge(self, inspection_id: int, verdict: Verdict, *, person: str, reason: str = "") -> Judgement:
         """Record what a person judged; an earlier judgement stays, and this one counts from now on.

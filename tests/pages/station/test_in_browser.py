@@ -53,6 +53,13 @@ def good() -> bytes:
     return png(test.image(int(np.flatnonzero(test.labels == 0)[0]))[..., 0])
 
 
+@pytest.fixture(scope="module")
+def parts(service: RunningService) -> None:
+    """Twelve parts, which fill the strip."""
+    for i in range(12):
+        assert service.post(f"part-{i}.png", noise(i)).status_code == 200
+
+
 @contextmanager
 def opened(browser: Any, service: RunningService, path: str = "/", **options: Any) -> Iterator[Any]:
     """The page, once it is live; it must not complain, nor ask for anything outside."""
@@ -380,7 +387,7 @@ def test_the_queue_goes_from_part_to_part(browser: Any, service: RunningService,
 
 @pytest.mark.parametrize("viewport", [STEEL, PHONE], ids=["10 inches", "phone"])
 def test_targets_are_for_gloves_and_nothing_sticks_out(
-    browser: Any, service: RunningService, viewport: dict[str, int]
+    browser: Any, service: RunningService, parts: None, viewport: dict[str, int]
 ) -> None:
     with opened(browser, service, viewport=viewport, locale="de-DE", color_scheme="dark") as page:
         page.wait_for_selector("#strip .tile")
@@ -403,7 +410,7 @@ def test_targets_are_for_gloves_and_nothing_sticks_out(
         assert "Nachprüfung" in page.locator("#tab-review").inner_text()
 
 
-def test_axe_has_nothing_serious_to_say(browser: Any, service: RunningService) -> None:
+def test_axe_has_nothing_serious_to_say(browser: Any, service: RunningService, parts: None) -> None:
     """With $AXE_CORE, the path of axe.min.js of the npm package axe-core; in light and dark, and with each dialog."""
     script = Path(os.environ.get("AXE_CORE", ""))
     if not script.is_file():

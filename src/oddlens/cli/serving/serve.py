@@ -71,7 +71,7 @@ def serve(
             queue=queue,
             deadline=deadline,
             max_mb=max_mb,
-            workers=console.threads or ServiceSettings.workers,
+            workers=ServiceSettings.workers if console.threads is None else console.threads + 1,
             keep_days=keep_days,
             keep_gb=keep_gb,
             root=root,

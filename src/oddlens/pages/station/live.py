@@ -127,14 +127,14 @@ class LiveStream:
         while self.service.state == "starting":
             await asyncio.sleep(TICK_SECONDS)
         self._loop = asyncio.get_running_loop()
-        self.service.on_commit.append(self.wake)
+        self.service.on_commit.append(self._wake.set)
         try:
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(self._read_on())
                 await self._beat()
                 reading.cancel()
         finally:
-            self.service.on_commit.remove(self.wake)
+            self.service.on_commit.remove(self._wake.set)
             for subscriber in self._subscribers:
                 subscriber.put(None)
             self._reader.shutdown(wait=False)
