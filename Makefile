@@ -1,6 +1,7 @@
 # make demo    from images to verdicts on built-in images, offline, in about a minute (sets everything up first)
 # make test    the tests
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
+# make site    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 # make sanitize  the tests of the kernels with GCC's address sanitizer
 # make soak    an hour of load on the service and its pages: DETECTOR=part.onnx IMAGES=folder
 
@@ -12,7 +13,7 @@ KERNELS := plugins/oddlens-kernels
 # Tests run in two processes of one thread each; timings are taken elsewhere.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo test check lint types floors doctest docs sanitize soak clean
+.PHONY: setup demo test check lint types floors doctest docs site sanitize soak clean
 
 setup: $(VENV)/.installed $(VENV)/.kernels
 
@@ -54,6 +55,16 @@ doctest: setup
 docs: setup
 	$(PYTEST) tests/test_docs.py -k "not notebook_runs"
 
+# Without --quiet, under which --strict counts no warning and so never fails.
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python docs/tools/check_site.py site
+
+# Only the site needs these packages, so `make setup` leaves them out.
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
+	touch $@
+
 sanitize: setup
 	$(PIP) --no-deps --upgrade --target $(VENV)/sanitized --config-settings=cmake.define.SANITIZE=ON ./$(KERNELS)
 	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
@@ -64,4 +75,4 @@ soak: setup
 	$(BIN)/python benchmarks/pages_soak.py
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

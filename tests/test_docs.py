@@ -1,104 +1,126 @@
-"""The docs say what is so: every command and option, every link, every line of Python."""
+"""The docs say what is so: every link, option and public name, and the tables that the program makes itself."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import options_tables
 import pytest
-import typer
+import site_hooks
+from check_site import outside_addresses, undocumented_names
+from docs_workspace import write_named_sets
 from nbclient import NotebookClient
+from public_names import has_docstring, public_names
 
 import oddlens
-from oddlens.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|(?<![\w-])-[a-z](?=[`,\s])")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("plugins/*/README.md")])
+NOTEBOOK = ROOT / "docs/start/reference-recipes.ipynb"
+COMMAND_LINE = ROOT / "docs/reference/command-line.md"
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def commands() -> dict[str, Any]:
-    """All commands by name; one of a group has the group's name before its own."""
-    group: Any = typer.main.get_command(app)
-    below = {name: getattr(command, "commands", {"": command}) for name, command in group.commands.items()}
-    return {f"{name} {inner}".strip(): command for name, inners in below.items() for inner, command in inners.items()}
+def test_the_tables_of_options_are_those_of_the_program() -> None:
+    page = COMMAND_LINE.read_text(encoding="utf-8")
+    assert page == options_tables.with_tables(page), "run `python docs/tools/options_tables.py`"
 
 
-def named_command(line: str) -> str:
-    """The command that a line begins with, after the program's name."""
-    return max((name for name in commands() if f"{line} ".startswith(f"{name} ")), key=len, default="")
+def test_every_command_has_a_section_with_its_options_and_no_other_has() -> None:
+    page = COMMAND_LINE.read_text(encoding="utf-8")
+    sections = re.findall(r"^## `oddlens ([a-z ]+)`\n\n<!-- options of ([a-z -]+) -->", page, flags=re.MULTILINE)
+    assert [title for title, _ in sections] == [name for _, name in sections]
+    assert {name for _, name in sections} == set(options_tables.commands())
+    assert len(sections) == page.count("\n## `oddlens ")
 
 
-def sections() -> dict[str, str]:
-    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
-    parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    return {part.split("\n", 1)[0]: part for part in parts}
-
-
-def documented(command: str) -> str:
-    (found,) = [text for title, text in sections().items() if title.startswith(f"`oddlens {command}")]
-    return found + sections()["Everywhere"]
-
-
-@pytest.mark.parametrize("name", commands())
-def test_every_option_of_a_command_is_documented_and_no_other(name: str) -> None:
-    real = {option for parameter in commands()[name].params for option in parameter.opts if option.startswith("-")}
-    table = "\n".join(line for line in documented(name).splitlines() if line.startswith(("|", "## ")))
-    named = set(OPTION.findall(table)) - {"--version", "--help", "-h"}
-    everywhere = {"--json", "--threads", "--seed"}
-    assert real <= named | everywhere
-    assert named <= real | everywhere | {"--version", "--help", "-h"}
-
-
-def test_every_documented_command_exists() -> None:
-    titles = [title for title in sections() if title.startswith("`oddlens ")]
-    assert {named_command(title.removeprefix("`oddlens ").replace("`", " ")) for title in titles} == set(commands())
-    assert len(titles) == len(commands())
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_page
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_in_the_docs_are_commands_of_ours(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, flags=re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            match = re.match(r"(?:\$ )?oddlens ([a-z].*)", line.split("#")[0])
-            if match:
-                command = commands()[named_command(match.group(1))]
-                known = {option for parameter in command.params for option in parameter.opts}
-                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", match.group(1))) <= known, line
+@each_page
+def test_commands_in_sentences_are_commands_of_ours(page: Path) -> None:
+    """Those in blocks run in `test_docs_commands`."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for line in re.findall(r"`oddlens ([a-z][^`]*)`", text):
+        commands = options_tables.commands()
+        names = [name for name in commands if f"{line} ".replace("\n", " ").startswith(f"{name} ")]
+        assert names or line == "store", line
+        for name in names[:1]:
+            options = {option for parameter in commands[name].params for option in parameter.opts}
+            assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", line.split("`")[0])) <= options, line
 
 
-def python_blocks() -> list[tuple[str, str]]:
-    blocks = []
-    for page in PAGES:
-        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
-            blocks.append((str(page.relative_to(ROOT)), block))
-    return blocks
+def test_every_public_name_is_read_from_the_package() -> None:
+    assert set(public_names()) | {"__version__"} == set(oddlens.__all__)
 
 
-@pytest.mark.parametrize(("page", "block"), python_blocks())
-def test_python_in_the_docs_runs(page: str, block: str, tmp_path: Path) -> None:
-    """Each block runs in a folder with the images that the docs speak of."""
-    setup = (
-        "from oddlens import open_dataset\nfrom pathlib import Path\nfrom PIL import Image\n"
-        "data = open_dataset('digits')\n"
-        "for folder, images in (('parts/train/good', data.train), ('new', data.test)):\n"
-        "    Path(folder).mkdir(parents=True)\n"
-        "    for i in range(220): Image.fromarray(images.image(i)[:, :, 0]).save(f'{folder}/{i:03}.png')\n"
+def test_a_public_name_without_an_entry_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "reference/python").mkdir(parents=True)
+    (tmp_path / "reference/python/detector.html").write_text('<h2 id="oddlens.Detector">', encoding="utf-8")
+    names = {"Detector": "detector.detector", "Verdicts": "detector.verdicts"}
+    (problem,) = undocumented_names(tmp_path, names)
+    assert problem.startswith("oddlens.Verdicts is public")
+
+
+def test_a_public_name_without_a_docstring_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("public_names.PACKAGE", tmp_path)
+    (tmp_path / "thing.py").write_text('class Thing:\n    size = 1\n\ndef act():\n    """Act."""\n', encoding="utf-8")
+    assert not has_docstring("thing", "Thing")
+    assert has_docstring("thing", "act")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_loaded"),
+    [
+        ("a.html", '<script src="https://cdn.example/a.js"></script>', True),
+        ("a.html", "<link rel=stylesheet href=//fonts.example/a.css>", True),
+        ("a.html", "<img src='http://images.example/a.png'>", True),
+        ("a.css", "@import url(https://fonts.example/a.css);", True),
+        ("a.html", '<a href="https://pytorch.org">', False),
+        ("a.html", '<link rel="canonical" href="https://oddlens.example/">', False),
+        ("a.html", '<script src="assets/a.js"></script>', False),
+        ("a.css", "src: url(data:font/woff2;base64,AA)", False),
+    ],
+)
+def test_what_a_page_loads_from_outside_is_reported(name: str, text: str, is_loaded: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert bool(list(outside_addresses(tmp_path))) == is_loaded
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = set(
+        re.findall(r"[\w/-]+\.md", re.sub(r"^\s*#.*", "", (ROOT / "mkdocs.yml").read_text("utf-8"), flags=re.M))
     )
-    subprocess.run([sys.executable, "-c", setup + block], check=True, cwd=tmp_path, capture_output=True, timeout=400)
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("adr/")} <= listed
+
+
+def test_the_site_makes_pages_of_the_notebook_and_of_files_beside_the_docs() -> None:
+    for source in site_hooks.OUTSIDE.values():
+        assert (ROOT / source).is_file()
+    link = site_hooks.LINK.search("see [speed](../results/speed.md#fitting)")
+    assert link is not None
+    assert site_hooks.site_link(link, "how-to/deploy.md", "docs/how-to") == "[speed](../results/speed.md#fitting)"
+    link = site_hooks.LINK.search("the [example](tests/toy_family.py)")
+    assert link is not None
+    assert site_hooks.site_link(link, "project/contributing.md", "") == "example"
+    assert "```python" in site_hooks.notebook_page(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+def test_the_site_is_built_so_that_a_warning_fails() -> None:
+    """With --quiet, MkDocs counts no warnings."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if "mkdocs build" in line]
+    assert "--strict" in line
+    assert "--quiet" not in line
+    assert " -q" not in line
 
 
 def test_the_changelog_the_citation_and_the_package_agree_on_the_version() -> None:
@@ -114,7 +136,7 @@ def test_the_readme_names_the_two_commands() -> None:
 
 
 def test_the_notebook_is_valid_and_holds_no_results() -> None:
-    notebook = json.loads((ROOT / "docs/reference-recipes.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert len(code) >= 6
     for cell in code:
@@ -122,20 +144,21 @@ def test_the_notebook_is_valid_and_holds_no_results() -> None:
         assert cell["outputs"] == []
 
 
-def test_the_notebook_runs(real_data: Path, tmp_path: Path) -> None:
-    """In a real kernel, with few images and one epoch."""
-    notebook: Any = nbformat.reads((ROOT / "docs/reference-recipes.ipynb").read_text(encoding="utf-8"), as_version=4)
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """In a real kernel, with one epoch on few images, which lie in the layouts of MNIST and CIFAR-10."""
+    write_named_sets(tmp_path / "DATA")
+    notebook: Any = nbformat.reads(NOTEBOOK.read_text(encoding="utf-8"), as_version=4)
     for name, value in (
-        ("DATA = None", f"DATA = {str(real_data)!r}"),
+        ("DATA = None", f"DATA = {str(tmp_path / 'DATA')!r}"),
         ("EPOCHS = 10", "EPOCHS = 1"),
-        ("IMAGES = None", "IMAGES = 500"),
+        ("IMAGES = None", "IMAGES = 50"),
     ):
         assert name in notebook.cells[1].source
         notebook.cells[1].source = notebook.cells[1].source.replace(name, value)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = [
+    figures = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
     assert any("image AUROC" in text for text in printed)
-    assert len(pictures) == 4
+    assert len(figures) == 4

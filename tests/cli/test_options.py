@@ -40,7 +40,7 @@ def test_each_option_has_a_help_text() -> None:
 
 def test_the_help_of_detector_repeats_no_list_of_families() -> None:
     (entry,) = (part for part in DetectorOption.__metadata__ if hasattr(part, "help"))  # type: ignore[attr-defined]
-    assert "docs/detectors.md" in str(entry.help)
+    assert "docs/explanation/detectors.md" in str(entry.help)
     assert not set(re.findall(r"\w+", str(entry.help))) & set(FAMILIES)
 
 

@@ -1,4 +1,4 @@
-"""Tiles, whole: small defects in long strips, files, the program in docs/tiles.md."""
+"""Tiles, whole: small defects in long strips, files, the program in docs/how-to/deploy.md."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def test_the_program_in_the_docs_scores_as_oddlens_does(channels: int, roi: str 
     detector = fit(rng.integers(60, 190, (40, 30, 70, channels), dtype=np.uint8), 24, roi=roi)
     export(detector, tmp_path / "part.onnx")
     Image.fromarray(rng.integers(0, 256, (45, 90, 3), dtype=np.uint8)).save(tmp_path / "image.png")
-    (program,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/tiles.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    page = (ROOT / "docs/how-to/deploy.md").read_text(encoding="utf-8")
+    (program,) = [code for code in re.findall(r"```py\n(.*?)```", page, flags=re.DOTALL) if "def axis" in code]
     assert len([line for line in program.splitlines() if line]) <= 40
     arguments = [sys.executable, "-c", program, "part.onnx", "image.png", "map.npy"]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=100)

@@ -38,15 +38,13 @@ if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings
 
 NewImagesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="NEW_NORMALS...", help="New normal images: files, folders.")
+    list[str] | None, typer.Argument(metavar="NEW_NORMALS...", help="New normal images: files and folders.")
 ]
 RuntimeOption = Annotated[
     Literal["torch", "onnxruntime", "openvino"] | None,
-    typer.Option("--runtime", help="Score with this from now on; torch runs .safetensors files, the others .onnx."),
+    typer.Option("--runtime", help="Runtime to score with: torch for .safetensors files, the others for .onnx."),
 ]
-PrecisionOption = Annotated[
-    Literal["fp32", "bf16"] | None, typer.Option("--precision", help="Score in this precision from now on.")
-]
+PrecisionOption = Annotated[Literal["fp32", "bf16"] | None, typer.Option("--precision", help="Precision to score in.")]
 
 
 def calibrate(

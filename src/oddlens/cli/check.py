@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from oddlens.evaluation.diagnosis import Diagnosis
 
 CheckedRateOption = Annotated[
-    float, typer.Option("--false-alarm-rate", help="The rate for which there should be enough images.")
+    float, typer.Option("--false-alarm-rate", help="Rate for which the number of images should suffice.")
 ]
 CheckBudgetOption = Annotated[
     str | None,
-    typer.Option(
-        "--budget", help="Time to look for unusual training images: 5m, 0 for none; by default up to 2 minutes."
-    ),
+    typer.Option("--budget", help="Time to search for unusual images: 5m, 0 for none; by default up to 2 minutes."),
 ]
 
 
@@ -40,12 +38,12 @@ def check(
     data_dir: DataDirOption = None,
     false_alarm_rate: CheckedRateOption = 0.01,
     budget: CheckBudgetOption = None,
-    html: Annotated[Path | None, path_option("--html", help="Write a page with images here.")] = None,
+    html: Annotated[Path | None, path_option("--html", help="Write the findings as a page, .html.")] = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Find out what is wrong with a data set before you train on it."""
+    """Check a data set for problems before you train on it."""
     with command(as_json, threads) as console:
         from oddlens.config.parse import duration
         from oddlens.data.open import open_dataset

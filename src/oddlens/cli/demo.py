@@ -44,7 +44,7 @@ def demo(
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """The way from images to verdicts on built-in images, offline, in about a minute."""
+    """Go from images to verdicts on built-in images, offline, in about a minute."""
     with command(as_json, threads) as console:
         from oddlens.evaluation.contamination import has_backbone
 

@@ -24,10 +24,10 @@ from oddlens.io.paths import check_output
 
 JudgedArgument = Annotated[
     Path | None,
-    path_argument("JUDGED.csv", help="Lines of file,judgement; a judgement is 'false alarm', 'missed', ..."),
+    path_argument("JUDGED.csv", help="CSV file with the columns file and judgement ('false alarm', 'missed')."),
 ]
 VersionOption = Annotated[
-    Path | None, path_option("-o", "--output", help="File of the new version; by default NAME-v2 and so on.")
+    Path | None, path_option("-o", "--output", help="Write the proposal here; by default NAME-v2, and so on.")
 ]
 
 

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 BUSY_SHARE = 0.1  # of the time, above which waiting for a processor is worth a word
 
 PlanOption = Annotated[
-    Path | None, path_option("--plan", help="Repeat the plan of this detector file, or of a .json file.")
+    Path | None,
+    path_option("--plan", help="Repeat the plan of this detector file, or of a .json file."),
 ]
 FoldsOption = Annotated[
     int | None,
@@ -64,28 +65,26 @@ FoldsOption = Annotated[
 ]
 CalibrationOption = Annotated[
     Literal["auto", "held-out", "leave-one-out"],
-    typer.Option("--calibration", help="Calibrate on held-out images, or on all, each scored without itself."),
+    typer.Option("--calibration", help="Calibrate on held-out images, or on all training images by leave-one-out."),
 ]
 BackboneOption = Annotated[
     str | None,
     typer.Option(
         "--backbone",
         metavar="FILE.onnx|timm:NAME",
-        help="Compare features of your own network for RGB images, normalized as for ImageNet.",
+        help="Your own network as the backbone, for RGB images normalized as for ImageNet.",
     ),
 ]
 SizeOption = Annotated[
     int | None,
-    typer.Option(
-        "--size", min=4, help="Longer side of the model's input, or with tiles of the whole image, in pixels."
-    ),
+    typer.Option("--size", min=4, help="Longer side of the model's input in pixels; with tiles, of the whole image."),
 ]
 TileOption = Annotated[
     str | None,
     typer.Option(
         "--tile",
         metavar="auto|N|off",
-        help="Score in overlapping tiles of N pixels, at the images' own size or --size.",
+        help="Score in overlapping tiles of N pixels, for small defects in large images.",
     ),
 ]
 RoiOption = Annotated[

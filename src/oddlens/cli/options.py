@@ -25,7 +25,7 @@ def path_argument(metavar: str, help: str) -> Any:
     return typer.Argument(metavar=metavar, help=help, parser=user_path)
 
 
-ReportOption = Annotated[Path | None, path_option("--report", help="Write a page to work in here, .html.")]
+ReportOption = Annotated[Path | None, path_option("--report", help="Write an interactive report here, .html.")]
 Device = Literal["auto", "cpu", "cuda"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Number of processor threads.")]
@@ -34,23 +34,23 @@ DataDirOption = Annotated[
     Path | None, path_option("--data", help="Folder with the named data sets; also $ODDLENS_DATA.")
 ]
 NormalOption = Annotated[
-    str | None, typer.Option("--normal", help="The class that is normal, in class folders or a named data set.")
+    str | None, typer.Option("--normal", help="Normal class, in class folders or a named data set.")
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto uses CUDA where available, else the CPU.")]
 DetectorOption = Annotated[
-    str | None, typer.Option("--detector", help="auto, or a single family of detectors (see docs/detectors.md).")
+    str | None, typer.Option("--detector", help="auto, or a family of detectors (see docs/explanation/detectors.md).")
 ]
 LightOption = Annotated[
     Literal["varies", "fixed"] | None,
-    typer.Option("--light", help="Whether brightness alone leaves an image normal: varies (default), or fixed."),
+    typer.Option("--light", help="varies (default): brightness alone does not count; fixed: it does."),
 ]
 NoPretrainedOption = Annotated[
-    bool, typer.Option("--no-pretrained", help="auto uses nothing that was trained on other images.")
+    bool, typer.Option("--no-pretrained", help="Train from scratch: auto uses no pretrained network.")
 ]
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Maximum time for planning and training: 90s, 5m, 1h.")
 ]
-SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and name them.")]
+SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Skip unreadable images, and list them.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run from its newest checkpoint.")]
 RateOption = Annotated[
     float | None,
@@ -66,29 +66,29 @@ GroupByOption = Annotated[
 ]
 CountByOption = Annotated[
     Literal["image", "group"],
-    typer.Option("--count-by", help="Count each group of near-duplicates once, or each image."),
+    typer.Option("--count-by", help="What counts once: a group of near-duplicates, or an image."),
 ]
 MaxAnomalousOption = Annotated[
     float,
-    typer.Option("--max-anomalous", help="Largest share of a lot that may be anomalous, for the test of the lot."),
+    typer.Option("--max-anomalous", help="Test of the lot: maximum share of anomalous images."),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit with code 3 where the images differ from the calibration images.")
+    bool, typer.Option("--strict", help="Exit with code 3 if the lot differs from the calibration images.")
 ]
 OutputOption = Annotated[
     Path | None, path_option("-o", "--output", help="Write the changed detector here; by default, in place.")
 ]
 KeepDaysOption = Annotated[
-    float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of these days needs.")
+    float | None, typer.Option("--keep-days", min=0, help="Remove images that no inspection of the last N days needs.")
 ]
 KeepGbOption = Annotated[
-    float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond so many gigabytes.")
+    float | None, typer.Option("--keep-gb", min=0, help="Remove the oldest images beyond N gigabytes.")
 ]
 FromStoreOption = Annotated[
-    str | None, typer.Option("--from-store", metavar="URL", help="Use the images of this store that people judged.")
+    str | None, typer.Option("--from-store", metavar="URL", help="Use the images that people judged, from this store.")
 ]
 OnAverageOption = Annotated[
-    bool, typer.Option("--on-average", help="Guarantee the rate on average again, instead of with a confidence.")
+    bool, typer.Option("--on-average", help="Guarantee the rate on average again, not with a confidence.")
 ]
 DetectorArgument = Annotated[Path, path_argument("DETECTOR", help="Detector file, .safetensors or .onnx.")]
 DataArgument = Annotated[

@@ -13,7 +13,7 @@ from oddlens.cli.session import command, detector_summary
 def show(
     path: DetectorArgument,
     notices: Annotated[
-        bool, typer.Option("--notices", help="Also the licences of the pretrained weights inside the detector.")
+        bool, typer.Option("--notices", help="Print the licences of the pretrained weights inside.")
     ] = False,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,

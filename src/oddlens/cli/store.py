@@ -29,7 +29,10 @@ def parse_time(text: str) -> datetime:
 
 
 StoreOption = Annotated[
-    str, typer.Option("--store", metavar="URL", help="The store: sqlite:///FILE, a file's path, or postgresql://...")
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="The store: path of a SQLite file, sqlite:///FILE, or postgresql://..."
+    ),
 ]
 SinceOption = Annotated[
     datetime | None, typer.Option("--since", parser=parse_time, metavar="TIME", help="From this time on (UTC).")
@@ -41,7 +44,8 @@ VerdictOption = Annotated[
     Literal["normal", "anomaly"] | None, typer.Option("--verdict", help="Only those with this verdict.")
 ]
 JudgementOption = Annotated[
-    Literal["normal", "anomaly", "any"] | None, typer.Option("--judgement", help="Only those that people judged so.")
+    Literal["normal", "anomaly", "any"] | None,
+    typer.Option("--judgement", help="Only those with this judgement."),
 ]
 
 
@@ -87,7 +91,7 @@ def prune(
     store: StoreOption,
     keep_days: KeepDaysOption = None,
     keep_gb: KeepGbOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be removed.")] = False,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,

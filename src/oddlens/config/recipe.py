@@ -62,5 +62,7 @@ def load_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is not a TOML file ({error}); see docs/training.md for an example") from error
+        raise SettingsError(
+            f"{path}: is not a TOML file ({error}); see docs/how-to/recipes.md for an example"
+        ) from error
     return parse(Recipe, values, str(path))

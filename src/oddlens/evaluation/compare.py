@@ -148,7 +148,9 @@ def prepare_inputs(
         DataError: the data has no training images or no test images.
     """
     if not len(data.train):
-        raise DataError(f"{data.name}: has no normal training images; a comparison needs some (see docs/data.md)")
+        raise DataError(
+            f"{data.name}: has no normal training images; a comparison needs some (see docs/reference/data.md)"
+        )
     spec = data.train.choose_spec(None)
     test = test_sets.build_test_set(data, spec, seed, distort=data.normal == "all" and not data.test.labels.any())
     evaluate.require_images(test)

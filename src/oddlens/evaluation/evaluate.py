@@ -293,7 +293,9 @@ def require_images(test: ImageSet) -> None:
         DataError: it has none.
     """
     if not len(test):
-        raise DataError("the test set has no images; put them into test/good and test/<defect> (see docs/data.md)")
+        raise DataError(
+            "the test set has no images; put them into test/good and test/<defect> (see docs/reference/data.md)"
+        )
 
 
 def squared_errors(pixels: Pixels, outputs: Predictions, detector: Detector) -> npt.NDArray[np.float64]:

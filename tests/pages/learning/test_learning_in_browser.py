@@ -193,7 +193,7 @@ def test_while_a_detector_is_brought_back_every_image_is_answered_by_one_of_the_
         thread.start()
         page.goto(f"{service.url}/learn/service")
         page.get_by_role("button", name="Bring back").first.click()
-        page.get_by_label("Why").fill("too strict")
+        page.get_by_role("textbox", name="Why").fill("too strict")
         page.get_by_role("button", name="Bring it back").click()
         page.get_by_text("part is in service now.").wait_for()
         count = len(answers)

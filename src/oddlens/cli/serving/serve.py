@@ -23,34 +23,35 @@ def serve(
     detectors: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DETECTOR...]", help="Exported detectors: part.onnx, or NAME=part.onnx; with --root, none will do."
+            metavar="[DETECTOR...]", help="Exported detectors: part.onnx, or NAME=part.onnx; optional with --root."
         ),
     ] = None,
     store: ServeStoreOption = None,
     no_store: Annotated[bool, typer.Option("--no-store", help="Record nothing.")] = False,
     root: Annotated[
         Path | None,
-        path_option("--root", help="Folder with photographs: makes /learn available to engineers."),
+        path_option("--root", help="Folder with photographs; enables training in the browser (/learn)."),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     token_file: Annotated[
         Path | None,
-        path_option("--token-file", help="File with the token of all callers, or lines NAME ROLE TOKEN."),
+        path_option("--token-file", help="File with a token for all callers, or with lines NAME ROLE TOKEN."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Name by which callers reach the service.")
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Host name of the service; may be repeated."),
     ] = None,
-    queue: Annotated[int, typer.Option("--queue", min=1, help="Images that wait or are scored, at most.")] = 64,
-    deadline: Annotated[float, typer.Option("--deadline", help="Seconds until a request is answered, at most.")] = 30,
-    max_mb: Annotated[float, typer.Option("--max-mb", help="Size of a request in megabytes, at most.")] = 64,
+    queue: Annotated[int, typer.Option("--queue", min=1, help="Maximum number of images waiting or in work.")] = 64,
+    deadline: Annotated[float, typer.Option("--deadline", help="Maximum seconds from a request to its answer.")] = 30,
+    max_mb: Annotated[float, typer.Option("--max-mb", help="Maximum megabytes of a request.")] = 64,
     keep_days: KeepDaysOption = None,
     keep_gb: KeepGbOption = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
 ) -> None:
-    """Answer over HTTP: post images, get verdicts."""
+    """Serve detectors over HTTP: post images, get verdicts."""
     with command(as_json, threads) as console:
         from oddlens.errors import SettingsError
         from oddlens.pages.open import serve

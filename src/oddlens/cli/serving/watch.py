@@ -33,7 +33,7 @@ def watch(
     lot: Annotated[str | None, typer.Option("--lot", help="Recorded with each inspection.")] = None,
     station: Annotated[str | None, typer.Option("--station", help="Recorded with each inspection.")] = None,
     group: Annotated[
-        str | None, typer.Option("--group", help="Group of all images, of a detector that decides by groups.")
+        str | None, typer.Option("--group", help="Camera or product of all images, for a detector with groups.")
     ] = None,
     as_json: JsonOption = False,
     threads: ThreadsOption = None,

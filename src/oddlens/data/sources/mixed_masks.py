@@ -38,8 +38,8 @@ def refuse_masks_among_images(root: str, paths: Sequence[str]) -> None:
         if 0 < len(masks) < len(group):
             raise DataError(
                 f"{join(root, masks[0])}: is a mask among the images, by its name and its few levels; move masks to "
-                "ground_truth/<defect>/<name>_mask, and their images to test/<defect>/<name> (see docs/data.md); if it "
-                "is an image, rename it"
+                "ground_truth/<defect>/<name>_mask, and their images to test/<defect>/<name> (see "
+                "docs/reference/data.md); if it is an image, rename it"
             )
 
 
