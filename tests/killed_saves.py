@@ -171,7 +171,7 @@ def killed_child(kind: Kind, first: int, moment: float) -> int:
 
 def kill_journals(path: Path, kills: int, rng: random.Random) -> dict[str, Any]:
     """The journal of a scoring job, which goes on after each kill; every entry that was added must be there."""
-    run, bad, on_disk, hits = {"run": "survival"}, list[str](), 0, 0
+    run, bad, on_disk, saves, hits = {"run": "survival"}, list[str](), 0, 0, 0
 
     def write(writer: int) -> None:
         with open_journal(path, run, resume=True) as journal:
@@ -188,12 +188,14 @@ def kill_journals(path: Path, kills: int, rng: random.Random) -> dict[str, Any]:
                 write(writer)
             os._exit(1)
         os.close(writer)
+        first = os.read(reader, 1)  # once it has begun
         time.sleep(rng.uniform(0, MIN_MOMENT))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reader, "rb") as file:
-            complete = len(file.read())
-        hits += bool(complete)
+            complete = len(first + file.read())
+        saves += complete
+        hits += not path.read_bytes().endswith(b"\n")
         lines = path.read_bytes().splitlines()[1:] if path.exists() else []
         whole = [json.loads(line)["scores"] for line in lines[: on_disk + complete]]
         if whole != [[number + 0.5] * 50 for number in range(on_disk + complete)]:
@@ -202,7 +204,7 @@ def kill_journals(path: Path, kills: int, rng: random.Random) -> dict[str, Any]:
         if on_disk > 3000:
             path.unlink()
             on_disk = 0
-    return {"kills": kills, "during_a_write": hits, "saves": hits, "bad": bad}
+    return {"kills": kills, "during_a_write": hits, "saves": saves, "bad": bad}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,6 +40,9 @@ app = typer.Typer(
 )
 
 
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of processes that torchrun starts
+
+
 def main() -> None:
     """Run the command line; errors of oddlens become one line on stderr and exit code 1.
 
@@ -48,7 +51,7 @@ def main() -> None:
     prepare_streams()
     warnings.filterwarnings("ignore", module="PIL")  # oddlens raises its own errors for bad images
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if all(name in os.environ for name in RANK_VARIABLES) and os.environ["WORLD_SIZE"] != "1":
             run_in_ranks()
         else:
             app()

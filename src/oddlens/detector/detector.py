@@ -141,6 +141,7 @@ class Detector:
 
         Raises:
             DataError: the images cannot be used.
+            StateError: the detector was loaded from a file, or this is not the first process.
             SettingsError: `folder` has a history or checkpoints that oddlens did not write.
             CalibrationError: the held-out images cannot guarantee the requested rate (found before training).
             TrainingError: training diverged.
@@ -156,6 +157,8 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
+        if ranks is not None and not ranks.is_first:
+            raise StateError(f"process {ranks.rank} follows the first one, which fits; call `follow` in it instead")
         which = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
         which |= {} if ranks is None else {"ranks": ranks}  # torch is not imported yet
         result = self._train(images, which, folder, resume, progress, log, time.perf_counter())

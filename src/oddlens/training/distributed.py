@@ -23,6 +23,7 @@ from oddlens.config.detectors import FamilySettings
 from oddlens.data.image_io import Pixels
 from oddlens.data.pixel_store import allocate_pixels
 from oddlens.errors import SettingsError, TrainingError
+from oddlens.io.text import first_line
 from oddlens.models import registry
 from oddlens.models.backbones.onnx_graph import OnnxGraph
 from oddlens.models.base import GradientModel, Model
@@ -60,13 +61,20 @@ def joined() -> Iterator[Ranks]:
 
     Raises:
         SettingsError: the processes run different versions, or there are more of them than GPUs on this machine.
+        TrainingError: they cannot connect to each other.
     """
     backend = "gloo"
     if torch.cuda.is_available():
         check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.cuda.set_device(local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=MAX_WAIT)
+    try:
+        dist.init_process_group(backend, timeout=MAX_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"the processes cannot connect to each other ({first_line(error)}); start them with torchrun, and check "
+            "its --rdzv-endpoint if they are on several machines"
+        ) from error
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     try:
         check_versions(ranks)
@@ -101,15 +109,15 @@ def check_gpus(n_processes: int) -> None:
 
 
 def check_versions(ranks: Ranks) -> None:
-    """Refuse processes of different versions, whose results would differ.
+    """Refuse processes of different versions, whose results would differ, or some with GPUs and some without.
 
     Raises:
         SettingsError: names the versions.
     """
-    own = {"oddlens": __version__, "torch": torch.__version__}
+    own = {"oddlens": __version__, "torch": torch.__version__, "cuda": torch.cuda.is_available()}
     first = ranks.from_first(own)
     if own != first:
-        raise SettingsError(f"process {ranks.rank} runs {own}, and the first one {first}; install the same versions")
+        raise SettingsError(f"process {ranks.rank} runs {own}, and the first one {first}; make them the same")
 
 
 def follow(ranks: Ranks) -> None:
