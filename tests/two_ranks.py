@@ -60,7 +60,8 @@ def images(count: int, seed: int) -> Pixels:
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:16, :16]
     waves = 100 + 40 * np.sin((rows + 2 * columns)[..., None] / 2 + rng.uniform(0, 1, (count, 1, 1, 3)))
-    return (waves + rng.normal(0, 6, (count, 16, 16, 3))).astype(np.uint8)
+    pixels: Pixels = (waves + rng.normal(0, 6, (count, 16, 16, 3))).astype(np.uint8)
+    return pixels
 
 
 def compare(settings: FamilySettings, training: TrainingSettings | None, ranks: Ranks) -> dict[str, Any]:

@@ -85,10 +85,11 @@ def test_a_damaged_file_is_refused(name: str) -> None:
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
 def test_a_damaged_file_of_each_family_is_refused(family: str, suffix: str, tmp_path: Path) -> None:
     np.save(tmp_path / "normal.npy", np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8))
-    options = {
+    forms: dict[str, list[object]] = {
         "ensemble": ["--plan", TESTS / "compatibility" / "plan.json"],
         "crossfit": ["--detector", "dictionary", "--folds", "2"],
-    }.get(family, ["--detector", family])
+    }
+    options = forms.get(family, ["--detector", family])
     epochs = ["--epochs", "1"] if family in ("autoencoder", "rotation", "defects") else []
     path = tmp_path / "part.safetensors"
     oddlens("fit", tmp_path / "normal.npy", "-o", path, *options, *epochs)

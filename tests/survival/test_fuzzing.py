@@ -14,8 +14,8 @@ FINDINGS = sorted((Path(__file__).parent / "findings").glob("*-*"))
 
 
 def fuzz(folder: Path, seconds: float, *targets: str) -> None:
-    command = [sys.executable, FUZZING, *targets, "--seconds", str(seconds), "--keep", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, FUZZING, *targets, "--seconds", seconds, "--keep", folder]
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout
     assert len(done.stdout.splitlines()) == len(targets)

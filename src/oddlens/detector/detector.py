@@ -159,7 +159,7 @@ class Detector:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
         if ranks is not None and not ranks.is_first:
             raise StateError(f"process {ranks.rank} follows the first one, which fits; call `follow` in it instead")
-        which = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
+        which: dict[str, Any] = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
         which |= {} if ranks is None else {"ranks": ranks}  # torch is not imported yet
         result = self._train(images, which, folder, resume, progress, log, time.perf_counter())
         self._manifest = result.manifest

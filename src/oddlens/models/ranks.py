@@ -122,7 +122,7 @@ class SumOverRanks(torch.autograd.Function):
         return summed(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # any number, in PyTorch's stubs
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Sum the gradients."""
         return summed(gradient)
 

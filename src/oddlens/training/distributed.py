@@ -134,7 +134,7 @@ def follow(ranks: Ranks) -> None:
             torch.set_num_threads(job.threads)
             pixels = allocate_pixels(job.shape, np.dtype(job.dtype))
             send_pixels(pixels, ranks)
-        device = torch.device(job.device, local_rank() if job.device == "cuda" else None)
+        device = torch.device("cuda", local_rank()) if job.device == "cuda" else torch.device(job.device)
         model = registry.build(job.settings, job.spec, seed=0)
         model.set_roi(job.roi)
         if job.graph is not None:
