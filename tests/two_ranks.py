@@ -35,7 +35,7 @@ from oddlens.detector.detector import Detector
 from oddlens.errors import OddlensError
 from oddlens.models.backbones.efficientnet_lite import is_installed
 from oddlens.models.ranks import Ranks
-from oddlens.training.distributed import follow, joined
+from oddlens.training.distributed import follow, process_group
 from oddlens.training.history import TrainingStep
 
 # Muon multiplies in bfloat16, which makes much of rounding. 33 images: the last batch has one, which both compute.
@@ -110,7 +110,7 @@ def lose_second(folder: Path, ranks: Ranks) -> dict[str, Any]:
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    with joined() as ranks:
+    with process_group() as ranks:
         if not ranks.is_first:
             (folder / "second.pid").write_text(str(os.getpid()))
             follow(ranks)

@@ -117,7 +117,7 @@ def test_only_the_first_process_runs_the_command_line(rank: int, monkeypatch: py
     ranks, calls = Ranks(rank, 2), list[tuple[str, object]]()
     for name, value in zip(cli.RANK_VARIABLES, (str(rank), "2", "localhost", "1"), strict=True):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "joined", lambda: contextlib.nullcontext(ranks))
+    monkeypatch.setattr(distributed, "process_group", lambda: contextlib.nullcontext(ranks))
     monkeypatch.setattr(distributed, "follow", lambda own: calls.append(("follow", own)))
     monkeypatch.setattr(cli, "app", lambda obj=None: calls.append(("app", obj)))
     cli.main()
@@ -130,7 +130,10 @@ def test_only_the_first_process_runs_the_command_line(rank: int, monkeypatch: py
 def test_processes_that_cannot_connect_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in cli.RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(TrainingError, match=r"cannot connect .*RANK.*; start them with torchrun"), distributed.joined():
+    with (
+        pytest.raises(TrainingError, match=r"cannot connect .*RANK.*; start them with torchrun"),
+        distributed.process_group(),
+    ):
         pass
 
 

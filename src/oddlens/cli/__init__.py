@@ -65,9 +65,9 @@ def main() -> None:
 
 def run_in_ranks() -> None:
     """Run the command line in the first process of several, and follow it in the others."""
-    from oddlens.training.distributed import follow, joined
+    from oddlens.training.distributed import follow, process_group
 
-    with joined() as ranks:
+    with process_group() as ranks:
         if ranks.is_first:
             app(obj=ranks)
         else:

@@ -53,7 +53,7 @@ class TrainingJob:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[Ranks]:
     """Join the processes that torchrun started, for as long as the block lasts.
 
     In the first process, the block does the work; in the others, it calls `follow`. They are released where the first
