@@ -88,6 +88,15 @@ def test_a_training_that_lost_a_process_is_resumed_from_its_checkpoint(results: 
     assert resumed == pytest.approx(whole, abs=1e-4)
 
 
+def test_a_process_that_waits_ends_silently_with_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Ranks, value: object) -> object:
+        raise RuntimeError("gloo: connection closed by peer")
+
+    monkeypatch.setattr(Ranks, "from_first", fail)
+    with pytest.raises(SystemExit, match="1"):
+        distributed.follow(Ranks(1, 2))
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     distributed.check_gpus(1)

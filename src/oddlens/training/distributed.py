@@ -124,15 +124,13 @@ def follow(ranks: Ranks) -> None:
     """Take part in each training of the first process, until it has none left.
 
     Raises:
-        TrainingError: training diverged, or another process ended.
+        TrainingError: training diverged, or another process ended in its middle.
+        SystemExit: the first process ended before; it says why.
     """
-    while True:
+    while (job := next_job(ranks)) is not None:
+        torch.set_num_threads(job.threads)
+        pixels = allocate_pixels(job.shape, np.dtype(job.dtype))
         with lost_processes(ranks):
-            job: TrainingJob | None = ranks.from_first(None)
-            if job is None:
-                return
-            torch.set_num_threads(job.threads)
-            pixels = allocate_pixels(job.shape, np.dtype(job.dtype))
             send_pixels(pixels, ranks)
         device = torch.device("cuda", local_rank()) if job.device == "cuda" else torch.device(job.device)
         model = registry.build(job.settings, job.spec, seed=0)
@@ -141,6 +139,17 @@ def follow(ranks: Ranks) -> None:
             model.set_graph(job.graph)
         model.tiles_per_image = job.tiles_per_image
         train_together(model, pixels, job.training, device, ranks)
+
+
+def next_job(ranks: Ranks) -> TrainingJob | None:
+    """Wait for the next training of the first process; None where there is none left."""
+    try:
+        job: TrainingJob | None = ranks.from_first(None)
+    except RuntimeError as error:
+        if is_connection_error(error):
+            raise SystemExit(1) from error
+        raise
+    return job
 
 
 def announce(model: Model, pixels: Pixels, training: TrainingSettings, device: torch.device, ranks: Ranks) -> Ranks:
