@@ -7,6 +7,7 @@ others, and all of them train together; whatever else it does, they wait.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ def process_group() -> Iterator[Ranks]:
                 raise
         if ranks.is_first:
             ranks.from_first(None)
+        dist.barrier()  # nobody leaves while another still receives
     finally:
+        gc.collect()  # models in reference cycles hold connections, whose threads must end before the process does
         dist.destroy_process_group()
 
 
