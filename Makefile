@@ -3,6 +3,7 @@
 # make check   everything that CI runs: style, types, floors, doctests, docs, tests
 # make site    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 # make sanitize  the tests of the kernels with GCC's address sanitizer
+# make survive  kills, full disks, damaged files, fuzzing and training over processes, in full: one to two hours
 # make soak    an hour of load on the service and its pages: DETECTOR=part.onnx IMAGES=folder
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ KERNELS := plugins/oddlens-kernels
 # Tests run in two processes of one thread each; timings are taken elsewhere.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo test check lint types floors doctest docs site sanitize soak clean
+.PHONY: setup demo test check lint types floors doctest docs site sanitize survive soak clean
 
 setup: $(VENV)/.installed $(VENV)/.kernels
 
@@ -69,6 +70,9 @@ sanitize: setup
 	$(PIP) --no-deps --upgrade --target $(VENV)/sanitized --config-settings=cmake.define.SANITIZE=ON ./$(KERNELS)
 	LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 		PYTHONPATH=$(VENV)/sanitized $(PYTEST) plugins
+
+survive: setup
+	$(PYTEST) -m survive -rP tests
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py $(DETECTOR) $(IMAGES)

@@ -63,7 +63,8 @@ def simulated_machine(machine: Machine, training: TrainingSettings) -> Iterator[
             self.settings = settings
             self.level = nn.Parameter(torch.rand(1))
 
-        def loss(self, batch: Tensor) -> Tensor:
+        def augmented_loss(self, inputs: tuple[Tensor, ...]) -> Tensor:
+            (batch,) = inputs
             machine.work(self.settings.step if self.training else self.settings.image * len(batch))
             return 1 + (batch.mean(dim=(1, 2, 3)) - self.level + 0.1 * torch.rand(len(batch))).square().mean()
 

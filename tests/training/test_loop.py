@@ -40,8 +40,8 @@ def test_each_loss_is_the_same_in_both_precisions(
 
 def test_a_loss_that_is_not_a_number_is_refused_with_advice(digit_pixels: Pixels) -> None:
     class WithoutNumber(Autoencoder):
-        def loss(self, batch: torch.Tensor) -> torch.Tensor:
-            return super().loss(batch) * float("nan")
+        def augmented_loss(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return super().augmented_loss(inputs) * float("nan")
 
     model = WithoutNumber(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
     with pytest.raises(TrainingError, match=r"not a number in epoch 1 .* smaller learning rate \(now 0.001\)"):
@@ -58,9 +58,9 @@ def test_a_few_steps_of_high_loss_at_the_start_are_not_a_divergence(digit_pixels
     class RoughStart(Autoencoder):
         steps = 0
 
-        def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        def augmented_loss(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
             self.steps += self.training
-            return super().loss(batch) * (3 if self.training and self.steps <= 8 else 1)
+            return super().augmented_loss(inputs) * (3 if self.training and self.steps <= 8 else 1)
 
     model = RoughStart(AutoencoderSettings(widths=(4,), latent_dim=4), SPEC)
     history = loop.train(model, digit_pixels[:256], TrainingSettings(epochs=2, batch_size=32), CPU)

@@ -40,18 +40,38 @@ app = typer.Typer(
 )
 
 
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of processes that torchrun starts
+
+
 def main() -> None:
-    """Run the command line; errors of oddlens become one line on stderr and exit code 1."""
+    """Run the command line; errors of oddlens become one line on stderr and exit code 1.
+
+    Of the processes that torchrun starts, the first one does; the others take part in what it trains.
+    """
     prepare_streams()
     warnings.filterwarnings("ignore", module="PIL")  # oddlens raises its own errors for bad images
     try:
-        app()
+        if all(name in os.environ for name in RANK_VARIABLES) and os.environ["WORLD_SIZE"] != "1":
+            run_in_ranks()
+        else:
+            app()
     except OddlensError as error:
         print("error:", visible(str(error)), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
         sys.exit(1)
+
+
+def run_in_ranks() -> None:
+    """Run the command line in the first process of several, and follow it in the others."""
+    from oddlens.training.distributed import follow, process_group
+
+    with process_group() as ranks:
+        if ranks.is_first:
+            app(obj=ranks)
+        else:
+            follow(ranks)
 
 
 def show_version(value: bool) -> None:

@@ -94,6 +94,7 @@ RoiOption = Annotated[
 
 
 def fit(
+    context: typer.Context,
     data: DataArgument,
     output: Annotated[Path, path_option("-o", "--output", help="Detector file to write, .safetensors.")],
     normal: NormalOption = None,
@@ -163,6 +164,7 @@ def fit(
                 resume=resume,
                 progress=console.training,
                 log=console.say_once,
+                ranks=context.obj,
             )
             new.save(output)
         elapsed, used = (round(time.perf_counter() - start, 3) for start in (console.started, started))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oddlens.errors import DataError, DataNotFoundError
-from oddlens.io.text import from_cell, list_names
+from oddlens.io.text import from_cell, list_names, one_line
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_NAMES = 20  # names of columns in a message
@@ -148,7 +148,7 @@ def _position(path: Path, header: Sequence[str], column: str, columns: Sequence[
     positions = _find(header, column)
     if len(positions) == 1:
         return positions[0]
-    names = [" ".join(name.split()) for name in header if name]
+    names = [one_line(name) for name in header if name]
     listed = list_names(names, MAX_NAMES)
     if positions:
         raise DataError(f"{path}: has {len(positions)} columns '{column}' (its columns: {listed}); keep one of them")

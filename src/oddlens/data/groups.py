@@ -12,7 +12,7 @@ from oddlens.data.csv_files import normalized_path, read_rows
 from oddlens.data.image_set import ImageSet
 from oddlens.errors import DataError, SettingsError
 from oddlens.io.paths import expand_home
-from oddlens.io.text import as_text
+from oddlens.io.text import as_text, one_line
 
 FOLDER = "folder"
 FILE_COLUMN = "file"  # the column that names an image
@@ -82,5 +82,6 @@ def read_groups(path: Path, column: str) -> dict[str, str]:
         if not name or not group:
             raise DataError(f"{path}, line {line}: has no value for {FILE_COLUMN} or {column}; fill it in")
         if groups.setdefault(normalized_path(name), group) != group:
-            raise DataError(f"{path}, line {line}: puts {name} into a second group, {group}; keep one row per image")
+            names = f"{one_line(name)} into a second group, {one_line(group)}"
+            raise DataError(f"{path}, line {line}: puts {names}; keep one row per image")
     return groups

@@ -35,6 +35,7 @@ from oddlens.io.text import as_text
 
 if TYPE_CHECKING:
     from oddlens.models.base import Model
+    from oddlens.models.ranks import Ranks
     from oddlens.training.history import Log, Progress
     from oddlens.training.resolve import Calibration
     from oddlens.training.summary import FitResult
@@ -117,6 +118,7 @@ class Detector:
         resume: bool = False,
         progress: Progress | None = None,
         log: Log | None = None,
+        ranks: Ranks | None = None,
     ) -> Detector:
         """Train on normal images, and calibrate on a held-out part of them, or on all by leave-one-out.
 
@@ -135,9 +137,11 @@ class Detector:
             progress: called with a `TrainingStep` now and then.
             log: called before training with each remark on what the detector cannot see in the images; they are in the
                 manifest, too.
+            ranks: the processes that train together, of which this is the first: see `training.distributed`.
 
         Raises:
             DataError: the images cannot be used.
+            StateError: the detector was loaded from a file, or this is not the first process.
             SettingsError: `folder` has a history or checkpoints that oddlens did not write.
             CalibrationError: the held-out images cannot guarantee the requested rate (found before training).
             TrainingError: training diverged.
@@ -153,7 +157,10 @@ class Detector:
         """
         if self.loaded:
             raise StateError("this detector was loaded from a file; make a new Detector to fit")
-        which = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
+        if ranks is not None and not ranks.is_first:
+            raise StateError(f"process {ranks.rank} follows the first one, which fits; call `follow` in it instead")
+        which: dict[str, Any] = {"hold_out": hold_out, "calibration": calibration, "count_by": count_by}
+        which |= {} if ranks is None else {"ranks": ranks}  # torch is not imported yet
         result = self._train(images, which, folder, resume, progress, log, time.perf_counter())
         self._manifest = result.manifest
         self.backend_: Backend = result.backend

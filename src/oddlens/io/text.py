@@ -16,6 +16,15 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def one_line(text: str) -> str:
+    r"""A text of a user's file as part of a message of one line.
+
+    >>> one_line("a\r\n b")
+    'a b'
+    """
+    return " ".join(text.split())
+
+
 def list_names(names: Sequence[str], max_count: int = 10) -> str:
     """The first names, and the number of the others.
 

@@ -112,9 +112,13 @@ class Autoencoder(GradientModel):
             return logits[:, :, : self.spec.height, : self.spec.width]
         return self.logits(self.hidden(batch)[-1]).float()
 
-    def loss(self, batch: Tensor) -> Tensor:
-        """Mean reconstruction loss; with `noise`, of the clean batch reconstructed from a noisy one."""
-        noisy = batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
+    def augment(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The clean batch (N, C, H, W), and with `noise` a noisy one."""
+        return batch, batch + self.settings.noise * torch.randn_like(batch) if self.settings.noise else batch
+
+    def augmented_loss(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Mean loss of the clean batch reconstructed from the noisy one."""
+        batch, noisy = inputs
         logits = self.training_logits(noisy)
         with torch.autocast(batch.device.type, enabled=False):  # differences of small numbers need float32
             if self.settings.loss == "ssim":

@@ -18,6 +18,7 @@ from oddlens.config.detectors import FamilySettings
 from oddlens.config.manifest import Notice
 from oddlens.errors import SettingsError
 from oddlens.models.backbones.onnx_graph import OnnxGraph
+from oddlens.models.ranks import ALONE
 
 
 class ModelOutput(NamedTuple):
@@ -54,6 +55,8 @@ class Model(nn.Module, ABC):
     # the guarantee, a score may only fall when rows are added to a bank, the rows of an image may depend on that image
     # alone, and nothing else in the score may depend on the training images.
     supports_leave_one_out: ClassVar[bool] = False
+    # Whether all processes of a distributed training take part in `fit_closed_form`; otherwise the first one does it.
+    fits_together: ClassVar[bool] = False
 
     settings: FamilySettings
     roi: Tensor  # (H, W) 1 in the region of interest, 0 elsewhere
@@ -65,6 +68,7 @@ class Model(nn.Module, ABC):
         self.fitting_remark: str | None = None  # for the user: what fitting in closed form left out
         self.excludes_self = False  # whether an image in a bank is excluded from its own neighbours
         self.left_out: LeftOut | None = None  # which rows of the banks the images of a batch ignore; None: none
+        self.ranks = ALONE  # the processes that train this model (`over_ranks`)
         self.graph: OnnxGraph | None = None  # of the user's own backbone, where it has one
         self.tiles_per_image = 1  # set before fitting: pixels i are a tile of the image i // tiles_per_image
         self.register_buffer("roi", torch.ones(spec.height, spec.width), persistent=False)
@@ -193,9 +197,24 @@ class GradientModel(Model):
     def check_training(cls, family: str, changes: Mapping[str, object]) -> None:
         """Accept all training settings."""
 
-    @abstractmethod
     def loss(self, batch: Tensor) -> Tensor:
         """Mean training loss of a batch (N, C, H, W), a scalar."""
+        return self.augmented_loss(self.augment(batch))
+
+    def augment(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """What the loss is computed from: tensors (N, ...), drawn at random for a batch (N, C, H, W).
+
+        Each process of a distributed training draws them for the whole batch, as one process would, and computes the
+        loss of its share.
+        """
+        return (batch,)
+
+    @abstractmethod
+    def augmented_loss(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Mean training loss, a scalar, of what `augment` drew; nothing in it is random.
+
+        It is a mean over images: where it divides by more than their number, it does so over `ranks`.
+        """
 
 
 class ScoringGraph(nn.Module):

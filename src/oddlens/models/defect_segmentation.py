@@ -79,13 +79,18 @@ class DefectSegmentation(GradientModel):
         evidence: Tensor = HEAD_GAIN * self.head(features.movedim(1, 3)).movedim(3, 1)
         return evidence
 
-    def loss(self, batch: Tensor) -> Tensor:
-        """Cross-entropy of pixels, and of images by their score, with new synthetic defects."""
+    def augment(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """A batch (N, C, H, W) with new synthetic defects, randomly flipped and lit, and their masks (N, H, W)."""
         defective, masks = self.add_defects(random_flip(batch) if self.covers_whole_image else batch)
-        logits = self.logits(random_lighting(defective, self.roi)).float()
+        return random_lighting(defective, self.roi), masks
+
+    def augmented_loss(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Cross-entropy of pixels, and of images by their score."""
+        batch, masks = inputs
+        logits = self.logits(batch).float()
         targets = F.max_pool2d(pad_to_multiple(masks[:, None], self.multiple), self.evidence_stride)
         weights = 1 + (DEFECT_PIXEL_WEIGHT - 1) * targets
-        pixels = F.binary_cross_entropy_with_logits(logits, targets, weights) / weights.mean()
+        pixels = F.binary_cross_entropy_with_logits(logits, targets, weights) / self.ranks.mean(weights)
         images = F.binary_cross_entropy_with_logits(self.top_mean_logit(logits), targets.amax(dim=(1, 2, 3)))
         return pixels + 0.1 * images
 

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oddlens.models.ranks import ALONE
+
+MOMENTUM, EPSILON = 0.1, 1e-5  # of batch normalization
 SELF_DISTANCE_RATIO = 0.1  # a nearest distance below this share of the farthest one is that of an image to itself
 
 
@@ -142,13 +145,17 @@ class WhitenedDistance(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization with nothing but floats in its state (that of PyTorch also counts batches)."""
+    """Batch normalization with nothing but floats in its state (that of PyTorch also counts batches).
+
+    Where several processes train, a batch is that of all of them (PyTorch's own layer for that needs GPUs).
+    """
 
     mean: Tensor
     variance: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.ranks = ALONE  # as in `Model`
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
@@ -156,7 +163,24 @@ class BatchNorm(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """Normalize each channel of (N, C, H, W): by the batch while training, by running statistics afterwards."""
-        return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, self.training, 0.1)
+        if self.training and self.ranks.size > 1:
+            return self.normalize_over_ranks(batch)
+        training = self.training
+        return F.batch_norm(batch, self.mean, self.variance, self.weight, self.bias, training, MOMENTUM, EPSILON)
+
+    def normalize_over_ranks(self, batch: Tensor) -> Tensor:
+        """Normalize this process's share (n, C, H, W) of a batch by mean and variance of the whole batch."""
+        values = batch.float()
+        count = values.new_tensor([float(values[:, 0].numel())])
+        total = self.ranks.sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centered = values - mean[:, None, None]
+        variance = self.ranks.sum(centered.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, MOMENTUM)
+            self.variance.lerp_(variance * count / (count - 1), MOMENTUM)
+        scale = self.weight * (variance + EPSILON).rsqrt()
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(batch.dtype)
 
 
 def drop_self_distance(distances: Tensor) -> Tensor:

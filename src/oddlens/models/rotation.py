@@ -76,14 +76,19 @@ class Rotation(GradientModel):
         self.scaling.copy_(1 / (batch.std(dim=(0, 2, 3), keepdim=True) + 1e-3))
         self.whitening.weight.copy_(whitening_filters(self.normalize(batch), self.whitening.kernel_size[0]))
 
-    def loss(self, batch: Tensor) -> Tensor:
-        """Cross-entropy of the four rotations of a batch (N, C, H, W) that is randomly shifted and mirrored."""
+    def augment(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """A batch (N, C, H, W) resized, normalized, and randomly shifted and mirrored."""
         views = random_shift(self.normalize(self.resize(batch)), MAX_SHIFT)
         if self.settings.mirror:
             mirrored = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
             views = torch.where(mirrored, views.flip(3), views)
+        return (views,)
+
+    def augmented_loss(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Cross-entropy of the four rotations of a batch (N, C, S, S)."""
+        (views,) = inputs
         logits: Tensor = self.head(self.features(torch.cat(rotations(views)))[0])
-        targets = torch.arange(N_ROTATIONS, device=batch.device).repeat_interleave(len(batch))
+        targets = torch.arange(N_ROTATIONS, device=views.device).repeat_interleave(len(views))
         return F.cross_entropy(logits.float(), targets, label_smoothing=LABEL_SMOOTHING)
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from oddlens.config.base import TrainingSettings
 from oddlens.data.image_io import Pixels
 from oddlens.errors import TrainingError
 from oddlens.models.base import GradientModel, Model
 from oddlens.models.layers import fast_bf16
+from oddlens.models.ranks import ALONE, Ranks, over_ranks
 from oddlens.training.checkpoints import clear_checkpoints, load_checkpoint, run_digest, save_checkpoint
 from oddlens.training.history import HistoryRow, Progress, TrainingStep, write_history
 from oddlens.training.optim import OPTIMIZERS, Adam
@@ -37,6 +40,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     limit: TimeLimit | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[HistoryRow]:
     """Fit `model` to normal pixels (N, H, W, C). Returns one history row per epoch, none without gradient training.
 
@@ -44,6 +48,9 @@ def train(
     continues from the newest one. Each epoch draws from its own generator, so that a resumed run is bitwise equal to
     an uninterrupted one. With a time limit, there are fewer epochs where time runs short, some of them cut short, and
     the schedule ends with the last of them; the rows' `progress` and `share` are the pace that repeats the run.
+
+    Of several `ranks`, each computes its share of each batch; only the first one has folder, progress and limit, and
+    the model that is complete afterwards.
 
     Raises:
         TrainingError: the loss is not finite or explodes, or a checkpoint belongs to another run.
@@ -55,14 +62,16 @@ def train(
         clear_checkpoints(folder)
     if settings.epoch_images and not isinstance(model, GradientModel):
         images = images[drawn_images(len(images), settings, model.tiles_per_image).to(device)]
-    with torch.no_grad():
-        model.prepare(images, settings.seed)
+    if ranks.is_first:
+        with torch.no_grad():
+            model.prepare(images, settings.seed)
     history: list[HistoryRow] = []
     if isinstance(model, GradientModel):
-        history = run_epochs(model, images, pixels, settings, folder, resume, progress, limit)
+        history = run_epochs(model, images, pixels, settings, folder, resume, progress, limit, ranks)
     model.eval()
-    with torch.no_grad():
-        model.fit_closed_form(images, settings.seed)
+    if ranks.is_first or model.fits_together:
+        with over_ranks(model, ranks if model.fits_together else ALONE), torch.no_grad():
+            model.fit_closed_form(images, settings.seed)
     return history
 
 
@@ -85,22 +94,27 @@ def run_epochs(
     resume: bool,
     progress: Progress | None,
     limit: TimeLimit | None,
+    ranks: Ranks,
 ) -> list[HistoryRow]:
     """Train by gradients, one epoch after the other."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.learning_rate, settings.weight_decay)
     sample = images[:: -(-len(images) // MAX_SAMPLED_IMAGES)]  # evenly spaced
-    initial_loss = untrained_loss(model, sample, settings.seed)
-    run = run_digest(model, pixels, settings)
+    initial_loss = untrained_loss(model, sample, settings.seed) if ranks.is_first else math.inf
+    run = run_digest(model, pixels, settings) if folder else ""
     history: list[HistoryRow] = []
     if folder and resume:
         history = load_checkpoint(folder, model, optimizer, run, len(settings.pace) or settings.epochs)
         write_history(folder, history)
+    compute = loss_over(ranks, model, images.device)
+    ranks.copy_from_first(tensor for state in optimizer.states for tensor in state.values())
+    history, is_limited = ranks.from_first((history, limit is not None))
     steps_per_epoch = -(-min(len(images), settings.epoch_images or len(images)) // settings.batch_size)
     pacer = Pacer(settings, steps_per_epoch, limit, history)
-    while (span := pacer.next_epoch(history)) is not None:
+    while (span := ranks.from_first(pacer.next_epoch(history) if ranks.is_first else None)) is not None:
         started, epoch = time.perf_counter(), len(history) + 1
-        loss, steps = train_epoch(model, images, optimizer, settings, epoch, span, pacer, progress)
+        must_stop = agreed_stop(pacer, span, ranks) if is_limited else never_stop
+        loss, steps = train_epoch(model, compute, images, optimizer, settings, epoch, span, must_stop, progress, ranks)
         seconds = round(time.perf_counter() - started, 3)
         end = span.end if steps == span.steps else span.progress(steps)
         share = {} if steps == steps_per_epoch else {"share": steps / steps_per_epoch}
@@ -118,36 +132,41 @@ def run_epochs(
 
 def train_epoch(
     model: GradientModel,
+    compute: nn.Module,
     images: Tensor,
     optimizer: Adam,
     settings: TrainingSettings,
     epoch: int,
     span: Span,
-    pacer: Pacer,
+    must_stop: Callable[[int], bool],
     progress: Progress | None,
+    ranks: Ranks,
 ) -> tuple[float, int]:
     """Train on the images (N, H, W, C) once, or on some of them, in a new random order.
 
-    Returns the mean loss and the number of steps: those of `span`, or fewer where the pacer says that time is short.
+    `compute` gives the loss of `model`. Returns the mean loss and the number of steps: those of `span`, or fewer where
+    `must_stop` says after a step that time is short.
     """
     bf16 = use_bf16(settings.precision, images.device)
     total, count = torch.zeros((), device=images.device), 0
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices=devices), over_ranks(model, ranks):
         torch.manual_seed(settings.seed * 100_003 + epoch)
         order = torch.randperm(len(images), device=images.device)[: settings.epoch_images]
         for step, index in enumerate(torch.split(order, settings.batch_size)[: span.steps], 1):
             optimizer.factor = lr_multiplier(settings.schedule, span.progress(step - 0.5))
             batch = model.scale(images.index_select(0, index))
             with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = model.loss(batch)
+                inputs, weight = ranks.part(model.augment(batch))
+                loss = weight * compute(inputs)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             total += loss.detach() * len(index)
             count += len(index)
-            is_last = pacer.must_stop(span, step) or step == span.steps
+            is_last = must_stop(step) or step == span.steps
             if step == 1 or step % CHECK_EVERY == 0 or is_last:
-                mean = float(total) / count
+                mean = float(ranks.sum(total)) / (ranks.size * count)
                 if not math.isfinite(mean):
                     raise divergence_error("is not a number", mean, epoch, settings)
                 if progress:
@@ -156,7 +175,37 @@ def train_epoch(
                     progress(TrainingStep(epoch, epochs, step, steps, mean, model.settings.family))
             if is_last:
                 break
-    return float(total) / count, step
+    return mean, step
+
+
+class AugmentedLoss(nn.Module):
+    """The loss of a model as a module of its own, which PyTorch can run over several processes."""
+
+    def __init__(self, model: GradientModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Mean loss, a scalar, of what the model's `augment` drew."""
+        return self.model.augmented_loss(inputs)
+
+
+def loss_over(ranks: Ranks, model: GradientModel, device: torch.device) -> nn.Module:
+    """The loss of a model, whose gradients are means over the processes; all start with the first one's weights."""
+    loss = AugmentedLoss(model)
+    if ranks.size == 1:
+        return loss
+    return DistributedDataParallel(loss, [device] if device.type == "cuda" else None)
+
+
+def agreed_stop(pacer: Pacer, span: Span, ranks: Ranks) -> Callable[[int], bool]:
+    """Whether to stop after a step of an epoch, as the first process says, whose time is limited."""
+    return lambda step: ranks.from_first(pacer.must_stop(span, step))
+
+
+def never_stop(step: int) -> bool:
+    """Go on after each step of an epoch."""
+    return False
 
 
 def untrained_loss(model: GradientModel, images: Tensor, seed: int) -> float:

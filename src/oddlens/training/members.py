@@ -27,7 +27,9 @@ from oddlens.models.backbones.onnx_graph import BackboneFile
 from oddlens.models.base import GradientModel, Model
 from oddlens.models.cross_conformal import CrossConformal
 from oddlens.models.ensemble import Ensemble
+from oddlens.models.ranks import ALONE, Ranks
 from oddlens.training import loop
+from oddlens.training.distributed import announce, lost_processes
 from oddlens.training.history import HistoryRow, Progress, TrainingRecord, count_epochs
 from oddlens.training.time_limit import TimeLimit
 
@@ -58,6 +60,7 @@ class TrainingTask:
     calibration: Pixels | None = None  # (n, H, W, C) held-out images, on which a single detector may judge itself
     fit_to_all: bool = False  # fit in closed form to all images, however long that takes, as each of them calibrates
     backbone: BackboneFile | None = None  # the user's own
+    ranks: Ranks = ALONE  # the processes that train together
     tiles_per_image: int = 1  # where the images are tiles: image i is one of the image i // tiles_per_image
 
 
@@ -111,16 +114,19 @@ def train_member(
         member = with_fewer_images(member, task, affordable_images(model, task, limit))
     if folder and number is not None:
         folder = folder / "checkpoints" / f"{number}-{member.model.family}"
-    history = loop.train(
-        model,
-        task.train,
-        member.training,
-        task.device,
-        folder=folder,
-        resume=task.resume,
-        progress=task.progress,
-        limit=limit,
-    )
+    ranks = announce(model, task.train, member.training, task.device, task.ranks)
+    with lost_processes(ranks):
+        history = loop.train(
+            model,
+            task.train,
+            member.training,
+            task.device,
+            folder=folder,
+            resume=task.resume,
+            progress=task.progress,
+            limit=limit,
+            ranks=ranks,
+        )
     return TrainedMember(member, model, history, training_record(member, history, task, time.perf_counter() - started))
 
 

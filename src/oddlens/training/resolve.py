@@ -21,6 +21,7 @@ from oddlens.errors import DataError, SettingsError
 from oddlens.inference.torch_backend import resolve_device
 from oddlens.models.backbones.efficientnet_lite import is_installed
 from oddlens.models.backbones.onnx_graph import BackboneFile
+from oddlens.models.ranks import ALONE, Ranks
 from oddlens.models.registry import registered_family
 from oddlens.training.own_backbone import input_sides, open_backbone
 from oddlens.training.tiling import Tile, check_tile
@@ -49,6 +50,7 @@ class FitConfig:
     calibration: Calibration = "auto"
     count_by: CountBy = "group"
     tile: Tile = "auto"
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class FitPlan:
     seconds: float = math.inf  # for fitting
     tiling: Tiling | None = None  # of the images, once their sizes are known
     backbone: BackboneFile | None = None  # the user's own
+    ranks: Ranks = ALONE  # the processes that train together
 
     @property
     def strategy(self) -> Strategy:
@@ -133,6 +136,7 @@ def resolve(config: FitConfig, n_images: int, has_groups: bool, started: float) 
         tile="off" if settings.strategy == "folds" else config.tile,
         seconds=seconds,
         backbone=backbone,
+        ranks=config.ranks,
     )
     if n_images < 2:
         raise DataError(f"{n_images} normal image(s) found; fitting needs at least 2, and about 200 to guarantee 1%")

@@ -54,6 +54,7 @@ def train_model(
         progress=progress,
         fit_to_all=plan.leaves_one_out,
         backbone=plan.backbone,
+        ranks=plan.ranks,
     )
     remarks: tuple[str, ...] = ()
     if plan.tiling is not None:

@@ -43,6 +43,8 @@ class PretrainedModel(Model):
         side: longer side in pixels to which smaller images are enlarged for the backbone.
     """
 
+    fits_together = True
+
     places: Tensor  # (rows, columns) 1 where a scored place has pixels of the region of interest
 
     def __init__(
@@ -98,7 +100,8 @@ class PretrainedModel(Model):
     def describe_training(
         self, images: Tensor, seed: int, max_images: int = MAX_IMAGES
     ) -> tuple[Tensor, list[list[Tensor]]]:
-        """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of their batches.
+        """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of batches of this
+        process's share of them.
 
         The batches of all images come first, then those of each copy: darker, brighter and mirrored ones.
         """
@@ -111,12 +114,24 @@ class PretrainedModel(Model):
             if n_images < len(images)
             else None
         )
-        sample, features = images[index], []
+        sample, features = images[index[self.ranks.share(len(index))]], []
         for gain, is_mirrored in self.copies:
             for batch in self.batches(sample, MAX_BATCH):
                 copy = (batch.flip(3) if is_mirrored else batch) * gain
                 features.append(self.describe(copy.clamp(max=1.0)))
         return index, features
+
+    def gather_images(self, values: Tensor, count: int) -> Tensor:
+        """Values of all `count` images in all copies, (copies * count, ...), from those of each process's images."""
+        by_copy = values.reshape(len(self.copies), -1, *values.shape[1:])
+        return self.ranks.gather(by_copy.transpose(0, 1), count).transpose(0, 1).flatten(0, 1)
+
+    def gather_batches(self, batches: list[list[Tensor]], count: int) -> list[list[Tensor]]:
+        """The features of all `count` images in batches, from those of each process's images."""
+        if self.ranks.size == 1:
+            return batches
+        every = [self.ranks.gather(torch.cat(values), count) for values in zip(*batches, strict=True)]
+        return [list(parts) for parts in zip(*(torch.split(values, MAX_BATCH) for values in every), strict=True)]
 
     @property
     def copies(self) -> list[tuple[float, bool]]:

@@ -61,6 +61,7 @@ class PooledFeatures(PretrainedModel):
         places, *means = (torch.cat(part) for part in zip(*batches, strict=True))
         fit_gaussians([self.map], [[places]], len(index))
         left_out = fit_gaussians(self.images, [means[: len(self.images)]], len(index))
+        means = [self.gather_images(mean, len(index)) for mean in means]
         left_out.append(self.bank.fit(means[self.bank_depth].flatten(1), len(index), self.settings.bank))
         spreads = [MIN_SPREAD] * len(left_out)
         if self.classes is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from oddlens.models.pretrained.base import without_light
+from oddlens.models.ranks import ALONE, Ranks
 
 PRIOR_IMAGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # candidates for the weight of the prior covariance / dimensions
 RIDGE = 0.01  # of the mean variance, added to all variances
@@ -36,19 +37,21 @@ class PlaceGaussians(nn.Module):
     def __init__(self, dims: int, rows: int, columns: int, *, centres: bool = False) -> None:
         super().__init__()
         self.grid, self.centres = (rows, columns), centres
+        self.ranks = ALONE  # as in `Model`
         self.register_buffer("mean", torch.zeros(rows * columns, dims))
         self.register_buffer("whitening", torch.zeros(rows * columns, dims, dims))
 
     def fit(self, features: Tensor, count: int) -> Tensor:
         """Fit to features (copies * count, D, rows, columns): those of all images, then those of each other copy.
 
+        Of several processes, each has the features of its share of the images, and fits its share of the places.
         Returns the distances (n, P) of some of the images, each left out.
         """
-        dims = self.mean.shape[1]
-        rows = self.rows(features)  # (P, copies * count, D)
-        scale = 1 / rows.std(dim=(0, 1), correction=0).clamp_min(1e-6)
+        (n_places, dims), ranks = self.mean.shape, self.ranks if len(self.mean) >= self.ranks.size else ALONE
+        rows, whitening = self.all_rows(features, count, ranks), self.whitening[ranks.share(n_places)]
+        scale = 1 / deviation(rows, ranks).clamp_min(1e-6)
         scale = scale.clamp_max(MAX_SCALE_RATIO * scale.median())
-        scatter, distances = PlaceScatter(rows, scale, count), []
+        scatter, distances = PlaceScatter(rows, scale, count, ranks, n_places), []
         weight = max(PRIOR_IMAGES, key=scatter.likelihood) if count >= MIN_IMAGES else 1.0
         for part in scatter.parts():
             factor, left_out = scatter.factor(part, weight * dims)
@@ -56,9 +59,29 @@ class PlaceGaussians(nn.Module):
             distances.append(left_out / usual[:, None])
             identity = torch.eye(dims, device=rows.device)
             inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-            self.whitening[part] = inverse * scale / usual[:, None, None]
-        self.mean.copy_(rows.mean(dim=1))
-        return torch.cat(distances).T
+            whitening[part] = inverse * scale / usual[:, None, None]
+        self.mean.copy_(ranks.gather(rows.mean(dim=1), n_places))
+        if ranks.size > 1:
+            self.whitening.copy_(ranks.gather(whitening, n_places))
+        return ranks.gather(torch.cat(distances), n_places).T
+
+    def all_rows(self, features: Tensor, count: int, ranks: Ranks) -> Tensor:
+        """Rows (p, copies * count, D) of all images at the places of this process, from the features of its images.
+
+        Where there are fewer places than processes, `ranks` is `ALONE`, and each has all places.
+        """
+        rows = self.rows(features)
+        if self.ranks.size == 1:
+            return rows
+        images = self.ranks.share(count)
+        by_copy = rows.reshape(len(rows), -1, images.stop - images.start, rows.shape[2])
+        n_copies = by_copy.shape[1]
+        by_image = by_copy.transpose(1, 2).flatten(2)  # (P, n, copies * D)
+        if ranks.size > 1:
+            every = ranks.exchange(by_image, count)
+        else:
+            every = self.ranks.gather(by_image.transpose(0, 1), count).transpose(0, 1)
+        return every.reshape(len(every), count, n_copies, -1).transpose(1, 2).flatten(1, 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (N, rows, columns): distance, about 1 for normal images."""
@@ -84,6 +107,16 @@ def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Ten
     ]
 
 
+def deviation(rows: Tensor, ranks: Ranks) -> Tensor:
+    """Standard deviation (D,) of the rows (p, N, D) of all processes."""
+    if ranks.size == 1:
+        return rows.std(dim=(0, 1), correction=0)
+    flat = rows.flatten(0, 1)
+    count = ranks.sum(flat.new_tensor(float(len(flat))))
+    mean = ranks.sum(flat.sum(dim=0)) / count
+    return (ranks.sum((flat - mean).square().sum(dim=0)) / count).sqrt()
+
+
 class PlaceScatter:
     """What the Gaussians of a grid of places are fitted from, and how probable left-out training images are.
 
@@ -91,15 +124,20 @@ class PlaceScatter:
         rows: (P, copies * count, D) features at each place, of all images and then of each other copy of them.
         scale: (D,) by which features are multiplied to have about the same variance.
         count: number of images.
+        ranks: the processes that have rows of other places.
+        n_places: number of places of all processes; by default those of the rows.
     """
 
-    def __init__(self, rows: Tensor, scale: Tensor, count: int) -> None:
+    def __init__(
+        self, rows: Tensor, scale: Tensor, count: int, ranks: Ranks = ALONE, n_places: int | None = None
+    ) -> None:
+        self.ranks, self.n_places = ranks, n_places or len(rows)
         self.centered = (rows - rows.mean(dim=1, keepdim=True)) * scale
         self.count = count
         self.copies = rows.shape[1] // count
         flat = self.centered.flatten(0, 1)
-        mean = flat.T @ flat / len(flat)  # (D, D) mean covariance of all places
-        self.is_single = len(self.centered) == 1
+        mean = ranks.sum(flat.T @ flat) / (self.n_places * rows.shape[1])  # (D, D) mean covariance of all places
+        self.is_single = self.n_places == 1
         self.shared = mean.diagonal().diag() if self.is_single else mean
         variance = self.shared.diagonal().mean().clamp_min(MIN_VARIANCE)
         self.ridge = RIDGE * variance * torch.eye(len(self.shared), dtype=rows.dtype, device=rows.device)
@@ -113,7 +151,7 @@ class PlaceScatter:
     def likelihood(self, weight: float) -> float:
         """Mean log likelihood of training images, each left out, up to a constant."""
         sums = [self.left_out(part, weight * len(self.shared))[0].sum() for part in self.parts()]
-        return float(torch.stack(sums).sum())
+        return float(self.ranks.sum(torch.stack(sums).sum()))
 
     def factor(self, part: slice, prior: float) -> tuple[Tensor, Tensor]:
         """Cholesky factors (p, D, D) of the covariances at some places, and distances (p, n) of left-out images."""
@@ -147,7 +185,7 @@ class PlaceScatter:
         gram = copies.transpose(2, 3) @ copies  # (p, n, c, c)
         others = c * (self.count - 1)
         identity = torch.eye(c, dtype=gram.dtype, device=gram.device)
-        of_prior = 0.0 if self.is_single else prior / (len(self.centered) * self.count)
+        of_prior = 0.0 if self.is_single else prior / (self.n_places * self.count)
         k = (1 + of_prior) * identity + 1 / others
         rest = torch.linalg.inv(k) - gram + MIN_UNEXPLAINED * identity
         image = gram.new_full((c, 1), c**0.5 / others)

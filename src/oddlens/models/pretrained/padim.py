@@ -76,7 +76,10 @@ class Padim(PretrainedModel):
         """
         if self.head is None:
             return
-        logits = self.head.fit(self, images, photographs, features[: len(features) // len(self.copies)], seed)
+        normal = self.gather_batches(features[: len(features) // len(self.copies)], len(images))
+        if not self.ranks.is_first:
+            return
+        logits = self.head.fit(self, images, photographs, normal, seed)
         if logits is None:
             without = "too few images, or too small a region of interest, to learn from synthetic defects"
             self.fitting_remark = "; ".join(filter(None, (self.fitting_remark, without)))

@@ -58,16 +58,17 @@ class Patchcore(PretrainedModel):
         max_images = min(self.max_rows, MAX_LIGHT_ROWS // copies)
         index, features = self.describe_training(images, seed, max_images)
         places = torch.cat([self.join(batch) for batch in features])
-        places = places.reshape(copies, len(index), *places.shape[1:])
+        places = places.reshape(copies, -1, *places.shape[1:])
         places = places.transpose(0, 1).flatten(1, 2)  # (n, copies * P, D)
         count = min(places.shape[1], self.max_rows // len(index))
         projection = torch.randn(places.shape[2], PROJECTED_DIMS, generator=generator).to(places.device)
         selected = spread_rows(places @ projection, count)
-        rows = places[torch.arange(len(index), device=places.device)[:, None], selected]
+        rows = places[torch.arange(len(places), device=places.device)[:, None], selected]
+        rows = self.ranks.gather(rows, len(index))
         self.rows.resize_(rows.flatten(0, 1).shape).copy_(rows.flatten(0, 1))
         self.row_images = index.repeat_interleave(count)
         if self.light_varies:
-            light = torch.cat([self.light(batch) for batch in features])
+            light = self.gather_images(torch.cat([self.light(batch) for batch in features]), len(index))
             self.light_rows.resize_(light.shape).copy_(light)
             self.light_images = index.repeat(copies)
 
