@@ -316,8 +316,11 @@ class Detector:
             >>> from oddlens import Detector, TrainingSettings, open_dataset
             >>> digits = open_dataset("digits", normal="3")
             >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
-            >>> [len(part.anomaly_score) for part in detector.iter_predictions(digits.test, batch=200)]
-            [200, 200, 97]
+            >>> for part in detector.iter_predictions(digits.test, batch=200):
+            ...     print(len(part.anomaly_score))
+            200
+            200
+            97
         """
         backend = self._check_is_fitted()
         return score_batches(backend, as_image_set(images).batches(backend.spec, batch or batch_size(backend.spec)))
