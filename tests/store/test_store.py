@@ -98,6 +98,7 @@ def test_a_closed_store_says_so(url: str) -> None:
     for call in calls[:1] + calls[2:]:
         with pytest.raises(StateError, match="this store is closed"):
             call()
+    assert not store.files.root.exists(), "nothing is written before it is refused"
 
 
 def test_many_threads_write_and_read_at_once(store: Store) -> None:

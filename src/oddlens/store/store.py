@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import exists, func, insert, select
 
@@ -123,8 +123,9 @@ class Store:
         """Write the files of inspections, in any thread; `commit` stores the inspections.
 
         Raises:
-            DiskFullError, StoreError, OddlensError: as `add`.
+            StateError, DiskFullError, StoreError, OddlensError: as `add`.
         """
+        self._check_is_open()
         prepared = []
         for inspection, *contents in items:
             digests = [None if content is None else sha256(content) for content in contents]
@@ -376,6 +377,9 @@ class Store:
 
     @property
     def _database(self) -> Database:
+        self._check_is_open()
+        return cast(Database, self._connected)
+
+    def _check_is_open(self) -> None:
         if self._connected is None:
             raise StateError("this store is closed; open it again")
-        return self._connected
