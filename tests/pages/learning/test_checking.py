@@ -43,6 +43,7 @@ def test_findings_name_their_images_by_id_with_a_sentence_each(desk: Desk) -> No
         assert finding["level"] in ("error", "warning", "note")
         assert not finding["text"][0].islower()
         assert finding["text"].endswith(".")
+        assert str(desk.root) not in finding["text"]
     page = job.own("findings.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;copy.png" in page
     assert "<b>copy.png" not in page

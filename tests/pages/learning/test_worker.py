@@ -70,6 +70,12 @@ def test_an_error_is_a_sentence_and_a_traceback_in_the_log(
     assert "Traceback" in capfd.readouterr().err
 
 
+def test_an_error_names_an_image_by_its_path_below_the_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    does(monkeypatch, DataError(f"{job.request.path}/good/1.png: is damaged"))
+    worker.main(job.folder)
+    assert job.status.error == "good/1.png: is damaged"
+
+
 def test_a_disk_without_room_for_the_outcome_is_said_in_the_log(
     job: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from oddlens.conformal.ranks import DEFAULT_RATE
 from oddlens.evaluation import contamination, data_checks
 from oddlens.evaluation.diagnosis import Diagnosis, Finding, counted
-from oddlens.pages.learning.folders import below, image_id, open_photographs
+from oddlens.pages.learning.folders import below, image_id, open_photographs, without_path
 from oddlens.pages.learning.job import Job, Request
 from oddlens.pages.learning.progress import Progress
 from oddlens.pages.learning.workspace import write_json
@@ -36,10 +36,10 @@ def check_photographs(job: Job, request: Request, progress: Progress) -> None:
     )
     progress.begin("reporting", "writing the findings")
     write_data_report(job.folder / PAGE, diagnosis, describe(request))
-    write_json(job.folder / FINDINGS, findings(diagnosis, folder))
+    write_json(job.folder / FINDINGS, findings(diagnosis, folder, request.folder_name))
 
 
-def findings(diagnosis: Diagnosis, folder: Path) -> dict[str, Any]:
+def findings(diagnosis: Diagnosis, folder: Path, folder_name: str) -> dict[str, Any]:
     """What was noticed, for a page: `ok`, `facts` and `findings`, each with its images."""
     images = {*diagnosis.data.train.names, *diagnosis.data.test.names}
 
@@ -55,7 +55,8 @@ def findings(diagnosis: Diagnosis, folder: Path) -> dict[str, Any]:
             }
             for i, name in enumerate(finding.files)
         ]
-        text = finding.text[0].upper() + finding.text[1:] + "."
+        sentence = without_path(finding.text, folder, folder_name)
+        text = sentence[0].upper() + sentence[1:] + "."
         return {"level": finding.level, "name": finding.name, "text": text, "images": files}
 
     is_ok = not any(finding.level == "error" for finding in diagnosis.findings)

@@ -266,6 +266,11 @@ def below(folder: Path, name: str) -> str:
     return as_text(os.path.relpath(name, folder))
 
 
+def without_path(sentence: str, folder: Path, name: str) -> str:
+    """A sentence that calls a folder by its name on the pages, and its files by their paths below it."""
+    return sentence.replace(f"{folder}{os.sep}", "").replace(str(folder), name)
+
+
 def image_suffix(file: str) -> str:
     """The suffix of an uploaded image; none where it is not that of an image, which its content shows then."""
     suffix = suffix_of(file)

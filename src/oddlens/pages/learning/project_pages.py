@@ -25,7 +25,7 @@ from oddlens.data.sources.listing import FolderListing
 from oddlens.errors import DataError, DataNotFoundError, OddlensError, SettingsError, StateError
 from oddlens.pages.learning.checking import FINDINGS
 from oddlens.pages.learning.engineering import Engineering, see, text_of, texts_of, whole
-from oddlens.pages.learning.folders import ROOT_NAME, Photo, PhotoFolder
+from oddlens.pages.learning.folders import ROOT_NAME, Photo, PhotoFolder, without_path
 from oddlens.pages.learning.jobs import Listed
 from oddlens.pages.learning.projects import FitSettings, Project
 from oddlens.pages.learning.workspace import read_json
@@ -115,7 +115,8 @@ def photographs_page(work: Engineering, request: Request, project: Project, stat
     except DataNotFoundError:
         raise
     except DataError as error:
-        values |= {"problem": without_path(work, project, error), "classes": class_names(work, project)}
+        folder, name = work.photographs.open(project.folder), folder_name(work, project)
+        values |= {"problem": without_path(str(error), folder, name), "classes": class_names(work, project)}
         return page(request, "learn/layout.html", status, **values)
     excluded = frozenset(project.excluded)
     views = Counter(View(photo.part, photo.kind, photo.label) for photo in photos)
@@ -414,11 +415,6 @@ def last_change(work: Engineering, project: Project) -> Action | None:
     """The newest action that changed a project."""
     actions = work.store.actions(MAX_ACTIONS)
     return next((action for action in actions if action.details.get("project") == project.id), None)
-
-
-def without_path(work: Engineering, project: Project, error: OddlensError) -> str:
-    """A message that names a folder as the pages do, not by its path on the server."""
-    return str(error).replace(str(work.photographs.open(project.folder)), folder_name(work, project))
 
 
 def revision_of(form: FormData) -> int:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from oddlens.errors import OddlensError
 from oddlens.pages.learning import checking, fitting
+from oddlens.pages.learning.folders import without_path
 from oddlens.pages.learning.job import WORKER, Job, Kind, Request
 from oddlens.pages.learning.progress import Progress
 from oddlens.pages.learning.workspace import read_json, write_json
@@ -44,7 +45,7 @@ def main(folder: Path) -> int:
             job.end("stopped")
         return 0
     except OddlensError as error:
-        return fail(job, str(error))
+        return fail(job, as_shown(error, job))
     except MemoryError:
         return fail(job, "there is too little memory for this work; use fewer images, a smaller size or tiles")
     except Exception as error:
@@ -87,6 +88,15 @@ def fail(job: Job, sentence: str) -> int:
     except OddlensError as error:  # the log may still have room
         print(f"{sentence} ({error})", file=sys.stderr)
     return 1
+
+
+def as_shown(error: OddlensError, job: Job) -> str:
+    """What an error says, without the path of the photographs if the request can be read."""
+    try:
+        request = job.request
+    except OddlensError:
+        return str(error)
+    return without_path(str(error), Path(request.path), request.folder_name)
 
 
 def lower_priority() -> None:
