@@ -5,9 +5,10 @@
 It posts built-in tiles to `oddlens serve` with the detector of the tests, and notes when each inspection appears in the
 strip of each page. The lag counts from the answer, which follows the commit, until the page shows the inspection or a
 later one: of a burst longer than the strip, a page shows the newest, and passes the others over. Memory is the resident
-memory of the service, the proportional share (PSS) of all processes of the browser, and the heap of each page's scripts
-(Linux). It needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine. The exit
-code is 1 where a lag is over a second, or a page shows nothing of an inspection or later.
+memory of the service, the memory that the browser's processes hold themselves (their shares of anonymous and shared
+memory, without the program's file, whose share depends on other browsers), and the heap of each page's scripts (Linux).
+It needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine. The exit code is
+1 where a lag is over a second, or a page shows nothing of an inspection or later.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class Samples:
                 shown.setdefault(name, milliseconds / 1000)
         self.megabytes["service"].append(status_megabytes(self.service, "status", "VmRSS:"))
         browser = descendants(own_browser())
-        self.megabytes["browser"].append(sum(status_megabytes(pid, "smaps_rollup", "Pss:") for pid in browser))
+        own = [status_megabytes(pid, "smaps_rollup", key) for pid in browser for key in ("Pss_Anon:", "Pss_Shmem:")]
+        self.megabytes["browser"].append(sum(own))
         self.megabytes["heaps"].append(sum(page.evaluate(HEAP) for page in self.pages))
 
     def lags(self, answered: dict[str, float]) -> list[list[float]]:
