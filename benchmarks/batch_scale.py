@@ -40,7 +40,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from batch_simulation import Costs, simulate
+from cells import say
 
 from oddlens.batch import batch_job
 from oddlens.batch.batch_job import BatchJob
@@ -54,10 +56,6 @@ from oddlens.inference.scoring import anomaly_scores, batch_size
 from oddlens.io.allocator import keep_freed_memory
 
 ODDLENS = (sys.executable, "-m", "oddlens")
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def oddlens(*arguments: object) -> dict[str, Any]:
@@ -225,8 +223,6 @@ def run_way(way: str, arguments: argparse.Namespace, manifest: Path) -> dict[str
 
 def tree_seconds() -> float:
     """Processor seconds of this process and all below it, ended ones too."""
-    import psutil  # type: ignore[import-untyped]
-
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     total = 0.0
     for process in family:

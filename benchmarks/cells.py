@@ -36,7 +36,6 @@ from oddlens.io.atomic import write_bytes
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("oddlens", "torch", "numpy", "scikit-learn")
 PROGRAMS = {"oddlens": (sys.executable, "-m", "oddlens"), "python": (sys.executable,)}
-DETECTOR = "detector.safetensors"  # written to $OUT by `oddlens fit`
 BUILT_IN = ("digits", "tiles")  # data sets that need no files
 
 
@@ -81,12 +80,6 @@ class Cell(Settings):
         return float(self.results[0]["seconds"]["fit"])
 
     @property
-    def detector(self) -> str | None:
-        """The detector family of the first command; None for the baseline."""
-        match = re.search(r" --detector (\S+)", self.commands[0])
-        return match.group(1) if match else None
-
-    @property
     def mark(self) -> str:
         """The dagger printed after the numbers of a cell that other code computed; otherwise empty."""
         return "" if self.code == code_digest() else " †"
@@ -100,26 +93,23 @@ class Cells:
     data: Path | None = None  # the folder of data sets
     fresh: bool = False  # recompute every cell
     printing: bool = False  # print cached cells only; compute none
-    keep: bool = False  # keep detector files
     used: dict[str, Cell] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
-    def need(self, job: Job, *, detector: bool = False) -> Cell | None:
-        """Return the cell, and compute it first where it is missing (or its detector file, with `detector`).
+    def need(self, job: Job) -> Cell | None:
+        """Return the cell, and compute it first where it is missing.
 
         Returns None where nothing may be computed, or where a command failed; the job's name is then added to `failed`
         and the reason printed to stderr.
         """
-        refresh = self.fresh and job.key not in self.used and not self.printing
-        cell = None if refresh else self.cached(job)
-        missing = cell is None or (detector and not self.detector(job).exists())
-        if missing and not self.printing:
+        is_stale = self.fresh and job.key not in self.used and not self.printing
+        cell = None if is_stale else self.cached(job)
+        if cell is None and not self.printing:
             try:
-                cell = self.make(job, keep=detector or self.keep)
+                cell = self.make(job)
             except OddlensError as error:
                 say(f"error: {error}")
                 self.failed.append(job.name)
-                return None
         if cell is not None:
             self.used[job.key] = cell
         return cell
@@ -134,13 +124,10 @@ class Cells:
         except ValidationError as error:
             say(f"{path}: is damaged ({error.errors()[0]['msg']}) and ignored; run without --print to recompute it")
             return None
-        if cell.commands == job.commands:
-            self.used[job.key] = cell
-            return cell
-        return None
+        return cell if cell.commands == job.commands else None
 
-    def make(self, job: Job, *, keep: bool = False) -> Cell:
-        """Run the job's commands and write the cell; with `keep`, keep the detector file too.
+    def make(self, job: Job) -> Cell:
+        """Run the job's commands and write the cell.
 
         Raises:
             OddlensError: a command failed or printed no JSON.
@@ -156,9 +143,6 @@ class Cells:
                 started = time.perf_counter()
                 results.append(self.run(command, work))
                 wall.append(round(time.perf_counter() - started, 3))
-            if keep and (work / DETECTOR).exists():
-                self.detector(job).parent.mkdir(exist_ok=True)
-                (work / DETECTOR).replace(self.detector(job))
         finally:
             shutil.rmtree(work, ignore_errors=True)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -189,10 +173,6 @@ class Cells:
         """Path of a job's cell."""
         return self.folder / f"{job.key}.json"
 
-    def detector(self, job: Job) -> Path:
-        """Path of a job's detector file; it exists only if it was kept."""
-        return self.folder / "detectors" / f"{job.key}.safetensors"
-
 
 def fit_and_eval(
     source: str, normal: str | None, detector: str, seed: int, *,
@@ -208,16 +188,9 @@ def fit_and_eval(
     common = ["--seed", str(seed), *(["--threads", str(threads)] if threads else []), "--json"]
     settings = ["--detector", detector, *(["--budget", budget] if budget else []), *extra]
     name = "-".join([Path(source).name, *([normal] if normal else []), detector, f"s{seed}"])
-    fit = ["oddlens", "fit", *data, *settings, *common, "-o", f"$OUT/{DETECTOR}"]
-    return Job(name, (format_command(fit), format_command(["oddlens", "eval", f"$OUT/{DETECTOR}", *data, *common])))
-
-
-def thumbnails(source: str, normal: str | None = None, recipe: str | None = None) -> Job:
-    """Return the job that scores the nearest-thumbnail baseline on the same images."""
-    arguments = ["python", "benchmarks/thumbnails.py", source, *(["--normal", normal] if normal else [])]
-    arguments += ["--recipe", recipe] if recipe else []
-    arguments += [] if source in BUILT_IN or source.startswith("$") else ["--data", "$DATA"]
-    return Job("-".join([Path(source).name, *([normal] if normal else []), "thumbnails"]), (format_command(arguments),))
+    fit = ["oddlens", "fit", *data, *settings, *common, "-o", "$OUT/detector.safetensors"]
+    evaluation = ["oddlens", "eval", "$OUT/detector.safetensors", *data, *common]
+    return Job(name, (format_command(fit), format_command(evaluation)))
 
 
 def format_command(arguments: Sequence[str]) -> str:

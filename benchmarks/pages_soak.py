@@ -5,18 +5,17 @@
 It posts built-in tiles to `oddlens serve` with the detector of the tests, and notes when each inspection appears in the
 strip of each page. The lag counts from the answer, which follows the commit, until the page shows the inspection or a
 later one: of a burst longer than the strip, a page shows the newest, and passes the others over. Memory is the resident
-memory of the service, the memory that the browser's processes hold themselves (their shares of anonymous and shared
-memory, without the program's file, whose share depends on other browsers), and the heap of each page's scripts (Linux).
-It needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine. The exit code is
-1 where a lag is over a second, or a page shows nothing of an inspection or later.
+memory of the service, what the browser's processes share with no other process (USS), and the heap of each page's
+scripts (Linux). It needs Chromium, on the path or at $CHROMIUM, and playwright. Browser and service share the machine.
+The exit code is 1 where a lag is over a second, or a page shows nothing of an inspection or later.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from http_load import Client
@@ -87,7 +87,7 @@ class Samples:
     """When each inspection appeared on each page, and memory now and then."""
 
     def __init__(self, pages: list[Any], service: int) -> None:
-        self.pages, self.service = pages, service
+        self.pages, self.service = pages, psutil.Process(service)
         self.shown = [dict[str, float]() for _ in pages]
         self.megabytes: dict[str, list[float]] = {"service": [], "browser": [], "heaps": []}
 
@@ -96,10 +96,8 @@ class Samples:
         for page, shown in zip(self.pages, self.shown, strict=True):
             for name, milliseconds in page.evaluate(TAKE).items():
                 shown.setdefault(name, milliseconds / 1000)
-        self.megabytes["service"].append(status_megabytes(self.service, "status", "VmRSS:"))
-        browser = descendants(own_browser())
-        own = [status_megabytes(pid, "smaps_rollup", key) for pid in browser for key in ("Pss_Anon:", "Pss_Shmem:")]
-        self.megabytes["browser"].append(sum(own))
+        self.megabytes["service"].append(self.service.memory_info().rss / 1e6)
+        self.megabytes["browser"].append(browser_megabytes())
         self.megabytes["heaps"].append(sum(page.evaluate(HEAP) for page in self.pages))
 
     def lags(self, answered: dict[str, float]) -> list[list[float]]:
@@ -115,38 +113,13 @@ class Samples:
         return pages
 
 
-def status_megabytes(pid: int, file: str, key: str) -> float:
-    """A value in kB of a file of /proc in megabytes; 0 where the process has ended."""
-    try:
-        text = Path(f"/proc/{pid}/{file}").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    return int(text.partition(key)[2].split()[0]) / 1000 if key in text else 0.0
-
-
-def parents() -> dict[int, int]:
-    """The parent of each process."""
-    by_process = dict[int, int]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            by_process[int(path.parent.name)] = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    return by_process
-
-
-def descendants(roots: set[int]) -> set[int]:
-    """Processes and all that they started."""
-    by_parent, everything = parents(), set(roots)
-    while more := {pid for pid, parent in by_parent.items() if parent in everything} - everything:
-        everything |= more
-    return everything
-
-
-def own_browser() -> set[int]:
-    """The Chromium processes that this program started."""
-    own = descendants({os.getpid()})
-    return {pid for pid in own if "chrom" in Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")}
+def browser_megabytes() -> float:
+    """The memory that the Chromium processes which this program started share with no other process (USS)."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().uss if "chrom" in process.name() else 0
+    return total / 1e6
 
 
 def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
     python benchmarks/scoring_speed.py --show memory --data DIR
     python benchmarks/scoring_speed.py --show files --data DIR
-    python benchmarks/scoring_speed.py --show memory --detectors airplane.onnx other.onnx --data DIR
 
 `memory`: scores and maps of the 10,000 CIFAR-10 test images with the recipe's autoencoder, against a plain PyTorch
 loop. `files`: the magnetic-tile test files at 256 x 256, from disk to verdicts with `oddlens score`, against anomalib's
-OpenVINO inferencer with the GANomaly trained by `peers/run.py --peer ganomaly-tile`. A detector file is scored with its
-calibrated runtime and precision; without `--detectors`, a file for each is written to `--folder`. Each measurement runs
-in its own process, so that the threads of different runtimes do not interfere.
+OpenVINO inferencer with the GANomaly trained by `peers/run.py --peer ganomaly-tile`. A detector file for each runtime
+and precision is written below `--cache`. Each measurement runs in its own process, so that the threads of different
+runtimes do not interfere.
 """
 
 from __future__ import annotations
@@ -26,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from cells import ROOT, say
-from environments import VENVS, environment
-from operations import layers, scoring, total
-from tables import data_parser, markdown, parse, where_measured
+from environments import environment
+from roofline import layers, scoring, total
+from tables import data_parser, markdown, parse, typed_command, where_measured
 
 from oddlens.cli.session import set_threads
 from oddlens.config.base import RuntimeSettings, TrainingSettings
-from oddlens.config.detectors import AutoencoderSettings
 from oddlens.data.image_set import ImageSet
 from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
@@ -43,7 +41,8 @@ from oddlens.recipes import run
 PASSES = 3  # over the images, after a warm-up pass
 TILE_SIDE, TILE_EPOCHS = 256, 3
 PEERS = Path(__file__).parent / "peers"
-MODEL = ROOT / "runs/peers/models/ganomaly-magnetic-tile"
+RECIPE = run.find_recipe("cifar10-airplane")
+MODEL = ROOT / "runs/peers/models/ganomaly-tile"
 
 
 def make_detectors(kind: str, folder: Path, data: Path) -> list[Path]:
@@ -85,9 +84,8 @@ def calibration_images(kind: str, normal: ImageSet) -> ImageSet:
 
 def fit_detector(kind: str, normal: ImageSet) -> Detector:
     """Return a calibrated autoencoder; its quality does not matter for speed."""
-    recipe = run.find_recipe("cifar10-airplane")
-    training = recipe.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
-    detector = Detector(recipe.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
+    training = RECIPE.training if kind == "airplane" else TrainingSettings(epochs=TILE_EPOCHS)
+    detector = Detector(RECIPE.model, training=training, size=None if kind == "airplane" else TILE_SIDE)
     detector.fit(normal.subset([i for i in range(len(normal)) if i % 5]), hold_out=False)
     return detector.calibrate(calibration_images(kind, normal))
 
@@ -125,7 +123,7 @@ def run_json(words: Sequence[str | Path], threads: int) -> dict[str, Any]:
 def in_memory(paths: Sequence[Path], options: argparse.Namespace) -> str:
     """Return the table of throughput in memory."""
     plain = [
-        environment(options.venvs, "torch"), PEERS / "plain_pytorch.py", "cifar", "--epochs", "0",
+        environment("torch"), PEERS / "plain_pytorch.py", "cifar", "--epochs", "0",
         "--data", options.data, "--threads", str(options.threads),
     ]  # fmt: skip
     theirs: list[float] = []
@@ -147,7 +145,7 @@ def from_disk(paths: Sequence[Path], options: argparse.Namespace) -> str:
     """Return the table of throughput from files to verdicts, and of whole commands."""
     folder = options.data / "magnetic-tile/test"
     inferring = [
-        environment(options.venvs, "anomalib"), PEERS / "anomalib_peer.py", "infer", folder, "--out", options.model,
+        environment("anomalib"), PEERS / "anomalib_peer.py", "infer", folder, "--out", MODEL,
         "--threads", str(options.threads), "--passes",
     ]  # fmt: skip
     theirs, whole = [], []
@@ -169,22 +167,15 @@ def from_disk(paths: Sequence[Path], options: argparse.Namespace) -> str:
         speeds = [result["n"] / result["seconds"]["score"] for result in ours[path]]
         walls = [result["wall"] for result in ours[path]]
         detector = Detector.load(path)
+        operations = total(scoring(layers(RECIPE.model, detector.spec)))
         rows.append([
-            f"oddlens score, {detector.backend.name}", f"{gflop(detector):.2f}", f"{statistics.median(speeds):.1f}",
+            f"oddlens score, {detector.backend.name}", f"{operations / 1e9:.2f}", f"{statistics.median(speeds):.1f}",
             spread([speed / reference for speed, reference in zip(speeds, rates, strict=True)]),
             f"{statistics.median(walls):.1f}",
             spread([reference / wall for wall, reference in zip(walls, whole, strict=True)]),
         ])  # fmt: skip
     columns = ["files to verdicts", "GFLOP an image", "images/s", "times", "whole command, s", "times"]
     return markdown(columns, rows)
-
-
-def gflop(detector: Detector) -> float:
-    """Return the operations of scoring one image, in billions."""
-    settings = detector.manifest.model
-    if not isinstance(settings, AutoencoderSettings):
-        raise OddlensError(f"operations are counted for autoencoders only, not for {settings.family}")
-    return total(scoring(layers(settings, detector.spec))) / 1e9
 
 
 def spread(ratios: Sequence[float]) -> str:
@@ -196,12 +187,8 @@ def main(words: list[str]) -> int:
     """Measure and print the table."""
     parser = data_parser(__doc__)
     parser.add_argument("--show", choices=("memory", "files"), default="memory")
-    parser.add_argument("--detectors", nargs="+", type=Path, help="detector files; without, one per runtime is written")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs/benchmarks/scoring", help="folder of these files")
-    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model exported by anomalib")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--venvs", type=Path, default=VENVS, help="folder of the peers' environments")
     parser.add_argument("--one", type=Path, metavar="FILE", help="measure this detector file only, and print JSON")
     options = parse(parser, words, needs_data=True)
     if options.one:
@@ -210,14 +197,11 @@ def main(words: list[str]) -> int:
     measured = where_measured()
     try:
         kind, table = ("airplane", in_memory) if options.show == "memory" else ("tile", from_disk)
-        paths = options.detectors or make_detectors(kind, options.folder, options.data)
-        print(table(paths, options))
+        print(table(make_detectors(kind, options.cache / "scoring", options.data), options))
     except OddlensError as error:
         say(f"error: {error}")
         return 1
-    typed = f"python benchmarks/scoring_speed.py --show {options.show} --repeats {options.repeats} --data $DATA"
-    typed += f" --detectors {' '.join(path.name for path in paths)}" * bool(options.detectors)
-    print(f"\nTable: `{typed}`; {options.threads} threads; {measured} before.")
+    print(f"\nTable: `{typed_command([__file__, *words])}`; {options.threads} threads; {measured} before.")
     return 0
 
 

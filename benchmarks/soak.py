@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from http_load import LOST, Answer, Client, at_rate, endless, summary, wait_for_answers
@@ -103,13 +104,12 @@ def end_under_load(detector: Path, folders: list[Path], store: Path, ends: int, 
 
 @contextmanager
 def memory_of(service: RunningService) -> Iterator[list[float]]:
-    """Megabytes of a service in memory, read while the block runs (Linux)."""
-    megabytes, end = list[float](), threading.Event()
+    """Megabytes of a service in memory, read while the block runs."""
+    process, megabytes, end = psutil.Process(service.process.pid), list[float](), threading.Event()
 
     def read() -> None:
         while not end.wait(MEMORY_SECONDS):
-            status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
-            megabytes.append(int(status.partition("VmRSS:")[2].split()[0]) / 1000)
+            megabytes.append(process.memory_info().rss / 1e6)
 
     thread = threading.Thread(target=read)
     thread.start()

@@ -12,11 +12,8 @@ from pathlib import Path
 from cells import ROOT, Cell, Cells, commit, machine, say
 
 from oddlens.errors import OddlensError
-from oddlens.evaluation.baselines import THUMBNAIL_KINDS
 
 DASH = "–"
-THUMBNAILS = tuple(str(kind) for kind in THUMBNAIL_KINDS)  # 8, 32, 8 normalised, 32 normalised
-PAIRS = ("thumbnails 8 / 32", "normalised 8 / 32")
 
 
 def data_parser(text: str | None) -> argparse.ArgumentParser:
@@ -52,26 +49,12 @@ def fit_parser(text: str | None, sets: Sequence[str]) -> argparse.ArgumentParser
     parser.add_argument("--detector", default="auto", help="family of detector (auto)")
     parser.add_argument("--budget", help="time that auto may take for a fit, such as 60s or 5m")
     parser.add_argument("--threads", type=int, help="processor threads")
-    parser.add_argument("--keep", action="store_true", help="keep the detector files, in the folder of the cells")
     return parser
-
-
-def budget(options: argparse.Namespace, usual: str) -> str | None:
-    """Return the `--budget` of a fit. It defaults to `usual` for `auto` and to no budget for other families."""
-    return options.budget or (usual if options.detector == "auto" else None) or None
-
-
-def heading(name: str, options: argparse.Namespace, usual: str) -> str:
-    """Return a table's heading: the data set and the settings shared by all rows."""
-    limit = budget(options, usual)
-    words = [f"--detector {options.detector}", *([f"--budget {limit}"] if limit else []), *options.extra]
-    return f"### {name}, `{' '.join(words)}`"
 
 
 def open_cells(options: argparse.Namespace) -> Cells:
     """Return the cells in the folder that the options name."""
-    keep = getattr(options, "keep", False)
-    return Cells(options.cache, options.data, fresh=options.fresh, printing=options.printing, keep=keep)
+    return Cells(options.cache, options.data, fresh=options.fresh, printing=options.printing)
 
 
 def show(options: argparse.Namespace, table: Callable[[Cells, str], str], typed: Sequence[str]) -> int:
@@ -113,9 +96,10 @@ def typed_command(typed: Sequence[str]) -> str:
             if not equals:
                 next(remaining, None)
             shown += ["--data $DATA"] if name == "--data" else []
-        elif word not in ("--print", "--fresh", "--keep"):
+        elif word not in ("--print", "--fresh"):
             shown.append(shlex.quote(word))
-    return " ".join(["python", f"benchmarks/{Path(script).name}", *shown])
+    folder = "benchmarks/peers" if Path(script).parent.name == "peers" else "benchmarks"
+    return " ".join(["python", f"{folder}/{Path(script).name}", *shown])
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -134,22 +118,6 @@ def percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.1%}"
 
 
-def interval(cell: Cell | None) -> str:
-    """Format the confidence interval of the image AUROC."""
-    return DASH if cell is None else "{:.3f} to {:.3f}".format(*cell.result["image_auroc_ci"])
-
-
-def rates(cell: Cell | None) -> tuple[float | None, float | None]:
-    """Return the measured false-alarm rate and detection rate."""
-    return (None, None) if cell is None else (cell.result["false_alarm_rate_measured"], cell.result["detection_rate"])
-
-
-def alarms(cell: Cell | None) -> str:
-    """Format the measured false-alarm rate, followed by the requested one."""
-    measured, requested = rates(cell)[0], cell.result["false_alarm_rate"] if cell else None
-    return percent(measured) + (f" ({percent(requested)})" if requested else "")
-
-
 def mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that are not None; None without any."""
     present = [value for value in values if value is not None]
@@ -161,33 +129,15 @@ def image_auroc(cell: Cell | None) -> float | None:
     return None if cell is None else float(cell.result["image_auroc"])
 
 
-def thumbnail_aurocs(cell: Cell | None, kind: str | None = None) -> list[float | None]:
-    """Return the baseline's AUROC for each of `THUMBNAILS`, over all anomalies or one kind."""
-    if cell is None:
-        return [None] * len(THUMBNAILS)
-    results = [cell.result[name] for name in THUMBNAILS]
-    return [result["per_class"].get(kind) if kind else result["image_auroc"] for result in results]
-
-
-def pairs(values: Sequence[float | None], cell: Cell | None = None) -> tuple[str, str]:
-    """Format the baseline's numbers as the two columns named `PAIRS`."""
-    shown = [number(value, cell) for value in values]
-    return f"{shown[0]} / {shown[1]}", f"{shown[2]} / {shown[3]}"
-
-
 def provenance(used: Sequence[Cell], typed: str) -> str:
     """Describe how the numbers were computed: commands, machine, versions, dates, and which are from other code."""
     if not used:
         return f"There are no cells yet for `{typed}`; run it without `--print` to compute them."
-    lines = [f"Table: `{typed}`."]
-    fits = [cell for cell in used if cell.detector]
-    if fits:
-        fits = [cell for cell in fits if cell.detector == fits[0].detector]  # without those of other rows
-        slowest = max(fits, key=lambda cell: cell.fit_seconds)
-        lines += ["A cell:", "", "```sh", *fits[0].commands, "```", ""]
-        lines.append(
-            f"Longest fit: {slowest.fit_seconds:.1f} s (`seconds.fit`), {slowest.wall[0]:.1f} s for the whole process."
-        )
+    slowest = max(used, key=lambda cell: cell.fit_seconds)
+    lines = [f"Table: `{typed}`. A cell:", "", "```sh", *used[0].commands, "```", ""]
+    lines.append(
+        f"Longest fit: {slowest.fit_seconds:.1f} s (`seconds.fit`), {slowest.wall[0]:.1f} s for the whole process."
+    )
     lines += machine_lines(used)
     for versions in {tuple(cell.versions.items()): None for cell in used}:
         lines.append("With " + ", ".join(f"{name} {version}" for name, version in versions) + ".")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import cells as c
-import tables
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -33,11 +32,6 @@ def eval_result(auroc: float, **more: Any) -> dict[str, Any]:
         "image_auroc": auroc, "image_auroc_ci": [auroc - 0.01, auroc + 0.01], "false_alarm_rate": 0.01,
         "false_alarm_rate_measured": 0.008, "detection_rate": 0.5, "per_class": {}, **more,
     }  # fmt: skip
-
-
-def baseline_result(small: float, large: float, **kinds: float) -> dict[str, Any]:
-    """The JSON of `thumbnails.py`."""
-    return {name: {"image_auroc": small if name[0] == "8" else large, "per_class": kinds} for name in tables.THUMBNAILS}
 
 
 def table_rows(text: str) -> dict[str, list[str]]:

@@ -1,12 +1,11 @@
 """anomalib without pretrained weights: train and export GANomaly, and score files with OpenVINO.
 
-    python benchmarks/peers/anomalib_peer.py fit magnetic-tile --data DIR --out runs/peers/ganomaly-tile
-    python benchmarks/peers/anomalib_peer.py fit cifar10-airplane --data DIR --out runs/peers/ganomaly-airplane
+    python benchmarks/peers/anomalib_peer.py fit DIR/magnetic-tile --out runs/peers/ganomaly-tile
     python benchmarks/peers/anomalib_peer.py infer DIR/magnetic-tile/test --out runs/peers/ganomaly-tile
 
 GANomaly is trained as in its example configuration: at most 100 epochs with batch size 32, stopped when three epochs
 in a row do not raise the AUROC on the validation half of the *test* images, which also gives the threshold, or after
-`--minutes`. Images are 256 x 256, those of CIFAR-10 32 x 32.
+`--minutes`. Images are 256 x 256.
 """
 
 from __future__ import annotations
@@ -28,40 +27,29 @@ from anomalib.metrics import AUROC, Evaluator
 from anomalib.models import Ganomaly
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
-from PIL import Image
-from raw import Clock, auroc, cifar, make_parser, print_json
+from raw import Clock, auroc, make_parser, print_json
 from torch.utils.flop_counter import FlopCounterMode
 
-SIDES = {"magnetic-tile": 256, "cifar10-airplane": 32}
+SIDE = 256
 WORKERS = 2
 PATIENCE, EPOCHS, BATCH = 3, 100, 32
 SUFFIXES = (".jpg", ".jpeg", ".png")
 WORK = "operations.json"  # next to the exported model
 
 
-def airplane_folders(data: Path, folder: Path, images: int | None) -> Path:
-    """Write CIFAR-10 as image files, with airplanes as the normal class."""
-    train, test, anomalous = cifar(data, images)
-    for pixels, places in ((train, ["train/good"] * len(train)), (test, np.where(anomalous, "test/odd", "test/good"))):
-        for number, (image, place) in enumerate(zip(pixels, places, strict=True)):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.transpose(1, 2, 0)).save(folder / place / f"{number:05d}.png")
-    return folder
-
-
-def build_model(side: int) -> Ganomaly:
+def build_model() -> Ganomaly:
     """Return the model, with the AUROC used for early stopping."""
     monitored = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     final = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     evaluator = Evaluator(val_metrics=[monitored], test_metrics=[final])
-    return Ganomaly(pre_processor=Ganomaly.configure_pre_processor((side, side)), evaluator=evaluator)
+    return Ganomaly(pre_processor=Ganomaly.configure_pre_processor((SIDE, SIDE)), evaluator=evaluator)
 
 
-def operations(model: Ganomaly, side: int) -> int:
+def operations(model: Ganomaly) -> int:
     """Return the operations of scoring one image; a multiply-add is two."""
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.model(torch.zeros(1, 3, side, side))
+        model.model(torch.zeros(1, 3, SIDE, SIDE))
     return int(counter.get_total_flops())
 
 
@@ -81,19 +69,14 @@ def build_engine(options, scratch: Path) -> Engine:
 def fit(options, scratch: Path) -> None:
     """Train, test and export; then score every test file with the exported model."""
     seed_everything(options.seed)
-    side, batch = SIDES[options.source], min(BATCH, options.images or BATCH)
+    batch, root = min(BATCH, options.images or BATCH), options.source
     clock = Clock()
-    if options.source == "magnetic-tile":
-        root = options.data / "magnetic-tile"
-    else:
-        root = airplane_folders(options.data, scratch / "airplanes", options.images)
-    writing = clock.lap()
     defects = sorted(item.name for item in (root / "test").iterdir() if item.name != "good")
     data = Folder(
-        options.source, "train/good", root, [f"test/{name}" for name in defects], "test/good",
+        root.name, "train/good", root, [f"test/{name}" for name in defects], "test/good",
         train_batch_size=batch, eval_batch_size=batch, num_workers=WORKERS, seed=options.seed,
     )  # fmt: skip
-    model = build_model(side)
+    model = build_model()
     engine = build_engine(options, scratch)
     engine.fit(model=model, datamodule=data)
     fitting, epochs = clock.lap(), engine.trainer.current_epoch
@@ -101,11 +84,10 @@ def fit(options, scratch: Path) -> None:
     clock.lap()
     exported = engine.export(model=model, export_type=ExportType.OPENVINO, export_root=options.out)
     exporting = clock.lap()
-    work = {"operations_per_image": operations(model, side)}
+    work = {"operations_per_image": operations(model)}
     (options.out / WORK).write_text(json.dumps(work), encoding="utf-8")
     print_json(
         {
-            "seconds_load": writing,
             "seconds_fit": fitting,
             "seconds_export": exporting,
             "epochs": epochs,
@@ -145,21 +127,20 @@ def infer(options) -> None:
     """Score a folder with the model exported by `fit`."""
     exported = next(options.out.rglob("model.xml"))
     work = json.loads((options.out / WORK).read_text(encoding="utf-8"))
-    print_json({**score_files(exported, Path(options.source), options), **work, "versions": {"anomalib": __version__}})
+    print_json({**score_files(exported, options.source, options), **work, "versions": {"anomalib": __version__}})
 
 
 def main() -> None:
     """Run the command in a temporary folder, because the inferencer writes a cache to the working directory."""
     parser = make_parser(__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("fit", "infer"))
-    parser.add_argument("source", help=f"{' or '.join(SIDES)}; for infer, a folder of images")
+    parser.add_argument("source", type=Path, help="data set in MVTec's layout; for infer, a folder of images")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported model")
     parser.add_argument("--minutes", type=int, default=30, help="maximum training time in minutes")
     parser.add_argument("--passes", type=int, default=3, help="passes over the files, the first a warm-up")
     options = parser.parse_args()
     options.out = options.out.resolve()
-    options.data = Path(options.data).resolve() if options.data else None
-    options.source = str(Path(options.source).resolve()) if options.what == "infer" else options.source
+    options.source = options.source.resolve()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
         os.chdir(scratch)

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tests"))
 
 from cells import machine, say
-from environments import VENVS, environment
+from environments import environment
 from http_load import Answer, Client, at_rate, endless, summary, wait_for_answers
 from running_service import running
 
@@ -62,7 +62,7 @@ def serving(server: str, detector: Path, threads: int) -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     threshold = Detector.load(detector).predict_from_scores(["any"], np.zeros(1)).threshold[0]
-    command = [environment(VENVS, "serving"), SCRIPT, server, detector]
+    command = [environment("serving"), SCRIPT, server, detector]
     options = ["--threshold", threshold, "--threads", threads, "--port", port]
     with subprocess.Popen([*map(str, command), *map(str, options)], stdout=sys.stderr, process_group=0) as process:
         try:

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from oddlens.config.base import RuntimeSettings as RuntimeSettings
     from oddlens.config.base import Tiling as Tiling
     from oddlens.config.base import TrainingSettings as TrainingSettings
-    from oddlens.config.detectors import AutoencoderSettings as AutoencoderSettings
     from oddlens.config.detectors import AutoSettings as AutoSettings
     from oddlens.config.detectors import CrossfitSettings as CrossfitSettings
-    from oddlens.config.detectors import DefectsSettings as DefectsSettings
-    from oddlens.config.detectors import DictionarySettings as DictionarySettings
     from oddlens.config.detectors import EnsembleSettings as EnsembleSettings
-    from oddlens.config.detectors import FeaturesSettings as FeaturesSettings
     from oddlens.config.detectors import Member as Member
-    from oddlens.config.detectors import PadimSettings as PadimSettings
-    from oddlens.config.detectors import PatchcoreSettings as PatchcoreSettings
-    from oddlens.config.detectors import RotationSettings as RotationSettings
+    from oddlens.config.from_scratch import AutoencoderSettings as AutoencoderSettings
+    from oddlens.config.from_scratch import DefectsSettings as DefectsSettings
+    from oddlens.config.from_scratch import DictionarySettings as DictionarySettings
+    from oddlens.config.from_scratch import RotationSettings as RotationSettings
     from oddlens.config.manifest import Manifest as Manifest
+    from oddlens.config.with_backbone import FeaturesSettings as FeaturesSettings
+    from oddlens.config.with_backbone import PadimSettings as PadimSettings
+    from oddlens.config.with_backbone import PatchcoreSettings as PatchcoreSettings
     from oddlens.conformal.decision import Decision as Decision
     from oddlens.conformal.lot import LotTest as LotTest
     from oddlens.data.image_set import DataSet as DataSet
@@ -56,17 +56,12 @@ _PUBLIC = {  # module -> the names that it gives to the public; imported on firs
     "config.backbones": ("BackboneOutput", "OnnxBackbone"),
     "config.detectors": (
         "AutoSettings",
-        "AutoencoderSettings",
         "CrossfitSettings",
-        "DefectsSettings",
-        "DictionarySettings",
         "EnsembleSettings",
-        "FeaturesSettings",
         "Member",
-        "PadimSettings",
-        "PatchcoreSettings",
-        "RotationSettings",
     ),
+    "config.from_scratch": ("AutoencoderSettings", "DefectsSettings", "DictionarySettings", "RotationSettings"),
+    "config.with_backbone": ("FeaturesSettings", "PadimSettings", "PatchcoreSettings"),
     "config.manifest": ("Manifest",),
     "conformal.decision": ("Decision",),
     "conformal.lot": ("LotTest",),

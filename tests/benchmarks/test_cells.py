@@ -16,7 +16,6 @@ import tables
 from benchmark_cells import BENCHMARKS, put
 
 import oddlens
-from oddlens.detector.detector import Detector
 
 HALF = "import pathlib, sys\npathlib.Path(sys.argv[1], 'detector.safetensors').write_text('half')\nprint('{}')"
 
@@ -94,7 +93,7 @@ def test_a_cell_of_another_command_line_is_ignored(tmp_path: Path) -> None:
 
 def test_a_cell_of_other_code_is_used_and_marked(tmp_path: Path) -> None:
     job = make_job(tmp_path, counting(tmp_path))
-    put(tmp_path / "cache", job, {"image_auroc": 0.9}, code="older")
+    put(tmp_path / "cache", job, {"image_auroc": 0.9, "seconds": {"fit": 1.0}}, code="older")
     cell = c.Cells(tmp_path / "cache").need(job)
     assert cell is not None
     assert n_calls(tmp_path) == 0
@@ -155,7 +154,6 @@ def test_a_killed_run_loses_only_the_cell_in_progress(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert [path.name for path in folder.glob("*.json")] == [f"{done.key}.json"]
-    assert not (folder / "detectors").exists()
 
     go.touch()
     cells = c.Cells(folder)
@@ -186,19 +184,11 @@ def test_a_named_data_set_needs_the_data_folder(tmp_path: Path, capsys: pytest.C
     assert "pass their folder with --data" in capsys.readouterr().err
 
 
-def test_a_detector_file_is_kept_only_on_request(tmp_path: Path) -> None:
-    job, cells = make_job(tmp_path, HALF), c.Cells(tmp_path / "cache")
-    cells.need(job)
-    assert list(cells.folder.rglob("*.safetensors")) == []
-    cells.need(job, detector=True)
-    assert list(cells.folder.rglob("*.safetensors")) == [cells.detector(job)]
-
-
-def test_a_detector_is_fitted_evaluated_and_kept(tmp_path: Path) -> None:
+def test_a_detector_is_fitted_and_evaluated(tmp_path: Path) -> None:
     job = c.fit_and_eval("digits", "3", "autoencoder", 0, threads=1, extra=["--epochs", "1"])
-    cells = c.Cells(tmp_path / "cache", keep=True)
+    cells = c.Cells(tmp_path / "cache")
     cell = cells.need(job)
     assert cell is not None
     assert 0 < cell.fit_seconds <= cell.wall[0]
     assert 0 < cell.result["image_auroc"] < 1
-    assert Detector.load(cells.detector(job)).manifest.data.normal == "3"
+    assert [path.name for path in cells.folder.rglob("*") if path.is_file()] == [f"{job.key}.json"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cells as c
 import one_class
 import pytest
-from benchmark_cells import baseline_result, eval_result, put, table_rows
+from benchmark_cells import eval_result, put, table_rows
 from dataset_files import write_idx_files
 
 KINDS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -22,9 +21,6 @@ def cifar(folder: Path, budget: str | None = "5m") -> None:
             fit = {"seconds": {"fit": 200.0 + index + 50 * seed}}
             put(folder, c.fit_and_eval("cifar10", kind, "auto", seed, budget=budget), fit,
                 eval_result(0.90 + index / 100 + seed * 0.02))  # fmt: skip
-        put(folder, c.thumbnails("cifar10", kind), baseline_result(0.55, 0.6))
-    plain = c.fit_and_eval("cifar10", "airplane", "autoencoder", 0)
-    put(folder, plain, {"seconds": {"fit": 999.0}}, eval_result(0.664))
 
 
 def test_class_table_shows_every_class_with_mean_and_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,32 +29,9 @@ def test_class_table_shows_every_class_with_mean_and_spread(tmp_path: Path, caps
     table = table_rows(capsys.readouterr().out)
     assert [kind for kind in KINDS if kind in table] == list(KINDS)
     airplane, truck, mean = table["airplane"], table["truck"], table["**mean** of 10"]
-    assert airplane == [
-        "0.900", "0.890 to 0.910", "0.920 ± 0.020 (3)", "0.8% (1.0%)", "50.0%", "300.0", "0.664",
-        "0.550 / 0.600", "0.550 / 0.600",
-    ]  # fmt: skip
+    assert airplane == ["0.900", "0.890 to 0.910", "0.920 ± 0.020 (3)", "0.8% (1.0%)", "50.0%", "300.0"]
     assert truck[2] == "–"
-    assert truck[6] == "–"
-    assert mean == ["**0.945**", "", "", "0.8%", "50.0%", "longest 300.0", "0.664 (1 of 10)", *["0.550 / 0.600"] * 2]
-
-
-def test_parts_with_defects_have_pixel_metrics_baselines_and_kinds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = "$DATA/magnetic-tile"
-    kinds = {
-        "good": {"auroc": None, "detection_rate": 0.0, "n": 9},
-        "crack": {"auroc": 0.95, "detection_rate": 0.3, "n": 7},
-    }
-    ours = eval_result(0.9, pixel_auroc=0.85, aupro=0.7, per_class=kinds)
-    put(tmp_path, c.fit_and_eval(source, None, "auto", 0, budget="15m"), {"seconds": {"fit": 800.0}}, ours)
-    put(tmp_path, c.thumbnails(source), baseline_result(0.68, 0.66, crack=0.6))
-    assert one_class.main(["--set", "magnetic-tile", "--print", "--cache", str(tmp_path)]) == 0
-    table = table_rows(capsys.readouterr().out)
-    assert table["**auto**"] == ["0.900", "0.890 to 0.910", "0.850", "0.700", "0.8% (1.0%)", "50.0%", "800.0"]
-    assert table["autoencoder"] == ["–"] * 7
-    assert table["nearest thumbnail, 8 normalised"][0] == "0.680"
-    assert table["crack"] == ["7", "0.950", "30.0%", "–", *["0.600 / 0.600"] * 2]
+    assert mean == ["**0.945**", "", "", "0.8%", "50.0%", "longest 300.0"]
 
 
 def test_mean_of_an_incomplete_table_states_the_number_of_classes(
@@ -94,33 +67,6 @@ def test_provenance_shows_commands_without_local_paths(tmp_path: Path, capsys: p
     assert str(tmp_path) not in text
 
 
-def test_mean_over_distortions_leaves_out_rotated_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    aurocs = {"noise": 1.0, "hole": 0.86, "blank": 0.99, "quarter_turn": 0.6, "upside_down": 0.5}
-    per_class: dict[str, Any] = {
-        kind: {"auroc": auroc, "detection_rate": 0.4, "n": 10} for kind, auroc in aurocs.items()
-    }
-    per_class["normal"] = {"auroc": None, "detection_rate": 0.01, "n": 10}
-    words = ["--set", "mnist-all", "--print", "--cache", str(tmp_path)]
-    job = c.Job("mnist-all-auto-s0", ("oddlens run mnist --detector auto --data $DATA --seed 0 --json --out $OUT",))
-    put(tmp_path, job, eval_result(0.8, per_class=per_class, seconds={"fit": 250.0}))
-    put(tmp_path, c.thumbnails("mnist", recipe="mnist"), baseline_result(0.7, 0.7, noise=0.9, hole=0.5, blank=0.1))
-    one_class.main(words)
-    text = capsys.readouterr().out
-    table = table_rows(text)
-    assert table["hole"] == ["0.860", "40.0%", "–", *["0.500 / 0.500"] * 2]
-    assert table["**mean** without quarter_turn and upside_down"][0] == "0.950"
-    assert table["**mean** without quarter_turn and upside_down"][3] == "0.500 / 0.500"
-    assert table["lowest of them: hole"][0] == "0.860"
-    assert "normal" not in table
-    assert "`seconds.fit` 250.0" in text
-
-
-def test_recipe_table_rejects_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        one_class.main(["--set", "mnist-all", "--budget", "60s", "--print"])
-    assert "takes no --budget" in capsys.readouterr().err
-
-
 def test_a_failed_cell_does_not_stop_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "--set",
@@ -135,10 +81,9 @@ def test_a_failed_cell_does_not_stop_the_table(tmp_path: Path, capsys: pytest.Ca
         "1",
     ]
     write_idx_files(tmp_path / "MNIST/raw")
-    put(tmp_path, c.thumbnails("mnist", "3"), baseline_result(0.9, 0.95))
     assert one_class.main([*words, "--data", str(tmp_path), "--", "--no-such-option"]) == 1
     out, err = capsys.readouterr()
-    assert table_rows(out)["3"][-1] == "0.900 / 0.950"
+    assert table_rows(out)["3"] == ["–"] * 6
     assert "error: 1 cells failed: mnist-3-autoencoder-s0" in err
 
 

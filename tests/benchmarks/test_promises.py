@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+from pathlib import Path
 
 import numpy as np
 import promises
 import pytest
-from pools import Pool
+from promises import Pool
+
+from oddlens.data.image_set import ImageSet
 
 
 def pool(n_normal: int = 400, per_group: int = 1) -> Pool:
@@ -16,7 +19,7 @@ def pool(n_normal: int = 400, per_group: int = 1) -> Pool:
     return Pool(
         training=rng.standard_normal(1000), normal=rng.standard_normal(n_normal),
         groups=np.arange(n_normal) // per_group, tested=np.arange(n_normal) % 5 == 0,
-        anomalous=rng.standard_normal(300) + 20, changed={"blur": rng.standard_normal(n_normal) + 10},
+        anomalous=rng.standard_normal(300) + 20,
     )  # fmt: skip
 
 
@@ -28,7 +31,7 @@ def test_realized_rates_average_to_the_requested_rate() -> None:
 
 
 def test_a_detector_without_training_scores_has_no_percentile() -> None:
-    without = dataclasses.replace(pool(), training=np.empty(0))
+    without = pool()._replace(training=np.empty(0))
     assert [row[-1] for row in promises.false_alarms(without, 0)] == ["–", "–"]
     assert "–" not in [row[-1] for row in promises.false_alarms(pool(), 0)]
 
@@ -49,14 +52,26 @@ def test_mean_rate_has_a_normal_interval_of_the_mean() -> None:
 
 
 def test_training_percentile_is_applied_to_unseen_normal_images() -> None:
-    scores = dataclasses.replace(pool(), training=np.arange(101.0), normal=np.array([94.0, 95.0, 96.0, 97.0]))
+    scores = pool()._replace(training=np.arange(101.0), normal=np.array([94.0, 95.0, 96.0, 97.0]))
     assert promises.train_percentile_rate(scores, 0.05) == 0.5
 
 
-def test_strong_drift_is_detected_after_the_change_only() -> None:
-    rng = np.random.default_rng(0)
-    normal = rng.standard_normal(promises.CALIBRATION + promises.STREAM)
-    delay = promises.alarm(normal, normal + 10, rng, number=0)
-    assert delay is not None
-    assert 0 <= delay < promises.WITHIN
-    assert promises.alarm(normal, None, rng, number=0) is None
+def test_images_of_one_part_share_a_group() -> None:
+    images = ImageSet.from_array(np.zeros((3, 8, 8, 1), dtype=np.uint8))
+    assert promises.groups_of(images, None).tolist() == [0, 1, 2]
+    parts = dict(zip((Path(name).name for name in images.names), ("b", "a", "b"), strict=True))
+    assert promises.groups_of(images, parts).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("show", ["alarms", "discoveries"])
+def test_a_pool_is_computed_once_and_read_from_the_cache(
+    show: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = argparse.Namespace(show=show, parts=None, budget="30s", seed=0, data=None, cache=tmp_path)
+    first = promises.load_pool("digits:0", "dictionary", options)
+    monkeypatch.setattr(promises, "compute_pool", lambda *arguments: pytest.fail("it was computed again"))
+    again = promises.load_pool("digits:0", "dictionary", options)
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert first.tested.sum() > 0
+    assert len(first.normal) == len(first.groups) == len(first.tested)
+    assert (len(first.anomalous) > 0) == (show == "discoveries")

@@ -14,13 +14,10 @@ from benchmark_cells import BENCHMARKS
 
 ENTRY_POINT = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if ENTRY_POINT in path.read_text(encoding="utf-8"))
-WITHOUT_HELP = {"installed.py"}
-PEERS = {"anomalib_peer.py", "plain_keras_mnist.py", "plain_pytorch.py", "plain_serving.py", "pyod_cifar.py"}
+PEERS = {"anomalib_peer.py", "plain_pytorch.py", "plain_serving.py"}  # their packages are not installed here
 
 
-@pytest.mark.parametrize(
-    "script", [path for path in SCRIPTS if path.name not in PEERS | WITHOUT_HELP], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if path.name not in PEERS], ids=lambda path: path.name)
 def test_script_prints_its_help(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -290,3 +290,10 @@ def test_images_of_a_single_new_part_guarantee_one_half(saved: Path) -> None:
     assert "20 held-out normal images (counted as 1 group of near-duplicates)" in detector.decision_.promise()
     with pytest.raises(CalibrationError, match="can guarantee a false-alarm rate of 50% at best; 5% needs 19 groups"):
         detector.set_decision(DecisionSettings(false_alarm_rate=0.05))
+
+
+def test_the_map_threshold_is_the_largest_value_where_the_rate_cannot_be_guaranteed() -> None:
+    peaks, settings = np.arange(1.0, 100.0), DecisionSettings(false_alarm_rate=0.1)
+    assert calibration.map_threshold(peaks, settings) == 90.0  # 9 of 99 are above: with one more, 10 of 100
+    assert calibration.map_threshold(peaks[:5], settings) == 5.0
+    assert calibration.map_threshold(peaks[:0], settings) is None

@@ -173,22 +173,12 @@ def test_one_image_is_too_few_and_an_unknown_family_is_refused(digit_pixels: Pix
         Detector("autoencoder2").fit(digit_pixels)
 
 
-def test_a_detector_of_an_onnx_file_cannot_be_saved_as_weights(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"can only be saved as \.onnx"):
-        Detector.load(exported).save(tmp_path / "part.safetensors")
-
-
 def test_a_detector_is_loaded_from_the_content_of_its_file(exported: Path, saved: Path, digit_pixels: Pixels) -> None:
     for path in (exported, saved):
         detector = Detector.load(f"no such file{path.suffix}", content=path.read_bytes())
         assert np.array_equal(detector.score(digit_pixels[:5]), Detector.load(path).score(digit_pixels[:5]))
     with pytest.raises(ArtifactError, match=r"no such file\.onnx: "):
         Detector.load("no such file.onnx", content=b"no detector")
-
-
-def test_saving_does_not_export(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="use `oddlens export`"):
-        Detector.load(saved).save(tmp_path / "part.onnx")
 
 
 @pytest.mark.parametrize("kind", ["saved", "exported"])

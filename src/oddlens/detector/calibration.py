@@ -12,14 +12,14 @@ from oddlens.config.manifest import CountBy, DataSummary
 from oddlens.config.parse import check_choice
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.conformal.ranks import DEFAULT_RATE, format_percent, min_calibration_size
+from oddlens.conformal.ranks import DEFAULT_RATE, Scores, format_percent, min_calibration_size, threshold_rank
 from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, CalibrationScheme, in_folds
 from oddlens.data.image_io import Index
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
 from oddlens.data.splitting import MAX_DEFAULT_PERCENT, NO_CLUSTERS, CalibrationSet
-from oddlens.errors import DataError, StateError
+from oddlens.errors import CalibrationError, DataError, StateError
 from oddlens.inference.backend import Backend
 from oddlens.inference.scoring import batch_size, in_batches, score_batches
 
@@ -172,3 +172,18 @@ def scheme_of(data: DataSummary) -> CalibrationScheme:
     if data.folds > 1:
         return in_folds(data.folds)
     return LEAVE_ONE_OUT if data.calibration == "leave_one_out" else HELD_OUT
+
+
+def map_threshold(peaks: Scores, settings: DecisionSettings) -> float | None:
+    """The value that the maximum of a normal image's map exceeds with the false-alarm rate at most.
+
+    `peaks` (n,) are the sorted maxima of the maps of the calibration images. Where the rate cannot be guaranteed, the
+    largest of them; None without maps.
+    """
+    if not len(peaks):
+        return None
+    try:
+        rank = threshold_rank(len(peaks), settings.false_alarm_rate or DEFAULT_RATE, settings.confidence)
+    except CalibrationError:
+        rank = len(peaks)
+    return float(peaks[rank - 1]) if peaks[rank - 1] > 0 else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from oddlens.artifact import detector_file, onnx_file
+from oddlens.artifact import detector_file
 from oddlens.artifact.detector_file import Tensors
 from oddlens.artifact.loading import load_verified
 from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, TrainingSettings
@@ -19,15 +19,14 @@ from oddlens.config.detectors import DetectorSettings
 from oddlens.config.manifest import CountBy, Manifest
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
-from oddlens.conformal.ranks import DEFAULT_RATE, Scores, check_scores, threshold_rank
+from oddlens.conformal.ranks import Scores, check_scores
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
-from oddlens.detector import calibration
+from oddlens.detector import calibration, files
 from oddlens.detector.verdicts import Verdicts
-from oddlens.errors import CalibrationError, DataError, MissingExtraError, SettingsError, StateError
+from oddlens.errors import CalibrationError, DataError, MissingExtraError, StateError
 from oddlens.inference import golden
 from oddlens.inference.backend import Backend, Predictions
-from oddlens.inference.open import open_graph
 from oddlens.inference.scoring import anomaly_scores, batch_size, score_batches
 from oddlens.inference.tiling import graph_backend, with_tiles
 from oddlens.io.paths import expand_home
@@ -493,14 +492,7 @@ class Detector:
             StateError: the detector is not fitted.
         """
         self._check_is_fitted()
-        peaks, settings = self._statistics["calibration.map_peaks"], self.decisions_.settings
-        if not len(peaks):
-            return None
-        try:
-            rank = threshold_rank(len(peaks), settings.false_alarm_rate or DEFAULT_RATE, settings.confidence)
-        except CalibrationError:
-            rank = len(peaks)
-        return float(peaks[rank - 1]) if peaks[rank - 1] > 0 else None
+        return calibration.map_threshold(self._statistics["calibration.map_peaks"], self.decisions_.settings)
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -521,16 +513,8 @@ class Detector:
         Raises:
             StateError: the detector is not fitted.
         """
-        network = self.network
-        roi = {} if self._roi is None else {detector_file.ROI: self._roi.astype(np.uint8)}
-        weights = {} if network is None else network.state_dict()
-        own = None if network is None else network.graph
-        return {
-            **self._statistics,
-            **roi,
-            **({} if own is None else {detector_file.GRAPH: np.frombuffer(own.content, dtype=np.uint8)}),
-            **{f"model.{name}": np.ascontiguousarray(value.cpu().numpy()) for name, value in weights.items()},
-        }
+        self._check_is_fitted()
+        return files.file_tensors(self._statistics, self._roi, self.network)
 
     @property
     def network(self) -> Model | None:
@@ -556,19 +540,8 @@ class Detector:
             >>> bool((Detector.load(path).score(threes) == detector.score(threes)).all())
             True
         """
-        path = Path(expand_home(str(path)))
         self._check_is_fitted()
-        if self.graph is not None:
-            if path.suffix != ".onnx":
-                raise SettingsError(
-                    f"{path}: this detector was loaded from an exported file, whose graph can only be saved as .onnx"
-                )
-            return onnx_file.save_onnx(path, self.graph, self.manifest, self.tensors, self.decision_json)
-        if path.suffix != ".safetensors":
-            raise SettingsError(
-                f"{path}: detector files end in .safetensors (to deploy as .onnx, use `oddlens export`)"
-            )
-        return detector_file.save(path, self.manifest, self.tensors)
+        return files.save(self, Path(expand_home(str(path))))
 
     def export(self, path: str | Path) -> float:
         """Write the detector as one `.onnx` file, which runs without torch, and in other languages.
@@ -634,13 +607,9 @@ class Detector:
         """Pickle the bytes of the detector file, which are verified when they are read, and the parameters."""
         if not hasattr(self, "backend_"):
             return type(self), (), dict(vars(self))
-        if self.graph is not None:
-            content = onnx_file.onnx_content(self.graph, self.manifest, self.tensors, self.decision_json)
-        else:
-            content = detector_file.detector_content(self.manifest, self.tensors)
         name = "pickled detector" + (".safetensors" if self.graph is None else ".onnx")
         others = {key: value for key, value in vars(self).items() if key not in IN_FILE}
-        return type(self)._load, (name, self.device, self.threads, content), others
+        return type(self)._load, (name, self.device, self.threads, files.file_content(self)), others
 
     def __copy__(self) -> Detector:
         """A copy that shares the runtime; recalibrating one leaves the other alone."""
@@ -652,19 +621,7 @@ class Detector:
 
     def _with_runtime(self, runtime: RuntimeSettings) -> Detector:
         """A copy of this detector in another runtime, for which it is not calibrated yet."""
-        other, network = copy.copy(self), self.network
-        if self.graph is not None and runtime.engine != "torch":
-            spec = self._manifest.model_input
-            backend: Backend = open_graph(self.graph, spec, runtime, Path("this detector"), self.threads)
-        elif network is not None and runtime.engine == "torch":
-            from oddlens.inference.torch_backend import TorchBackend, resolve_device
-
-            backend = TorchBackend(network, resolve_device(self.device), runtime.precision)
-        else:
-            raise SettingsError(
-                f"{runtime.engine} does not run this detector: torch runs .safetensors files, onnxruntime and openvino "
-                "the .onnx files that `oddlens export` makes of them"
-            )
+        other, backend = copy.copy(self), files.open_runtime(self, runtime)
         other.backend_ = with_tiles(backend, self.spec, self._manifest.tiling, self._roi)
         other._statistics = {**self._statistics, "training.scores": np.empty(0)}
         changes = {"runtime": runtime, "golden": golden.golden_scores(other.backend_)}
