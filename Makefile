@@ -1,6 +1,7 @@
 # make demo    from images to verdicts on built-in images, offline, in about a minute (sets everything up first)
 # make test    the tests
-# make check   everything that CI runs: style, types, floors, doctests, docs, tests
+# make check   everything that CI runs: style, types, floors, doctests, tests (those of the docs, too)
+# make docs    of the tests, those of the docs alone
 # make site    the documentation as a site, in site/; fails on a broken link or an undocumented public name
 # make sanitize  the tests of the kernels with GCC's address sanitizer
 # make survive  kills, full disks, damaged files, fuzzing and training over processes, in full: one to two hours
@@ -36,9 +37,9 @@ demo: setup
 	$(BIN)/oddlens demo --out runs/demo
 
 test: setup
-	$(PYTEST) -n 2 tests plugins
+	$(PYTEST) -n 2 --dist worksteal tests plugins
 
-check: lint types floors doctest docs test
+check: lint types floors doctest test
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -308,10 +307,11 @@ def test_aupro_refuses_a_limit_outside_0_to_1(limit: float) -> None:
         aupro(maps, masks, limit)
 
 
-def test_real_masks_of_magnetic_tiles_agree_with_brute_force() -> None:
-    if "ODDLENS_DATA" not in os.environ:
-        pytest.skip("ODDLENS_DATA is not set: real masks are not available")
-    files = sorted(Path(os.environ["ODDLENS_DATA"]).glob("magnetic-tile/ground_truth/*/*_mask.png"))[::60]
+def test_real_masks_of_magnetic_tiles_agree_with_brute_force(real_data: Path) -> None:
+    folder = real_data / "magnetic-tile/ground_truth"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    files = sorted(folder.glob("*/*_mask.png"))[::60]
     assert len(files) >= 5
     masks = [np.asarray(Image.open(file).convert("L")) > 127 for file in files]
     draw = np.random.default_rng(3)

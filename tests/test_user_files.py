@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from typer.testing import CliRunner
 from oddlens.cli import app
 from oddlens.cli.console import Console
 from oddlens.data.open import open_dataset
+from oddlens.detector import export
 from oddlens.errors import OddlensError
+from oddlens.models.base import Model
 
 QUICK = ("--detector", "autoencoder", "--epochs", "2", "--threads", "1")
 RECIPE = """
@@ -42,6 +45,7 @@ USER_FILES = [  # names that commands may come upon
     "d-v2.safetensors", "parts/extra.png", "parts/notes.txt", "parts/000_map.png", "parts/figures/a.png",
     "parts.html", "board.png", "judged.csv",
 ]  # fmt: skip
+GRAPHS: dict[bytes, bytes] = {}  # by the weights
 SMALL = np.random.default_rng(0).integers(90, 160, (60, 12, 12), dtype=np.uint8)
 
 
@@ -55,6 +59,14 @@ def image_bytes(seed: int) -> bytes:
         return file.read()
 
 
+def traced_once(network: Model, trace: Callable[[Model], bytes] = export.trace) -> bytes:
+    """The graph of a network, traced once for the same weights: the export compares the scores in any case."""
+    weights = b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
+    if weights not in GRAPHS:
+        GRAPHS[weights] = trace(network)
+    return GRAPHS[weights]
+
+
 class UserFolder(RuleBasedStateMachine):
     """A working folder of a user, who runs commands there."""
 
@@ -63,6 +75,7 @@ class UserFolder(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="user-"))
         self.patch = pytest.MonkeyPatch()
         self.patch.chdir(self.root)
+        self.patch.setattr(export, "trace", traced_once)
         self.files: dict[Path, bytes] = {}
         for i in range(20):
             self.write(Path(f"parts/{i:03}.png"), image_bytes(i))

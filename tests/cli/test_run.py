@@ -55,7 +55,7 @@ def test_a_recipe_writes_everything_to_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_and_resumed_gives_bitwise_the_same_scores(tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(RECIPE.format(epochs=30))
+    (tmp_path / "small.toml").write_text(RECIPE.format(epochs=12))
     arguments = ["run", str(tmp_path / "small.toml"), "--threads", "1", "--out"]
     run_json(*arguments, tmp_path / "whole")
     command = [sys.executable, "-m", "oddlens", *arguments, str(tmp_path / "killed")]

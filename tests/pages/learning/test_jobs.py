@@ -23,16 +23,17 @@ from oddlens.pages.learning.workspace import read_json, write_json
 
 
 def pid_of(job: Job) -> int:
-    pid: int = read_json(job.folder / "worker.json")["pid"]
+    pid: int = read_json(job.folder / "worker.json")["pid"]  # None until the process is there
     return pid
 
 
 def test_a_fit_that_was_paused_and_then_killed_gives_the_scores_of_an_undisturbed_one(desk: Desk) -> None:
     job, second = (desk.jobs.add("fit", desk.project(LONG), "Ada") for _ in range(2))
-    desk.wait(job, "running", until=lambda: has_checkpoint(job), hurried=False)
+    desk.wait(job, "running", until=lambda: isinstance(pid_of(job), int), hurried=False)
     assert state_of(second) == "waiting"
     assert os.getpgid(pid_of(job)) != os.getpgid(0)
     assert os.getpriority(os.PRIO_PROCESS, pid_of(job)) >= 10
+    desk.wait(job, "running", until=lambda: has_checkpoint(job))
     desk.jobs.pause(second.id)  # so that it does not begin below
     desk.jobs.pause(job.id)
     desk.wait(job, "paused")

@@ -15,7 +15,7 @@ import pytest
 from axe import axe_source, violations
 from learning_client import engineer_client
 from page_client import ENGINEER, OPERATOR
-from photo_folders import SECONDS, write_parts
+from photo_folders import SECONDS, hurried, write_parts
 from PIL import Image
 from report_pages import chromium
 from running_service import RunningService, png, running
@@ -28,7 +28,7 @@ from oddlens.pages.learning.jobs import Jobs
 from oddlens.pages.learning.workspace import Workspace
 
 QUICK_METHOD = "patchcore"
-LONG_EPOCHS = "60"  # of a fit that is interrupted on its way
+LONG_EPOCHS = "150"  # of a fit that is interrupted on its way
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
     write_tiles(tmp_path / "photos" / "tiles")
     with (
         running("--root", tmp_path / "photos", "--store", tmp_path / "parts.db") as service,
+        hurried(service.process.pid),
         page_of(browser, service) as page,
     ):
         page.locator(".folder", has_text="tiles").get_by_role("button", name="Use these photographs").click()
@@ -146,7 +147,7 @@ def test_from_a_folder_to_a_served_detector_with_the_mouse_alone(tmp_path: Path,
 def test_a_fit_is_there_again_after_the_browser_and_the_server_were_ended(tmp_path: Path, browser: Any) -> None:
     write_parts(tmp_path / "photos" / "parts")
     arguments = ("--root", tmp_path / "photos", "--store", tmp_path / "parts.db")
-    with jobs_stopped(tmp_path), running(*arguments) as service:
+    with jobs_stopped(tmp_path), running(*arguments) as service, hurried(service.process.pid):
         with page_of(browser, service) as page:
             page.locator(".folder", has_text="parts").get_by_role("button", name="Use these photographs").click()
             page.locator(".steps").get_by_role("link", name="Learn").click()
@@ -162,7 +163,12 @@ def test_a_fit_is_there_again_after_the_browser_and_the_server_were_ended(tmp_pa
             page.get_by_role("button", name="Continue").click()
             page.locator("#progress", has_text="Learning").wait_for()
         service.stop(signal.SIGKILL)
-    with jobs_stopped(tmp_path), running(*arguments) as service, page_of(browser, service) as page:
+    with (
+        jobs_stopped(tmp_path),
+        running(*arguments) as service,
+        hurried(service.process.pid),
+        page_of(browser, service) as page,
+    ):
         page.locator(".folder", has_text="Learning").get_by_role("link", name="Open").click()
         page.get_by_role("heading", name="How good is it?").wait_for()
 
