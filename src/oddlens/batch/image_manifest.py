@@ -142,8 +142,8 @@ class ImageManifest:
             fields = [(field.name, str(field.type)) for field in file.schema_arrow]
         types = dict(fields)
         self.columns = [name for name in COLUMNS if name in types]
-        n_known = sum(name in COLUMNS for name, _ in fields)
-        if "file" not in types or n_known > len(self.columns) or any(types[n] not in COLUMNS[n] for n in self.columns):
+        count = sum(name in COLUMNS for name, _ in fields)
+        if "file" not in types or count > len(self.columns) or any(types[n] not in COLUMNS[n] for n in self.columns):
             listed = list_names([f"{name!r} ({kind})" for name, kind in fields])
             raise ArtifactError(
                 f"{path}: is not a manifest of images: it needs the column file (string), may have size (int64), "
