@@ -26,14 +26,21 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from dataset_files import idx_bytes, python2_pickle
 from PIL import Image
 
+from oddlens.batch.batch_job import check_first_images
+from oddlens.batch.image_manifest import ImageManifest
+from oddlens.batch.remote_files import is_url
+from oddlens.batch.shards import ShardImages
 from oddlens.config.recipe import load_recipe
 from oddlens.data.csv_files import read_rows
 from oddlens.data.groups import assign_groups
@@ -211,12 +218,71 @@ def recipe_target() -> Target:
     return Target(read, seeds, (*words, b"-inf", b"0x", b"9" * 30, b"2020-01-01", b"\\u0000", b"= [", b"epochs = "))
 
 
+def manifest_target() -> Target:
+    """`ImageManifest`, its shards, and their images: of a Parquet file, and of one with the input's cells."""
+
+    def read(content: bytes, folder: Path) -> None:
+        path = folder / "m.parquet"
+        path.write_bytes(content)
+        tolerate(read_manifest, path)
+        pq.write_table(table_of(content), path, write_statistics=False)
+        tolerate(read_manifest, path)
+
+    rows = {
+        "file": ["a.png", "../b.png"] * 20,
+        "size": [1, None] * 20,
+        "version": ["2", None] * 20,
+        "group": ["x"] * 40,
+    }
+    seeds = []
+    for options in ({"use_dictionary": False}, {"use_dictionary": True}, {"compression": "gzip", "row_group_size": 20}):
+        buffer = io.BytesIO()
+        pq.write_table(pa.table(rows), buffer, **options)
+        seeds.append(buffer.getvalue())
+    cells = [
+        b"file,size,version,group\na.png,\x01,2,x\n../b.png,\0,\0,y",
+        b"file\na.png\n",
+        b"file,file\na,b",
+        b"path\na",
+    ]
+    tokens = (b"file", b"size", b"group", b"/dev/zero", b"..", b"\0", b"\x1b[2J", b"\xff", b"://", b"memory://", b"\r")
+    return Target(
+        read, [*seeds, *cells], (*tokens, b"\n", b",", b"PAR1", b"ARROW:schema", b"oddlens", b"\x15\0", b"a" * 500)
+    )
+
+
+def table_of(content: bytes) -> pa.Table:
+    """Rows of cells, whose first row has the columns' names; a column of other text than UTF-8 stays as it is."""
+    names, *rows = (line.split(b",") for line in content.split(b"\n"))
+    columns = []
+    for i, name in enumerate(names):
+        cells = [row[i] if i < len(row) else None for row in rows]
+        if name == b"size":
+            columns.append(pa.array([None if cell is None else int.from_bytes(cell[:7]) for cell in cells], pa.int64()))
+        else:
+            columns.append(pa.array(cells, pa.binary()).view(pa.string()))
+    return pa.Table.from_arrays(columns, [name.decode(errors="replace") for name in names])
+
+
+def read_manifest(path: Path) -> None:
+    """Read a manifest and its first images, but nothing at a URL."""
+    manifest = ImageManifest(path)
+    for with_groups in (False, True):
+        for shard in islice(manifest.shards(48, str(path.parent), with_groups), 3):
+            images = ShardImages.of(shard)
+            if not any(map(is_url, shard.files)):
+                tolerate(check_first_images, shard)
+                for i in range(min(4, len(shard))):
+                    tolerate(images.image, i)
+
+
 TARGETS = {
     "image": image_target,
     "idx": idx_target,
     "cifar": cifar_target,
     "csv": csv_target,
     "recipe": recipe_target,
+    "manifest": manifest_target,
 }
 
 

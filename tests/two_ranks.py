@@ -38,13 +38,17 @@ from oddlens.models.ranks import Ranks
 from oddlens.training.distributed import follow, process_group
 from oddlens.training.history import TrainingStep
 
-# Muon multiplies in bfloat16, which makes much of rounding. 33 images: the last batch has one, which both compute.
+# 33 images: the last batch has one, which both compute.
 GRADIENT = TrainingSettings(epochs=2, batch_size=16, precision="fp32", optimizer="adam", seed=3)
+MUON = GRADIENT.model_copy(update={"optimizer": "muon"})
+ROTATION = RotationSettings(side=16, widths=(8, 8, 16), bank=20)
 AUTOENCODER = AutoencoderSettings(widths=(8, 16), latent_dim=8, noise=0.1)
 CASES: dict[str, tuple[FamilySettings, TrainingSettings | None]] = {
     "autoencoder": (AUTOENCODER, GRADIENT),
-    "rotation": (RotationSettings(side=16, widths=(8, 8, 16), bank=20), GRADIENT),
+    "rotation": (ROTATION, GRADIENT),
+    "rotation-muon": (ROTATION, MUON),
     "defects": (DefectsSettings(widths=(8, 16)), GRADIENT),
+    "defects-muon": (DefectsSettings(widths=(8, 16)), MUON),
     "dictionary": (DictionarySettings(atoms=10), None),
 }
 PRETRAINED: dict[str, tuple[FamilySettings, TrainingSettings | None]] = {

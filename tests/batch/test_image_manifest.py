@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,37 @@ def test_a_list_from_elsewhere_needs_only_the_files(tmp_path: Path) -> None:
 def test_other_tables_are_refused(columns: dict[str, object], problem: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=problem):
         ImageManifest(write(tmp_path / "m.parquet", **columns))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a.png"]), pa.array(["b.png"])], ["file", "file"])
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ArtifactError, match="each once"):
+        ImageManifest(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_small_file_with_gigabytes_of_names_takes_no_memory(kind: pa.DataType, tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"file": repeated("a" * 2**16, 65_536, kind)}), path, store_schema=False)
+    assert path.stat().st_size < 10_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ArtifactError, match="has a file of 65,536 bytes, and at most 8,192"):
+        ImageManifest(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def repeated(text: str, count: int, kind: pa.DataType) -> pa.Array:
+    """A column of equal texts, which Parquet stores once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([text], kind))
+
+
+def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "m.parquet", file=[f"{i}.png" for i in range(100)])
+    assert ImageManifest(path).n_images == 100
+    monkeypatch.setattr(image_manifest, "MAX_GROUP_BYTES", 500)
+    with pytest.raises(ArtifactError, match=r"row group 0 has .* at most 500 are read; write it in groups"):
+        ImageManifest(path)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -16,11 +16,17 @@ import pytest
 pytestmark = pytest.mark.survive
 PYTHON = [sys.executable, "-m"]
 TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-EPOCHS = {"autoencoder": "4", "rotation": "6", "defects": "6"}
+EPOCHS = {"autoencoder": "4", "defects": "6"}
+# In bfloat16, the default where the processor is fast at it, the first step already rounds to three digits.
+FLOAT32 = {
+    "epochs": 6, "epoch_images": 512, "learning_rate": 3e-3, "optimizer": "muon", "schedule": "linear",
+    "precision": "fp32",
+}  # fmt: skip
+PLAN = {"family": "ensemble", "members": [{"model": {"family": "rotation"}, "training": FLOAT32}]}
 
 
 def fit(command: list[str], data: str, output: Path, family: str, *options: str) -> list[str]:
-    """The command line of a fit."""
+    """The command line of a fit; a plan says itself how long it trains."""
     epochs = ["--epochs", EPOCHS[family]] if family in EPOCHS else []
     return [
         *command,
@@ -29,8 +35,7 @@ def fit(command: list[str], data: str, output: Path, family: str, *options: str)
         data,
         "-o",
         str(output),
-        "--detector",
-        family,
+        *([] if "--plan" in options else ["--detector", family]),
         "--threads",
         "1",
         *epochs,
@@ -59,18 +64,24 @@ def evaluate(detector: Path, data: str, *options: str) -> float:
 )
 def test_two_processes_give_the_detector_of_one(family: str, data: str, options: list[str], tmp_path: Path) -> None:
     values: list[dict[str, Any]] = []
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(PLAN))
+    planned = ["--plan", str(plan)] if family == "rotation" else []
     for name, command in (("one", PYTHON), ("two", TORCHRUN)):
         output = tmp_path / f"{name}.safetensors"
         done = subprocess.run(
-            [*fit(command, data, output, family, *options), "--json"], capture_output=True, text=True, check=True
+            [*fit(command, data, output, family, *options, *planned), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         history = json.loads(done.stdout)["history"]
         values.append({**history, "image_auroc": evaluate(output, data, *options)})
     print(family, values)
     one, two = values
-    assert two["image_auroc"] == pytest.approx(one["image_auroc"], abs=0.02 if family == "rotation" else 0.005)
-    if family in EPOCHS:
-        assert two["first_loss"] == pytest.approx(one["first_loss"], abs=1e-4 if family == "autoencoder" else 1e-2)
+    assert two["image_auroc"] == pytest.approx(one["image_auroc"], abs=0.005)
+    if family in (*EPOCHS, "rotation"):
+        assert two["first_loss"] == pytest.approx(one["first_loss"], abs=1e-2 if family == "defects" else 1e-4)
 
 
 def processes_of(parent: int) -> dict[int, int]:

@@ -60,6 +60,12 @@ def test_two_processes_have_the_loss_curve_of_one(results: dict[str, Any], famil
     assert together == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.parametrize("case", ["rotation-muon", "defects-muon"])
+def test_two_processes_have_the_first_epoch_of_one_with_large_steps(results: dict[str, Any], case: str) -> None:
+    alone, together = results[case]["losses"]
+    assert together[0] == pytest.approx(alone[0], abs=1e-4)  # from then on, a step multiplies what differs
+
+
 @pytest.mark.parametrize("family", ["autoencoder", "defects", "dictionary"])
 def test_scores_are_those_of_one_process(results: dict[str, Any], family: str) -> None:
     assert results[family]["scores"] < 1e-2

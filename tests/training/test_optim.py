@@ -20,13 +20,21 @@ def take_five_steps(layer: nn.Module, optimizer: Adam | torch.optim.Optimizer) -
         optimizer.zero_grad()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
-def test_steps_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+def test_steps_are_nearly_orthogonal(shape: tuple[int, int], dtype: torch.dtype) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    singular = torch.linalg.svdvals(orthogonalize(matrix))
+    singular = torch.linalg.svdvals(orthogonalize(matrix, dtype))
     assert singular.max() < 1.3
     assert singular.median() > 0.5
     assert torch.linalg.svdvals(matrix).max() > 2 * torch.linalg.svdvals(matrix).min()
+
+
+def test_in_float32_a_step_follows_the_gradient_to_the_last_digits() -> None:
+    matrix = torch.randn((16, 30), generator=torch.Generator().manual_seed(0))
+    exact = orthogonalize(matrix.double(), torch.float64)
+    assert (orthogonalize(matrix, torch.float32) - exact).abs().max() < 1e-5
+    assert (orthogonalize(matrix, torch.bfloat16) - exact).abs().max() > 1e-3
 
 
 def test_convolutions_have_a_fixed_norm_for_any_gradient() -> None:

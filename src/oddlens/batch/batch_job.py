@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,7 +204,7 @@ def check_first_images(shard: Shard) -> None:
             raise SettingsError(f"{shard.files[i]}: lies in the memory of one process; write it to a file first")
         try:
             source = read_source(shard, i)
-            if isinstance(source, bytes) or source.exists():
+            if isinstance(source, bytes) or os.path.exists(source):  # noqa: PTH110 - Path.exists refuses long names
                 return
             problems.append(f"{shard.files[i]}: does not exist")
         except ImageError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -20,7 +20,7 @@ from oddlens.data.open import open_images
 from oddlens.errors import ArtifactError, DataNotFoundError, MissingExtraError
 from oddlens.io.atomic import atomic_write
 from oddlens.io.digests import digest
-from oddlens.io.text import as_text, first_line
+from oddlens.io.text import as_text, first_line, list_names
 
 COLUMNS = {  # and the types that other programs may give them in Parquet
     "file": ("string", "large_string"),
@@ -29,6 +29,9 @@ COLUMNS = {  # and the types that other programs may give them in Parquet
     "group": ("string", "large_string"),
 }
 ROWS_PER_GROUP = 65_536
+ROWS_PER_BATCH = 16_384  # that are read at a time
+MAX_TEXT_BYTES = 8192  # of a name: twice the longest path of Linux
+MAX_GROUP_BYTES = 2**29  # of a row group, decompressed: a million names of 500 bytes
 NOT_UTF8 = "a name that is not UTF-8; rename it"
 METADATA_KEY = b"oddlens"
 
@@ -136,12 +139,15 @@ class ImageManifest:
             raise DataNotFoundError(f"{path}: does not exist; make it with `oddlens manifest FOLDER -o {path}`")
         with self._open() as file:
             metadata = file.schema_arrow.metadata or {}
-            columns = {field.name: str(field.type) for field in file.schema_arrow}
-        self.columns = [name for name in COLUMNS if name in columns]
-        if "file" not in columns or any(columns[name] not in COLUMNS[name] for name in self.columns):
+            fields = [(field.name, str(field.type)) for field in file.schema_arrow]
+        types = dict(fields)
+        self.columns = [name for name in COLUMNS if name in types]
+        count = sum(name in COLUMNS for name, _ in fields)
+        if "file" not in types or count > len(self.columns) or any(types[n] not in COLUMNS[n] for n in self.columns):
+            listed = list_names([f"{name!r} ({kind})" for name, kind in fields])
             raise ArtifactError(
                 f"{path}: is not a manifest of images: it needs the column file (string), may have size (int64), "
-                f"version and group (string), and has {columns}; make it with `oddlens manifest`"
+                f"version and group (string), each once, and has {listed}; make it with `oddlens manifest`"
             )
         self.n_images, groups = 0, set[str]()
         self.digest = digest(map(row_bytes, self._count(groups)))
@@ -164,13 +170,13 @@ class ImageManifest:
                 return
         raise ArtifactError(f"{self.path}: is damaged, or was changed; make it again with `oddlens manifest`")
 
-    def _open(self) -> Any:
+    def _open(self, dictionaries: Sequence[str] = ()) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+            return pq.ParquetFile(self.path, page_checksum_verification=True, read_dictionary=dictionaries)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise ArtifactError(f"{self.path}: is not a Parquet file ({first_line(error)})") from error
 
     def shards(self, n_images: int, folder: str = "", with_groups: bool = False) -> Iterator[Shard]:
@@ -190,15 +196,43 @@ class ImageManifest:
         """Rows of the manifest, some at a time: file, size, version, group."""
         import pyarrow as pa
 
-        with self._open() as file:
+        texts = [name for name in self.columns if name != "size"]
+        with self._open(dictionaries=texts) as file:
+            self._check_sizes(file.metadata)
             try:
-                for batch in file.iter_batches(ROWS_PER_GROUP, columns=self.columns):
-                    values = {name: batch.column(name).to_pylist() for name in self.columns}
+                for batch in file.iter_batches(ROWS_PER_BATCH, columns=self.columns):
+                    values = {name: self._values(name, batch.column(name)) for name in self.columns}
                     empty = [None] * batch.num_rows
                     columns = [values.get(name, empty) for name in COLUMNS]
                     yield list(zip(*columns, strict=True))
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:  # the last of text that is not UTF-8
                 raise ArtifactError(f"{self.path}: is damaged ({first_line(error)}); make it again") from error
+
+    def _check_sizes(self, metadata: Any) -> None:
+        """Refuse what would be too large once it is decompressed."""
+        for number in range(metadata.num_row_groups):
+            size = metadata.row_group(number).total_byte_size  # its columns' sizes abort the process in damaged files
+            if size > MAX_GROUP_BYTES:
+                raise ArtifactError(
+                    f"{self.path}: row group {number} has {size:,} bytes, and at most {MAX_GROUP_BYTES:,} are read; "
+                    f"write it in groups of {ROWS_PER_GROUP:,} rows, or make it again with `oddlens manifest`"
+                )
+
+    def _values(self, name: str, column: Any) -> list[Any]:
+        """The values of a column; texts come as a dictionary, which a small file cannot make large by repetition."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if pa.types.is_dictionary(column.type):
+            longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+            if longest > MAX_TEXT_BYTES:
+                raise ArtifactError(
+                    f"{self.path}: has a {name} of {longest:,} bytes, and at most {MAX_TEXT_BYTES:,} are read; make it "
+                    "again with `oddlens manifest`"
+                )
+            column = column.dictionary_decode()
+        values: list[Any] = column.to_pylist()
+        return values
 
     def _shard(self, index: int, start: int, rows: list[tuple[Any, ...]], folder: str, with_groups: bool) -> Shard:
         files, sizes, versions, groups = zip(*rows, strict=True)

@@ -101,7 +101,7 @@ def read_source(shard: Shard, i: int) -> Path | bytes:
     if version is not None or size is not None:
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # the latter of a name with a null character
             return path  # decoding raises the error
         if size not in (None, status.st_size) or version not in (None, str(status.st_mtime_ns)):
             raise ImageError(name, CHANGED)

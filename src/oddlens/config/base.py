@@ -151,8 +151,8 @@ class TrainingSettings(Settings):
     `one_cycle` raises it over the first fifth before that. `pace` is the progress of the whole training after each
     epoch, for trainings whose budget made it uneven; it replaces `epochs`. Where the time made some of them shorter,
     `pace_shares` has the share of its steps that each epoch of the pace has. With the `precision` "auto", training
-    multiplies in bfloat16 where the processor has instructions for it; weights, optimizer state and all scoring stay in
-    float32.
+    multiplies in bfloat16 where the processor has instructions for it, and so does a step of `muon`; weights, optimizer
+    state and all scoring stay in float32.
 
     Raises:
         SettingsError: a setting is wrong or unknown, or settings exclude each other.

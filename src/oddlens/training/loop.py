@@ -98,7 +98,8 @@ def run_epochs(
 ) -> list[HistoryRow]:
     """Train by gradients, one epoch after the other."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.learning_rate, settings.weight_decay)
+    dtype = torch.bfloat16 if use_bf16(settings.precision, images.device) else torch.float32
+    optimizer = OPTIMIZERS[settings.optimizer](parameters, settings.learning_rate, settings.weight_decay, dtype)
     sample = images[:: -(-len(images) // MAX_SAMPLED_IMAGES)]  # evenly spaced
     initial_loss = untrained_loss(model, sample, settings.seed) if ranks.is_first else math.inf
     run = run_digest(model, pixels, settings) if folder else ""

@@ -20,12 +20,18 @@ class Adam:
     """Adam (Kingma and Ba, ICLR 2015) with decoupled weight decay, one fused step for all parameters.
 
     `factor` multiplies the learning rate; a schedule sets it. `states` holds the state tensors of each parameter by
-    name, in the order of the parameters.
+    name, in the order of the parameters. Matrix products of a step are computed in `dtype`; Adam itself has none.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.parameters = list(parameters)
-        self.lr, self.weight_decay, self.factor = lr, weight_decay, 1.0
+        self.lr, self.weight_decay, self.factor, self.dtype = lr, weight_decay, 1.0, dtype
         self.states = [self.new_state(parameter) for parameter in self.parameters]
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -90,7 +96,7 @@ class Muon(Adam):
 
     def _orthogonal(self, weight: Tensor, gradient: Tensor, momentum: Tensor) -> None:
         momentum.mul_(MOMENTUM).add_(gradient)
-        update = orthogonalize(gradient.add(momentum, alpha=MOMENTUM).flatten(1)).view_as(weight)
+        update = orthogonalize(gradient.add(momentum, alpha=MOMENTUM).flatten(1), self.dtype).view_as(weight)
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
         weight.add_(update, alpha=-self.lr * CONVOLUTION_LR_FACTOR * self.factor)
 
@@ -98,10 +104,13 @@ class Muon(Adam):
 OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "muon": Muon}  # by their names in TrainingSettings
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """A (semi-)orthogonal matrix near to (R, C), by Newton-Schulz iteration: singular values between 0.7 and 1.2."""
+def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """A (semi-)orthogonal matrix near to (R, C), by Newton-Schulz iteration: singular values between 0.7 and 1.2.
+
+    The iteration makes small singular values 40 times as large, and the rounding of `dtype` with them.
+    """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    iterate = wide.bfloat16()
+    iterate = wide.to(dtype)
     iterate = iterate / (iterate.norm() + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = iterate @ iterate.T
