@@ -20,7 +20,7 @@ def small_disk(folder: Path, megabytes: int = 1) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a file may still be mapped
 
 
 def fill(folder: Path) -> Path:

@@ -151,11 +151,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"form", "size"} <= set(metafunc.fixturenames):
         pairs = [(form, size) for form in forms for size in (ONE_SIZE if form in FURTHER_FORMS else SIZES)]
         pairs += [(form, "tiled") for form in TILED_FORMS]
-        if metafunc.function is test_the_export_agrees:  # main forms are exported in colour with a region of interest,
-            pairs = [pair for pair in pairs if pair[0] in FURTHER_FORMS or pair[1] not in ONE_SIZE]
-            pairs = [
-                pair for pair in pairs if pair[0] not in TILED_FORMS or pair[1] == "tiled"
-            ]  # and once more in grey
+        if metafunc.function is test_the_export_agrees:  # main forms are exported in colour with a region, too
+            pairs = [(form, size) for form, size in pairs if form in FURTHER_FORMS or size not in ONE_SIZE]
+            pairs = [(form, size) for form, size in pairs if form not in TILED_FORMS or size == "tiled"]
         cases = [pytest.param(*pair, marks=marks.get(pair[0], ())) for pair in pairs]
         metafunc.parametrize(("form", "size"), cases, indirect=True, scope="module")
     elif "form" in metafunc.fixturenames:
@@ -287,12 +285,12 @@ def check_region(form: FamilySettings, size: tuple[int, int, int, int], tmp_path
     detector, half = fit(form, size, roi="0,0,0.5,1"), size[1] // 2
     new = pictures(size, 10, seed=1)
     painted = new.copy()
-    painted[:, :, half:] = 255 - painted[:, :, half:]
+    painted[:, :, half:] = size[3] - painted[:, :, half:]
     np.testing.assert_array_equal(detector.score(new), detector.score(painted))
     (outputs,) = detector.iter_predictions(new)
     assert outputs.anomaly_map is None or (outputs.anomaly_map[:, :, half:] == 0).all()
     inside = new.copy()
-    inside[:, :, :half] = 255 - inside[:, :, :half]
+    inside[:, :, :half] = size[3] - inside[:, :, :half]
     assert (detector.score(inside) != detector.score(new)).all()
     loaded = Detector.load(detector.save(tmp_path / "part.safetensors"))
     np.testing.assert_array_equal(loaded.score(new), detector.score(new))
@@ -323,7 +321,7 @@ def check_export(detector: Detector, new: Pixels, path: Path) -> Detector:
     assert exported.graph is not None
     for engine in ENGINES:
         graph = open_graph(exported.graph, detector.manifest.model_input, engine, path)
-        theirs = with_tiles(graph, detector.spec, detector.manifest.tiling, None)(new)
+        theirs = with_tiles(graph, detector.spec, detector.manifest.tiling, detector.region)(new)
         np.testing.assert_allclose(theirs.anomaly_score, ours.anomaly_score, rtol=1e-4)
         for found, expected in zip(theirs[1:], ours[1:], strict=True):  # map and reconstruction
             assert (found is None) == (expected is None)
