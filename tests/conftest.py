@@ -20,6 +20,17 @@ from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 
 
+FIRST = (
+    "tests/pages/",
+    "tests/service/",
+)  # browsers and servers, for which tests wait: none should run alone at the end
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector modules and tests, which live until the end."""
     gc.collect()
