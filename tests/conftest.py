@@ -19,11 +19,10 @@ from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 
-
 FIRST = (
     "tests/pages/",
     "tests/service/",
-)  # browsers and servers, for which tests wait: none should run alone at the end
+)  # these wait, so none should run alone at the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
