@@ -86,7 +86,7 @@ def test_the_queue_and_the_thumbnails_are_of_what_was_inspected(tmp_path: Path) 
         (part,) = client.get("/station/queue").json()["parts"]
         assert (part["id"], part["part"], part["has_map"]) == (number, "4711", False)
         thumbnail = client.get(f"/station/parts/{number}/thumbnail.png")
-        assert (thumbnail.status_code, thumbnail.headers["cache-control"]) == (200, "private, max-age=3600")
+        assert (thumbnail.status_code, thumbnail.headers["cache-control"]) == (200, "no-store")
         judge(client, number)
         assert client.get("/station/queue").json()["parts"] == []
         assert client.get("/station/parts/99/thumbnail.png").status_code == 404

@@ -5,7 +5,7 @@ const THUMBNAILS = 2; // begun at a time, so that many parts a second do not bec
 
 export class Strip {
   constructor(list, onOpen) {
-    Object.assign(this, { list, onOpen, tiles: new Map() });
+    Object.assign(this, { list, onOpen, tiles: new Map(), loading: 0 });
   }
 
   show(parts, selected) { // the first one is at the left
@@ -23,9 +23,8 @@ export class Strip {
   }
 
   add(part) {
-    const item = element("li"), button = element("button", "tile"), image = element("img"), label = element("span", "tile-verdict");
+    const item = element("li"), button = element("button", "tile"), image = element("canvas"), label = element("span", "tile-verdict");
     button.type = "button";
-    image.alt = "";
     image.hidden = true;
     button.append(image, label, element("span", "hidden-text"), element("span", "tile-time"));
     item.append(button);
@@ -48,14 +47,25 @@ export class Strip {
   }
 
   load(parts) { // thumbnails of the newest tiles without one
-    let waiting = [...this.tiles.values()].filter(({ image }) => image.src && !image.complete).length;
     for (const part of parts) {
-      if (waiting >= THUMBNAILS) return;
-      const { image } = this.tiles.get(part.id);
-      if (!part.has_image || image.src) continue;
-      image.onload = () => { image.hidden = false; };
-      image.src = `/station/parts/${part.id}/thumbnail.png`;
-      waiting += 1;
+      if (this.loading >= THUMBNAILS) return;
+      const tile = this.tiles.get(part.id);
+      if (!part.has_image || tile.isBegun) continue;
+      tile.isBegun = true;
+      this.loading += 1;
+      draw(tile.image, `/station/parts/${part.id}/thumbnail.png`).finally(() => { this.loading -= 1; });
     }
   }
+}
+
+async function draw(canvas, address) { // what an <img> has shown, a browser keeps decoded for long after it is gone
+  try {
+    const answer = await fetch(address);
+    if (!answer.ok) return;
+    const bitmap = await createImageBitmap(await answer.blob());
+    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    bitmap.close();
+    canvas.hidden = false;
+  } catch { /* the tile stays without an image */ }
 }

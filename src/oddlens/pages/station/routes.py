@@ -19,7 +19,6 @@ from oddlens.store.inspection import Filters, Verdict, as_json
 
 MAX_REASON = 500  # characters
 QUEUED = 12  # parts of the review queue that are shown
-THUMBNAIL_HEADERS = {"Cache-Control": "private, max-age=3600"}  # the image of an inspection never changes
 
 Json = dict[str, Any]
 
@@ -72,7 +71,7 @@ def station_routes(service: Service, stream: LiveStream) -> APIRouter:
     @router.get("/station/parts/{number}/thumbnail.png", response_class=Response)
     async def thumbnail(number: int) -> Response:
         content = await asyncio.to_thread(thumbnails.png, opened(service), number)
-        return Response(content, media_type="image/png", headers=THUMBNAIL_HEADERS)
+        return Response(content, media_type="image/png")
 
     @router.post("/station/parts/{number}/judge")
     async def judge(number: int, body: JudgeRequest, request: Request) -> Json:
