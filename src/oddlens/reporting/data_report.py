@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,16 @@ MAX_SHOWN_SIDE = 256  # pixels of an image on the page, twice what there is room
 MAX_TABLE_ROWS = 40  # files of a finding in its table
 
 
-def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
+def write_data_report(path: Path, diagnosis: Diagnosis, command: str, shown: Callable[[str], str] = str) -> Path:
     """Write a diagnosis as one HTML file with its images; `command` is the provenance.
+
+    `shown` gives the form of each name and sentence on the page, for one that says less of where the files are.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
         OddlensError: the file cannot be written.
     """
-    facts = diagnosis.facts
+    facts, source = diagnosis.facts, shown(diagnosis.facts["source"])
     by_level = {level: [f for f in diagnosis.findings if f.level == level] for level in ("error", "warning", "note")}
     counts = [
         f"{len(findings)} {level}{'s' * (len(findings) != 1)}" for level, findings in by_level.items() if findings
@@ -40,29 +43,30 @@ def write_data_report(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     problems = by_level["error"] + by_level["warning"]
     notices = (Notice("warning" if problems else "good", summary),)
     ordered = [finding for findings in by_level.values() for finding in findings]
-    sections = [finding_section(finding, diagnosis) for finding in ordered]
+    sections = [finding_section(finding, diagnosis, shown) for finding in ordered]
     sizes = Table(("width", "height", "images"), tuple((s["width"], s["height"], s["n"]) for s in facts["sizes"]))
     if sizes.rows:
         sections.append(Section("Image sizes", table=sizes))
-    provenance = (("command", command), ("data", facts["source"]), ("normal", facts["normal"]))
-    title = f"Data check: {facts['source']}"
-    return write_report(path, Report(title, "", tiles, tuple(sections), provenance, notices))
+    provenance = (("command", command), ("data", source), ("normal", facts["normal"]))
+    return write_report(path, Report(f"Data check: {source}", "", tiles, tuple(sections), provenance, notices))
 
 
-def finding_section(finding: Finding, diagnosis: Diagnosis) -> Section:
+def finding_section(finding: Finding, diagnosis: Diagnosis, shown: Callable[[str], str] = str) -> Section:
     """Describe a finding, list its files, and draw those that can be read."""
     heading = f"{finding.level.capitalize()}: {finding.name}"
-    text = finding.text[0].upper() + finding.text[1:] + "."
+    sentence = shown(finding.text)
+    text = sentence[0].upper() + sentence[1:] + "."
     if not finding.files:
         return Section(heading, text)
-    cells = {"file": finding.files, "resembles": finding.similar, "what sets it apart": finding.reasons}
+    files, similar = [[shown(name) for name in names] for names in (finding.files, finding.similar)]
+    cells = {"file": files, "resembles": similar, "what sets it apart": finding.reasons}
     columns = tuple(name for name, values in cells.items() if values)
     rows = list(zip(*(cells[name] for name in columns), strict=True))
     if len(rows) > MAX_TABLE_ROWS:
         text += f" The table lists the first {MAX_TABLE_ROWS} of {len(rows)} files."
     table = Table(columns, tuple(rows[:MAX_TABLE_ROWS]))
-    shown = zip(finding.files, finding.similar, strict=True) if finding.similar else ((name,) for name in finding.files)
-    names = [name for row in itertools.islice(shown, MAX_SHOWN_FILES) for name in row]
+    drawn = zip(finding.files, finding.similar, strict=True) if finding.similar else ((name,) for name in finding.files)
+    names = [name for row in itertools.islice(drawn, MAX_SHOWN_FILES) for name in row]
     thumbnails = tuple(
         Thumbnail(image_url(pixels, gray_range(pixels), MAX_SHOWN_SIDE), Path(name).name)
         for name in names

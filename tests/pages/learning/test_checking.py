@@ -47,6 +47,7 @@ def test_findings_name_their_images_by_id_with_a_sentence_each(desk: Desk) -> No
     page = job.own("findings.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;copy.png" in page
     assert "<b>copy.png" not in page
+    assert str(desk.root) not in page
 
 
 @pytest.mark.usefixtures("quick")

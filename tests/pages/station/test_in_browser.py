@@ -119,7 +119,7 @@ def test_an_image_is_dropped_judged_and_still_so_after_a_reload(browser: Any, se
         assert page.locator("#verdict svg:visible").get_attribute("class") == "sign-ng"
         page.wait_for_selector("#map:not([hidden])")
         page.locator("#fade").fill("100")
-        assert page.locator("#map").evaluate("image => [image.style.opacity, image.naturalWidth > 0]") == ["1", True]
+        assert page.locator("#map").evaluate("image => [image.style.opacity, image.width > 0]") == ["1", True]
         page.locator("#fade").fill("0")
         assert page.locator("#map").evaluate("image => image.style.opacity") == "0"
 

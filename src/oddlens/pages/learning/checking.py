@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def check_photographs(job: Job, request: Request, progress: Progress) -> None:
         data, settings.false_alarm_rate or DEFAULT_RATE, budget=seconds, progress=progress.training
     )
     progress.begin("reporting", "writing the findings")
-    write_data_report(job.folder / PAGE, diagnosis, describe(request))
+    shown = partial(without_path, folder=folder, name=request.folder_name)
+    write_data_report(job.folder / PAGE, diagnosis, describe(request), shown)
     write_json(job.folder / FINDINGS, findings(diagnosis, folder, request.folder_name))
 
 

@@ -1,4 +1,5 @@
 // The strip of parts: at most as many tiles as there are parts in its list, each a button.
+import { draw, fetchBitmap } from "/static/station-image.js";
 import { element, symbol, text, time, verdictOf, verdictText } from "/static/station-words.js";
 
 const THUMBNAILS = 2; // begun at a time, so that many parts a second do not become as many requests
@@ -53,19 +54,7 @@ export class Strip {
       if (!part.has_image || tile.isBegun) continue;
       tile.isBegun = true;
       this.loading += 1;
-      draw(tile.image, `/station/parts/${part.id}/thumbnail.png`).finally(() => { this.loading -= 1; });
+      fetchBitmap(`/station/parts/${part.id}/thumbnail.png`).then((image) => draw(tile.image, image)).finally(() => { this.loading -= 1; });
     }
   }
-}
-
-async function draw(canvas, address) { // what an <img> has shown, a browser keeps decoded for long after it is gone
-  try {
-    const answer = await fetch(address);
-    if (!answer.ok) return;
-    const bitmap = await createImageBitmap(await answer.blob());
-    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-    canvas.getContext("2d").drawImage(bitmap, 0, 0);
-    bitmap.close();
-    canvas.hidden = false;
-  } catch { /* the tile stays without an image */ }
 }

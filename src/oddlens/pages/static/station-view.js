@@ -1,4 +1,5 @@
 // One part: the lamp, its numbers, and its image under the heatmap.
+import { draw, fetchBitmap } from "/static/station-image.js";
 import { count, element, minute, number, percent, plural, short, text, time, verdictOf, verdictText } from "/static/station-words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -64,7 +65,7 @@ export class Viewer {
       const part = this.part = this.next;
       this.next = null;
       const address = `/v1/inspections/${part.id}`;
-      const [image, map] = await Promise.all([part.has_image && fetchImage(`${address}/image.png`), part.has_map && fetchImage(`${address}/map.png`)]);
+      const [image, map] = await Promise.all([part.has_image && fetchBitmap(`${address}/image.png`), part.has_map && fetchBitmap(`${address}/map.png`)]);
       if (!this.next || image) this.put(part, image, map);
     }
     this.isBusy = false;
@@ -77,14 +78,11 @@ export class Viewer {
   }
 
   put(part, image, map) {
-    for (const [id, loaded] of [["image", image], ["map", map]]) {
-      const place = byId(id);
-      place.hidden = !loaded;
-      if (loaded) place.src = loaded.src; else place.removeAttribute("src");
-    }
-    byId("image").alt = `${part.name}: ${verdictText(verdictOf(part))}`;
+    byId("view").classList.toggle("small", Boolean(image) && image.width < 200);
+    draw(byId("image"), image);
+    draw(byId("map"), map);
+    byId("image").setAttribute("aria-label", `${part.name}: ${verdictText(verdictOf(part))}`);
     byId("view").dataset.part = part.id;
-    byId("view").classList.toggle("small", Boolean(image) && image.naturalWidth < 200);
     byId("no-image").hidden = Boolean(image);
     if (!image) byId("no-image").replaceChildren(element("p", "", text("image_expired")));
     byId("fade").disabled = !map;
@@ -92,13 +90,6 @@ export class Viewer {
     say("no-map", map ? "" : text(part.has_map || !image ? "map_expired" : "no_map"));
     this.fade();
   }
-}
-
-async function fetchImage(address) {
-  const image = new Image();
-  image.src = address;
-  try { await image.decode(); } catch { return null; }
-  return image;
 }
 
 export function showShift(shift, detectors) {
