@@ -26,7 +26,7 @@ MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
 MAX_ALIKE = 2  # rows and columns of a grid whose places have the same features, averaged over their neighbours
 MAX_BATCH = 8  # images whose features are computed at a time
-GAINS = (0.9, 1.1)  # by which the brightness of copies of the training images differs, where light varies
+MAX_LIGHT_CHANGE = 0.15  # by which copies of the training images are darker and brighter, at most, where light varies
 
 
 class PretrainedModel(Model):
@@ -114,10 +114,13 @@ class PretrainedModel(Model):
             if n_images < len(images)
             else None
         )
-        sample, features = images[index[self.ranks.share(len(index))]], []
-        for gain, is_mirrored in self.copies:
-            for batch in self.batches(sample, MAX_BATCH):
-                copy = (batch.flip(3) if is_mirrored else batch) * gain
+        share = self.ranks.share(len(index))
+        changes = MAX_LIGHT_CHANGE * torch.rand(len(index), generator=torch.Generator().manual_seed(seed))
+        sample, features = images[index[share]], []
+        for sign, is_mirrored in self.copies:
+            gains = torch.split((1 + sign * changes[share]).to(images.device), MAX_BATCH)
+            for batch, gain in zip(self.batches(sample, MAX_BATCH), gains, strict=True):
+                copy = (batch.flip(3) if is_mirrored else batch) * gain[:, None, None, None]
                 features.append(self.describe(copy.clamp(max=1.0)))
         return index, features
 
@@ -134,10 +137,10 @@ class PretrainedModel(Model):
         return [list(parts) for parts in zip(*(torch.split(values, MAX_BATCH) for values in every), strict=True)]
 
     @property
-    def copies(self) -> list[tuple[float, bool]]:
-        """The forms in which each training image is learned: the factor of its brightness, and whether mirrored."""
-        gains = (1.0, *GAINS) if self.light_varies else (1.0,)
-        return [(gain, is_mirrored) for is_mirrored in (False, True)[: 1 + self.learns_mirrored] for gain in gains]
+    def copies(self) -> list[tuple[int, bool]]:
+        """The forms in which each training image is learned: as it is, darker or brighter (0, -1, 1), and mirrored."""
+        signs = (0, -1, 1) if self.light_varies else (0,)
+        return [(sign, is_mirrored) for is_mirrored in (False, True)[: 1 + self.learns_mirrored] for sign in signs]
 
     def n_closed_form_images(self, count: int) -> int:
         """Number of images whose features are computed, each in all its copies."""
@@ -179,12 +182,14 @@ def mean_features(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3), keepdim=True)
 
 
-def without_light(features: Tensor) -> Tensor:
-    """Features (N, D, rows, columns) less their mean in the image, which says nothing on grids of up to 2 x 2 places.
+def without_light(features: Tensor, share: float = 1.0) -> Tensor:
+    """Features (N, D, rows, columns) less a share of their mean in the image.
 
-    There, the averages over 3 x 3 places are all the same.
+    On grids of up to 2 x 2 places, the averages over 3 x 3 places are all the same, and nothing would be left.
     """
-    return features - mean_features(features) if max(features.shape[2:]) > MAX_ALIKE else features
+    if share == 0 or max(features.shape[2:]) <= MAX_ALIKE:
+        return features
+    return features - (mean_features(features) if share == 1 else share * mean_features(features))
 
 
 def enlarged_size(spec: InputSpec, side: int) -> tuple[int, int]:

@@ -27,16 +27,16 @@ class PlaceGaussians(nn.Module):
     """A Gaussian distribution of features (D,) at each place of a grid.
 
     Each covariance is shrunk towards the mean covariance of all places, or of a single place to its diagonal, with the
-    weight under which the training images are most probable, each left out in turn. With `centres`, the mean features
-    of each image are subtracted first.
+    weight under which the training images are most probable, each left out in turn. The share `mean_share` of the mean
+    features of each image is subtracted first.
     """
 
     mean: Tensor  # (P, D)
     whitening: Tensor  # (P, D, D) the distance is the length of the whitened difference from the mean
 
-    def __init__(self, dims: int, rows: int, columns: int, *, centres: bool = False) -> None:
+    def __init__(self, dims: int, rows: int, columns: int, *, mean_share: float = 0.0) -> None:
         super().__init__()
-        self.grid, self.centres = (rows, columns), centres
+        self.grid, self.mean_share = (rows, columns), mean_share
         self.ranks = ALONE  # as in `Model`
         self.register_buffer("mean", torch.zeros(rows * columns, dims))
         self.register_buffer("whitening", torch.zeros(rows * columns, dims, dims))
@@ -92,8 +92,7 @@ class PlaceGaussians(nn.Module):
 
     def rows(self, features: Tensor) -> Tensor:
         """(N, D, rows, columns) -> (P, N, D): the features at each place."""
-        centred = without_light(features) if self.centres else features
-        return centred.flatten(2).permute(2, 0, 1)
+        return without_light(features, self.mean_share).flatten(2).permute(2, 0, 1)
 
 
 def fit_gaussians(gaussians: Iterable[nn.Module], batches: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:

@@ -43,7 +43,8 @@ class Padim(PretrainedModel):
         depths = sorted({*settings.depths, *settings.map_depths})
         super().__init__(settings, depths, settings.depths, spec, settings.side)
         self.settings = settings
-        self.gaussians = nn.ModuleList(PlaceGaussians(*shape, centres=self.light_varies) for shape in self.shapes)
+        mean_share = settings.mean_share if self.light_varies else 0.0
+        self.gaussians = nn.ModuleList(PlaceGaussians(*shape, mean_share=mean_share) for shape in self.shapes)
         self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None
         self.scored = [depths.index(depth) for depth in settings.depths]
         self.mapped = [depths.index(depth) for depth in settings.map_depths]
