@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from arrow_images import arrow_images, training_task
 from simulated_machine import Machine, SlowSettings, grey_images, simulated_machine
 
@@ -172,43 +169,6 @@ def test_a_fit_in_closed_form_takes_as_many_images_as_the_time_allows(
     again = members.train_planned(plan, task).model.state_dict()
     for name, tensor in result.model.state_dict().items():
         np.testing.assert_array_equal(tensor, again[f"members.0.{name}"], err_msg=name)
-
-
-def test_a_member_is_fitted_again_to_all_images_once_others_gave_its_scale() -> None:
-    task, member = training_task(arrow_images(100)), Member(model=DictionarySettings(atoms=10))
-    once = members.train_planned(EnsembleSettings(members=(member,)), task).model
-    plan = EnsembleSettings(members=(member.model_copy(update={"refit": True}),))
-    twice = members.train_planned(plan, task).model
-    every = replace(task, train=np.concatenate([task.train, task.standardization]))
-    alone = members.train_single(DictionarySettings(atoms=10), every).model.state_dict()
-    for name, tensor in twice.state_dict().items():
-        expected = once.state_dict()[name] if "." not in name else alone[name.removeprefix("members.0.")]
-        np.testing.assert_array_equal(tensor, expected, err_msg=name)
-    assert not torch.equal(alone["pictures.rows"], once.state_dict()["members.0.pictures.rows"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, True),
-        ({"deadline": 100.0}, True),
-        ({"deadline": 99.0}, False),
-        ({"epochs": 0.9}, False),
-        ({"model": SMALL}, False),
-        ({"more": 0}, False),
-        ({"more": 1921}, False),
-    ],
-)
-def test_members_are_fitted_again_where_they_take_all_images_and_the_time_allows(
-    changes: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-    images, settings = arrow_images(100), changes.get("model", DictionarySettings(atoms=10))
-    task = replace(training_task(images), deadline=changes.get("deadline", math.inf))
-    task = replace(task, standardization=np.resize(images, (changes.get("more", 20), *images.shape[1:])))
-    record = TrainingRecord(settings.title, changes.get("epochs", 1.0), 1, 49.9)
-    model = members.build_untrained(settings, 0, task)
-    assert members.can_refit([members.TrainedMember(Member(model=settings), model, [], record)], task) == expected
 
 
 @pytest.mark.parametrize(("light", "seconds", "count"), [("varies", 1000.0, 500 / 3), ("fixed", 1000.0, 500.0)])
