@@ -67,16 +67,12 @@ SingleModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validat
 class Member(Settings):
     """One detector of an ensemble, how it is trained, and how much its standardized score counts.
 
-    With `refit`, it is fitted again once the images that are held out of training have given the scale of its scores:
-    to these and the training images together.
-
     Example: see `EnsembleSettings`.
     """
 
     model: SingleModel
     training: TrainingSettings = TrainingSettings()
     weight: float = Field(1.0, gt=0, le=100)
-    refit: bool = False
 
 
 class EnsembleSettings(FamilySettings):

@@ -40,7 +40,6 @@ from oddlens.training.members import (
     TrainingTask,
     build_ensemble,
     build_untrained,
-    can_refit,
     fitting_remarks,
     longest_history,
     seconds_per_image,
@@ -103,10 +102,6 @@ def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
         for member in members
         if member not in selected
     ]
-    if can_refit(selected, task):
-        selected = [replace(member, member=member.member.model_copy(update={"refit": True})) for member in selected]
-        count = len(task.train) + len(task.standardization)
-        reasons.append(f"members: fitted again to all {count} images that are not for calibration")
     plan = EnsembleSettings(members=tuple(member.member for member in selected))
     ensemble = build_ensemble(plan, selected, task)
     return TrainedModel(ensemble, plan, longest_history(selected), tuple(reasons), tuple(records))

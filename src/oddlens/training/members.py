@@ -36,7 +36,6 @@ from oddlens.training.time_limit import TimeLimit
 MAX_WEIGHTING_IMAGES = 150  # images by which a member is weighted; each is rotated four ways
 CLOSED_FORM_COST = 2.0  # of fitting a model in closed form to an image, relative to scoring it
 MIN_FITTING_IMAGES = 500  # to which a model is fitted in closed form, however little time is left
-MAX_REFIT_IMAGES = 2000  # from which more images add too little for a second fit
 MAX_TIMED_IMAGES, MAX_TIMED_PIXELS = 16, 2**17  # of the batch whose time is that of all scoring
 
 M = TypeVar("M", bound=Model)
@@ -225,16 +224,6 @@ def score_fold(
     return np.concatenate([batch.anomaly_score for batch in predictions]), peaks
 
 
-def can_refit(members: Sequence[TrainedMember], task: TrainingTask) -> bool:
-    """Whether members in closed form may be fitted again, to the held-out images as well: so far they took all images,
-    and the time that is left is twice what they took.
-    """
-    count, seconds = len(task.train) + len(task.standardization), sum(member.record.seconds for member in members)
-    is_quick = all(not isinstance(member.model, GradientModel) and member.record.complete for member in members)
-    has_more = len(task.standardization) > 0 and count <= MAX_REFIT_IMAGES
-    return is_quick and has_more and task.deadline - time.perf_counter() > 2 * seconds
-
-
 def fitting_remarks(members: Sequence[TrainedMember]) -> tuple[str, ...]:
     """What fitting in closed form left out, for the user."""
     return tuple(
@@ -292,17 +281,12 @@ def seconds_per_image(model: Model, task: TrainingTask) -> float:
     return max(1e-9, min(seconds) / len(pixels))
 
 
-def build_ensemble(settings: FamilySettings, members: Sequence[TrainedMember], task: TrainingTask) -> Ensemble:
-    """The ensemble of trained members, brought to one scale; those with `refit` are fitted to more images then."""
+def build_ensemble(settings: FamilySettings, members: list[TrainedMember], task: TrainingTask) -> Ensemble:
+    """The ensemble of trained members, brought to one scale."""
     ensemble = build_composite(Ensemble, settings, task)
     for number, member in enumerate(members):
         ensemble.members[number] = member.model
     pixels = task.standardization if len(task.standardization) else task.train
     with torch.inference_mode():
         ensemble.fit_standardization(torch.from_numpy(pixels).to(task.device))
-    for number, trained in enumerate(members):
-        if trained.member.refit:
-            every = replace(task, train=np.concatenate([task.train, task.standardization]))
-            model = build_untrained(trained.member.model, trained.member.training.seed, every)
-            ensemble.members[number] = train_member(model, trained.member, every, None).model
     return ensemble
