@@ -74,8 +74,8 @@ class PadimSettings(PlaceSettings):
     differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
     `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
     the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
-    there is none. Where light varies, `mean_share` of the mean features of an image are subtracted at each place: more
-    of it hides changes of light that are larger than those which are learned, and defects that cover much of the image.
+    there is none. Where light varies, an image's mean features are subtracted at each place, and of depths that are for
+    the map alone the share `map_mean_share` of them: all of it hides part of a defect that covers much of the image.
 
     Raises:
         SettingsError: a setting is wrong or unknown.
@@ -94,7 +94,7 @@ class PadimSettings(PlaceSettings):
     map_depths: tuple[Depth, ...] = Field((3, 4, 7, 14), min_length=1, max_length=4)
     top_percent: float = Field(5.0, gt=0, le=100)
     defect_weight: float = Field(0.0, ge=0, le=10)
-    mean_share: float = Field(1.0, ge=0, le=1)
+    map_mean_share: float = Field(1.0, ge=0, le=1)
 
 
 class PatchcoreSettings(PlaceSettings):

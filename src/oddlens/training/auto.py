@@ -54,7 +54,7 @@ MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task per
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
-MEAN_SHARE = 0.5  # of an image's mean features that padim ignores where light varies
+MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
@@ -162,7 +162,9 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     searches = max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
     backbone = settings.backbone
     candidate = (
-        PadimSettings(light=settings.light, backbone=backbone, defect_weight=DEFECT_WEIGHT, mean_share=MEAN_SHARE)
+        PadimSettings(
+            light=settings.light, backbone=backbone, defect_weight=DEFECT_WEIGHT, map_mean_share=MAP_MEAN_SHARE
+        )
         if searches
         else FeaturesSettings(backbone=backbone)
     )

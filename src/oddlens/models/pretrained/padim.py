@@ -43,8 +43,11 @@ class Padim(PretrainedModel):
         depths = sorted({*settings.depths, *settings.map_depths})
         super().__init__(settings, depths, settings.depths, spec, settings.side)
         self.settings = settings
-        mean_share = settings.mean_share if self.light_varies else 0.0
-        self.gaussians = nn.ModuleList(PlaceGaussians(*shape, mean_share=mean_share) for shape in self.shapes)
+        shares = [1.0 if depth in settings.depths else settings.map_mean_share for depth in depths]
+        self.gaussians = nn.ModuleList(
+            PlaceGaussians(*shape, mean_share=share if self.light_varies else 0.0)
+            for shape, share in zip(self.shapes, shares, strict=True)
+        )
         self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None
         self.scored = [depths.index(depth) for depth in settings.depths]
         self.mapped = [depths.index(depth) for depth in settings.map_depths]
