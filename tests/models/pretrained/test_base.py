@@ -56,6 +56,21 @@ def test_the_features_of_training_images_are_limited_by_their_memory(monkeypatch
     assert any("padim: 10 of" in remark for remark in detector.manifest.remarks)
 
 
+def test_each_training_image_is_learned_in_copies_of_a_brightness_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Padim(SHALLOW, InputSpec(height=64, width=64, channels=1))
+    monkeypatch.setattr(model, "describe", lambda batch: [batch])
+    images = torch.full((20, 64, 64, 1), 100, dtype=torch.uint8)
+    values = [
+        torch.cat([b[0] for b in model.describe_training(images, seed)[1]]).amax(dim=(1, 2, 3)) for seed in (0, 0, 1)
+    ]
+    same, darker, brighter = (255 / 100 * values[0]).view(3, 20)
+    assert torch.allclose(same, torch.ones(20))
+    assert 0.85 <= darker.min() < 0.9 < 0.97 < darker.max() < 1
+    assert 1 < brighter.min() < 1.03 < 1.1 < brighter.max() <= 1.15
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
 def test_a_detector_file_scores_where_the_weights_are_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

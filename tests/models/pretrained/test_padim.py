@@ -44,3 +44,18 @@ def test_blank_images_are_anomalous_although_light_varies(value: int) -> None:
 def test_far_darker_and_brighter_images_are_anomalous_although_light_varies(gain: float) -> None:
     detector = Detector(SHALLOW).fit(part_images(150, 0))
     assert detector.predict(part_images(10, 1, gain)).label.all()
+
+
+def test_depths_of_the_map_alone_keep_a_part_of_the_mean_features() -> None:
+    """The map alone differs, and by half of the mean less than by all of it."""
+    settings = PadimSettings(depths=(4,), map_depths=(2, 4), side=64)
+    images, results = part_images(5, 1, gain=0.8), []
+    for share in (1.0, 0.5, 0.0):
+        detector = Detector(settings.model_copy(update={"map_mean_share": share})).fit(part_images(60, 0))
+        (batch,) = detector.iter_predictions(images)
+        assert batch.anomaly_map is not None
+        results.append((batch.anomaly_score, batch.anomaly_map.mean()))
+    (whole, half, none), maps = zip(*results, strict=True)
+    np.testing.assert_array_equal(whole, half)
+    np.testing.assert_array_equal(whole, none)
+    assert maps[0] < maps[1] < maps[2]  # all are darker, which the mean features show most
