@@ -19,10 +19,7 @@ from oddlens.data.open import open_dataset
 from oddlens.detector.detector import Detector
 from oddlens.detector.export import export
 
-FIRST = (
-    "tests/pages/",
-    "tests/service/",
-)  # these wait, so none should run alone at the end
+FIRST = ("tests/pages/", "tests/service/")  # these wait, so none should run alone at the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

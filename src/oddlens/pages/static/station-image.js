@@ -8,11 +8,10 @@ export async function fetchBitmap(address) { // null: it has expired, or the con
   } catch { return null; }
 }
 
-export function draw(canvas, bitmap) { // takes the bitmap's memory, too
-  canvas.hidden = !bitmap;
-  const scale = bitmap ? Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height)) : 0;
-  canvas.width = Math.ceil(scale * (bitmap?.width ?? 0));
-  canvas.height = Math.ceil(scale * (bitmap?.height ?? 0));
+export function draw(canvas, bitmap) { // takes the bitmap's memory, too; without a bitmap, the canvas is hidden
+  const { width, height } = bitmap || { width: 0, height: 0 };
+  const scale = Math.min(1, LONGEST / Math.max(1, width, height));
+  [canvas.hidden, canvas.width, canvas.height] = [!bitmap, Math.ceil(scale * width), Math.ceil(scale * height)];
   if (!bitmap) return;
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
