@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -132,6 +133,25 @@ def test_bad_images_are_rows_and_can_be_tried_again(
     assert (again.n_errors, again.resumed, again.replaced) == (0, N_SHARD, [])
     assert again.n_anomalous == whole.n_anomalous
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_the_first_errors_are_the_first_of_the_manifest_whatever_shard_is_done_first(
+    exported: Path, manifest: Path, folder: Path, tmp_path: Path
+) -> None:
+    bad = [folder / f"{i:04}.png" for i in (3, *range(60, 72))]
+    for path in bad:
+        path.unlink()
+    is_last_begun = threading.Event()
+
+    def before(shard: Shard) -> None:
+        if shard.index == 0:
+            assert is_last_begun.wait(60)
+        elif shard.index == 2:
+            is_last_begun.set()
+
+    summary = run(exported, manifest, tmp_path / "out", before)
+    assert summary.n_errors == 13
+    assert [name for name, _ in summary.first_errors] == [str(path) for path in bad[:10]]
 
 
 def test_another_detector_threshold_or_manifest_is_refused(

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class BatchSummary:
     n_anomalous: int = 0
     n_errors: int = 0
     resumed: int = 0  # images that an earlier run had scored
-    first_errors: list[tuple[str, str]] = field(default_factory=list)  # file and error
+    errors: list[tuple[int, str, str]] = field(default_factory=list)  # the first of all: shard's index, file, error
     replaced: list[str] = field(default_factory=list)  # verdict files that were damaged
     deaths: int = 0  # of workers
     started: float | None = None  # of `time.perf_counter`: when the first worker was ready
@@ -50,18 +51,24 @@ class BatchSummary:
         """Number of images with the verdict "normal"."""
         return self.n - self.n_anomalous - self.n_errors
 
-    def add(self, table: pa.Table, groups: tuple[str, ...]) -> None:
-        """Count the verdicts on a shard, whose images belong to `groups`, where there are any."""
+    @property
+    def first_errors(self) -> list[tuple[str, str]]:
+        """File and error of the first images that could not be scored, in the manifest's order."""
+        return [(name, error) for _, name, error in self.errors]
+
+    def add(self, table: pa.Table, shard: Shard) -> None:
+        """Count the verdicts on a shard; shards come in whatever order they are done."""
         scores = table.column("anomaly_score").to_numpy()
         good = ~np.isnan(scores)
         self.n += len(table)
         self.n_anomalous += int(np.nansum(table.column("label").to_numpy()))
-        self.lot.add(scores[good], [groups[i] for i in np.flatnonzero(good)] if groups else ())
+        self.lot.add(scores[good], [shard.groups[i] for i in np.flatnonzero(good)] if shard.groups else ())
         if not good.all():
             bad = table.filter(table.column("error").is_valid())
             self.n_errors += len(bad)
-            pairs = zip(bad.column("file").to_pylist(), bad.column("error").to_pylist(), strict=True)
-            self.first_errors += list(pairs)[: N_LISTED_ERRORS - len(self.first_errors)]
+            files, errors = bad.column("file").to_pylist(), bad.column("error").to_pylist()
+            self.errors += [(shard.index, *pair) for pair in zip(files, errors, strict=True)]
+            self.errors = sorted(self.errors, key=itemgetter(0))[:N_LISTED_ERRORS]
 
 
 class BatchJob:
@@ -163,7 +170,7 @@ class BatchJob:
             for shard, scores in scored:
                 table = verdict_table(self.detector, shard, scores)
                 write_shard(shard_path(self.folder, shard.index), table, self._origin(shard))
-                self.summary.add(table, shard.groups)
+                self.summary.add(table, shard)
                 self.summary.deaths, self.summary.started = team.deaths, team.started
                 yield self.summary
         yield self.summary
@@ -179,7 +186,7 @@ class BatchJob:
             path = shard_path(self.folder, shard.index)
             table = read_verified(path, shard, self._origin(shard))
             if table is not None and not (self.retry_errors and table.column("error").null_count < len(table)):
-                self.summary.add(table, shard.groups)
+                self.summary.add(table, shard)
                 self.summary.resumed += len(shard)
                 continue
             if table is None and path.exists():

@@ -212,6 +212,29 @@ def test_everything_can_be_done_by_keyboard_alone(browser: Any, service: Running
         wait_text(page, "#judged", "?u o1")
 
 
+def test_an_undo_waits_for_the_answer_to_the_judgement_and_is_not_lost(browser: Any, service: RunningService) -> None:
+    asked: list[str] = []
+
+    def answer_late(route: Any) -> None:  # the stream shows the judgement meanwhile
+        response = route.fetch()
+        wait_text(page, "#judged", "Dust or fibre")
+        asked.append(route.request.url)
+        for _ in range(2):
+            page.keyboard.press("u")
+        route.fulfill(response=response)
+
+    with opened(browser, service) as page:
+        page.on("request", lambda request: asked.append(request.url) if "/withdraw" in request.url else None)
+        page.route("**/judge", answer_late)
+        drop(page, "late.png", noise(3))
+        wait_text(page, "#part-name", "late.png")
+        page.locator("#override").click()
+        page.locator("#choices button", has_text="Dust or fibre").click()
+        page.wait_for_selector("#undo", state="visible")
+        page.wait_for_selector("#judged", state="hidden")
+    assert [url.rpartition("/")[2] for url in asked] == ["judge", "withdraw"], "in order, and a key pressed twice once"
+
+
 def test_the_tabulator_reaches_every_control_and_shows_where_it_is(browser: Any, service: RunningService) -> None:
     with opened(browser, service) as page:
         page.wait_for_selector("#strip .tile")

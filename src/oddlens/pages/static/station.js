@@ -14,7 +14,7 @@ const MAX_REASONS = 5;
 
 const byId = (id) => document.getElementById(id);
 const lists = { last: [], anomalies: [], review: [] }; // newest first; those to review by what they teach
-const state = { tab: byId("bench").dataset.tab, part: null, isOpened: false, last: 0, waiting: null, waitingAnomaly: null, shownAt: 0, missed: 0, missedAnomalies: 0, detectors: [], isConnected: false, isLost: false, isDirty: true };
+const state = { tab: byId("bench").dataset.tab, part: null, isOpened: false, last: 0, waiting: null, waitingAnomaly: null, shownAt: 0, missed: 0, missedAnomalies: 0, detectors: [], isConnected: false, isLost: false, isDirty: true, underWay: new Set(), posted: Promise.resolve() };
 const viewer = new Viewer(), sender = new Sender(), camera = new Camera(sender), strip = new Strip(document.querySelector("#strip ol"), open), filter = new StationFilter(readStation);
 takeDrops(sender);
 
@@ -169,10 +169,12 @@ function fillDetectors() {
 
 // -- judgements --------------------------------------------------------------------------------------
 
-async function post(address, body) { // one at a time, so that a key pressed twice judges once
-  if (state.isPosting) return null;
-  state.isPosting = true;
-  try { return await send(address, body); } catch { return null; } finally { state.isPosting = false; } // the reason is shown
+function post(address, body) { // one after the other; what is under way is not begun again, so that a key pressed twice judges once
+  const key = address + JSON.stringify(body), { underWay } = state;
+  if (underWay.has(key)) return null;
+  underWay.add(key);
+  state.posted = state.posted.then(() => send(address, body)).catch(() => null).finally(() => underWay.delete(key)); // the reason is shown
+  return state.posted;
 }
 
 async function send(address, body) {
