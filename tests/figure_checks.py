@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -56,11 +57,22 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
 
 
+def drawn_images(figure: Figure) -> list[AxesImage]:
+    """The images of a figure, in the order in which they were drawn."""
+    return [image for axes in figure.axes for image in axes.images]
+
+
+def image_boxes(figure: Figure) -> list[tuple[float, float, float, float]]:
+    """Left, top, width and height of every image on the page, in inches."""
+    boxes = [image.get_window_extent() for image in drawn_images(figure)]
+    top = figure.bbox.y1
+    rows = [(box.x0, top - box.y1, box.width, box.height) for box in boxes]
+    return [(*(round(float(pixels) / figure.dpi, 3) for pixels in row),) for row in rows]  # type: ignore[misc]
+
+
 def image_corners(figure: Figure) -> list[tuple[float, float]]:
     """Left and top of every image on the page, in inches."""
-    height = figure.get_figheight()
-    boxes = [axes.get_position() for axes in figure.axes if axes.images]
-    return [(round(box.x0 * figure.get_figwidth(), 3), round((1 - box.y1) * height, 3)) for box in boxes]
+    return [(left, top) for left, top, _, _ in image_boxes(figure)]
 
 
 def assert_nothing_overlaps(figure: Figure) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -46,35 +47,58 @@ class Canvas:
         self.figure = Figure(figsize=(self.width, self.height), dpi=NOMINAL_DPI, facecolor="white")
         self._backend: Any = FigureCanvasAgg(self.figure)
 
+    @cached_property
+    def page(self) -> Axes:
+        """Axes over the whole page, in inches from its top left corner.
+
+        All images lie on them: axes for each would take longer than all else.
+        """
+        axes = self.figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[], xlim=(0, self.width), ylim=(self.height, 0))
+        axes.set_axis_off()
+        return axes
+
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Add plain axes in a box of the page."""
-        axes = self._box(left, top, width, height)
+        left, width = snap(left) / self.width, snap(width) / self.width
+        top, height = snap(top) / self.height, snap(height) / self.height
+        axes = self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white")
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["bottom", "left"]].set(color=RULE, linewidth=0.8)
         axes.tick_params(color=RULE, labelcolor=INK, labelsize=SMALL, labelfontfamily=FONT)
         return axes
 
-    def _box(self, left: float, top: float, width: float, height: float, **properties: Any) -> Axes:
-        """Add axes as matplotlib draws them; without ticks, they take a quarter less time."""
-        left, width = snap(left) / self.width, snap(width) / self.width
-        top, height = snap(top) / self.height, snap(height) / self.height
-        return self.figure.add_axes((left, 1 - top - height, width, height), facecolor="white", **properties)
-
     def band(self, left: float, top: float, width: float, height: float) -> None:
-        """Add a tinted background behind what is drawn there later."""
-        axes = self.axes(left, top, width, height)
-        axes.set(xticks=[], yticks=[], facecolor=WASH)
-        axes.spines[:].set_visible(False)
+        """Add a tinted background behind the images."""
+        self._box(left, top, width, height, facecolor=WASH, zorder=-1)
 
     def image(self, left: float, top: float, size: tuple[float, float], image: Floats, **scale: Any) -> AxesImage:
-        """Draw an (H, W), (H, W, 1) or (H, W, 3) image; without a `scale` for `imshow`, 0..1 is black to white."""
-        axes = self._box(left, top, *size, xticks=[], yticks=[])
-        axes.spines[:].set(color=RULE, linewidth=0.5)
+        """Draw an (H, W), (H, W, 1) or (H, W, 3) image; without a `scale` of colours, 0..1 is black to white."""
+        from matplotlib.image import AxesImage
+
         image = image[..., 0] if image.shape[2:] == (1,) else image
         smooth = size[0] * SAVED_DPI < image.shape[1]
         if not scale:
-            image, scale = image.clip(0, 1), {"cmap": "gray", "vmin": 0, "vmax": 1}
-        return axes.imshow(image, aspect="auto", interpolation="hanning" if smooth else "nearest", **scale)
+            image, scale = image.clip(0, 1), {"cmap": "gray", "clim": (0, 1)}
+        left, top, width, height = self._box(left, top, *size, fill=False, edgecolor=RULE, linewidth=0.5, zorder=1)
+        drawn = AxesImage(
+            self.page,
+            extent=(left, left + width, top + height, top),
+            origin="upper",
+            interpolation="hanning" if smooth else "nearest",
+            clip_on=False,
+            **scale,
+        )
+        drawn.set_data(image)
+        self.page.add_image(drawn)
+        return drawn
+
+    def _box(self, left: float, top: float, width: float, height: float, **style: Any) -> tuple[float, ...]:
+        """Draw a rectangle on the page, and return it aligned to saved pixels."""
+        from matplotlib.patches import Rectangle
+
+        left, top, width, height = snap(left), snap(top), snap(width), snap(height)
+        self.page.add_artist(Rectangle((left, top), width, height, clip_on=False, **style))
+        return left, top, width, height
 
     def text(
         self, left: float, top: float, text: str, max_width: float = np.inf, size: float = BODY, **style: Any

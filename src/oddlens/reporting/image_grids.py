@@ -33,8 +33,8 @@ from oddlens.reporting.canvas import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
     from oddlens.data.image_io import Pixels
 
@@ -141,18 +141,28 @@ def verdict_grid(
     return canvas.figure
 
 
-def draw_outline(axes: Axes, mask: npt.NDArray[np.bool_], shape: tuple[int, ...], color: str = ANOMALY) -> None:
-    """Draw a line exactly along the edges of the mask's pixels, over an image of `shape`."""
+def draw_outline(image: AxesImage, mask: npt.NDArray[np.bool_], shape: tuple[int, ...], color: str = ANOMALY) -> None:
+    """Draw a line exactly along the edges of the mask's pixels, over an image of `shape`, in its pixels."""
     from matplotlib.collections import LineCollection
+    from matplotlib.transforms import Bbox, BboxTransform
 
     padded = np.pad(mask, 1)
     y, x = np.nonzero(padded[:-1, 1:-1] != padded[1:, 1:-1])  # edges between a pixel and the one below it
     across = np.stack([x, y, x + 1, y], axis=1)
     y, x = np.nonzero(padded[1:-1, :-1] != padded[1:-1, 1:])  # edges between a pixel and its right neighbour
     edges = np.concatenate([across, np.stack([x, y, x, y + 1], axis=1)]).reshape(-1, 2, 2)
-    lines = edges * (shape[1] / mask.shape[1], shape[0] / mask.shape[0]) - 0.5
+    lines = edges * (shape[1] / mask.shape[1], shape[0] / mask.shape[0])
+    left, right, bottom, top = image.get_extent()
+    axes = image.axes
+    place = BboxTransform(Bbox.from_extents(0, 0, shape[1], shape[0]), Bbox.from_extents(left, top, right, bottom))
     for line_color, width in (("white", 1.8), (color, 0.9)):
-        axes.add_collection(LineCollection(list(lines), colors=line_color, linewidths=width, capstyle="projecting"))
+        axes.add_collection(
+            LineCollection(
+                list(lines), colors=line_color, linewidths=width, capstyle="projecting",
+                transform=place + axes.transData,
+            ),
+            autolim=False,
+        )  # fmt: skip
 
 
 def _row_images(example: Example, value_max: int, map_threshold: float | None) -> dict[str, Floats]:
@@ -182,14 +192,14 @@ def _draw_cell(
     is_map = name == "anomaly map"
     scale: dict[str, Any] = {}
     if is_map and map_threshold is None:
-        scale = {"cmap": "inferno", "vmin": limits[0], "vmax": limits[1]}
-    axes = canvas.image(left, top, (width, height), image, **scale).axes
+        scale = {"cmap": "inferno", "clim": limits}
+    drawn = canvas.image(left, top, (width, height), image, **scale)
     if name == "original" and example.mask is not None:
-        draw_outline(axes, example.mask, example.pixels.shape)
+        draw_outline(drawn, example.mask, example.pixels.shape)
     if is_map and map_threshold is not None and example.anomaly_map is not None:
         above = example.anomaly_map > map_threshold
         if above.any():
-            draw_outline(axes, above, example.pixels.shape, INK)
+            draw_outline(drawn, above, example.pixels.shape, INK)
 
 
 def _color_limits(maps: Sequence[Floats]) -> tuple[float, float]:
