@@ -121,8 +121,7 @@ def pixel_auroc(maps: Sequence[Values], masks: Sequence[npt.NDArray[np.bool_]]) 
     Raises:
         DataError: shapes differ, a map contains NaN, or there are no defect pixels or no normal pixels.
     """
-    defects, _, normals = _pixel_scores(maps, masks)
-    return float(_areas_under_recall(defects, normals, 1.0).mean())
+    return pixel_metrics(maps, masks)["pixel_auroc"]
 
 
 def aupro(maps: Sequence[Values], masks: Sequence[npt.NDArray[np.bool_]], limit: float = 0.3) -> float:
@@ -138,13 +137,25 @@ def aupro(maps: Sequence[Values], masks: Sequence[npt.NDArray[np.bool_]], limit:
 
     Source: Bergmann et al., "The MVTec anomaly detection dataset", IJCV 2021.
     """
+    return pixel_metrics(maps, masks, limit)["aupro"]
+
+
+def pixel_metrics(
+    maps: Sequence[Values], masks: Sequence[npt.NDArray[np.bool_]], limit: float = 0.3
+) -> dict[str, float]:
+    """`pixel_auroc` and `aupro`, for which all pixels are sorted once.
+
+    Raises:
+        DataError: as for these.
+    """
     if not 0 < limit <= 1:
         raise DataError(
             f"the false-positive rate limit of AUPRO must be above 0 and at most 1, got {limit}: 0.3 is usual"
         )
-    defects, components, normals = _pixel_scores(maps, masks)
-    total = np.bincount(components, weights=_areas_under_recall(defects, normals, limit))
-    return float((total / np.bincount(components)).mean() / limit)
+    components, before, after = _rates_at_defects(*_pixel_scores(maps, masks))
+    total = np.bincount(components, weights=_areas_under_recall(before, after, limit))
+    overlap = (total / np.bincount(components)).mean() / limit
+    return {"pixel_auroc": float(_areas_under_recall(before, after, 1.0).mean()), "aupro": float(overlap)}
 
 
 @contextmanager
@@ -211,7 +222,22 @@ def _pixel_scores(
     return np.concatenate(defects), np.concatenate(components), sorted_normals
 
 
-def _areas_under_recall(defects: Values, normals: Values, limit: float) -> npt.NDArray[np.float64]:
+def _rates_at_defects(
+    defects: Values, components: npt.NDArray[np.intp], normals: Values
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Component numbers (D,) of the defect pixels, and the false-positive rates (D,) before and after their scores.
+
+    Distinct scores are looked up in ascending order, which is several times as fast as in that of the pixels.
+    """
+    distinct, place = np.unique(defects, return_inverse=True)
+    above = (normals.size - np.searchsorted(normals, distinct, side="right")) / normals.size
+    from_there = (normals.size - np.searchsorted(normals, distinct, side="left")) / normals.size
+    return components, above[place], from_there[place]
+
+
+def _areas_under_recall(
+    before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], limit: float
+) -> npt.NDArray[np.float64]:
     """For each defect pixel (D,), the area up to `limit` that it adds under the curve of detected pixels.
 
     As the threshold passes the score of a pixel, the false-positive rate grows from `before` to `after` (equal
@@ -219,8 +245,6 @@ def _areas_under_recall(defects: Values, normals: Values, limit: float) -> npt.N
     straight lines that is a triangle over before..after, truncated at the limit, and a rectangle over
     after..limit. For a limit of 1 it is 1 - (before + after) / 2.
     """
-    before = (normals.size - np.searchsorted(normals, defects, side="right")) / normals.size
-    after = (normals.size - np.searchsorted(normals, defects, side="left")) / normals.size
     cut = np.clip(limit, before, after)
     rise = np.divide((cut - before) ** 2, 2 * (after - before), out=np.zeros_like(cut), where=after > before)
     areas: npt.NDArray[np.float64] = rise + np.maximum(0, limit - after)

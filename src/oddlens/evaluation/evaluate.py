@@ -333,4 +333,4 @@ def compute_pixel_metrics(
             truth.append(np.zeros_like(anomaly_map, dtype=bool) if mask is None else mask)
     if not any(mask.any() for mask in truth):
         return {}
-    return {"pixel_auroc": metrics.pixel_auroc(values, truth), "aupro": metrics.aupro(values, truth)}
+    return metrics.pixel_metrics(values, truth)
