@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_json
 
 from oddlens.cli import streams
 from oddlens.cli.streams import open_stream, prepare_streams, to_ascii, visible
@@ -27,6 +28,14 @@ def run(*arguments: object, redirect: str = "", **environment: str) -> subproces
     """Run a command in a shell, which can close and redirect streams."""
     command = ["bash", "-c", f'"$@" {redirect}', "bash", sys.executable, "-m", "oddlens", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, check=False, env=os.environ | environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def part(part: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported file of the detector: without PyTorch, a process begins much sooner."""
+    path = tmp_path_factory.mktemp("exported") / "part.onnx"
+    run_json("export", part, "-o", path)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ from oddlens.errors import SettingsError
 from oddlens.io.paths import check_output, check_outside_data
 
 if TYPE_CHECKING:
+    from oddlens.data.image_set import DataSet
     from oddlens.detector.detector import Detector
     from oddlens.evaluation.diagnosis import Diagnosis
     from oddlens.evaluation.evaluate import Evaluation
@@ -67,7 +68,6 @@ def evaluate(
         from oddlens.data.open import open_dataset
         from oddlens.detector.detector import Detector
         from oddlens.evaluation import evaluate, test_sets
-        from oddlens.evaluation.data_checks import check_for_report
         from oddlens.reporting import evaluation_tables
 
         check_report(report, [data])
@@ -101,8 +101,7 @@ def evaluate(
         result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
         title = f"{path.name} on {dataset.name}"
         if report is not None or figure is not None:
-            rate = detector.decisions_.false_alarm_rate
-            diagnosis = None if report is None else check_for_report(dataset, rate)
+            diagnosis = None if report is None else diagnose(dataset, detector)
             result["files"] = write_outputs(report, figure, title, path, detector, evaluation, diagnosis)
         kinds, decisions = evaluation_tables.kinds_table(result), evaluation_tables.decisions_table(result)
         console.table(title, decisions.columns, decisions.rows)
@@ -110,6 +109,13 @@ def evaluate(
         summary = evaluation_tables.describe_metrics(result, detector.manifest.model.scores_reconstruction)
         console.result(result, [summary, *describe_aurocs(result)])
         exit_if_shifted(evaluation.lot, strict)
+
+
+def diagnose(dataset: DataSet, detector: Detector) -> Diagnosis | None:
+    """What `check` finds in the images, for a report."""
+    from oddlens.evaluation.data_checks import check_for_report  # it needs PyTorch
+
+    return check_for_report(dataset, detector.decisions_.false_alarm_rate)
 
 
 def write_outputs(

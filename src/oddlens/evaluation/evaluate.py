@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Evaluation:
         labels = {kind: int(label) for kind, label in zip(self.images.kinds, self.labels, strict=True)}
         return sorted(labels, key=labels.__getitem__)
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """The metrics table, as printed by `eval --json`; what a test set of one label cannot give is None.
 
