@@ -33,7 +33,7 @@ PAGES = sorted(
 PLACES = {"/srv/camera": "camera", "$DATA": "DATA"}  # of the docs, in the workspace
 LONG = r" --(detector auto|budget \S+)(?=\s|$)"  # what no test has the time for
 QUICK = {
-    "fit": "--detector autoencoder --epochs 1",
+    "fit": "--detector autoencoder --epochs 1 --size 32",
     "fit --backbone": "--detector features --size 32",
     "fit --detector": "--size 32",
     "run": "--epochs 1",
