@@ -197,7 +197,11 @@ def test_a_network_of_another_package_becomes_a_backbone(page: str, block: str, 
         exec(compile(block, page, "exec"), {"__name__": "__docs__"})
     (network,) = here.glob("*.onnx")
     run_oddlens(f"oddlens fit parts -o own.safetensors --detector padim --backbone {network.name}")
-    assert Detector.load("own.safetensors").predict("parts/test/scratch").label.any()
+    detector = Detector.load("own.safetensors")
+    assert network.name in str(detector.manifest.model)
+    scores = detector.score("parts/test/scratch")  # of random weights, which need not see the scratches
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) == len(scores)
 
 
 def test_the_program_that_needs_no_oddlens_scores_as_oddlens_does(here: Path) -> None:
