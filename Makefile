@@ -12,9 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 KERNELS := plugins/oddlens-kernels
-# Tests run in two processes of one thread each; timings are taken elsewhere.
 # Compiled modules are kept, whatever the environment says: hundreds of processes would compile them again.
 export PYTHONDONTWRITEBYTECODE :=
+# Tests run in two processes of one thread each; timings are taken elsewhere.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: setup demo test check lint types floors doctest docs site sanitize survive soak clean

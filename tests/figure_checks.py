@@ -65,14 +65,13 @@ def drawn_images(figure: Figure) -> list[AxesImage]:
 def image_boxes(figure: Figure) -> list[tuple[float, float, float, float]]:
     """Left, top, width and height of every image on the page, in inches."""
     boxes = [image.get_window_extent() for image in drawn_images(figure)]
-    top = figure.bbox.y1
-    rows = [(box.x0, top - box.y1, box.width, box.height) for box in boxes]
-    return [(*(round(float(pixels) / figure.dpi, 3) for pixels in row),) for row in rows]  # type: ignore[misc]
+    top, dpi = figure.bbox.y1, figure.dpi
+    return [(box.x0 / dpi, (top - box.y1) / dpi, box.width / dpi, box.height / dpi) for box in boxes]
 
 
 def image_corners(figure: Figure) -> list[tuple[float, float]]:
-    """Left and top of every image on the page, in inches."""
-    return [(left, top) for left, top, _, _ in image_boxes(figure)]
+    """Left and top of every image on the page, in inches; those of one row or column are equal."""
+    return [(round(left, 3), round(top, 3)) for left, top, _, _ in image_boxes(figure)]
 
 
 def assert_nothing_overlaps(figure: Figure) -> None:

@@ -133,7 +133,7 @@ def test_the_outline_follows_the_pixel_edges_of_the_mask() -> None:
     on_page = lines.get_transform().transform(segments.reshape(-1, 2)) / figure.dpi
     x = (on_page[:, 0] - left) / width * 8
     y = (figure.get_figheight() - on_page[:, 1] - top) / height * 8
-    assert [x.min(), x.max(), y.min(), y.max()] == pytest.approx([3, 5, 2, 5], abs=0.02)
+    assert [x.min(), x.max(), y.min(), y.max()] == pytest.approx([3, 5, 2, 5])
 
 
 def test_an_empty_mask_has_no_outline(tmp_path: Path) -> None:
