@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +180,14 @@ def test_real_photographs_of_mixed_sizes_with_masks_work(real_data: Path, tmp_pa
     assert table["n_normal"] == len(open_dataset(tiles).test.labels) - table["n_anomalous"]
     assert 0 < table["pixel_auroc"] < 1
     assert 0 < table["aupro"] < 1
+
+
+def test_an_exported_file_is_evaluated_without_pytorch(exported: Path) -> None:
+    program = (
+        "import sys\nfrom oddlens.cli import main\n"
+        "try: main()\nfinally: assert 'torch' not in sys.modules, 'PyTorch was imported'"
+    )
+    command = [sys.executable, "-c", program, "eval", str(exported), "digits", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image_auroc"] == run_json("eval", exported, "digits")["image_auroc"]
