@@ -112,6 +112,9 @@ def test_the_site_makes_pages_of_the_notebook_and_of_files_beside_the_docs() -> 
     link = site_hooks.LINK.search("the [example](tests/toy_family.py)")
     assert link is not None
     assert site_hooks.site_link(link, "project/contributing.md", "") == "example"
+    link = site_hooks.LINK.search("the [recipes](start/reference-recipes.ipynb)")
+    assert link is not None
+    assert site_hooks.site_link(link, "index.md", "docs") == "[recipes](start/reference-recipes.md)"
     assert "```python" in site_hooks.notebook_page(NOTEBOOK.read_text(encoding="utf-8"))
 
 

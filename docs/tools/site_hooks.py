@@ -76,8 +76,8 @@ def site_link(link: re.Match[str], page: str, folder: str) -> str:
     if ":" in target:
         return link[0]
     path = posixpath.normpath(posixpath.join(folder, target))
-    pages = {source: name for name, source in OUTSIDE.items() if source != NOTEBOOK}
-    name = path.removeprefix("docs/") if path.startswith("docs/") else pages.get(path)
+    pages = {source: name for name, source in OUTSIDE.items()}
+    name = pages.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
     if name is None:
         return text if (ROOT / path).exists() else link[0]
     return f"[{text}]({posixpath.relpath(name, posixpath.dirname(page) or '.')}{anchor})"
