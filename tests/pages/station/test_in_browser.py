@@ -212,6 +212,18 @@ def test_everything_can_be_done_by_keyboard_alone(browser: Any, service: Running
         wait_text(page, "#judged", "?u o1")
 
 
+@pytest.mark.parametrize("viewport", [STEEL, {"width": 1920, "height": 1080}, PHONE])
+def test_all_of_a_large_photograph_is_seen(browser: Any, service: RunningService, viewport: dict[str, int]) -> None:
+    with opened(browser, service, viewport=viewport) as page:
+        drop(page, "large.png", png(np.random.default_rng(4).integers(0, 256, (1000, 900), np.uint8)))
+        wait_text(page, "#part-name", "large.png")
+        page.wait_for_function("() => document.getElementById('image').height === 1000")
+        frame, image = (page.locator(selector).bounding_box() for selector in ("#view", "#image"))
+        for side, length in (("x", "width"), ("y", "height")):
+            assert image[side] >= frame[side]
+            assert image[side] + image[length] <= frame[side] + frame[length]
+
+
 def test_an_undo_waits_for_the_answer_to_the_judgement_and_is_not_lost(browser: Any, service: RunningService) -> None:
     asked: list[str] = []
 
