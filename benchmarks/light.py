@@ -50,11 +50,19 @@ def shifted(pixels: Pixels) -> Pixels:
     return moved
 
 
+def turned(image: Image.Image) -> Image.Image:
+    """A plane turned about its centre; its edges are repeated outwards, so that no corner is black."""
+    margin = round(TURN / 57 * max(image.size)) + 1
+    wider = Image.fromarray(np.pad(np.asarray(image), margin, mode="edge"))
+    whole = wider.rotate(TURN, Image.Resampling.BILINEAR)
+    return whole.crop((margin, margin, margin + image.width, margin + image.height))
+
+
 CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
     "as they are": lambda pixels: pixels,
     **{f"brightness x{f:g}": partial(brightened, factor=f, value_max=255) for f in (0.85, 0.93, 1.07, 1.15)},
     f"shifted by {SHIFT} px": shifted,
-    f"turned by {TURN:g} degrees": each(lambda image: image.rotate(TURN, Image.Resampling.BILINEAR)),
+    f"turned by {TURN:g} degrees": each(turned),
     f"blurred, radius {BLUR:g} px": each(lambda image: image.filter(ImageFilter.GaussianBlur(BLUR))),
 }
 

@@ -26,3 +26,13 @@ def test_a_factor_is_that_of_its_name() -> None:
 def test_shifted_images_repeat_their_edge() -> None:
     pixels = np.arange(10, dtype=np.uint8).reshape(1, 1, 10, 1)
     assert light.shifted(pixels).ravel().tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
+
+
+def test_turned_images_have_no_new_corners() -> None:
+    pixels = np.full((1, 40, 60, 3), 200, dtype=np.uint8)
+    pixels[:, 10:20, 25:35] = 90
+    (name,) = (name for name in light.CHANGES if name.startswith("turned"))
+    changed = light.CHANGES[name](pixels)
+    np.testing.assert_array_equal(changed[0, :5, :5], 200)
+    assert (changed != pixels).any()
+    assert np.isclose((changed < 145).mean(), (pixels < 145).mean(), rtol=0.1)
