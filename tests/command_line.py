@@ -22,8 +22,13 @@ STREAMS = ("stdin", "stdout", "stderr")
 FORKS = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 if FORKS is not None:
     FORKS.set_forkserver_preload(
-        ["oddlens.cli", "oddlens.detector.export", "oddlens.training.fit", "oddlens.reporting.evaluation_report"]
-    )
+        [
+            "oddlens.cli", "oddlens.detector.export", "oddlens.training.fit", "oddlens.reporting.evaluation_report",
+            "oddlens.models.accelerators", "oddlens.store.store", "rich.progress", "rich.table", "sklearn.datasets",
+            "sklearn.metrics", "onnxscript", "torch.onnx._internal.exporter._core", "torch._dynamo",
+            "torch.export._trace",
+        ]
+    )  # fmt: skip
 
 
 def oddlens(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -84,6 +84,21 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert run(program, *arguments).endswith("heavy: []\n")
 
 
+def test_a_service_with_all_its_pages_needs_nothing_of_training() -> None:
+    """PyTorch would take seconds to start and 180 MB. The jobs that fit and check have processes of their own."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "for name in ('torch', 'sklearn', 'scipy', 'matplotlib', 'onnx'): sys.modules[name] = None\n"
+        "import oddlens.pages, oddlens.service\n"
+        "packages = [oddlens.pages, oddlens.service]\n"
+        "names = [m.name for p in packages for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')]\n"
+        "jobs = [f'oddlens.pages.learning.{name}' for name in ('worker', 'checking', 'fitting')]\n"
+        "for name in set(names) - set(jobs): importlib.import_module(name)\n"
+        "print(set(jobs) <= set(names), len(names) > 30)"
+    )
+    assert run(program) == "True True\n"
+
+
 def test_a_deployed_detector_scores_files_without_torch(
     digits_detector: Detector, digit_pixels: Pixels, tmp_path: Path
 ) -> None:

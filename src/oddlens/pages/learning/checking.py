@@ -11,17 +11,16 @@ from oddlens.conformal.ranks import DEFAULT_RATE
 from oddlens.evaluation import contamination, data_checks
 from oddlens.evaluation.diagnosis import Diagnosis, Finding, counted
 from oddlens.pages.learning.folders import below, image_id, open_photographs, without_path
-from oddlens.pages.learning.job import Job, Request
+from oddlens.pages.learning.job import FINDINGS, FINDINGS_PAGE, Job, Request
 from oddlens.pages.learning.progress import Progress
 from oddlens.pages.learning.workspace import write_json
 from oddlens.reporting.data_report import write_data_report
 
-FINDINGS, PAGE = "findings.json", "findings.html"
 PHASES: Mapping[str, float] = {"reading": 0.1, "checking": 0.85, "reporting": 0.05}  # with shares of the whole
 
 
 def check_photographs(job: Job, request: Request, progress: Progress) -> None:
-    """Check the photographs of a job; writes `FINDINGS` and `PAGE` to its folder.
+    """Check the photographs of a job; writes `FINDINGS` and `FINDINGS_PAGE` to its folder.
 
     Raises:
         DataNotFoundError, DataError: they cannot be checked.
@@ -37,7 +36,7 @@ def check_photographs(job: Job, request: Request, progress: Progress) -> None:
     )
     progress.begin("reporting", "writing the findings")
     shown = partial(without_path, folder=folder, name=request.folder_name)
-    write_data_report(job.folder / PAGE, diagnosis, describe(request), shown)
+    write_data_report(job.folder / FINDINGS_PAGE, diagnosis, describe(request), shown)
     write_json(job.folder / FINDINGS, findings(diagnosis, folder, request.folder_name))
 
 

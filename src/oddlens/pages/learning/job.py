@@ -25,6 +25,7 @@ Ending = Literal["done", "failed", "stopped", "expired"]
 
 JOB, WISH, WORKER, PROGRESS, OUTCOME = "job.json", "wish.json", "worker.json", "progress.json", "outcome.json"
 LOG, REGION = "log.txt", "region.png"
+FINDINGS, FINDINGS_PAGE = "findings.json", "findings.html"  # of a check
 UNFINISHED = ".oddlens-*.partial"  # of io.atomic
 MAX_STARTS = 2  # of a worker that ends without an outcome: it is started again once
 MAX_TAIL = 2000  # characters of a log that an error quotes

@@ -12,9 +12,8 @@ from starlette.responses import HTMLResponse, Response
 from oddlens.detector.detector import Detector
 from oddlens.errors import StateError
 from oddlens.pages.learning import results
-from oddlens.pages.learning.checking import PAGE
 from oddlens.pages.learning.engineering import Engineering, Form, page_router, see, text_of
-from oddlens.pages.learning.job import LOG, Job
+from oddlens.pages.learning.job import FINDINGS_PAGE, LOG, Job
 from oddlens.pages.learning.project_pages import OPEN, decimal, job_ahead, revision_of, shared_values
 from oddlens.pages.learning.results import REPORT
 from oddlens.pages.learning.thresholds import threshold_choices
@@ -62,7 +61,7 @@ def job_routes(work: Engineering) -> APIRouter:
 
     @router.get("/learn/jobs/{job}/findings")
     def findings(job: str) -> Response:
-        return sandboxed(work.jobs.get(job), PAGE)
+        return sandboxed(work.jobs.get(job), FINDINGS_PAGE)
 
     @router.get("/learn/jobs/{job}/threshold")
     def thresholds(job: str, request: Request) -> Response:

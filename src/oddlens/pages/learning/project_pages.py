@@ -23,9 +23,9 @@ from oddlens.data.open import translate_read_errors
 from oddlens.data.sources.folders import GOOD
 from oddlens.data.sources.listing import FolderListing
 from oddlens.errors import DataError, DataNotFoundError, OddlensError, SettingsError, StateError
-from oddlens.pages.learning.checking import FINDINGS
 from oddlens.pages.learning.engineering import Engineering, see, text_of, texts_of, whole
 from oddlens.pages.learning.folders import ROOT_NAME, Photo, PhotoFolder, without_path
+from oddlens.pages.learning.job import FINDINGS
 from oddlens.pages.learning.jobs import Listed
 from oddlens.pages.learning.projects import FitSettings, Project
 from oddlens.pages.learning.workspace import read_json
