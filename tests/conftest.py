@@ -22,6 +22,12 @@ from oddlens.detector.export import export
 FIRST = ("tests/pages/", "tests/service/")  # these wait, so none should run alone at the end
 
 
+# glibc has read them: freed memory stays with this process, which else asks for the same pages 20 million times. The
+# processes that tests start are as users start them.
+for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+    os.environ.pop(name, None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what waits."""
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

@@ -1,11 +1,13 @@
-"""anomalib without pretrained weights: train and export GANomaly, and score files with OpenVINO.
+"""anomalib without pretrained weights: train and export a model, and score files with OpenVINO.
 
     python benchmarks/peers/anomalib_peer.py fit DIR/magnetic-tile --out runs/peers/ganomaly-tile
     python benchmarks/peers/anomalib_peer.py infer DIR/magnetic-tile/test --out runs/peers/ganomaly-tile
+    python benchmarks/peers/anomalib_peer.py fit DIR/bottle --model patchcore --rows 10241 --out runs/peers/patchcore
 
 GANomaly is trained as in its example configuration: at most 100 epochs with batch size 32, stopped when three epochs
 in a row do not raise the AUROC on the validation half of the *test* images, which also gives the threshold, or after
-`--minutes`. Images are 256 x 256.
+`--minutes`. Images are 256 x 256. PatchCore and PaDiM have a ResNet-18 with random weights, since the pretrained ones
+come from a server: their speed can be compared, and their AUROC says nothing.
 """
 
 from __future__ import annotations
@@ -24,28 +26,35 @@ from anomalib.data import Folder
 from anomalib.deploy import ExportType, OpenVINOInferencer
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
-from anomalib.models import Ganomaly
+from anomalib.models import Ganomaly, Padim, Patchcore
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from raw import Clock, auroc, make_parser, print_json
 from torch.utils.flop_counter import FlopCounterMode
 
-SIDE = 256
+SIDE, STRIDE = 256, 8  # of the images, and of the places of PatchCore
 WORKERS = 2
 PATIENCE, EPOCHS, BATCH = 3, 100, 32
 SUFFIXES = (".jpg", ".jpeg", ".png")
 WORK = "operations.json"  # next to the exported model
 
 
-def build_model() -> Ganomaly:
-    """Return the model, with the AUROC used for early stopping."""
+def build_model(options) -> Ganomaly | Padim | Patchcore:
+    """Return the model, with the AUROC that GANomaly uses for early stopping."""
     monitored = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     final = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     evaluator = Evaluator(val_metrics=[monitored], test_metrics=[final])
-    return Ganomaly(pre_processor=Ganomaly.configure_pre_processor((SIDE, SIDE)), evaluator=evaluator)
+    common = {"pre_processor": Ganomaly.configure_pre_processor((SIDE, SIDE)), "evaluator": evaluator}
+    if options.model == "ganomaly":
+        return Ganomaly(**common)
+    common |= {"backbone": "resnet18", "pre_trained": False, "visualizer": False}
+    if options.model == "padim":
+        return Padim(**common)
+    images = sum(1 for path in (options.source / "train/good").iterdir() if path.suffix.lower() in SUFFIXES)
+    return Patchcore(coreset_sampling_ratio=options.rows / (images * (SIDE // STRIDE) ** 2), **common)
 
 
-def operations(model: Ganomaly) -> int:
+def operations(model: Ganomaly | Padim | Patchcore) -> int:
     """Return the operations of scoring one image; a multiply-add is two."""
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -55,11 +64,12 @@ def operations(model: Ganomaly) -> int:
 
 def build_engine(options, scratch: Path) -> Engine:
     """Return the trainer, with early stopping; `--images` also limits the batches."""
+    trained = options.model == "ganomaly"
     return Engine(
-        callbacks=[EarlyStopping("image_AUROC", patience=PATIENCE, mode="max")],
+        callbacks=[EarlyStopping("image_AUROC", patience=PATIENCE, mode="max")] if trained else [],
         default_root_dir=scratch,
         accelerator="cpu",
-        max_epochs=options.epochs or EPOCHS,
+        max_epochs=(options.epochs or EPOCHS) if trained else 1,
         max_time={"minutes": options.minutes},
         enable_progress_bar=False,
         **({"limit_train_batches": 2, "limit_val_batches": 4, "limit_test_batches": 4} if options.images else {}),
@@ -76,7 +86,7 @@ def fit(options, scratch: Path) -> None:
         root.name, "train/good", root, [f"test/{name}" for name in defects], "test/good",
         train_batch_size=batch, eval_batch_size=batch, num_workers=WORKERS, seed=options.seed,
     )  # fmt: skip
-    model = build_model()
+    model = build_model(options)
     engine = build_engine(options, scratch)
     engine.fit(model=model, datamodule=data)
     fitting, epochs = clock.lap(), engine.trainer.current_epoch
@@ -136,6 +146,8 @@ def main() -> None:
     parser.add_argument("what", choices=("fit", "infer"))
     parser.add_argument("source", type=Path, help="data set in MVTec's layout; for infer, a folder of images")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported model")
+    parser.add_argument("--model", choices=("ganomaly", "padim", "patchcore"), default="ganomaly")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of PatchCore's memory bank")
     parser.add_argument("--minutes", type=int, default=30, help="maximum training time in minutes")
     parser.add_argument("--passes", type=int, default=3, help="passes over the files, the first a warm-up")
     options = parser.parse_args()

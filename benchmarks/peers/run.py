@@ -2,6 +2,7 @@
 
     python benchmarks/peers/run.py --peer torch-mnist torch-cifar --repeats 5 --data DIR
     python benchmarks/peers/run.py --peer ganomaly-tile --repeats 1 --data DIR
+    python benchmarks/peers/run.py --peer patchcore-bottle patchcore-pill padim-pill --repeats 3 --data DIR
 
 Each peer has its own environment, created from `requirements/` when missing, and runs as documented by its authors. A
 pair of runs is a cell (see `cells.py`), so an interrupted run can be resumed; pair n uses random seed n on both sides.
@@ -45,6 +46,16 @@ def recipe(what: str, script: str, name: str, quality: str) -> Peer:
     )
 
 
+def closed_form(family: str, name: str, extra: str = "") -> Peer:
+    """A family that is fitted without training: seconds of fitting, and images per second from files to verdicts."""
+    theirs = f"anomalib benchmarks/peers/anomalib_peer.py fit $DATA/{name} --model {family}"
+    theirs = f"{theirs} --out runs/peers/models/{family}-{name} {extra}".rstrip()
+    fit = f"oddlens fit $DATA/{name} --detector {family} --size 256 --device cpu -o $OUT/part.safetensors"
+    export = "oddlens export $OUT/part.safetensors -o $OUT/part.onnx"
+    score = f"oddlens score $OUT/part.onnx $DATA/{name}/test -o $OUT/verdicts.csv"
+    return Peer(f"{name}, anomalib {family}", "anomalib", theirs, (fit, export, score))
+
+
 PEERS = {
     "torch-mnist": recipe("MNIST", "mnist", "mnist", "loss"),
     "torch-cifar": recipe("CIFAR-10", "cifar", "cifar10-airplane", "auroc"),
@@ -56,6 +67,10 @@ PEERS = {
             "oddlens eval $OUT/part.safetensors $DATA/magnetic-tile",
         ),
     ),
+    # As many rows as our default bank: 49 of each of 209 images, 38 of each of 267.
+    "patchcore-bottle": closed_form("patchcore", "bottle", "--rows 10241"),
+    "patchcore-pill": closed_form("patchcore", "pill", "--rows 10146"),
+    "padim-pill": closed_form("padim", "pill"),
 }  # fmt: skip
 
 
@@ -110,14 +125,34 @@ def seconds(cell: Cell, *, ours: bool, as_if: int | None) -> float:
     return float(total + (as_if - count) * epochs / count)
 
 
-COLUMNS = ("fit", "pairs", "theirs, s", "ours, s", "theirs / ours: median (min to max)", "theirs", "ours")
+def rate(result: dict[str, Any]) -> float | None:
+    """Return the images per second from files to verdicts, where a command measured it."""
+    if "score" in result.get("seconds", {}):
+        return float(result["n"] / result["seconds"]["score"])
+    return result.get("images_per_second") if "seconds_pass" in result else None
+
+
+def rates(cells: list[Cell]) -> str:
+    """Format the median images per second of both sides, and the median ratio."""
+    pairs = [(rate(cell.results[-1]), rate(cell.results[-2])) for cell in cells]
+    known = [(theirs, ours) for theirs, ours in pairs if theirs and ours]
+    if not known:
+        return DASH
+    theirs, ours = (statistics.median(side) for side in zip(*known, strict=True))
+    return f"{theirs:.1f}, {ours:.1f}, **{statistics.median(our / their for their, our in known):.2f}**"
+
+
+COLUMNS = (
+    "fit", "pairs", "theirs, s", "ours, s", "theirs / ours: median (min to max)", "theirs", "ours",
+    "images/s: theirs, ours, ours / theirs",
+)  # fmt: skip
 DETAILS = ("seconds_load", "seconds_threshold", "epochs", "auroc_own", "operations_per_image", "precision", "versions")
 
 
 def row(peer: Peer, cells: list[Cell], as_if: int | None) -> list[str]:
     """Return the row of a peer."""
     if not cells:
-        return [peer.what, *[DASH] * 6]
+        return [peer.what, *[DASH] * (len(COLUMNS) - 1)]
     theirs, ours = ([seconds(cell, ours=is_ours, as_if=as_if) for cell in cells] for is_ours in (False, True))
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     mark = "".join(dict.fromkeys(cell.mark for cell in cells))
@@ -125,6 +160,7 @@ def row(peer: Peer, cells: list[Cell], as_if: int | None) -> list[str]:
         peer.what, str(len(cells)), f"{statistics.median(theirs):.1f}", f"{statistics.median(ours):.1f}{mark}",
         f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
         f"{peer.quality} {qualities(cells, peer.quality, ours=False)}", qualities(cells, peer.quality, ours=True),
+        rates(cells),
     ]  # fmt: skip
 
 

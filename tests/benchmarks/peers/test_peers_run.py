@@ -43,6 +43,12 @@ def test_qualities_have_a_standard_deviation_over_several_pairs(run: dict[str, A
     assert run["qualities"]([pair], "auroc", ours=True) == "–"
 
 
+def test_rates_are_those_of_scoring_files_on_both_sides(run: dict[str, Any]) -> None:
+    ours, theirs = {"n": 80, "seconds": {"score": 2.0}}, {"images_per_second": 10.0, "seconds_pass": [8.0]}
+    assert run["rates"]([cell(("a", "b", "c"), *OURS, ours, theirs)]) == "10.0, 40.0, **4.00**"
+    assert run["rates"]([cell(("a", "b", "c"), *OURS, THEIRS)]) == "–"
+
+
 def test_pairs_use_one_random_seed_on_both_sides(run: dict[str, Any]) -> None:
     options = argparse.Namespace(epochs=3, threads=2, extra=["--images", "200"])
     *ours, theirs = run["pair"]("torch-cifar", 4, options).commands
