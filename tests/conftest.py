@@ -22,10 +22,14 @@ from oddlens.detector.export import export
 FIRST = ("tests/pages/", "tests/service/")  # these wait, so none should run alone at the end
 
 
-# glibc has read them: freed memory stays with this process, which else asks for the same pages 20 million times. The
-# processes that tests start are as users start them.
-for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-    os.environ.pop(name, None)
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide from the processes that tests start what `make test` tells glibc, which has read it in the tests' own.
+
+    It keeps freed memory, for pages of which these would otherwise ask the system 20 million times.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+            os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
