@@ -15,6 +15,7 @@ KERNELS := plugins/oddlens-kernels
 # Compiled modules are kept, whatever the environment says: hundreds of processes would compile them again.
 export PYTHONDONTWRITEBYTECODE :=
 # Tests run in three processes of one thread each, so that two cores are busy while some wait; timings are taken elsewhere.
+# Freed memory stays with these processes (tests/conftest.py).
 PYTEST := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 $(BIN)/python -m pytest
 
 .PHONY: setup demo test check lint types floors doctest docs site sanitize survive soak clean

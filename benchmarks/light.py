@@ -11,6 +11,7 @@ cached. Images are changed at the size of the detector's input.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +53,7 @@ def shifted(pixels: Pixels) -> Pixels:
 
 def turned(image: Image.Image) -> Image.Image:
     """A plane turned about its centre; its edges are repeated outwards, so that no corner is black."""
-    margin = round(TURN / 57 * max(image.size)) + 1
+    margin = math.ceil(math.radians(TURN) * max(image.size))
     wider = Image.fromarray(np.pad(np.asarray(image), margin, mode="edge"))
     whole = wider.rotate(TURN, Image.Resampling.BILINEAR)
     return whole.crop((margin, margin, margin + image.width, margin + image.height))

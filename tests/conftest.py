@@ -25,7 +25,7 @@ FIRST = ("tests/pages/", "tests/service/")  # these wait, so none should run alo
 def pytest_configure(config: pytest.Config) -> None:
     """Hide from the processes that tests start what `make test` tells glibc, which has read it in the tests' own.
 
-    It keeps freed memory, for pages of which these would otherwise ask the system 20 million times.
+    There it keeps freed memory: the laws of the detectors then have a fifth of the page faults.
     """
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):

@@ -78,7 +78,7 @@ def build_engine(options, scratch: Path) -> Engine:
 
 
 def fit(options, scratch: Path) -> None:
-    """Train, test and export; then score every test file with the exported model."""
+    """Train and test; then score every test file, with the exported model where it is GANomaly's."""
     seed_everything(options.seed)
     batch, root = min(BATCH, options.images or BATCH), options.source
     clock = Clock()
@@ -93,15 +93,16 @@ def fit(options, scratch: Path) -> None:
     fitting, epochs = clock.lap(), engine.trainer.current_epoch
     test_metrics = engine.test(model=model, datamodule=data)[0]
     clock.lap()
-    trained = options.model == "ganomaly"
-    if trained:
+    test, exporting = root / "test", 0.0
+    if options.model == "ganomaly":
         exported = engine.export(model=model, export_type=ExportType.OPENVINO, export_root=options.out)
-    exporting = clock.lap()
+        exporting = clock.lap()
+        scored = score_files(exported, test, options)
+    else:
+        scored = predict(engine, model, test, options)
     work = {"operations_per_image": operations(model)}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / WORK).write_text(json.dumps(work), encoding="utf-8")
-    test = root / "test"
-    scored = score_files(exported, test, options) if trained else predict(engine, model, test, options)
     print_json(
         {
             "seconds_fit": fitting,
@@ -117,7 +118,7 @@ def fit(options, scratch: Path) -> None:
 
 def score_files(model: Path, folder: Path, options) -> dict[str, object]:
     """Score all images below a folder, one file at a time as the inferencer does."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.images]
+    files = find_files(folder, options)
     inferencer = OpenVINOInferencer(model, device="CPU", config={"INFERENCE_NUM_THREADS": options.threads})
     precision = inferencer.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     clock, seconds, scores, verdicts = Clock(), [], [], []
@@ -127,21 +128,16 @@ def score_files(model: Path, folder: Path, options) -> dict[str, object]:
         scores = [float(item.pred_score.item()) for item in predictions]
         verdicts = [bool(item.pred_label.item()) for item in predictions]
         clock.lap()
-    anomalous = np.array([file.parent.name != "good" for file in files])
-    return {
-        "auroc": auroc(np.array(scores), anomalous) if 0 < anomalous.sum() < len(anomalous) else None,
+    return measured(files, scores, seconds) | {
         "flagged": float(np.mean(verdicts)),
         "distinct_scores": len(set(scores)),
-        "files": len(files),
-        "seconds_pass": seconds,
-        "images_per_second": len(files) / float(np.median(seconds[1:] or seconds)),
         "precision": precision,
     }
 
 
 def predict(engine: Engine, model: Padim | Patchcore, folder: Path, options) -> dict[str, object]:
     """Score all images below a folder with PyTorch, in batches: PatchCore's export takes exactly two images."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.images]
+    files = find_files(folder, options)
     loader = DataLoader(
         ConcatDataset([PredictDataset(path=file) for file in files]),
         batch_size=BATCH, num_workers=WORKERS, collate_fn=PredictDataset(path=files[0]).collate_fn,
@@ -151,14 +147,23 @@ def predict(engine: Engine, model: Padim | Patchcore, folder: Path, options) -> 
         batches = engine.predict(model=model, dataloaders=loader)
         seconds.append(clock.lap())
         scores = [float(score) for batch in batches for score in batch.pred_score]
+    return measured(files, scores, seconds) | {"precision": "float32"}
+
+
+def measured(files: list[Path], scores: list[float], seconds: list[float]) -> dict[str, object]:
+    """Return the AUROC of the scores, and the speed of all passes but the first."""
     anomalous = np.array([file.parent.name != "good" for file in files])
     return {
         "auroc": auroc(np.array(scores), anomalous) if 0 < anomalous.sum() < len(anomalous) else None,
         "files": len(files),
         "seconds_pass": seconds,
         "images_per_second": len(files) / float(np.median(seconds[1:] or seconds)),
-        "precision": "float32",
     }
+
+
+def find_files(folder: Path, options) -> list[Path]:
+    """Return the images below a folder; `--images` limits their number."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.images]
 
 
 def infer(options) -> None:
@@ -173,7 +178,7 @@ def main() -> None:
     parser = make_parser(__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("fit", "infer"))
     parser.add_argument("source", type=Path, help="data set in MVTec's layout; for infer, a folder of images")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the exported model")
+    parser.add_argument("--out", type=Path, required=True, help="folder of what is written")
     parser.add_argument("--model", choices=("ganomaly", "padim", "patchcore"), default="ganomaly")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of PatchCore's memory bank")
     parser.add_argument("--minutes", type=int, default=30, help="maximum training time in minutes")

@@ -127,7 +127,7 @@ def seconds(cell: Cell, *, ours: bool, as_if: int | None) -> float:
 
 def rate(result: dict[str, Any]) -> float | None:
     """Return the images per second from files to verdicts, where a command measured it."""
-    if "score" in result.get("seconds", {}):
+    if "n" in result and "score" in result.get("seconds", {}):  # `oddlens eval`, which does more, has no n
         return float(result["n"] / result["seconds"]["score"])
     return result.get("images_per_second") if "seconds_pass" in result else None
 

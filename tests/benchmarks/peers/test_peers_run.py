@@ -47,6 +47,8 @@ def test_rates_are_those_of_scoring_files_on_both_sides(run: dict[str, Any]) -> 
     ours, theirs = {"n": 80, "seconds": {"score": 2.0}}, {"images_per_second": 10.0, "seconds_pass": [8.0]}
     assert run["rates"]([cell(("a", "b", "c"), *OURS, ours, theirs)]) == "10.0, 40.0, **4.00**"
     assert run["rates"]([cell(("a", "b", "c"), *OURS, THEIRS)]) == "–"
+    evaluated = {"image_auroc": 0.9, "seconds": {"score": 2.0}}  # of `oddlens eval`
+    assert run["rates"]([cell(("a", "b", "c"), *OURS, evaluated, theirs)]) == "–"
 
 
 def test_pairs_use_one_random_seed_on_both_sides(run: dict[str, Any]) -> None:
