@@ -161,7 +161,7 @@ class FrozenConv(nn.Module):
         if (top, left) != (bottom, right):
             batch, padding = F.pad(batch, (left, right, top, bottom)), (0, 0)
         result = F.conv2d(batch, self.weight, self.bias, self.stride, padding, 1, self.groups)
-        # Exporting an operation in place takes many times as long, and gives the same graph.
+        # Exporting this operation in place takes four times as long, and gives the same graph.
         return F.relu6(result, inplace=not torch.compiler.is_exporting()) if self.activates else result
 
 
