@@ -26,7 +26,7 @@ if FORKS is not None:
             "oddlens.cli", "oddlens.detector.export", "oddlens.training.fit", "oddlens.reporting.evaluation_report",
             "oddlens.models.accelerators", "oddlens.store.store", "rich.progress", "rich.table", "sklearn.datasets",
             "sklearn.metrics", "onnxscript", "torch.onnx._internal.exporter._core", "torch._dynamo",
-            "torch.export._trace",
+            "torch.export._trace", "listed_operators",
         ]
     )  # fmt: skip
 

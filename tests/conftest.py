@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_exporter  # noqa: F401 - it changes the exporter
 from postgresql_server import new_schema, postgresql_server
 
 from oddlens.config.base import TrainingSettings

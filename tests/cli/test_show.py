@@ -27,7 +27,7 @@ def test_both_kinds_of_file_are_shown_as_a_table(kind: str, request: pytest.Fixt
 
 def test_tiles_are_said_in_fitting_and_shown_and_again_in_a_plan(parts: Path, tmp_path: Path) -> None:
     file, again = tmp_path / "part.safetensors", tmp_path / "again.safetensors"
-    fitted = run_json("fit", parts, "-o", file, "--budget", "8s", "--tile", 16)
+    fitted = run_json("fit", parts, "-o", file, "--budget", "2s", "--tile", 16)
     assert fitted["tiling"] == {"height": 16, "width": 16, "overlap": 4}
     assert fitted["remarks"][0].startswith("tiles: images of 24 x 20 pixels are scored in tiles, 4 of 16 x 16")
     assert "4 of 16 x 16 that overlap by 4 pixels or more" in oddlens("show", file).stdout

@@ -186,7 +186,7 @@ def described(form: FamilySettings, spec: InputSpec) -> FamilySettings:
 def fit(form: FamilySettings, size: tuple[int, int, int, int], seed: int = 3, roi: str | None = None) -> Detector:
     """A detector of images of this size, in tiles where it is that of tiled ones."""
     tile: int | Literal["off"] = 16 if size == TILED else "off"
-    return Detector(form, training=training(form, seed), tile=tile, roi=roi).fit(pictures(size, 120))
+    return Detector(form, training=training(form, seed), tile=tile, roi=roi).fit(pictures(size, 60))
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_it_is_said_that_not_all_tiles_are_learned(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_ensemble_of_tiled_models_is_repeated_by_its_plan() -> None:
-    first = fit_arrows(AutoSettings(), width=40, tile=16, budget=8.0)
+    first = fit_arrows(AutoSettings(), width=40, tile=16, budget=3.0)
     assert first.manifest.tiling is not None
     assert isinstance(first.manifest.model, EnsembleSettings)
     again = fit_arrows(first.manifest.model, width=40, tile=16)
