@@ -21,4 +21,4 @@ def copy_of_listed(opset_version: int = _constants.TORCHLIB_OPSET) -> ONNXRegist
     return own
 
 
-ONNXRegistry.from_torchlib = staticmethod(copy_of_listed)  # type: ignore[method-assign, assignment]
+ONNXRegistry.from_torchlib = staticmethod(copy_of_listed)  # type: ignore[method-assign]

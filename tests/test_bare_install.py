@@ -55,11 +55,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "install", "--no-compile", "--retries", "1", str(sdist)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
+        [*pip, "install", "--retries", "1", str(sdist)], capture_output=True, text=True, check=False, env=environment()
     )
     if "connection broken" in done.stderr + done.stdout:
         pytest.skip("the package index cannot be reached, so nothing can be installed")

@@ -84,7 +84,7 @@ def test_sparse_weights_of_the_network_are_in_the_exported_graph() -> None:
 @pytest.mark.parametrize("version", [12, 18, 21])
 def test_networks_of_other_versions_are_exported(version: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    path = write_onnx(tmp_path / "own.onnx", ConvNet(), opset=max(18, version))
+    path = write_onnx(tmp_path / "own.onnx", ConvNet(), opset=max(18, version), dynamo=version >= 18)
     if version < 18:
         model = onnx.load(path)
         model.opset_import[0].version = version  # convolutions have not changed since
