@@ -67,7 +67,9 @@ def test_eval_tests_its_normal_images_as_a_lot(saved: Path, digits: DataSet, tmp
         (tmp_path / "lot/test" / kind).mkdir(parents=True)
         for i, image in enumerate(images):
             Image.fromarray(image).save(tmp_path / "lot/test" / kind / f"{i:03}.png")
-    lot = run_json("eval", saved, tmp_path / "lot", "--strict", "--max-anomalous", 0.05)["lot"]
+    result = run_json("eval", saved, tmp_path / "lot", "--strict", "--max-anomalous", 0.05)
+    lot = result["lot"]
+    assert 0 < result["alarms_p_value"] <= 1
     assert (lot["shifted"], lot["max_anomalous"], lot["n"]) == (False, 0.05, 60), "anomalies are not of the lot"
     report = tmp_path / "r.html"
     done = oddlens("eval", saved, tmp_path / "lot/test/negative", "--strict", "--report", report)

@@ -11,7 +11,17 @@ import pytest
 from oddlens.config.base import DecisionSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
-from oddlens.conformal.lot import LEVEL, MIN_IMAGES, Lot, LotTest, guaranteed_rate, lot_p_value, max_rank_above
+from oddlens.conformal.lot import (
+    LEVEL,
+    MIN_IMAGES,
+    Lot,
+    LotTest,
+    alarms_p_value,
+    exceedance_p_value,
+    guaranteed_rate,
+    lot_p_value,
+    max_rank_above,
+)
 from oddlens.conformal.schemes import HELD_OUT, LEAVE_ONE_OUT, in_folds
 from oddlens.errors import CalibrationError, SettingsError, StateError
 
@@ -245,3 +255,78 @@ def test_the_guaranteed_rate_is_the_one_in_use() -> None:
     assert guaranteed_rate(decisions(calibration=np.arange(62.0))) == "the false-alarm rate of 1.59%"
     assert guaranteed_rate(decisions(calibration=np.arange(999.0), rate=0.002)) == "the false-alarm rate of 0.2%"
     assert guaranteed_rate(decisions(calibration=np.arange(62.0)), 0.05) == "the false discovery rate of 5%"
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
+def test_false_alarms_are_counted_as_images_above_the_unit_of_the_threshold(
+    rate: float, confidence: float | None, rng: np.random.Generator
+) -> None:
+    settings = DecisionSettings(false_alarm_rate=rate, confidence=confidence)
+    decision = Decision(settings, rng.normal(size=200), np.empty(0))
+    scores = rng.normal(0.5, 1, 40)
+    rank = int((decision.calibration_scores >= decision.threshold).sum())
+    expected = exceedance_p_value(int((scores > decision.threshold).sum()), 40, 200, rank)
+    assert alarms_p_value(GroupedDecision({UNGROUPED: decision}), scores) == pytest.approx(expected)
+    assert 0 < expected < 1
+
+
+@pytest.mark.parametrize(("n", "m", "rate"), [(62, 20, None), (99, 50, 0.05), (19, 200, 0.3)])
+def test_by_chance_false_alarms_are_as_rare_as_their_p_value(
+    n: int, m: int, rate: float | None, rng: np.random.Generator
+) -> None:
+    p_values = np.array(
+        [
+            alarms_p_value(decisions(calibration=rng.normal(size=n), rate=rate), rng.normal(size=m))
+            for _ in range(REPEATS)
+        ],
+        dtype=float,
+    )
+    for level in (0.01, 0.1, 0.5):
+        assert (p_values <= level).mean() <= level + 3 * math.sqrt(level * (1 - level) / REPEATS)
+    assert len(np.unique(p_values)) > 2
+
+
+def test_many_false_alarms_are_noticed_and_none_are_no_evidence(rng: np.random.Generator) -> None:
+    part = decisions(calibration=np.arange(62.0))
+    four = alarms_p_value(part, [100.0] * 4 + [1.0] * 16)
+    assert four == exceedance_p_value(4, 20, 62, 1)
+    assert four is not None
+    assert four < LEVEL
+    assert alarms_p_value(part, rng.normal(size=20)) == 1.0
+    assert alarms_p_value(part, np.full(10, 61.0)) == 1.0, "an image at the threshold is normal"
+
+
+def test_false_alarms_of_groups_are_counted_apart() -> None:
+    both = decisions(left=np.arange(50.0), right=np.arange(99.0))
+    result = alarms_p_value(both, [100.0] * 5, ["left", "left", "right", "left", "right"])
+    assert result == pytest.approx(2 * exceedance_p_value(3, 3, 50, 1))
+    assert alarms_p_value(both, [100.0, 100.0], ["right", "right"]) == pytest.approx(exceedance_p_value(2, 2, 99, 1))
+
+
+def test_where_calibration_images_depend_on_each_other_the_probability_of_false_alarms_is_not_known() -> None:
+    scores, settings = np.arange(60.0), DecisionSettings(false_alarm_rate=0.1)
+    parts = [
+        Decision(settings, scores, np.empty(0), LEAVE_ONE_OUT),
+        Decision(settings, scores, np.empty(0), in_folds(2)),
+        Decision(DecisionSettings(method="train_percentile"), scores, scores),
+        Decision(settings, scores[:3], np.empty(0)),  # too few for this rate
+        Decision(DecisionSettings(), np.empty(0), np.empty(0)),
+    ]
+    for part in parts:
+        assert alarms_p_value(GroupedDecision({UNGROUPED: part}), np.full(20, 100.0)) is None
+    assert alarms_p_value(decisions(calibration=scores), []) is None
+
+
+def test_near_duplicates_do_not_make_false_alarms_look_unlikely(rng: np.random.Generator) -> None:
+    """Photographs of one part, whose scores are alike, are one piece of evidence."""
+    settings, p_values = DecisionSettings(false_alarm_rate=0.1), []
+    for _ in range(REPEATS):
+        scores = np.repeat(rng.normal(size=40), 3) + 0.1 * rng.normal(size=120)
+        decision = Decision(settings, scores, np.empty(0), HELD_OUT, np.arange(120) // 3)
+        new = rng.normal(size=30) + 0.1 * rng.normal(size=30)
+        p_values.append(alarms_p_value(GroupedDecision({UNGROUPED: decision}), new))
+    found = np.array(p_values, dtype=float)
+    for level in (0.01, 0.1):
+        assert (found <= level).mean() <= level + 3 * math.sqrt(level * (1 - level) / REPEATS)
+    assert (found <= 0.1).mean() > 0.02

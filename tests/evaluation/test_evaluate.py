@@ -13,6 +13,7 @@ from oddlens.config.base import DecisionSettings, TrainingSettings
 from oddlens.config.detectors import AutoencoderSettings
 from oddlens.conformal.decision import Decision
 from oddlens.conformal.grouped import UNGROUPED, GroupedDecision
+from oddlens.conformal.lot import alarms_p_value
 from oddlens.data.image_set import DataSet, ImageSet, concatenate
 from oddlens.data.near_duplicates import fingerprints
 from oddlens.data.open import open_dataset
@@ -83,6 +84,32 @@ def test_a_shifted_test_set_is_named_with_the_rate_that_does_not_apply(
     (sentence,) = evaluate.evaluate(digits_detector, negatives).lot_warnings
     assert sentence.startswith("These 60 normal test images differ from the calibration images as a whole (p = ")
     assert "Unless more than 10% of them are anomalous, the false-alarm rate of 1% is not guaranteed" in sentence
+
+
+def test_more_false_alarms_than_chance_explains_are_named_where_the_lot_is_too_small_to_be_tested(
+    digits_detector: Detector, digits: DataSet
+) -> None:
+    pixels = digits.test.load(digits_detector.spec)[:20].copy()
+    pixels[:4] = 255 - pixels[:4]
+    evaluation = evaluate.evaluate(digits_detector, ImageSet.from_array(pixels))
+    assert (evaluation.lot, evaluation.lot_warnings) == (None, [])
+    n_alarms = int((evaluation.scores > evaluation.thresholds).sum())
+    assert n_alarms >= 4
+    assert evaluation.alarms_p_value == alarms_p_value(digits_detector.decisions_, evaluation.scores)
+    (sentence,) = evaluation.guarantee_warnings
+    assert sentence.startswith(f"{n_alarms} of 20 normal test images are flagged. ")
+    assert "So the false-alarm rate of 1% is not guaranteed for these" in sentence
+    usual = dataclasses.replace(evaluation, rate_mask=np.arange(20) >= 4)
+    assert usual.alarms_p_value is not None
+    assert usual.alarms_p_value > 0.01
+    assert usual.guarantee_warnings == []
+
+
+def test_one_warning_is_enough_where_the_lot_has_shifted(digits_detector: Detector, digits: DataSet) -> None:
+    negatives = ImageSet.from_array(255 - digits.test.load(digits_detector.spec)[:60])
+    evaluation = evaluate.evaluate(digits_detector, negatives)
+    assert len(evaluation.alarms_warnings) == 1
+    assert evaluation.guarantee_warnings == evaluation.lot_warnings
 
 
 def test_a_wrong_share_of_anomalous_images_is_refused_before_scoring(

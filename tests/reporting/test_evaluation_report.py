@@ -117,6 +117,18 @@ def test_the_report_says_that_a_lot_has_shifted(digits_detector: Detector, digit
         page = write(tmp_path / f"{name}.html", digits_detector, evaluation)
         assert page.source.count("differ from the calibration images as a whole") == (name == "negative")
         assert ("Lot test: as a whole" in page.source) == (name == "same")
+        assert "normal test images are flagged" not in page.source, "one warning is enough"
+
+
+def test_the_report_says_that_too_many_are_flagged_where_no_lot_is_tested(
+    digits_detector: Detector, digits: DataSet, tmp_path: Path
+) -> None:
+    pixels = digits.test.load(digits_detector.spec)[:20].copy()
+    for name, count in (("same", 0), ("some", 5)):
+        pixels[:count] = 255 - pixels[:count]
+        page = write(tmp_path / f"{name}.html", digits_detector, evaluate(digits_detector, ImageSet.from_array(pixels)))
+        assert "Lot test: not made" in page.source
+        assert ("of 20 normal test images are flagged" in page.source) == (name == "some")
 
 
 def test_findings_of_the_data_check_are_listed_with_the_gravest_first(

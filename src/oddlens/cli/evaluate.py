@@ -98,7 +98,8 @@ def evaluate(
         result["left_out"] = left_out
         if evaluation.n_excluded:
             console.say(f"left out {evaluation.n_excluded} test images that the detector was trained on")
-        result["lot"] = report_lot(evaluation.lot, evaluation.lot_warnings, strict, console)
+        result["lot"] = report_lot(evaluation.lot, evaluation.guarantee_warnings, strict, console)
+        result["alarms_p_value"] = evaluation.alarms_p_value
         title = f"{path.name} on {dataset.name}"
         if report is not None or figure is not None:
             diagnosis = None if report is None else diagnose(dataset, detector)

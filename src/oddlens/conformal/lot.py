@@ -34,15 +34,8 @@ def lot_p_value(n_above: int, n_images: int, n_units: int, max_anomalous: float 
     image is above the median if fewer than h = ceil(n / 2) units score as high as it does or higher.
 
     At most a = floor(`max_anomalous` m) images are anomalous. So `n_above` is at most K + a, where K counts the images
-    above the median among N = m - a normal ones. Let these N and the n units be exchangeable and without ties. Every
-    order of the n + N scores is then equally likely, and K = k is that the h-th highest unit has rank h + k among all:
-
-        P(K = k) = C(h + k - 1, k) C(n - h + N - k, N - k) / C(n + N, N),
-
-    which is beta-binomial: a binomial of N images whose probability has the distribution Beta(h, n + 1 - h). Ties with
-    the median do not count as above it, so they only lower K. The p-value P(K + a >= `n_above`) is therefore at most t
-    with a probability of at most t. K is the number of exceedances of a quantile (Gumbel and von Schelling, "The
-    distribution of the number of exceedances", 1950).
+    above the median among N = m - a normal ones, which are exchangeable with the units. The p-value
+    P(K + a >= `n_above`), see `exceedance_p_value`, is therefore at most t with a probability of at most t.
 
     Raises:
         SettingsError: `max_anomalous` is not from 0 to below 1.
@@ -51,12 +44,54 @@ def lot_p_value(n_above: int, n_images: int, n_units: int, max_anomalous: float 
     (0.0057, 0.0015)
     """
     n_anomalous = max_anomalous_images(n_images, max_anomalous)
-    n_normal, h = n_images - n_anomalous, max_rank_above(n_units)
-    k = np.arange(n_normal)
-    log_ratios = np.log((h + k) * (n_normal - k) / ((k + 1) * (n_units - h + n_normal - k)))  # of P(K = k + 1) to P(k)
+    return exceedance_p_value(n_above - n_anomalous, n_images - n_anomalous, n_units, max_rank_above(n_units))
+
+
+def exceedance_p_value(n_above: int, n_images: int, n_units: int, rank: int) -> float:
+    """Probability that at least `n_above` of N = `n_images` score above the h-th highest (`rank`) of n = `n_units`.
+
+    Let the N images and the n units be exchangeable and without ties. Every order of the n + N scores is then equally
+    likely, and that K = k images are above is that the h-th highest unit has rank h + k among all:
+
+        P(K = k) = C(h + k - 1, k) C(n - h + N - k, N - k) / C(n + N, N),
+
+    which is beta-binomial: a binomial of N images whose probability has the distribution Beta(h, n + 1 - h). Ties with
+    that unit do not count as above it, so they only lower K. K is the number of exceedances of a quantile (Gumbel and
+    von Schelling, "The distribution of the number of exceedances", 1950).
+
+    >>> round(exceedance_p_value(4, 20, 62, 1), 4)
+    0.0028
+    """
+    k = np.arange(n_images)
+    log_ratios = np.log((rank + k) * (n_images - k) / ((k + 1) * (n_units - rank + n_images - k)))  # P(k + 1) to P(k)
     log_weights = np.concatenate([[0.0], np.cumsum(log_ratios)])
     weights = np.exp(log_weights - log_weights.max())
-    return float(min(1.0, weights[max(0, n_above - n_anomalous) :].sum() / weights.sum()))
+    return float(min(1.0, weights[max(0, n_above) :].sum() / weights.sum()))
+
+
+def alarms_p_value(decisions: GroupedDecision, scores: npt.ArrayLike, groups: Sequence[str] = ()) -> float | None:
+    """Probability of at least as many false alarms as among normal images with these scores (N,), by chance.
+
+    It is that of images which are exchangeable with the calibration images, so that the guarantee holds for them. Where
+    groups of near-duplicates are counted, an image counts if it is also above the threshold that one image of each
+    group, drawn at random, would give: that makes the count no larger. With a threshold for each group of images, it is
+    the smallest of the groups' probabilities times their number (Bonferroni). None without images, without a guarantee,
+    and where calibration images were scored by leave-one-out or in folds, so that they depend on each other.
+
+    Raises:
+        CalibrationError: a score is NaN.
+        StateError, SettingsError: as the methods of `GroupedDecision` that take groups.
+    """
+    checked, p_values = check_scores(scores, "score"), list[float]()
+    for part, rows in decisions.rows_by_part(len(checked), groups):
+        calibration, settings = part.calibration, part.settings
+        if settings.method != "conformal" or part.conformal_threshold is None or not part.scheme.is_held_out:
+            return None
+        if len(rows):
+            rank = calibration.count + 1 - calibration.rank(part.false_alarm_rate, settings.confidence)  # from the top
+            n_above = int((checked[rows] > max(part.threshold, part.threshold_at_rank(rank))).sum())
+            p_values.append(exceedance_p_value(n_above, len(rows), calibration.count, rank))
+    return min(1.0, min(p_values) * len(p_values)) if p_values else None
 
 
 def max_rank_above(n_units: int) -> int:

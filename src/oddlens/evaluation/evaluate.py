@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from oddlens import metrics
 from oddlens.conformal.grouped import GroupedDecision, Method
-from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest, guaranteed_rate, max_anomalous_images
+from oddlens.conformal.lot import (
+    DEFAULT_MAX_ANOMALOUS,
+    LEVEL,
+    Lot,
+    LotTest,
+    alarms_p_value,
+    guaranteed_rate,
+    max_anomalous_images,
+)
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
@@ -114,10 +122,39 @@ class Evaluation:
     @property
     def lot(self) -> LotTest | None:
         """The test of the normal images as a whole, without those that a threshold was computed from; None if few."""
-        index = np.flatnonzero((self.labels == 0) & self.rate_mask)
+        index = self._counted_normal
         lot = Lot(self.decisions, self.max_anomalous)
         lot.add(self.scores[index], self.images.subset(index).groups)
         return lot.test()
+
+    @property
+    def alarms_p_value(self) -> float | None:
+        """Probability of at least as many false alarms by chance, where the guarantee holds: see `conformal.lot`."""
+        index = self._counted_normal
+        return alarms_p_value(self.decisions, self.scores[index], self.images.subset(index).groups)
+
+    @property
+    def alarms_warnings(self) -> list[str]:
+        """A sentence where there are more false alarms among the normal images than chance explains."""
+        p_value, index = self.alarms_p_value, self._counted_normal
+        if p_value is None or p_value > LEVEL:
+            return []
+        n_alarms = int((self.scores[index] > self.thresholds[index]).sum())
+        return [
+            f"{n_alarms} of {len(index)} normal test images are flagged. Of images that resemble the calibration "
+            f"images, so many would be with a probability of {p_value:.2g}. So {guaranteed_rate(self.decisions)} is "
+            "not guaranteed for these: look at them; if they are normal, fit or calibrate with images like them."
+        ]
+
+    @property
+    def guarantee_warnings(self) -> list[str]:
+        """Why the guarantee does not apply to these images: sentences of the lot, or of the false alarms alone."""
+        return self.lot_warnings or self.alarms_warnings
+
+    @property
+    def _counted_normal(self) -> npt.NDArray[np.intp]:
+        """Indices of the normal images, without those that a threshold was computed from."""
+        return np.flatnonzero((self.labels == 0) & self.rate_mask)
 
     @property
     def lot_warnings(self) -> list[str]:

@@ -118,12 +118,12 @@ class RecipeRun:
         detector, history = self.fit(data, resume)
         evaluation = self.evaluate(detector, data, foreign)
         masks, lot = evaluation.masks.with_unmatched(data.unused_masks), evaluation.lot
-        for line in [*masks.lines(), *evaluation.lot_warnings]:
+        for line in [*masks.lines(), *evaluation.guarantee_warnings]:
             self.say(line)
         guarantee = " ".join(detector.decisions_.promises())
         result = {"recipe": self.recipe.name, **evaluation.metrics, **masks.as_json, "promise": guarantee}
         result["left_out"] = {reason: list(paths) for reason, paths in data.left_out.items()}
-        result["lot"] = None if lot is None else lot.as_json()
+        result |= {"lot": None if lot is None else lot.as_json(), "alarms_p_value": evaluation.alarms_p_value}
         self.present(data, detector, evaluation, history)
         result |= {"seconds": self.seconds, "files": self.files}
         content = json.dumps(result, indent=2, allow_nan=False).encode()

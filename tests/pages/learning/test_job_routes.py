@@ -9,6 +9,7 @@ import pytest
 from learning_client import HTML, Engineer, engineer_client, texts
 
 from oddlens.io.own_folder import lock
+from oddlens.pages.learning import results
 from oddlens.pages.learning.job import LOG, Job
 
 
@@ -83,6 +84,32 @@ def test_a_result_says_what_is_caught_what_is_stopped_and_what_is_guaranteed(jud
     assert re.search(r"Of good parts like those in your photographs, it stops at most [\d.]+% on average", page)
     assert re.search(r"Defects found [\d.]+% \d of 6 defective test photographs", page)
     assert re.search(r"Good parts stopped [\d.]+% \d of 6 photographs", page)
+
+
+@pytest.mark.parametrize(("p_value", "chance"), [(0.00284, "0.28%"), (0.02, None), (None, None)])
+def test_a_result_says_where_the_guarantee_does_not_hold_for_the_test_photographs(
+    judged: tuple[Engineer, Job], p_value: float | None, chance: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engineer, job = judged
+    result = results.result_of(job)
+    assert result["test"]["alarms_p_value"] > 0.01
+    changed = result | {"test": result["test"] | {"alarms_p_value": p_value}}
+    monkeypatch.setattr(results, "result_of", lambda job, rate: changed)
+    page = texts(engineer.page(f"/learn/jobs/{job.id}"))
+    assert ("This does not hold for the good parts that it was tested with" in page) == (chance is not None)
+    assert chance is None or f"so many would be stopped in {chance} of cases" in page
+
+
+def test_a_result_of_an_earlier_version_or_without_a_finite_threshold_is_shown(
+    judged: tuple[Engineer, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engineer, job = judged
+    result = results.result_of(job)
+    earlier = {name: value for name, value in result["test"].items() if name != "alarms_p_value"}
+    monkeypatch.setattr(results, "result_of", lambda job, rate: result | {"test": earlier, "threshold": None})
+    page = texts(engineer.page(f"/learn/jobs/{job.id}"))
+    assert "It would never stop a part" in page
+    assert "This does not hold" not in page
 
 
 def test_the_report_can_do_nothing_to_the_other_pages(judged: tuple[Engineer, Job]) -> None:

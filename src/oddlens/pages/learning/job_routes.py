@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
+from oddlens.conformal.lot import LEVEL
 from oddlens.detector.detector import Detector
 from oddlens.errors import StateError
 from oddlens.pages.learning import results
@@ -167,8 +167,15 @@ def result_values(work: Engineering, request: Request, job: Job, step: str) -> d
         "max_strip": MAX_STRIP,
         "n_defects": sum(image["label"] == 1 and image["counts"] for image in images),
         "n_good": sum(image["label"] == 0 and (image["counts"] or not is_test) for image in images),
-        "is_infinite": not math.isfinite(result["threshold"]),
+        "is_infinite": result["threshold"] is None,
+        "chance": chance_of_alarms(result["test"]),
     }
+
+
+def chance_of_alarms(test: dict[str, Any] | None) -> float | None:
+    """The probability of so many false alarms where the guarantee holds, if it is too small to be chance."""
+    p_value = None if test is None else test.get("alarms_p_value")  # results of earlier versions lack it
+    return p_value if p_value is not None and p_value <= LEVEL else None
 
 
 def threshold_page(work: Engineering, request: Request, job: Job) -> Response:

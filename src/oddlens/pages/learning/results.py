@@ -61,7 +61,7 @@ def as_plain(value: Any) -> Any:
 def test_figures(evaluation: Evaluation) -> dict[str, Any]:
     """The figures of an evaluation that a result has; those that its images do not give are None."""
     metrics = evaluation.metrics
-    return {name: metrics.get(name) for name in FIGURES}
+    return {name: metrics.get(name) for name in FIGURES} | {"alarms_p_value": evaluation.alarms_p_value}
 
 
 def result_of(job: Job, rate: str = "") -> dict[str, Any]:
