@@ -66,6 +66,21 @@ def test_what_is_hidden_of_the_system_linked_or_ours_is_not_listed(tmp_path: Pat
     assert count_images(tmp_path / "photos") == {".": 1, "good": 1}
 
 
+def test_masks_are_no_photographs_but_a_folder_may_be_called_masks(tmp_path: Path) -> None:
+    for name in (
+        "pills/train/good",
+        "pills/test/dent",
+        "pills/ground_truth/dent",
+        "visa/Images/Normal",
+        "visa/Masks/a",
+    ):
+        write_photos(tmp_path / name, 2)
+    write_photos(tmp_path / "masks", 3)  # of dust, say, to be inspected
+    counts = count_images(tmp_path)
+    assert (counts["."], counts["pills"], counts["visa"], counts["masks"]) == (9, 4, 2, 3)
+    assert not {"pills/ground_truth", "pills/ground_truth/dent", "visa/Masks"} & counts.keys()
+
+
 @pytest.mark.parametrize(
     "name", ["..", "../elsewhere", "/etc", "", "0" * 16, identity("../elsewhere"), identity("link")]
 )

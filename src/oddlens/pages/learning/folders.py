@@ -21,6 +21,7 @@ from oddlens.data.image_io import decode
 from oddlens.data.image_set import DataSet, ImageSet
 from oddlens.data.open import open_dataset, translate_read_errors
 from oddlens.data.sources.listing import SIDE_FOLDERS, FolderListing, natural_key, suffix_of
+from oddlens.data.sources.mask_files import MASK_FOLDERS
 from oddlens.errors import DataError, DataNotFoundError, ImageError, SettingsError
 from oddlens.io.atomic import write_bytes
 from oddlens.io.own_files import HEAD_BYTES, MARKER, has_own_chunk
@@ -34,6 +35,7 @@ ROOT_NAME = "."  # of the root itself
 UPLOADS = "//uploads"  # before the paths of uploads, from which ids are made; no path below the root begins so
 MAX_NAME = 200  # characters of the name of an upload
 THUMBNAIL_SIDE = 256
+BESIDE_MASKS = frozenset({"train", "test", "images"})  # names of folders of images, which have masks beside them
 OF_NORMAL = frozenset({"good", "normal", "ok", "train"})  # names of folders that do not say what they show
 EXCLUDED = "excluded in the project"  # why an image is left out
 
@@ -204,7 +206,7 @@ def count_images(root: Path) -> dict[str, int]:
     """How many images the folders at and below `root` have at any depth, by their paths below it; only those with any.
 
     Only names are read. Hidden folders, those of file servers and operating systems, those that oddlens made for its
-    own files, and links are left out; so are folders that cannot be read.
+    own files, masks beside the images that they belong to, and links are left out; so are folders that cannot be read.
 
     Raises:
         DataError: the root cannot be read.
@@ -216,7 +218,9 @@ def count_images(root: Path) -> dict[str, int]:
             with os.scandir(root / folder) as content:
                 entries = [entry for entry in content if not entry.name.startswith(".")]
             subfolders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-            pending += [str(PurePosixPath(folder, entry.name)) for entry in subfolders if is_listed(entry)]
+            masks = MASK_FOLDERS if BESIDE_MASKS & {entry.name.casefold() for entry in subfolders} else ()
+            listed = [entry.name for entry in subfolders if is_listed(entry) and entry.name.casefold() not in masks]
+            pending += [str(PurePosixPath(folder, name)) for name in listed]
             images = [entry for entry in entries if suffix_of(entry.name) in IMAGE_SUFFIXES]
             count = sum(entry.is_file(follow_symlinks=False) for entry in images)
             for parent in (PurePosixPath(folder), *PurePosixPath(folder).parents):
