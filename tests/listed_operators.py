@@ -6,4 +6,5 @@ import quick_exporter
 
 from oddlens.models.backbones.onnx_exporter import MIN_OPSET
 
-quick_exporter.list_operators(MIN_OPSET)
+if hasattr(quick_exporter, "list_operators"):
+    quick_exporter.list_operators(MIN_OPSET)
