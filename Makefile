@@ -42,14 +42,17 @@ demo: setup
 test: setup
 	$(PYTEST) -n 3 --dist worksteal tests plugins
 
-check: lint types floors doctest test
+# All but the tests at the same time, with their outputs one after the other; the tests need both cores.
+check: setup
+	$(MAKE) --jobs=4 --output-sync lint types floors doctest
+	$(MAKE) test
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: setup
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 floors: setup
 	$(BIN)/lint-imports

@@ -31,7 +31,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Result, Pat
         for name, count in {"N_TRAIN": 130, "N_GOOD": 20, "N_PER_DEFECT": 4}.items():
             patch.setattr(woven_tiles, name, count)
         for name in ("CHECK_BUDGET", "FIT_BUDGET", "DIGITS_BUDGET"):
-            patch.setattr(module, name, "2s")
+            patch.setattr(module, name, "1s")
         yield invoke("demo", "--out", out, "--seed", 3), out
 
 

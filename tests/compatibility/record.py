@@ -36,6 +36,7 @@ FITS = {
 }
 NEWER = {
     "guaranteed_rate", "n_calibration", "calibration_groups", "detection_rate_at_99", "n_scores_at_99", "lot",
+    "alarms_p_value",
 }  # fmt: skip
 STORED = {"digits": HERE / "digits.safetensors", "tiles": HERE / "tiles.onnx"}
 
