@@ -42,7 +42,7 @@ demo: setup
 test: setup
 	$(PYTEST) -n 3 --dist worksteal tests plugins
 
-# All but the tests at the same time, with their outputs one after the other; the tests need both cores.
+# All but the tests at the same time, their outputs one after the other; then the tests, which need both cores.
 check: setup
 	$(MAKE) --jobs=4 --output-sync lint types floors doctest
 	$(MAKE) test
