@@ -18,9 +18,9 @@ from pathlib import Path
 
 from cells import cached_json, code_digest
 from lot_test import folder_parser
+from promises import FAMILIES
 from tables import parse, print_table
 
-FAMILIES = ("auto", "padim", "patchcore", "features", "dictionary", "rotation", "defects", "autoencoder")
 EPOCHS = ("rotation", "defects", "autoencoder")  # families that have them
 FILES = ("part.safetensors", "part.onnx")
 # Runs the command line; what the system reports of a child would include the process that started it.
@@ -50,11 +50,14 @@ def sizes_of_family(data: Path, family: str) -> dict[str, list[float]]:
     """Bytes of the fitted and of the exported file, and the memory that scoring takes with each."""
     with tempfile.TemporaryDirectory() as folder:
         fitted, exported = (Path(folder, name) for name in FILES)
-        peak_memory("fit", data, "-o", fitted, "--detector", family, *["--epochs", 1][: 2 * (family in EPOCHS)])
+        epochs = ("--epochs", 1) if family in EPOCHS else ()
+        peak_memory("fit", data, "-o", fitted, "--detector", family, *epochs)
         peak_memory("export", fitted, "-o", exported)
-        score = ("score", data / "test", "-o", Path(folder, "verdicts.csv"))
-        memory = [peak_memory(score[0], file, *score[1:]) for file in (fitted, exported)]
-        return {"file": [float(file.stat().st_size) for file in (fitted, exported)], "memory": memory}
+        verdicts = Path(folder, "verdicts.csv")
+        return {
+            "file": [float(file.stat().st_size) for file in (fitted, exported)],
+            "memory": [peak_memory("score", file, data / "test", "-o", verdicts) for file in (fitted, exported)],
+        }
 
 
 def rows(name: str, options: argparse.Namespace) -> list[list[str]]:

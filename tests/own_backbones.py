@@ -61,7 +61,7 @@ def write_onnx(
 ) -> Path:
     """Export a network; without `dynamic`, for this shape alone.
 
-    Like most files that users have, it is written by PyTorch's older exporter, in a fiftieth of the newer one's time.
+    PyTorch's older exporter does it in a fiftieth of the time of the newer one (`dynamo`).
     """
     example = torch.zeros(shape)
     result = network.eval()(example)

@@ -2,7 +2,8 @@
 
 A guarantee holds for images that resemble the calibration images. The test counts the images of a lot that score above
 the calibration median. Its null hypothesis: all images of the lot but a share `max_anomalous` of them are normal, and
-exchangeable with the calibration images.
+exchangeable with the calibration images. Where all images are labelled as normal, `alarms_p_value` says how probable
+their false alarms are.
 """
 
 from __future__ import annotations

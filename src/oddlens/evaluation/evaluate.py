@@ -135,9 +135,9 @@ class Evaluation:
 
     @property
     def alarms_warnings(self) -> list[str]:
-        """A sentence where there are more false alarms among the normal images than chance explains."""
+        """A sentence where more normal images are flagged than chance explains, unless `lot` has shifted already."""
         p_value, index = self.alarms_p_value, self._counted_normal
-        if p_value is None or p_value > LEVEL:
+        if p_value is None or p_value > LEVEL or self.lot_warnings:
             return []
         n_alarms = int((self.scores[index] > self.thresholds[index]).sum())
         return [
@@ -148,8 +148,8 @@ class Evaluation:
 
     @property
     def guarantee_warnings(self) -> list[str]:
-        """Why the guarantee does not apply to these images: sentences of the lot, or of the false alarms alone."""
-        return self.lot_warnings or self.alarms_warnings
+        """Why the guarantee does not apply to these images: sentences about the lot, or about false alarms alone."""
+        return [*self.lot_warnings, *self.alarms_warnings]
 
     @property
     def _counted_normal(self) -> npt.NDArray[np.intp]:

@@ -145,8 +145,7 @@ def guarantee_tile(rate: float | None, confidence: float | None) -> Tile:
 def notices(detector: Detector, evaluation: Evaluation) -> tuple[Notice, ...]:
     """What is guaranteed, in words, and whether the normal images as a whole and their false alarms confirm it."""
     lot = lot_notices(evaluation.lot, evaluation.lot_warnings, "normal test images")
-    alarms = [] if evaluation.lot_warnings else evaluation.alarms_warnings
-    return (*promise_notices(detector), *lot, *(Notice("warning", text) for text in alarms))
+    return (*promise_notices(detector), *lot, *(Notice("warning", text) for text in evaluation.alarms_warnings))
 
 
 def promise_notices(detector: Detector) -> tuple[Notice, ...]:
