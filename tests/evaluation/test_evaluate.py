@@ -98,7 +98,7 @@ def test_more_false_alarms_than_chance_explains_are_named_where_the_lot_is_too_s
     assert evaluation.alarms_p_value == alarms_p_value(digits_detector.decisions_, evaluation.scores)
     (sentence,) = evaluation.guarantee_warnings
     assert sentence.startswith(f"{n_alarms} of 20 normal test images are flagged. ")
-    assert "So the false-alarm rate of 1% is not guaranteed for these" in sentence
+    assert "with a probability of at most 0.01%. So the false-alarm rate of 1% is not guaranteed for these" in sentence
     usual = dataclasses.replace(evaluation, rate_mask=np.arange(20) >= 4)
     assert usual.alarms_p_value is not None
     assert usual.alarms_p_value > 0.01

@@ -24,6 +24,7 @@ from oddlens.conformal.ranks import check_scores, format_percent
 from oddlens.errors import SettingsError
 
 MIN_IMAGES = 30  # smaller lots are not tested
+MIN_CHANCE = 1e-4  # smaller probabilities are called at most this
 LEVEL = 0.01  # probability of reporting a shift of a lot that has none, at most
 DEFAULT_MAX_ANOMALOUS = 0.1
 

@@ -15,12 +15,14 @@ from oddlens.conformal.grouped import GroupedDecision, Method
 from oddlens.conformal.lot import (
     DEFAULT_MAX_ANOMALOUS,
     LEVEL,
+    MIN_CHANCE,
     Lot,
     LotTest,
     alarms_p_value,
     guaranteed_rate,
     max_anomalous_images,
 )
+from oddlens.conformal.ranks import format_percent
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
@@ -140,9 +142,10 @@ class Evaluation:
         if p_value is None or p_value > LEVEL or self.lot_warnings:
             return []
         n_alarms = int((self.scores[index] > self.thresholds[index]).sum())
+        chance = format_percent(float(f"{max(p_value, MIN_CHANCE):.2g}"))
         return [
             f"{n_alarms} of {len(index)} normal test images are flagged. Of images that resemble the calibration "
-            f"images, so many would be with a probability of {p_value:.2g}. So {guaranteed_rate(self.decisions)} is "
+            f"images, so many would be with a probability of at most {chance}. So {guaranteed_rate(self.decisions)} is "
             "not guaranteed for these: look at them; if they are normal, fit or calibrate with images like them."
         ]
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
-from oddlens.conformal.lot import LEVEL
+from oddlens.conformal.lot import LEVEL, MIN_CHANCE
 from oddlens.detector.detector import Detector
 from oddlens.errors import StateError
 from oddlens.pages.learning import results
@@ -173,9 +173,9 @@ def result_values(work: Engineering, request: Request, job: Job, step: str) -> d
 
 
 def chance_of_alarms(test: dict[str, Any] | None) -> float | None:
-    """The probability of so many false alarms where the guarantee holds, if it is too small to be chance."""
+    """The probability of so many false alarms where the guarantee holds, at most; None unless it is too small."""
     p_value = None if test is None else test.get("alarms_p_value")  # results of earlier versions lack it
-    return p_value if p_value is not None and p_value <= LEVEL else None
+    return max(p_value, MIN_CHANCE) if p_value is not None and p_value <= LEVEL else None
 
 
 def threshold_page(work: Engineering, request: Request, job: Job) -> Response:
