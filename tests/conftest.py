@@ -39,9 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector modules and tests, which live until the end."""
+    """Spare the garbage collector modules and tests, which live until the end, and let it look at new objects seldom.
+
+    PyTorch's exporter makes so many that it would look at all of them again and again.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session")

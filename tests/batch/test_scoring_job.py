@@ -97,8 +97,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_a_resumed_run_writes_the_same_bytes(part: Path, image_folder: Path, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "file"), [("csv", "part"), ("jsonl", "exported"), ("parquet", "exported")])
+def test_a_resumed_run_writes_the_same_bytes(
+    image_folder: Path, tmp_path: Path, suffix: str, file: str, request: pytest.FixtureRequest
+) -> None:
+    part: Path = request.getfixturevalue(file)
     whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"v.{suffix}"
     whole_lot = score(part, image_folder, "-o", whole)["lot"]
     kill_after_two_batches(part, image_folder, output)
@@ -114,15 +117,15 @@ def test_a_resumed_run_writes_the_same_bytes(part: Path, image_folder: Path, tmp
 
 @pytest.mark.parametrize("resume", [["--resume"], []])
 def test_two_runs_cannot_write_the_same_verdict_file(
-    part: Path, image_folder: Path, tmp_path: Path, resume: list[str]
+    exported: Path, image_folder: Path, tmp_path: Path, resume: list[str]
 ) -> None:
     output = tmp_path / "v.csv"
-    with paused_after_two_batches(part, image_folder, output):
+    with paused_after_two_batches(exported, image_folder, output):
         content = partial(output).read_bytes()
         with pytest.raises(OddlensError, match="another run is writing this file; wait for it to finish"):
-            score(part, image_folder, "-o", output, *resume)
+            score(exported, image_folder, "-o", output, *resume)
         assert partial(output).read_bytes() == content
-    assert score(part, image_folder, "-o", output, *resume)["resumed"] == (2 * BATCH if resume else 0)
+    assert score(exported, image_folder, "-o", output, *resume)["resumed"] == (2 * BATCH if resume else 0)
 
 
 def kill_after_two_batches(part: Path, image_folder: Path, output: Path) -> None:

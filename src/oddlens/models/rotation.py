@@ -130,8 +130,14 @@ class Rotation(GradientModel):
 
     def views(self, batch: Tensor, count: int = N_ROTATIONS) -> tuple[Tensor, Tensor, Tensor]:
         """Deep features (N, R, D), middle ones (N, R, 4 E) and logits (N, R, 4) of the first R rotations of a batch."""
-        features = [self.features(view) for view in rotations(self.normalize(self.resize(batch)))[:count]]
-        deep, middle = (torch.stack(parts, dim=1) for parts in zip(*features, strict=True))
+        rotated = rotations(self.normalize(self.resize(batch)))[:count]
+        if torch.compiler.is_exporting():  # a quarter of the operations
+            together = self.features(torch.cat(rotated))
+            deep, middle = (part.reshape(count, -1, part.shape[1]).transpose(0, 1) for part in together)
+        else:
+            deep, middle = (
+                torch.stack(parts, dim=1) for parts in zip(*(self.features(view) for view in rotated), strict=True)
+            )
         return deep, middle, self.head(deep)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -147,10 +147,10 @@ def test_the_command_again_continues_and_says_how_much_was_there(
 
 
 def test_a_foreign_folder_is_refused(
-    exported: Path, manifest: Path, folder: Path, tmp_path: Path, in_threads: Callable[..., None]
+    digits: DataSet, exported: Path, manifest: Path, tmp_path: Path, in_threads: Callable[..., None]
 ) -> None:
     batch(exported, manifest, "-o", tmp_path / "out")
-    other = write_list(folder.parent, tmp_path / "other.parquet", "folder")
+    other = write_list(write_digits(digits, tmp_path / "others", 3), tmp_path / "other.parquet")
     with pytest.raises(ArtifactError, match="a different manifest; choose another folder with -o"):
         batch(exported, other, "-o", tmp_path / "out")
 
