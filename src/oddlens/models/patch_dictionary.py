@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -181,11 +179,8 @@ class Dictionary(Model):
         return torch.cat([pool_by_sign(self.cell_means, values) for values in maps], dim=1), torch.cat(light, dim=1)
 
     def cell_means(self, maps: Tensor) -> Tensor:
-        """(N, F, h, w) -> (N, cells * cells * F): means over the parts of the image."""
+        """(N, F, h, w) -> (N, F * cells * cells): means over the parts of the image."""
         rows, columns = (part_bounds(side, self.cells) for side in maps.shape[2:])
-        if torch.compiler.is_exporting():  # few operations, and the same means but for rounding
-            across, down = (torch.tensor(part_weights(bounds)) for bounds in (columns, rows))
-            return ((maps @ across).transpose(2, 3) @ down).permute(0, 3, 2, 1).flatten(1)
         strips = [maps[:, :, top:bottom].mean(dim=2) for top, bottom in rows]
         return torch.cat([strip[:, :, left:right].mean(dim=2) for strip in strips for left, right in columns], dim=1)
 
@@ -219,13 +214,6 @@ def pool_by_sign(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:
 def part_bounds(side: int, parts: int) -> list[tuple[int, int]]:
     """Divide range(side) into equal parts that overlap where needed, as (start, stop)."""
     return [(side * part // parts, -(-side * (part + 1) // parts)) for part in range(parts)]
-
-
-def part_weights(bounds: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
-    """Matrix (side, parts) by which values along a side are multiplied to get the means of its parts."""
-    places = np.arange(bounds[-1][1])
-    means = [((places >= start) & (places < stop)) / (stop - start) for start, stop in bounds]
-    return np.stack(means, axis=1).astype(np.float32)
 
 
 def log_std(logs: Tensor, dim: int) -> Tensor:
