@@ -56,10 +56,13 @@ def test_the_features_of_training_images_are_limited_by_their_memory(monkeypatch
     assert any("padim: 10 of" in remark for remark in detector.manifest.remarks)
 
 
-def test_each_training_image_is_learned_in_copies_of_a_brightness_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Padim(SHALLOW, InputSpec(height=64, width=64, channels=1))
+@pytest.mark.parametrize("side", [64, 400])  # of large images, a batch has fewer
+def test_each_training_image_is_learned_in_copies_of_a_brightness_of_its_own(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Padim(SHALLOW, InputSpec(height=side, width=side, channels=1))
     monkeypatch.setattr(model, "describe", lambda batch: [batch])
-    images = torch.full((20, 64, 64, 1), 100, dtype=torch.uint8)
+    images = torch.full((20, side, side, 1), 100, dtype=torch.uint8)
     values = [
         torch.cat([b[0] for b in model.describe_training(images, seed)[1]]).amax(dim=(1, 2, 3)) for seed in (0, 0, 1)
     ]

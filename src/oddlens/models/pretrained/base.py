@@ -118,10 +118,12 @@ class PretrainedModel(Model):
         changes = MAX_LIGHT_CHANGE * torch.rand(len(index), generator=torch.Generator().manual_seed(seed))
         sample, features = images[index[share]], []
         for sign, is_mirrored in self.copies:
-            gains = torch.split((1 + sign * changes[share]).to(images.device), MAX_BATCH)
-            for batch, gain in zip(self.batches(sample, MAX_BATCH), gains, strict=True):
-                copy = (batch.flip(3) if is_mirrored else batch) * gain[:, None, None, None]
+            gains = (1 + sign * changes[share]).to(images.device)[:, None, None, None]
+            start = 0
+            for batch in self.batches(sample, MAX_BATCH):
+                copy = (batch.flip(3) if is_mirrored else batch) * gains[start : start + len(batch)]
                 features.append(self.describe(copy.clamp(max=1.0)))
+                start += len(batch)
         return index, features
 
     def gather_images(self, values: Tensor, count: int) -> Tensor:
