@@ -74,7 +74,7 @@ def test_every_image_has_one_row_in_the_order_of_the_manifest(exported: Path, ma
     ]
     labels = table.column("label").to_pylist()
     assert (summary.n, summary.n_anomalous, summary.n_normal) == (N_DIGITS, sum(labels), N_DIGITS - sum(labels))
-    assert summary.lot.n_images[""] == N_DIGITS
+    assert summary.lot.parts[""].n_images == N_DIGITS
     test = summary.lot.test()
     assert test is not None
     assert test == Detector.load(exported).test_lot(table.column("anomaly_score").to_numpy())
@@ -125,7 +125,7 @@ def test_bad_images_are_rows_and_can_be_tried_again(
     assert (summary.n, summary.n_errors) == (N_DIGITS, 2)
     assert summary.n_normal + summary.n_anomalous == N_DIGITS - 2
     assert [name for name, _ in summary.first_errors] == [str(path) for path in moved]
-    assert summary.lot.n_images[""] == N_DIGITS - 2
+    assert summary.lot.parts[""].n_images == N_DIGITS - 2
     for path in moved:
         Path(f"{path}.moved").rename(path)
     assert run(exported, manifest, tmp_path / "out").n_errors == 2, "what is done is not done again"

@@ -130,7 +130,8 @@ def test_a_watched_stream_continues_and_raises_the_alarm(saved: Path, images: Pa
 
 def test_unchanged_images_are_no_shifted_lot(saved: Path, images: Path) -> None:
     result, notes = score_json(saved, *sorted(images.iterdir())[:60], "--strict")
-    assert result["lot"].keys() == {"p_value", "shifted", "max_anomalous", "n"}
+    assert result["lot"].keys() == {"p_value", "shifted", "max_anomalous", "n", "brightness"}
+    assert result["lot"]["brightness"].keys() == {"p_value", "change"}
     assert result["lot"]["p_value"] > 0.01
     assert (result["lot"]["shifted"], result["lot"]["max_anomalous"], result["lot"]["n"]) == (False, 0.1, 60)
     assert notes == ""

@@ -35,10 +35,11 @@ STATISTICS_DTYPES = {  # one-dimensional tensors of a detector besides those of 
     "calibration.fingerprints": "U64",
     "calibration.groups": "U64",  # index of each calibration score's group in the manifest; empty without groups
     "calibration.clusters": "U64",  # number of each score's group of near-duplicates; empty where images are counted
+    "calibration.brightness": "F64",  # mean of the pixels of each score's image, in 0..1; empty where it is not known
     "training.scores": "F64",
     "training.fingerprints": "U64",
 }
-OPTIONAL_STATISTICS = frozenset({"calibration.clusters"})  # which older files lack: empty
+OPTIONAL_STATISTICS = frozenset({"calibration.clusters", "calibration.brightness"})  # which older files lack: empty
 ROI = "input.roi"
 GRAPH = "backbone.graph"  # of the user's own backbone, in ONNX format
 
@@ -208,10 +209,9 @@ def check_content(path: Path, manifest: Manifest, manifest_json: str, tensors: T
     groups, names = tensors["calibration.groups"], manifest.data.groups
     if len(groups) != (len(tensors["calibration.scores"]) if names else 0) or (groups >= len(names)).any():
         raise ArtifactError(f"{path}: its calibration scores do not match their groups; calibrate it again")
-    if len(tensors.get("calibration.clusters", ())) not in (0, len(tensors["calibration.scores"])):
-        raise ArtifactError(
-            f"{path}: its calibration scores do not match their groups of near-duplicates; calibrate it again"
-        )
+    for name, what in (("clusters", "groups of near-duplicates"), ("brightness", "brightness")):
+        if len(tensors.get(f"calibration.{name}", ())) not in (0, len(tensors["calibration.scores"])):
+            raise ArtifactError(f"{path}: its calibration scores do not match their {what}; calibrate it again")
 
 
 def check_own_backbone(path: Path, manifest: Manifest, tensors: Tensors) -> None:
@@ -223,5 +223,6 @@ def check_own_backbone(path: Path, manifest: Manifest, tensors: Tensors) -> None
 
 def select_statistics(tensors: Tensors) -> Tensors:
     """The calibration and training statistics of a detector; those that an older file lacks are empty."""
-    missing = {name: np.empty(0, dtype=np.uint64) for name in OPTIONAL_STATISTICS}
+    dtypes = {"F64": np.float64, "U64": np.uint64}
+    missing = {name: np.empty(0, dtype=dtypes[STATISTICS_DTYPES[name]]) for name in OPTIONAL_STATISTICS}
     return missing | {name: tensor for name, tensor in tensors.items() if name in STATISTICS_DTYPES}

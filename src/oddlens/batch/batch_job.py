@@ -17,7 +17,8 @@ from oddlens.batch.image_manifest import ImageManifest
 from oddlens.batch.shard_files import read_verified, shard_path, verdict_table, write_shard
 from oddlens.batch.shards import Shard, images_per_shard, read_source
 from oddlens.batch.workers import Engine, Team
-from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot
+from oddlens.conformal.exceedance import DEFAULT_MAX_ANOMALOUS
+from oddlens.conformal.lot import Lot
 from oddlens.detector.detector import Detector
 from oddlens.errors import ArtifactError, DataNotFoundError, ImageError, SettingsError
 from oddlens.inference.scoring import batch_size

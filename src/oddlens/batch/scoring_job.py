@@ -6,12 +6,14 @@ bitwise the same however often the job was killed, even where a verdict depends 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from oddlens.conformal.lot import Lot
 from oddlens.data.image_io import DECODERS, Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.ordered_pool import OrderedPool
+from oddlens.data.preprocessing import mean_brightness
 from oddlens.detector.detector import Detector
 from oddlens.detector.verdicts import Verdicts
 from oddlens.errors import SettingsError, UnreadableImageError
@@ -30,7 +33,14 @@ from oddlens.io.journal import Journal, RunIdentity
 from oddlens.io.own_files import is_own_png
 
 ROWS_PER_BATCH = 4096  # enough for a row group of Parquet, and few enough for constant memory
-INDEXED_SCORE = np.dtype([("index", np.intp), ("score", np.float64)])
+INDEXED_SCORE = np.dtype([("index", np.intp), ("score", np.float64), ("brightness", np.float64)])
+
+
+class DecodedBatch(NamedTuple):
+    """The unreadable images of a batch, and the brightness of the others."""
+
+    problems: dict[int, UnreadableImageError]
+    brightness: list[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +100,17 @@ class ScoringJob:
         if unreadable and not self.skip_unreadable:
             raise min(unreadable.items())[1]
         yield done, list(unreadable.values())
-        pending = deque[dict[int, UnreadableImageError]]()  # per batch, since scoring decodes some batches ahead
+        pending = deque[DecodedBatch]()  # since scoring decodes some batches ahead
         with OrderedPool[None](DECODERS) as pool:  # decodes and writes maps: not more threads, and memory, than without
             maps = self._map_writer(pool)
             for outputs in score_batches(self.detector.backend, self._batches(done, pending, pool, maps)):
-                problems = pending.popleft()
+                problems, brightness = pending.popleft()
                 start, done = done, done + len(outputs.anomaly_score) + len(problems)
                 if maps is not None and outputs.anomaly_map is not None:  # before the journal says that they are there
                     maps.write([i for i in range(start, done) if i not in problems], outputs.anomaly_map)
                 reasons = {str(index): error.reason for index, error in problems.items()}
-                journal.add({"scores": outputs.anomaly_score.tolist(), "left_out": reasons})
+                scores = outputs.anomaly_score.tolist()
+                journal.add({"scores": scores, "brightness": brightness, "left_out": reasons})
                 yield done, list(problems.values())
 
     def _map_writer(self, pool: OrderedPool[None]) -> MapWriter | None:
@@ -111,11 +122,11 @@ class ScoringJob:
     def _batches(
         self,
         start: int,
-        pending: deque[dict[int, UnreadableImageError]],
+        pending: deque[DecodedBatch],
         pool: OrderedPool[None],
         maps: MapWriter | None,
     ) -> Iterator[Pixels]:
-        """Yield the batches from image `start` on, and append to `pending` the unreadable images of each."""
+        """Yield the batches from image `start` on, and append to `pending` what is known of each."""
         problems, spec = dict[int, UnreadableImageError](), self.detector.spec
         for pixels in self.images.batches(
             spec,
@@ -125,7 +136,7 @@ class ScoringJob:
             pool=pool,
             on_image=None if maps is None else maps.add_image,
         ):
-            pending.append(problems.copy())
+            pending.append(DecodedBatch(problems.copy(), mean_brightness(pixels, spec.value_max).tolist()))
             problems.clear()
             yield pixels
 
@@ -143,7 +154,7 @@ class ScoringJob:
             index = part["index"].tolist()
             part_groups = [groups[i] for i in index] if groups else ()
             if lot is not None:
-                lot.add(part["score"], part_groups)
+                lot.add(part["score"], part_groups, part["brightness"])
             verdicts = self.detector.predict_from_scores([names[i] for i in index], part["score"], fdr, part_groups)
             for start in range(0, len(verdicts), ROWS_PER_BATCH):
                 yield verdict_files.verdict_rows(verdicts, slice(start, start + ROWS_PER_BATCH))
@@ -155,10 +166,11 @@ class ScoringJob:
         return images, self.detector.predict_from_scores(images.names, scores["score"], fdr, images.groups)
 
 
-def _indexed_scores(journal: Journal) -> Iterator[tuple[int, float]]:
-    """Yield the index and the score of each image that was not left out."""
+def _indexed_scores(journal: Journal) -> Iterator[tuple[int, float, float]]:
+    """Yield the index, score and brightness of each image that was not left out; NaN where an older run wrote none."""
     done = 0
     for entry in journal:
         start, done = done, done + len(entry["scores"]) + len(entry["left_out"])
         indices = (i for i in range(start, done) if str(i) not in entry["left_out"])
-        yield from zip(indices, entry["scores"], strict=True)
+        brightness = entry.get("brightness", [math.nan] * len(entry["scores"]))
+        yield from zip(indices, entry["scores"], brightness, strict=True)

@@ -33,7 +33,8 @@ class Decision:
     the training images. Either may be empty; both become read-only float64 copies. `clusters` (n,) numbers the groups
     of near-duplicates among the calibration images, where groups are counted instead of images. With another `scheme`,
     the n images are training images, each scored without itself or without its fold, and the guarantee is that of the
-    scheme.
+    scheme. `brightness` (u,), sorted, is that of the calibration images, of one of each group; empty where it is not
+    known.
 
     Raises:
         CalibrationError: a score is NaN (infinite scores are allowed and sort last).
@@ -53,6 +54,7 @@ class Decision:
     training_scores: Scores
     scheme: CalibrationScheme = HELD_OUT
     clusters: Clusters = field(default_factory=lambda: NO_CLUSTERS)
+    brightness: Scores = field(default_factory=lambda: np.empty(0))
     calibration: CalibrationScores = field(init=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from oddlens.data.image_io import Index
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints, near_duplicate_groups, thumbnails
 from oddlens.data.pixel_store import take_rows
+from oddlens.data.preprocessing import mean_brightness
 from oddlens.data.splitting import MAX_DEFAULT_PERCENT, NO_CLUSTERS, CalibrationSet
 from oddlens.errors import CalibrationError, DataError, StateError
 from oddlens.inference.backend import Backend
@@ -93,12 +94,14 @@ def calibration_statistics(
     """The statistics of a calibration set, whose groups are among `names`; with `add`, joined with the present ones."""
     before = {name: statistics[name] if add else np.empty(0) for name in CALIBRATION_STATISTICS}
     scores, peaks = [before["calibration.scores"]], [before["calibration.map_peaks"]]
+    brightness = [before["calibration.brightness"], mean_brightness(new_set.pixels, backend.spec.value_max)]
     prints = [before["calibration.fingerprints"].astype(np.uint64), fingerprints(new_set.pixels)]
     for predictions in score_batches(backend, in_batches(new_set.pixels, batch_size(backend.spec))):
         scores.append(predictions.anomaly_score)
         if predictions.anomaly_map is not None:
             peaks.append(predictions.anomaly_map.max(axis=(1, 2)).astype(np.float64))
-    all_scores = np.concatenate(scores)
+    all_scores, all_brightness = np.concatenate(scores), np.concatenate(brightness)
+    has_brightness = len(all_brightness) == len(all_scores)  # not where images join those of an older file
     groups = [before["calibration.groups"], np.array([names.index(name) for name in new_set.groups])]
     order, clusters = np.argsort(all_scores, kind="stable"), combined_clusters(before, new_set)
     return {
@@ -108,6 +111,7 @@ def calibration_statistics(
         "calibration.fingerprints": np.sort(np.concatenate(prints)),
         "calibration.groups": np.concatenate(groups).astype(np.uint64)[order if names else slice(0)],
         "calibration.clusters": clusters[order if len(clusters) else slice(0)].astype(np.uint64),
+        "calibration.brightness": all_brightness[order if has_brightness else slice(0)],
     }
 
 
@@ -127,20 +131,46 @@ def combined_clusters(before: Tensors, new_set: CalibrationSet) -> Index:
     return combined if len(np.unique(combined)) < len(combined) else NO_CLUSTERS
 
 
+def brightness(images: ImageSet, spec: InputSpec, count: int) -> Scores:
+    """The brightness (N,) of `count` images.
+
+    Raises:
+        DataError: there are more or fewer, or one cannot be read.
+    """
+    if len(images) != count:
+        raise DataError(f"there are {len(images)} images for {count} scores; give one image for each score")
+    batches = images.batches(spec, batch_size(spec))
+    return np.concatenate([np.empty(0), *(mean_brightness(pixels, spec.value_max) for pixels in batches)])
+
+
 def build_decision(settings: DecisionSettings, statistics: Tensors, data: DataSummary) -> GroupedDecision:
     """The decision that follows from the statistics: one threshold for all images, or one for each group."""
-    scores, training = statistics["calibration.scores"], statistics["training.scores"]
-    clusters, scheme = statistics["calibration.clusters"], scheme_of(data)
-    if not data.groups:
-        return GroupedDecision({UNGROUPED: Decision(settings, scores, training, scheme, clusters)})
     groups = statistics["calibration.groups"]
-    in_part = {name: groups == number for number, name in enumerate(data.groups)}
-    return GroupedDecision(
-        {
-            name: Decision(settings, scores[rows], training, scheme, clusters[rows] if len(clusters) else clusters)
-            for name, rows in in_part.items()
-        }
-    )
+    parts = {name: groups == number for number, name in enumerate(data.groups)} or {UNGROUPED: slice(None)}
+    decisions = {}
+    for name, rows in parts.items():
+        scores, clusters, brightness = (
+            values[rows] if len(values) else values
+            for values in (statistics[f"calibration.{kind}"] for kind in ("scores", "clusters", "brightness"))
+        )
+        decisions[name] = Decision(
+            settings,
+            scores,
+            statistics["training.scores"],
+            scheme_of(data),
+            clusters,
+            one_of_each_group(brightness, clusters),
+        )
+    return GroupedDecision(decisions)
+
+
+def one_of_each_group(brightness: Scores, clusters: Index) -> Scores:
+    """The brightness of one image of each group of near-duplicates, drawn at random, sorted; of all without groups."""
+    if not len(brightness) or not len(clusters):
+        return np.sort(brightness)
+    order = np.random.default_rng(0).permutation(len(brightness))
+    _, first = np.unique(clusters[order], return_index=True)
+    return np.sort(brightness[order[first]])
 
 
 def default_rate_cost(data: DataSummary, decisions: GroupedDecision) -> str | None:

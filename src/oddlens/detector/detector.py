@@ -18,7 +18,8 @@ from oddlens.config.base import DecisionSettings, InputSpec, RuntimeSettings, Tr
 from oddlens.config.detectors import DetectorSettings
 from oddlens.config.manifest import CountBy, Manifest
 from oddlens.conformal.decision import Decision
-from oddlens.conformal.lot import DEFAULT_MAX_ANOMALOUS, Lot, LotTest
+from oddlens.conformal.exceedance import DEFAULT_MAX_ANOMALOUS
+from oddlens.conformal.lot import Lot, LotTest
 from oddlens.conformal.ranks import Scores, check_scores
 from oddlens.data.open import Images, as_image_set, as_training_images
 from oddlens.data.splitting import CalibrationSet
@@ -402,29 +403,35 @@ class Detector:
         return Verdicts(tuple(names), scores, decision.p_values(scores, groups), thresholds, labels)
 
     def test_lot(
-        self, scores: Scores, groups: Sequence[str] = (), max_anomalous: float = DEFAULT_MAX_ANOMALOUS
+        self,
+        scores: Scores,
+        groups: Sequence[str] = (),
+        max_anomalous: float = DEFAULT_MAX_ANOMALOUS,
+        images: Images | None = None,
     ) -> LotTest | None:
         """Whether images with these scores (N,) differ from the calibration images as a whole: see `conformal.lot`.
 
-        At most the share `max_anomalous` of them, from 0 to below 1, is taken to be anomalous. Where the result is
-        `shifted`, the guaranteed rate does not apply to these images. None for fewer than 30 images, or without
-        calibration images. `groups` has each image's group, where there are any; groups are tested one by one.
+        At most the share `max_anomalous` of them, from 0 to below 1, is taken to be anomalous. With the `images`
+        themselves, of any form that `score` takes, a change of light is noticed, too. Where the result is `shifted`,
+        the guaranteed rate does not apply to these images. None for fewer than 30 images, or without calibration
+        images. `groups` has each image's group, where there are any; groups are tested one by one.
 
         Raises:
             StateError: the detector is not calibrated, or has a threshold for each group and `groups` is empty.
             SettingsError: a group has no calibration images, or `max_anomalous` is no such share.
             CalibrationError: a score is NaN.
+            DataError: there is not one image for each score, or one cannot be read.
 
         Example:
             >>> from oddlens import Detector, TrainingSettings, open_dataset
             >>> digits = open_dataset("digits", normal="3")
             >>> detector = Detector("autoencoder", training=TrainingSettings(epochs=1)).fit(digits.train)
-            >>> detector.test_lot(detector.score(digits.test)).n
+            >>> detector.test_lot(detector.score(digits.test), images=digits.test).n
             497
         """
-        self._check_is_fitted()
-        lot = Lot(self.decisions_, max_anomalous)
-        lot.add(scores, groups)
+        spec, lot = self._check_is_fitted().spec, Lot(self.decisions_, max_anomalous)
+        brightness = None if images is None else calibration.brightness(as_image_set(images), spec, len(scores))
+        lot.add(scores, groups, brightness)
         return lot.test()
 
     @property

@@ -11,22 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from oddlens import metrics
+from oddlens.conformal.exceedance import DEFAULT_MAX_ANOMALOUS, max_anomalous_images
 from oddlens.conformal.grouped import GroupedDecision, Method
-from oddlens.conformal.lot import (
-    DEFAULT_MAX_ANOMALOUS,
-    LEVEL,
-    MIN_CHANCE,
-    Lot,
-    LotTest,
-    alarms_p_value,
-    guaranteed_rate,
-    max_anomalous_images,
-)
+from oddlens.conformal.lot import LEVEL, MIN_CHANCE, Lot, LotTest, alarms_p_value, guaranteed_rate
 from oddlens.conformal.ranks import format_percent
 from oddlens.data.image_io import Pixels
 from oddlens.data.image_set import ImageSet
 from oddlens.data.near_duplicates import fingerprints
-from oddlens.data.preprocessing import resize_map
+from oddlens.data.preprocessing import mean_brightness, resize_map
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.evaluation import corruptions
@@ -52,6 +44,7 @@ class Evaluation:
         n_excluded: number of test images that the detector was trained on; not among the N.
         masks: which masks of the whole test set were used.
         max_anomalous: largest share of anomalies among the images that are labelled normal, for `lot`.
+        brightness: (N,) float64, the mean of each image in 0..1, for `lot`; None where it is not known.
 
     Example: see `evaluate`.
     """
@@ -65,6 +58,7 @@ class Evaluation:
     n_excluded: int
     masks: MaskUse = field(default_factory=MaskUse)
     max_anomalous: float = DEFAULT_MAX_ANOMALOUS
+    brightness: npt.NDArray[np.float64] | None = None
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -126,7 +120,8 @@ class Evaluation:
         """The test of the normal images as a whole, without those that a threshold was computed from; None if few."""
         index = self._counted_normal
         lot = Lot(self.decisions, self.max_anomalous)
-        lot.add(self.scores[index], self.images.subset(index).groups)
+        brightness = None if self.brightness is None else self.brightness[index]
+        lot.add(self.scores[index], self.images.subset(index).groups, brightness)
         return lot.test()
 
     @property
@@ -299,11 +294,12 @@ def evaluate(
     max_anomalous_images(len(test), max_anomalous)  # only to raise its error, before anything is scored
     spec = detector.spec
     masks = survey_masks(test)
-    scores, digests, errors, maps = [], [], [], []
+    scores, brightness, digests, errors, maps = [], [], [], [], []
     done = 0
     for pixels in test.batches(spec, batch_size(spec)):
         (outputs,) = score_batches(detector.backend, [pixels])
         scores.append(outputs.anomaly_score)
+        brightness.append(mean_brightness(pixels, spec.value_max))
         digests.append(fingerprints(pixels))
         errors.append(squared_errors(pixels, outputs, detector))
         maps += maps_at_mask_size(outputs, masks.sizes[done : done + len(pixels)]) if masks.sizes else []
@@ -324,6 +320,7 @@ def evaluate(
         n_excluded=len(test) - len(included),
         masks=masks,
         max_anomalous=max_anomalous,
+        brightness=np.concatenate(brightness)[included],
     )
 
 

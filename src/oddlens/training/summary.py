@@ -17,6 +17,7 @@ from oddlens.artifact.detector_file import Tensors
 from oddlens.config.manifest import DataSummary, Manifest
 from oddlens.data.image_io import Index, Pixels
 from oddlens.data.near_duplicates import fingerprints
+from oddlens.data.preprocessing import mean_brightness
 from oddlens.data.splitting import CalibrationSet, SplitImages
 from oddlens.inference.backend import Backend
 from oddlens.inference.golden import golden_scores
@@ -114,6 +115,7 @@ def out_of_fold_statistics(prints: npt.NDArray[np.uint64], peaks: npt.NDArray[np
         "calibration.fingerprints": np.sort(prints),
         "calibration.groups": np.empty(0, dtype=np.uint64),
         "calibration.clusters": np.empty(0, dtype=np.uint64),
+        "calibration.brightness": np.empty(0),
     }
 
 
@@ -142,6 +144,7 @@ def leave_one_out_statistics(backend: Backend, model: Model, pixels: Pixels, clu
         "calibration.fingerprints": np.sort(fingerprints(pixels)),
         "calibration.groups": np.empty(0, dtype=np.uint64),
         "calibration.clusters": clusters[order if has_clusters else slice(0)].astype(np.uint64),
+        "calibration.brightness": mean_brightness(pixels, backend.spec.value_max)[order],
     }
 
 
