@@ -251,3 +251,12 @@ def test_groups_of_near_duplicates_that_do_not_match_the_scores_are_refused(
     detector_file.save(path, digits_detector.manifest, digits_detector.tensors | clusters)
     with pytest.raises(ArtifactError, match="do not match their groups of near-duplicates; calibrate it again"):
         Detector.load(path)
+
+
+def test_brightness_that_does_not_match_the_scores_is_refused(digits_detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "part.safetensors"
+    detector_file.save(
+        path, digits_detector.manifest, digits_detector.tensors | {"calibration.brightness": np.zeros(3)}
+    )
+    with pytest.raises(ArtifactError, match="do not match their brightness; calibrate it again"):
+        Detector.load(path)

@@ -37,7 +37,11 @@ def test_a_file_from_before_groups_were_counted_is_read_and_others_must_be_compl
     exported: Path, tmp_path: Path
 ) -> None:
     graph, manifest, tensors = onnx_file.read_onnx(exported)
-    for missing, is_read in (("calibration.clusters", True), ("calibration.groups", False)):
+    for missing, is_read in (
+        ("calibration.clusters", True),
+        ("calibration.brightness", True),
+        ("calibration.groups", False),
+    ):
         rest = {name: tensor for name, tensor in tensors.items() if name != missing}
         statistics = base64.b64encode(save_tensors(rest)).decode()
         text = detector_file.serialize_manifest(manifest, rest | onnx_file.as_tensors(graph, {}))

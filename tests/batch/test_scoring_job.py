@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from oddlens.batch.scoring_job import ScoringJob
 from oddlens.cli import app
 from oddlens.config.base import DecisionSettings
+from oddlens.conformal.lot import Lot
 from oddlens.data.image_set import DataSet
 from oddlens.data.open import open_images
 from oddlens.detector.detector import Detector
@@ -329,3 +330,30 @@ def test_a_report_has_the_verdicts_of_the_file(
     assert str(damaged) not in images.names
     assert verdicts.label.tolist() == [row["label"] for row in rows]
     assert verdicts.anomaly_score.tolist() == [row["anomaly_score"] for row in rows]
+
+
+def test_a_run_of_an_older_version_is_resumed_and_its_lot_tested_by_scores_alone(
+    part: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    whole = score(part, image_folder, "-o", tmp_path / "whole.csv")
+    assert whole["lot"]["brightness"]["change"] > 0
+    job = ScoringJob(Detector.load(part), open_images([str(image_folder)]))
+    lots = []
+    for is_older in (False, True):
+        with open_journal(None, job.identity(), False) as journal:
+            for _ in job.score(journal):
+                pass
+            entries = [dict(entry) for entry in journal]
+        with open_journal(None, job.identity(), False) as journal:
+            for entry in entries:
+                if is_older:
+                    del entry["brightness"]
+                journal.add(entry)
+            lot = Lot(job.detector.decisions_)
+            assert sum(len(rows) for rows in job.rows(journal, lot=lot)) == COUNT
+            lots.append(lot.test())
+    newer, older = lots
+    assert newer is not None
+    assert older is not None
+    assert newer.as_json() == whole["lot"]
+    assert older.light is None

@@ -214,3 +214,23 @@ def test_resuming_without_a_journal_scores_from_the_first_image(saved: Path, ima
 def test_an_unknown_kind_of_verdict_file_is_refused_before_scoring(saved: Path, images: Path, tmp_path: Path) -> None:
     assert "v.txt" in error_of("score", saved, images, "-o", tmp_path / "v.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_darker_images_of_which_many_are_flagged_are_reported_by_their_light(
+    saved: Path, images: Path, tmp_path: Path
+) -> None:
+    """Most scores are lower, so that the test of the scores alone is silent."""
+    for number, path in enumerate(sorted(images.iterdir())[:60]):
+        image = np.asarray(read_image(path))
+        darker = 255 - image if number < 5 else (0.6 * image).astype(np.uint8)
+        Image.fromarray(darker).save(tmp_path / path.name)
+    done = oddlens("score", saved, tmp_path, "--json", "--strict")
+    assert done.returncode == 3
+    assert "These 60 images differ from the calibration images as a whole (p = " in done.stderr
+    assert "% darker on average. Unless more than 10% of them are anomalous (--max-anomalous)" in done.stderr
+    lot = json.loads(done.stdout)["lot"]
+    assert lot["brightness"]["change"] < -0.1
+    assert lot["p_value"] == pytest.approx(2 * lot["brightness"]["p_value"])
+    few, _ = score_json(saved, *sorted(tmp_path.iterdir())[5:], "--strict")
+    assert few["lot"]["brightness"]["p_value"] < 0.001, "but no more are flagged than by chance"
+    assert not few["lot"]["shifted"]

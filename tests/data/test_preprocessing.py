@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oddlens.config.base import InputSpec
 from oddlens.data.image_header import ImageInfo
-from oddlens.data.preprocessing import choose_spec, fit_to, resize_map, value_max
+from oddlens.data.preprocessing import choose_spec, fit_to, mean_brightness, resize_map, value_max
 from oddlens.errors import DataError, ImageError, SettingsError
 
 Array = npt.NDArray[Any]
@@ -209,3 +209,16 @@ def test_some_rows_of_a_resized_map_are_those_of_the_whole(size: tuple[int, int]
     for start in range(0, size[0], 7):
         rows = range(start, min(start + 7, size[0]))
         np.testing.assert_allclose(resize_map(LEVELS, *size, rows), whole[rows.start : rows.stop], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 1), (2, 4, 6, 3), (0, 4, 4, 1)])
+@pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_brightness_is_the_mean_of_all_values(shape: tuple[int, ...], dtype: type, full: int) -> None:
+    pixels: Array = np.random.default_rng(0).integers(0, full + 1, shape).astype(dtype)
+    expected = pixels.astype(np.float64).mean(axis=(1, 2, 3)) / full if len(pixels) else np.empty(0)
+    np.testing.assert_allclose(mean_brightness(pixels, full), expected, rtol=1e-12)
+
+
+def test_the_brightness_of_large_white_images_does_not_overflow() -> None:
+    white = np.broadcast_to(np.uint16(65535), (1, 300, 300, 1))
+    assert mean_brightness(white, 65535).tolist() == [1.0]

@@ -297,3 +297,34 @@ def test_the_map_threshold_is_the_largest_value_where_the_rate_cannot_be_guarant
     assert calibration.map_threshold(peaks, settings) == 90.0  # 9 of 99 are above: with one more, 10 of 100
     assert calibration.map_threshold(peaks[:5], settings) == 5.0
     assert calibration.map_threshold(peaks[:0], settings) is None
+
+
+def test_each_calibration_score_has_the_brightness_of_its_image(digit_pixels: Pixels, digits: DataSet) -> None:
+    detector = Detector("autoencoder", training=FAST).fit(digit_pixels)
+    pixels = digits.test.load(detector.spec)
+    detector.calibrate(digits.test, count_by="image")
+    order = np.argsort(detector.score(digits.test), kind="stable")
+    expected = pixels.mean(axis=(1, 2, 3))[order] / 255
+    np.testing.assert_allclose(detector.tensors["calibration.brightness"], expected, rtol=1e-12)
+    np.testing.assert_array_equal(detector.decision_.brightness, np.sort(detector.tensors["calibration.brightness"]))
+
+
+def test_images_that_join_those_of_an_older_file_leave_the_brightness_unknown(
+    digits_detector: Detector, digits: DataSet
+) -> None:
+    older = copy.copy(digits_detector)
+    older._statistics = {**older._statistics, "calibration.brightness": np.empty(0)}
+    older.calibrate(digits.test, add=True)
+    assert len(older.tensors["calibration.brightness"]) == 0
+    assert len(older.decision_.brightness) == 0
+    older.calibrate(digits.test, count_by="image")
+    assert len(older.decision_.brightness) == len(digits.test)
+
+
+def test_each_group_of_near_duplicates_has_the_brightness_of_one_image() -> None:
+    brightness, clusters = np.array([0.3, 0.3, 0.5, 0.1]), np.array([4, 4, 2, 7])
+    assert calibration.one_of_each_group(brightness, clusters).tolist() == [0.1, 0.3, 0.5]
+    assert calibration.one_of_each_group(brightness, np.empty(0, int)).tolist() == [0.1, 0.3, 0.3, 0.5]
+    drawn = calibration.one_of_each_group(np.arange(6.0), np.array([0, 0, 0, 1, 1, 1]))
+    assert len(drawn) == 2
+    assert drawn[0] < 3 <= drawn[1]

@@ -205,6 +205,12 @@ def test_a_lot_is_tested_by_its_scores(digits_detector: Detector, digits: DataSe
     assert negative is not None
     assert (same.shifted, negative.shifted) == (False, True)
     assert digits_detector.test_lot(digits_detector.score(pixels[:29])) is None
+    lit = digits_detector.test_lot(digits_detector.score(pixels), images=pixels)
+    assert lit is not None
+    assert lit.light is not None
+    assert not lit.shifted
+    with pytest.raises(DataError, match="there are 59 images for 60 scores; give one image for each score"):
+        digits_detector.test_lot(np.zeros(60), images=pixels[:59])
     with pytest.raises(StateError, match="is not fitted"):
         Detector().test_lot(np.zeros(60))
 

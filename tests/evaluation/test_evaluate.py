@@ -68,11 +68,12 @@ def test_the_lot_is_the_normal_images_that_no_threshold_was_computed_from(
 ) -> None:
     evaluation = evaluate.evaluate(digits_detector, test_images, max_anomalous=0.0)
     normal = evaluation.scores[evaluation.labels == 0]
-    assert evaluation.lot == digits_detector.test_lot(normal, max_anomalous=0.0)
+    assert evaluation.lot == digits_detector.test_lot(normal, max_anomalous=0.0, images=digits.test)
     assert evaluation.lot is not None
     assert evaluation.lot.n == len(digits.test)
     masked = dataclasses.replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) < 40)
-    assert masked.lot == digits_detector.test_lot(normal[:40], max_anomalous=0.0)
+    first = digits.test.subset(range(40))
+    assert masked.lot == digits_detector.test_lot(normal[:40], max_anomalous=0.0, images=first)
     few = dataclasses.replace(evaluation, rate_mask=np.arange(len(evaluation.scores)) < 29)
     assert (few.lot, few.lot_warnings) == (None, [])
 

@@ -86,8 +86,9 @@ def independent_units(part: Decision) -> int:
 class LotTest:
     """The result of testing n images as a whole; what `Detector.test_lot` returns.
 
-    Where each group has a threshold of its own, `groups` has the result of each group that was tested, and
-    `untested_groups` the number of images in each of the others.
+    `light` is the comparison of brightness, where that is known; its p-value is part of `p_value`. Where each group has
+    a threshold of its own, `groups` has the result of each group that was tested, and `untested_groups` the number of
+    images in each of the others.
 
     Example: see `Detector.test_lot`.
     """
