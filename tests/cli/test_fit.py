@@ -201,9 +201,9 @@ def test_auto_takes_the_backbone_unless_it_is_refused(parts: Path, tmp_path: Pat
 def test_options_of_a_backbone_are_refused_where_there_is_none(parts: Path, tmp_path: Path) -> None:
     output, plan = ("-o", tmp_path / "part.safetensors"), tmp_path / "plan.json"
     plan.write_text(EnsembleSettings(members=(Member(model=DictionarySettings()),)).model_dump_json())
-    takes_light = "--light is for the detectors auto, padim and patchcore, not for"
+    takes_light = "--light is for the detectors auto, dictionary, padim and patchcore, not for"
     for options, obstacle in (
-        (("--detector", "dictionary"), "the detector dictionary"),
+        (("--detector", "rotation"), "the detector rotation"),
         (("--detector", "padim", "--folds", 3), "--folds"),
         (("--plan", plan), "a plan"),
     ):

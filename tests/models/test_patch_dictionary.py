@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -165,3 +166,34 @@ def test_real_digits_are_separated_from_other_images() -> None:
     others = rings(100, seed=0, side=28)
     anomaly_scores = np.concatenate([scores(model, pixels[600:800]), scores(model, others)])
     assert auroc(np.repeat([0, 1], [200, 100]), anomaly_scores) > 0.99
+
+
+@pytest.mark.parametrize("score", ["pooled", "local"])
+def test_where_light_varies_brightness_changes_patches_hardly(score: Literal["pooled", "local"]) -> None:
+    train, new = (100 + stripes(count, seed) // 8 for count, seed in ((60, 0), (20, 1)))  # of little contrast
+    models = {
+        light: fit_dictionary(train, DictionarySettings(atoms=30, score=score, light=light))
+        for light in ("varies", "fixed")
+    }
+    batches = [models["varies"].scale(torch.from_numpy(new)) * gain for gain in (1.0, 0.75)]
+    change = {}
+    for light, model in models.items():
+        with torch.no_grad():
+            usual, darker = (model.place_distances(model.window_means(model.first_responses(b))) for b in batches)
+        change[light] = float((darker - usual).abs().mean())
+    assert change["varies"] < 0.01 < 0.05 < change["fixed"]
+
+
+def test_images_far_from_the_usual_brightness_stay_anomalous_where_light_varies() -> None:
+    model = fit_dictionary(stripes(60, 0), DictionarySettings(atoms=30, score="local", light="varies"))
+    new = stripes(20, 1)
+    usual = scores(model, new)
+    for far in (np.zeros_like(new), np.full_like(new, 255), new // 8):
+        assert scores(model, far).min() > usual.max()
+
+
+def test_the_usual_brightness_is_a_tensor_only_where_light_varies() -> None:
+    train = stripes(30, 0)
+    varies = fit_dictionary(train, DictionarySettings(atoms=10, light="varies"))
+    assert float(varies.usual_brightness) == pytest.approx(train.mean() / 255, rel=1e-5)
+    assert "usual_brightness" not in fit_dictionary(train, DictionarySettings(atoms=10)).state_dict()

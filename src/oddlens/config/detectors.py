@@ -176,7 +176,7 @@ class AutoSettings(DetectorSettings):
 
     With `pretrained`, the members may have a backbone that was trained on other images, where its weights are
     installed, unless `robust`: their Gaussians would take anomalies in. `backbone` and `light` are those of these
-    members (see `PlaceSettings`).
+    members (see `PlaceSettings`); `light` is also that of the dictionary beside them.
 
     Raises:
         SettingsError: a setting is wrong or unknown.

@@ -52,7 +52,7 @@ class DictionarySettings(FamilySettings):
     patches, each with its own `atoms`; the map is computed from the first size. Features are pooled over `cells` parts
     each way. `neighbours` is the number of nearest normal features. `mirror` adds the training images' mirror images.
     `place` is the weight of the position in the image; 0 for textures. `bank_megabytes` limits the size of the memory
-    bank of training features.
+    bank of training features. With `light` "varies", patches are compared as if all images were equally bright.
 
     Raises:
         SettingsError: a setting is wrong or unknown.
@@ -76,6 +76,7 @@ class DictionarySettings(FamilySettings):
     place: float = Field(1.0, ge=0, le=100)
     top_percent: float = Field(1.0, gt=0, le=100)
     bank_megabytes: float = Field(16.0, gt=0, le=1024)
+    light: Literal["varies", "fixed"] = "fixed"
 
 
 class RotationSettings(FamilySettings):

@@ -131,7 +131,7 @@ def detectors_with_light() -> str:
     """The names of the detectors whose settings say whether the light varies.
 
     >>> detectors_with_light()
-    'auto, padim and patchcore'
+    'auto, dictionary, padim and patchcore'
     """
     detectors: dict[str, type[DetectorSettings]] = {"auto": AutoSettings, **FAMILIES}
     names = [name for name, settings in detectors.items() if "light" in settings.model_fields]

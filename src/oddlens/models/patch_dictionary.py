@@ -31,6 +31,8 @@ MAX_PLACE_ROWS = 2000  # in the bank of places
 MAX_PLACE_IMAGES = 200  # that fill the bank of places; as many give the reference distances
 MAX_BANK_IMAGES = 100_000  # in the banks of images, however short their descriptors are
 MAX_REFERENCE_IMAGES = 2000  # on which the reference distance is measured
+MAX_GAIN = 1.5  # by which an image is made brighter or darker, at most, where light varies
+MIN_BRIGHTNESS = 1e-3  # of a black image
 
 
 @register_family(settings=DictionarySettings)
@@ -45,6 +47,7 @@ class Dictionary(Model):
     settings: DictionarySettings
     usual: Tensor  # (2, 2) mean and standard deviation of the log distance: of patches, of light
     usual_places: Tensor  # (2, rows, columns) the same, for each place
+    usual_brightness: Tensor  # (1,) mean of the training images, where light varies
 
     def __init__(self, settings: DictionarySettings, spec: InputSpec) -> None:
         super().__init__(spec)
@@ -67,12 +70,16 @@ class Dictionary(Model):
         self.banks = {"pictures.rows": max_rows, "light.rows": max_rows, "places.rows": MAX_PLACE_ROWS}
         self.register_buffer("usual", torch.zeros(2, 2))
         self.register_buffer("usual_places", torch.zeros(2, *self.grid))
+        if settings.light == "varies":
+            self.register_buffer("usual_brightness", torch.ones(1))
 
     # -- fitting ----------------------------------------------------------------------------------
 
     def fit_closed_form(self, images: Tensor, seed: int) -> None:
         """Learn atoms, axes and banks from the training pixels (N, H, W, C)."""
         generator = torch.Generator().manual_seed(seed)
+        if self.settings.light == "varies":
+            self.usual_brightness.copy_(torch.cat([brightness(batch) for batch in self.batches(images)]).mean())
         for atoms in self.dictionaries():
             atoms.fit(self.draw_patches(images, atoms.size, generator), generator)
         order = torch.randperm(len(images), generator=generator)
@@ -139,6 +146,7 @@ class Dictionary(Model):
         sample = images[torch.randperm(len(images), generator=generator)[:N_PATCHES]]
         offsets, drawn = torch.arange(size), []
         for batch in self.batches(sample):
+            batch = self.evened(batch)
             index = torch.arange(len(batch))[:, None, None, None]
             shape = (len(batch), n_per_image, 1, 1)
             top, left = (torch.randint(side - size + 1, shape, generator=generator) for side in batch.shape[2:])
@@ -167,12 +175,20 @@ class Dictionary(Model):
 
     def first_responses(self, batch: Tensor) -> Tensor:
         """Responses of the first dictionary."""
-        return self.dictionaries()[0](batch)  # type: ignore[no-any-return]
+        return self.dictionaries()[0](self.evened(batch))  # type: ignore[no-any-return]
+
+    def evened(self, batch: Tensor) -> Tensor:
+        """A batch (N, C, H, W) with the usual brightness, as far as `MAX_GAIN` allows, where light varies."""
+        if self.settings.light == "fixed":
+            return batch
+        gain = self.usual_brightness / brightness(batch).clamp_min(MIN_BRIGHTNESS)
+        return batch * gain.clamp(1 / MAX_GAIN, MAX_GAIN)[:, None, None, None]
 
     def descriptors(self, batch: Tensor, responses: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Descriptors (N, features) of the patches of a batch, and those of its light and contrast."""
         first, *others = self.dictionaries()
-        maps = [self.first_responses(batch) if responses is None else responses, *(atoms(batch) for atoms in others)]
+        responses = self.first_responses(batch) if responses is None else responses
+        maps = [responses, *(atoms(self.evened(batch)) for atoms in others)]
         contrast = (patch_variance(batch, first.size, first.stride) + 1e-4).log()
         gradients = (batch[:, :, 1:, 1:] - batch[:, :, :-1, :-1]).square().mean(dim=1, keepdim=True)
         light = [self.cell_means(batch), self.cell_means(contrast), (self.cell_means(gradients) + 1e-5).log()]
@@ -203,6 +219,11 @@ class Dictionary(Model):
         before = max(0, self.receptive_field - self.step) // 2
         after = [side - n - before for side, n in zip((self.spec.height, self.spec.width), size, strict=True)]
         return F.pad(upsampled, (before, after[1], before, after[0]), mode="replicate")[:, 0]
+
+
+def brightness(batch: Tensor) -> Tensor:
+    """Mean (N,) of each image (N, C, H, W)."""
+    return batch.mean(dim=(1, 2, 3))
 
 
 def pool_by_sign(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:

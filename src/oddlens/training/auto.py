@@ -141,7 +141,8 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
             reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim"
             if too_few:
                 return pretrained, [reason, *remarks, *limits]
-            return [*pretrained, DictionarySettings(score="local")], [f"{reason} and dictionary", *remarks]
+            dictionary = DictionarySettings(score="local", light=settings.light)
+            return [*pretrained, dictionary], [f"{reason} and dictionary", *remarks]
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
         candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
