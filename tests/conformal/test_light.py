@@ -157,8 +157,8 @@ def test_black_calibration_images_have_a_change() -> None:
 
 
 def test_the_warning_names_the_light_only_where_it_differs() -> None:
-    darker = LotTest(60, 0.001, 0.1, LightTest(0.0005, -0.0684, counts=True))
+    darker = LotTest(60, 0.001, 0.1, light=LightTest(0.0005, -0.0684, counts=True))
     assert "(p = 0.001): they are 6.8% darker on average. " in darker.warnings("the rate")[0]
     assert darker.as_json()["brightness"] == {"p_value": 0.0005, "change": -0.0684}
-    alike = LotTest(60, 0.001, 0.1, LightTest(0.5, 0.01, counts=True))
+    alike = LotTest(60, 0.001, 0.1, light=LightTest(0.5, 0.01, counts=True))
     assert "(p = 0.001). Unless" in alike.warnings("the rate")[0]

@@ -222,3 +222,4 @@ def test_brightness_is_the_mean_of_all_values(shape: tuple[int, ...], dtype: typ
 def test_the_brightness_of_large_white_images_does_not_overflow() -> None:
     white = np.broadcast_to(np.uint16(65535), (1, 300, 300, 1))
     assert mean_brightness(white, 65535).tolist() == [1.0]
+    assert mean_brightness(white, 4095).tolist() == [65535 / 4095]

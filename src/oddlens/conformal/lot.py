@@ -3,8 +3,7 @@
 A guarantee holds for images that resemble the calibration images. The test counts the images of a lot that score above
 the calibration median, and those that are brighter, or darker, than the median of the calibration images. Its null
 hypothesis: all images of the lot but a share `max_anomalous` of them are normal, and exchangeable with the calibration
-images. Where all images are labelled as normal, `alarms_p_value` says how probable
-their false alarms are.
+images. Where all images are labelled as normal, `alarms_p_value` says how probable their false alarms are.
 """
 
 from __future__ import annotations
@@ -96,9 +95,9 @@ class LotTest:
     n: int
     p_value: float  # with several groups, each is multiplied by their number (Bonferroni), and this is the smallest
     max_anomalous: float
-    light: LightTest | None = None  # None with groups, and where the brightness of the images is not known
     groups: Mapping[str, LotTest] = field(default_factory=dict)
     untested_groups: Mapping[str, int] = field(default_factory=dict)
+    light: LightTest | None = None  # None with groups, and where the brightness of the images is not known
 
     @property
     def shifted(self) -> bool:
@@ -165,7 +164,7 @@ class PartLot:
         light = self.light.test(max_anomalous)
         if light is not None:
             p_value = 2 * (min(p_value, light.p_value) if light.counts else p_value)
-        return LotTest(self.n_images, min(1.0, n_tests * p_value), max_anomalous, light)
+        return LotTest(self.n_images, min(1.0, n_tests * p_value), max_anomalous, light=light)
 
 
 class Lot:
@@ -183,7 +182,7 @@ class Lot:
     def add(self, scores: npt.ArrayLike, groups: Sequence[str] = (), brightness: Scores | None = None) -> None:
         """Count images with these scores (N,); `groups` has each image's group, where there are groups.
 
-        `brightness` (N,) is that of `Predictions`. Without it, or where it is NaN, only the scores are tested.
+        `brightness` (N,) has the mean of each image in 0..1. Without it, or where it is NaN, only scores are tested.
 
         Raises:
             CalibrationError: a score is NaN.
@@ -209,7 +208,7 @@ class Lot:
         smallest = min(test.p_value for test in tests.values())
         untested = {name: part.n_images for name, part in self.parts.items() if part.n_images and name not in tests}
         n_images = sum(test.n for test in tests.values())
-        return LotTest(n_images, smallest, self.max_anomalous, groups=tests, untested_groups=untested)
+        return LotTest(n_images, smallest, self.max_anomalous, tests, untested)
 
 
 def guaranteed_rate(decisions: GroupedDecision, fdr: float | None = None) -> str:

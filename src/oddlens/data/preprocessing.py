@@ -172,5 +172,6 @@ def _parse_rectangle(source: str) -> tuple[float, float, float, float] | None:
 def mean_brightness(pixels: Pixels, value_max: int) -> npt.NDArray[np.float64]:
     """Mean (N,) of all values of each of the images (N, H, W, C), in 0..1."""
     flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
-    total = np.uint32 if flat.shape[1] * value_max < 2**32 else np.uint64  # the smaller one is twice as fast
+    largest = flat.shape[1] * np.iinfo(pixels.dtype).max  # values may be above `value_max`
+    total = np.uint32 if largest < 2**32 else np.uint64  # the smaller one is twice as fast
     return np.asarray(flat.sum(axis=1, dtype=total) / (flat.shape[1] * value_max), dtype=np.float64)
