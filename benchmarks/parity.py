@@ -1,9 +1,11 @@
 """Differences between the scores of trained and exported detectors, by family: a Markdown table.
 
     python benchmarks/parity.py --data DIR
+    python benchmarks/parity.py --set bottle pill --data DIR
 
 Detectors are trained on 1,000 of CIFAR-10's airplanes for two epochs and score its 10,000 test images: once with
-PyTorch, once exported with ONNX Runtime and, where installed, OpenVINO; all in float32.
+PyTorch, once exported with ONNX Runtime and, where installed, OpenVINO; all in float32. With `--set`, the default
+detector of each of these folders of photographs scores its test images instead.
 """
 
 from __future__ import annotations
@@ -96,14 +98,27 @@ def rows(data: DataSet, images: int) -> Iterator[list[str]]:
         yield [name, *(f"{by_engine[engine]:.1e}" if engine in by_engine else DASH for engine in ENGINES)]
 
 
+def rows_of_photographs(folder: Path, names: list[str]) -> Iterator[list[str]]:
+    """A row for each set: the default detector fitted, exported, scored."""
+    for name in names:
+        say(name)
+        data = open_dataset(str(folder / name))
+        detector = Detector(device="cpu").fit(data.train)
+        by_engine = differences(detector, data.test.load(detector.spec))
+        yield [name, *(f"{by_engine[engine]:.1e}" if engine in by_engine else DASH for engine in ENGINES)]
+
+
 def main(words: list[str]) -> int:
     """Print the table."""
     parser = data_parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="number of test images")
-    options = parse(parser, words)
-    data = open_dataset("cifar10", normal="airplane", data_dir=options.data)
+    parser.add_argument("--set", nargs="+", default=[], help="folders of photographs below --data")
+    options = parse(parser, words, needs_data=bool(words and "--set" in words))
     columns = ("largest relative difference of float32 scores", *ENGINES)
-    lines = rows(data, options.images)
+    if options.set:
+        lines = rows_of_photographs(options.data, options.set)
+    else:
+        lines = rows(open_dataset("cifar10", normal="airplane", data_dir=options.data), options.images)
     return print_table(columns, lines, [__file__, *words], f"; {where_measured()}")
 
 

@@ -59,7 +59,9 @@ FORMS: dict[str, FamilySettings] = {
     "defects-shrunk": DefectsSettings(widths=(8, 16), shrink=2),
     "dictionary": DictionarySettings(atoms=20),
     "dictionary-two-sizes-mirrored": DictionarySettings(patch_sizes=(4, 6), atoms=10, cells=3, mirror=True),
-    "dictionary-local": DictionarySettings(score="local", atoms=20, place=0, top_percent=5, light="varies"),
+    "dictionary-local": DictionarySettings(
+        score="local", atoms=20, place=0, top_percent=5, light="varies", place_floor=0.1
+    ),
     "features": FeaturesSettings(depths=(1, 2), side=24, mirror=True),
     "features-own-backbone": FeaturesSettings(backbone=OWN, side=24),
     "padim": PadimSettings(depths=(1, 2), map_depths=(0, 2), side=16),

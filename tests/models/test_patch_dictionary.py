@@ -21,6 +21,8 @@ from oddlens.metrics import auroc
 from oddlens.models import registry
 from oddlens.models.patch_dictionary import Dictionary, part_bounds
 
+BOTTLES = Path(os.environ.get("ODDLENS_DATA", "/nowhere")) / "bottle"
+
 
 def fit_dictionary(pixels: Pixels, settings: DictionarySettings, seed: int = 0) -> Dictionary:
     height, width, channels = pixels.shape[1:]
@@ -197,3 +199,25 @@ def test_the_usual_brightness_is_a_tensor_only_where_light_varies() -> None:
     varies = fit_dictionary(train, DictionarySettings(atoms=10, light="varies"))
     assert float(varies.usual_brightness) == pytest.approx(train.mean() / 255, rel=1e-5)
     assert "usual_brightness" not in fit_dictionary(train, DictionarySettings(atoms=10)).state_dict()
+
+
+def test_a_gain_is_like_brighter_pixels() -> None:
+    model = fit_dictionary(stripes(30, 0), DictionarySettings(atoms=10, light="varies"))
+    batch, gain = model.scale(torch.from_numpy(100 + stripes(8, 1) // 8)), torch.linspace(0.7, 1.4, 8)
+    (atoms,) = model.dictionaries()
+    with torch.no_grad():
+        by_gain, by_pixels = atoms(batch, gain), atoms(batch * gain[:, None, None, None])
+    torch.testing.assert_close(by_gain, by_pixels, rtol=0, atol=1e-3)
+    assert (by_gain - atoms(batch)).abs().max() > 0.01
+
+
+@pytest.mark.skipif(not BOTTLES.is_dir(), reason="ODDLENS_DATA does not name a folder with bottle")
+def test_exported_scores_agree_on_photographs_with_a_white_background(tmp_path: Path) -> None:
+    """Where all places look the same, distances are rounding errors, which runtimes do not share."""
+    data = open_dataset(str(BOTTLES))
+    settings = DictionarySettings(atoms=150, score="local", light="varies", place_floor=0.3)
+    detector = Detector(settings, size=256).fit(data.train.subset(range(0, 209, 6)))
+    detector.export(tmp_path / "part.onnx")
+    images = data.test.subset(range(0, len(data.test), 6))
+    expected = detector.score(images)
+    np.testing.assert_allclose(Detector.load(tmp_path / "part.onnx").score(images), expected, rtol=1e-4)

@@ -53,6 +53,8 @@ class DictionarySettings(FamilySettings):
     each way. `neighbours` is the number of nearest normal features. `mirror` adds the training images' mirror images.
     `place` is the weight of the position in the image; 0 for textures. `bank_megabytes` limits the size of the memory
     bank of training features. With `light` "varies", patches are compared as if all images were equally bright.
+    `place_floor` is added to the distance of a place from its nearest neighbours, which have a distance of about 3 on
+    average: where all places look the same, as on a white background, rounding errors count otherwise.
 
     Raises:
         SettingsError: a setting is wrong or unknown.
@@ -77,6 +79,7 @@ class DictionarySettings(FamilySettings):
     top_percent: float = Field(1.0, gt=0, le=100)
     bank_megabytes: float = Field(16.0, gt=0, le=1024)
     light: Literal["varies", "fixed"] = "fixed"
+    place_floor: float = Field(1e-3, ge=1e-6, le=10)
 
 
 class RotationSettings(FamilySettings):

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from oddlens.models.layers import covariance_eigh, drop_self_distance
 
-DISTANCE_EPSILON = 1e-3  # added to distances, so that a distance of 0 has a logarithm
-
 
 class MemoryBank(nn.Module):
     """Memory bank of normal descriptors, projected on their principal axes.
@@ -18,16 +16,17 @@ class MemoryBank(nn.Module):
         dims: number of principal axes, at most `features`.
         neighbours: number of nearest rows whose distances are averaged.
         extra_dims: number of coordinates appended to the projected ones.
+        floor: added to distances, so that a distance of 0 has a logarithm.
     """
 
     centre: Tensor  # (features,)
     axes: Tensor  # (features, dims) applied to features divided by their standard deviations
     rows: Tensor  # (M, dims + extra_dims)
 
-    def __init__(self, features: int, dims: int, neighbours: int, extra_dims: int = 0) -> None:
+    def __init__(self, features: int, dims: int, neighbours: int, extra_dims: int = 0, floor: float = 1e-3) -> None:
         super().__init__()
         dims = min(dims, features)
-        self.neighbours = neighbours
+        self.neighbours, self.floor = neighbours, floor
         self.excludes_self = False  # as in `Model`
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("axes", torch.zeros(features, dims))
@@ -67,4 +66,4 @@ class MemoryBank(nn.Module):
             distances = drop_self_distance(distances.sort(dim=1).values)
         elif skip:
             distances = distances.sort(dim=1).values[:, min(skip, count - 1) :]
-        return (distances.mean(dim=1) + DISTANCE_EPSILON).log()
+        return (distances.mean(dim=1) + self.floor).log()

@@ -65,7 +65,7 @@ class Dictionary(Model):
         n_cells = self.cells**2
         self.pictures = MemoryBank(2 * settings.atoms * len(sizes) * n_cells, IMAGE_DIMS, k)
         self.light = MemoryBank((spec.channels + 2) * n_cells, LIGHT_DIMS, k)
-        self.places = MemoryBank(2 * settings.atoms, PLACE_DIMS, k, extra_dims=2)
+        self.places = MemoryBank(2 * settings.atoms, PLACE_DIMS, k, extra_dims=2, floor=settings.place_floor)
         max_rows = self.max_bank_images() * (2 if settings.mirror else 1)
         self.banks = {"pictures.rows": max_rows, "light.rows": max_rows, "places.rows": MAX_PLACE_ROWS}
         self.register_buffer("usual", torch.zeros(2, 2))
@@ -146,7 +146,8 @@ class Dictionary(Model):
         sample = images[torch.randperm(len(images), generator=generator)[:N_PATCHES]]
         offsets, drawn = torch.arange(size), []
         for batch in self.batches(sample):
-            batch = self.evened(batch)
+            gain = self.gain(batch)
+            batch = batch if gain is None else batch * gain[:, None, None, None]
             index = torch.arange(len(batch))[:, None, None, None]
             shape = (len(batch), n_per_image, 1, 1)
             top, left = (torch.randint(side - size + 1, shape, generator=generator) for side in batch.shape[2:])
@@ -175,20 +176,23 @@ class Dictionary(Model):
 
     def first_responses(self, batch: Tensor) -> Tensor:
         """Responses of the first dictionary."""
-        return self.dictionaries()[0](self.evened(batch))  # type: ignore[no-any-return]
+        return self.dictionaries()[0](batch, self.gain(batch))  # type: ignore[no-any-return]
 
-    def evened(self, batch: Tensor) -> Tensor:
-        """A batch (N, C, H, W) with the usual brightness, as far as `MAX_GAIN` allows, where light varies."""
+    def gain(self, batch: Tensor) -> Tensor | None:
+        """Factor (N,) that gives each image (N, C, H, W) the usual brightness, as far as `MAX_GAIN` allows.
+
+        None where light does not vary.
+        """
         if self.settings.light == "fixed":
-            return batch
+            return None
         gain = self.usual_brightness / brightness(batch).clamp_min(MIN_BRIGHTNESS)
-        return batch * gain.clamp(1 / MAX_GAIN, MAX_GAIN)[:, None, None, None]
+        return gain.clamp(1 / MAX_GAIN, MAX_GAIN)
 
     def descriptors(self, batch: Tensor, responses: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Descriptors (N, features) of the patches of a batch, and those of its light and contrast."""
         first, *others = self.dictionaries()
         responses = self.first_responses(batch) if responses is None else responses
-        maps = [responses, *(atoms(self.evened(batch)) for atoms in others)]
+        maps = [responses, *(atoms(batch, self.gain(batch)) for atoms in others)]
         contrast = (patch_variance(batch, first.size, first.stride) + 1e-4).log()
         gradients = (batch[:, :, 1:, 1:] - batch[:, :, :-1, :-1]).square().mean(dim=1, keepdim=True)
         light = [self.cell_means(batch), self.cell_means(contrast), (self.cell_means(gradients) + 1e-5).log()]
@@ -222,8 +226,8 @@ class Dictionary(Model):
 
 
 def brightness(batch: Tensor) -> Tensor:
-    """Mean (N,) of each image (N, C, H, W)."""
-    return batch.mean(dim=(1, 2, 3))
+    """Mean (N,) of each image (N, C, H, W), of one axis after the other: long sums lose digits in some runtimes."""
+    return batch.mean(dim=3).mean(dim=2).mean(dim=1)
 
 
 def pool_by_sign(pool: Callable[[Tensor], Tensor], responses: Tensor) -> Tensor:

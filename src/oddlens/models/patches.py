@@ -39,9 +39,14 @@ class PatchDictionary(nn.Module):
         self.offset.copy_((filters @ mean)[:, None, None])
         self.filters.copy_((filters - filters.mean(dim=1, keepdim=True)).reshape(self.filters.shape))
 
-    def forward(self, batch: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, atoms, rows, columns): soft-thresholded similarity of each patch to each atom."""
-        contrast = (patch_variance(batch, self.size, self.stride) + CONTRAST_EPSILON).rsqrt()
+    def forward(self, batch: Tensor, gain: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, atoms, rows, columns): soft-thresholded similarity of each patch to each atom.
+
+        With a `gain` (N,), as if each image were brighter by it: atoms have a mean of 0, so that it cancels out except
+        beside `CONTRAST_EPSILON`. Multiplying the pixels would round them differently in each runtime.
+        """
+        epsilon = CONTRAST_EPSILON if gain is None else CONTRAST_EPSILON / gain[:, None, None, None].square()
+        contrast = (patch_variance(batch, self.size, self.stride) + epsilon).rsqrt()
         response = F.conv2d(batch, self.filters, stride=self.stride) * contrast - self.offset
         return response - response.clamp(-SOFT_THRESHOLD, SOFT_THRESHOLD)
 

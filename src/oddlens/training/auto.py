@@ -54,6 +54,7 @@ MAX_PRETEXT_WEIGHT = 2.0  # weight of a member that solves its training task per
 MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
+PLACE_FLOOR = 0.3  # added to the dictionary's distances: that between places which lie three places apart
 MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
@@ -141,10 +142,11 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
             reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim"
             if too_few:
                 return pretrained, [reason, *remarks, *limits]
-            dictionary = DictionarySettings(score="local", light=settings.light)
+            dictionary = DictionarySettings(score="local", light=settings.light, place_floor=PLACE_FLOOR)
             return [*pretrained, dictionary], [f"{reason} and dictionary", *remarks]
         reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by dictionary and defects"
-        candidates = [DictionarySettings(score="local"), DefectsSettings(shrink=2), DefectsSettings()]
+        dictionary = DictionarySettings(score="local", place_floor=PLACE_FLOOR)
+        candidates = [dictionary, DefectsSettings(shrink=2), DefectsSettings()]
         return candidates[-1:] if too_few else candidates, [reason, *remarks, *(limits if too_few else [])]
     is_backbone_best = bool(pretrained) and (task.spec.channels == 3 or task.backbone is not None)
     others, reasons = select_object_candidates(settings, task, is_backbone_best=is_backbone_best, is_single=too_few)
