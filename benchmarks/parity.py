@@ -113,7 +113,7 @@ def main(words: list[str]) -> int:
     parser = data_parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="number of test images")
     parser.add_argument("--set", nargs="+", default=[], help="folders of photographs below --data")
-    options = parse(parser, words, needs_data=bool(words and "--set" in words))
+    options = parse(parser, words, needs_data="--set" in words)
     columns = ("largest relative difference of float32 scores", *ENGINES)
     if options.set:
         lines = rows_of_photographs(options.data, options.set)
