@@ -75,9 +75,10 @@ def test_every_image_has_one_row_in_the_order_of_the_manifest(exported: Path, ma
     labels = table.column("label").to_pylist()
     assert (summary.n, summary.n_anomalous, summary.n_normal) == (N_DIGITS, sum(labels), N_DIGITS - sum(labels))
     assert summary.lot.parts[""].n_images == N_DIGITS
-    test = summary.lot.test()
+    test, images = summary.lot.test(), [str(manifest.parent / name) for name in table.column("file").to_pylist()]
     assert test is not None
-    assert test == Detector.load(exported).test_lot(table.column("anomaly_score").to_numpy())
+    assert test == Detector.load(exported).test_lot(table.column("anomaly_score").to_numpy(), images=images)
+    assert test.light is not None
 
 
 def test_an_interrupted_run_is_resumed_to_the_same_bytes(exported: Path, manifest: Path, tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from oddlens.batch.shard_files import read_verified, schema, shard_path, verdict_table, write_shard
+from oddlens.batch.shard_files import brightness_of, read_verified, schema, shard_path, verdict_table, write_shard
 from oddlens.batch.shards import Shard, ShardScores
 from oddlens.batch.verdict_files import COLUMNS, verdict_rows
 from oddlens.detector.detector import Detector
 
 FILES = ("a.png", "b.png", "c.png")
 SHARD = Shard(4, 12, FILES, (None,) * 3, (None,) * 3)
-SCORES = ShardScores(np.array([0.5, np.nan, 1e9]), {1: "is empty"})
+SCORES = ShardScores(np.array([0.5, np.nan, 1e9]), {1: "is empty"}, np.array([0.25, np.nan, 0.75]))
 ORIGIN = {"detector": "d", "shard": SHARD.digest}
 
 
@@ -85,3 +85,20 @@ def test_every_damage_is_noticed_or_changes_no_row(path: Path, table: pa.Table) 
     for length in range(0, len(content), 31):
         path.write_bytes(content[:length])
         assert read_verified(path, SHARD, ORIGIN) is None
+
+
+def test_the_brightness_of_images_is_read_again_and_an_older_file_has_none(
+    digits_detector: Detector, path: Path, tmp_path: Path
+) -> None:
+    again = read_verified(path, SHARD, ORIGIN)
+    assert again is not None
+    assert SCORES.brightness is not None
+    np.testing.assert_array_equal(brightness_of(again), SCORES.brightness)
+    older = verdict_table(digits_detector, SHARD, ShardScores(SCORES.anomaly_score, SCORES.errors))
+    write_shard(tmp_path / "older.parquet", older, ORIGIN)
+    again = read_verified(tmp_path / "older.parquet", SHARD, ORIGIN)
+    assert again is not None
+    assert brightness_of(again) is None
+    damaged = older.replace_schema_metadata({b"oddlens.brightness": b"AAAAAAAAAAA="})  # of one image
+    write_shard(tmp_path / "damaged.parquet", damaged, ORIGIN)
+    assert read_verified(tmp_path / "damaged.parquet", SHARD, ORIGIN) is None

@@ -14,7 +14,7 @@ import numpy as np
 
 from oddlens.artifact.detector_file import read_file
 from oddlens.batch.image_manifest import ImageManifest
-from oddlens.batch.shard_files import read_verified, shard_path, verdict_table, write_shard
+from oddlens.batch.shard_files import brightness_of, read_verified, shard_path, verdict_table, write_shard
 from oddlens.batch.shards import Shard, images_per_shard, read_source
 from oddlens.batch.workers import Engine, Team
 from oddlens.conformal.exceedance import DEFAULT_MAX_ANOMALOUS
@@ -63,7 +63,9 @@ class BatchSummary:
         good = ~np.isnan(scores)
         self.n += len(table)
         self.n_anomalous += int(np.nansum(table.column("label").to_numpy()))
-        self.lot.add(scores[good], [shard.groups[i] for i in np.flatnonzero(good)] if shard.groups else ())
+        groups = [shard.groups[i] for i in np.flatnonzero(good)] if shard.groups else ()
+        brightness = brightness_of(table)
+        self.lot.add(scores[good], groups, None if brightness is None else brightness[good])
         if not good.all():
             bad = table.filter(table.column("error").is_valid())
             self.n_errors += len(bad)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from oddlens.batch.shards import Shard, ShardScores
 from oddlens.batch.verdict_files import parquet_schema
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"oddlens"
+BRIGHTNESS_KEY = b"oddlens.brightness"  # float64 of each image in base64, NaN where it has no verdict
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -41,7 +44,14 @@ def verdict_table(detector: Detector, shard: Shard, scores: ShardScores) -> pa.T
         columns.append(pa.array(column, mask=is_null))
     columns.append(pa.array(["normal", "anomaly"]).take(columns[-1]))
     columns.append([scores.errors.get(i) for i in range(len(shard))])
-    return pa.table(columns, schema())
+    light = {} if scores.brightness is None else {BRIGHTNESS_KEY: b64encode(scores.brightness.tobytes())}
+    return pa.table(columns, schema().with_metadata(light))
+
+
+def brightness_of(table: pa.Table) -> npt.NDArray[np.float64] | None:
+    """The brightness (N,) of the images in a table of verdicts; None where an older version wrote it."""
+    text = (table.schema.metadata or {}).get(BRIGHTNESS_KEY)
+    return None if text is None else np.frombuffer(b64decode(text))
 
 
 def schema() -> pa.Schema:
@@ -59,7 +69,8 @@ def write_shard(path: Path, table: pa.Table, origin: dict[str, str]) -> None:
     """
     import pyarrow.parquet as pq
 
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(origin, sort_keys=True)})
+    origin_metadata = {METADATA_KEY: json.dumps(origin, sort_keys=True)}
+    table = table.replace_schema_metadata((table.schema.metadata or {}) | origin_metadata)
     with atomic_write(path) as file:
         pq.write_table(table, file, row_group_size=max(1, len(table)), write_page_checksum=True)
 
@@ -74,8 +85,11 @@ def read_verified(path: Path, shard: Shard, origin: dict[str, str]) -> pa.Table 
             metadata = file.schema_arrow.metadata or {}
             if json.loads(metadata.get(METADATA_KEY, b"null")) != origin:
                 return None
-            table = file.read().replace_schema_metadata()
+            own = {key: metadata[key] for key in (BRIGHTNESS_KEY,) if key in metadata}
+            table = file.read().replace_schema_metadata(own)
+        light = brightness_of(table)
         is_whole = table.schema.equals(schema()) and tuple(table.column("file").to_pylist()) == shard.files
+        is_whole = is_whole and (light is None or len(light) == len(table))
     except (pa.ArrowException, OSError, ValueError):
         return None
     return table if is_whole else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from oddlens.config.base import InputSpec
 from oddlens.data.image_io import DECODERS, Pixels, decode
 from oddlens.data.image_set import ImageSet
 from oddlens.data.ordered_pool import OrderedPool
-from oddlens.data.preprocessing import fit_to
+from oddlens.data.preprocessing import fit_to, mean_brightness
 from oddlens.detector.detector import Detector
 from oddlens.errors import ImageError, OddlensError, UnreadableImageError
 from oddlens.inference.scoring import anomaly_scores, batch_size
@@ -56,6 +57,7 @@ class ShardScores:
 
     anomaly_score: npt.NDArray[np.float64]  # (N,) nan where there is an error
     errors: dict[int, str]  # position in the shard -> why the image has no score
+    brightness: npt.NDArray[np.float64] | None = None  # (N,) of `mean_brightness`, nan where there is an error
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,14 +134,21 @@ class ShardScorer:
         """
         spec = self.detector.spec
         images = ShardImages.of(shard)
-        problems = dict[int, UnreadableImageError]()
+        problems, brightness = dict[int, UnreadableImageError](), list[npt.NDArray[np.float64]]()
+
+        def measured(batches: Iterable[Pixels]) -> Iterator[Pixels]:
+            for pixels in batches:
+                brightness.append(mean_brightness(pixels, spec.value_max))
+                yield pixels
+
         threads = max(REMOTE_READERS, DECODERS) if any(map(remote_files.is_url, shard.files)) else DECODERS
         with OrderedPool[None](threads) as pool:
             batches = images.batches(spec, batch_size(spec), problems=problems, pool=pool)
-            scores = anomaly_scores(self.detector.backend, batches)
-        result = np.full(len(shard), np.nan)
-        result[[i for i in range(len(shard)) if i not in problems]] = scores
-        return ShardScores(result, {i: problems[i].reason for i in sorted(problems)})
+            scores = anomaly_scores(self.detector.backend, measured(batches))
+        result, light = np.full((2, len(shard)), np.nan)
+        good = [i for i in range(len(shard)) if i not in problems]
+        result[good], light[good] = scores, np.concatenate([np.empty(0), *brightness])
+        return ShardScores(result, {i: problems[i].reason for i in sorted(problems)}, light)
 
 
 def images_per_shard(n_images: int, batch: int) -> int:

@@ -19,6 +19,7 @@ from oddlens.conformal.ranks import Scores, ranks_from_top
 
 MANY_FLAGGED = 3.0  # times the guaranteed rate, above which a change of light counts
 MIN_BRIGHTNESS = 1e-6  # of calibration images that are all black
+UNITS = 2**32  # in 1, so that sums of brightness are exact, and the same in any order
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LightCount:
         self.threshold = math.inf if threshold is None else threshold
         self.max_flagged = MANY_FLAGGED * part.false_alarm_rate if self.is_complete else 0.0
         self.n_images = self.n_flagged = self.n_brighter = self.n_darker = 0
-        self.total = 0.0
+        self.total = 0
 
     def add(self, scores: Scores, brightness: Scores | None) -> None:
         """Count images with these scores (N,) and this brightness (N,), NaN where it is not known."""
@@ -70,7 +71,7 @@ class LightCount:
         self.n_flagged += int((scores > self.threshold).sum())
         self.n_brighter += int((ranks_from_top(self.units, brightness) <= max_rank).sum())
         self.n_darker += int((ranks_from_top(-self.units[::-1], -brightness) <= max_rank).sum())
-        self.total += float(brightness.sum())
+        self.total += int(np.rint(brightness * UNITS).astype(np.int64).sum())
 
     def test(self, max_anomalous: float) -> LightTest | None:
         """The result, where at most the share `max_anomalous` of the images is anomalous; None where nothing is known.
@@ -86,6 +87,6 @@ class LightCount:
         usual = max(MIN_BRIGHTNESS, float(self.units.mean()))
         return LightTest(
             p_value=min(1.0, 2 * min(sides)),
-            change=self.total / self.n_images / usual - 1,
+            change=self.total / UNITS / self.n_images / usual - 1,
             counts=self.n_flagged > self.max_flagged * self.n_images,
         )

@@ -121,8 +121,9 @@ def test_a_shifted_lot_is_reported_and_strict_ends_with_3(
     done = CliRunner().invoke(app, [*arguments, "--max-anomalous", "0.1"])
     shifted = json.loads(done.stdout)["lot"]["shifted"]
     assert done.exit_code == (3 if shifted else 0)
-    scores = pq.read_table(tmp_path / "out").column("anomaly_score").to_numpy()
-    test = Detector.load(exported).test_lot(scores)
+    table = pq.read_table(tmp_path / "out")
+    images = [str(manifest.parent / name) for name in table.column("file").to_pylist()]
+    test = Detector.load(exported).test_lot(table.column("anomaly_score").to_numpy(), images=images)
     assert test is not None
     assert test.shifted == shifted
     assert json.loads(CliRunner().invoke(app, [*arguments, "--max-anomalous", "0.9"]).stdout)["lot"]["p_value"] == 1
