@@ -19,7 +19,7 @@ from oddlens.conformal.ranks import Scores, ranks_from_top
 
 MANY_FLAGGED = 3.0  # times the guaranteed rate, above which a change of light counts
 MIN_BRIGHTNESS = 1e-6  # of calibration images that are all black
-UNITS = 2**32  # in 1, so that sums of brightness are exact, and the same in any order
+STEPS = 2**32  # in 1, so that sums of brightness are exact, and the same in any order
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LightCount:
         self.n_flagged += int((scores > self.threshold).sum())
         self.n_brighter += int((ranks_from_top(self.units, brightness) <= max_rank).sum())
         self.n_darker += int((ranks_from_top(-self.units[::-1], -brightness) <= max_rank).sum())
-        self.total += int(np.rint(brightness * UNITS).astype(np.int64).sum())
+        self.total += int(np.rint(brightness * STEPS).astype(np.int64).sum())
 
     def test(self, max_anomalous: float) -> LightTest | None:
         """The result, where at most the share `max_anomalous` of the images is anomalous; None where nothing is known.
@@ -87,6 +87,6 @@ class LightCount:
         usual = max(MIN_BRIGHTNESS, float(self.units.mean()))
         return LightTest(
             p_value=min(1.0, 2 * min(sides)),
-            change=self.total / UNITS / self.n_images / usual - 1,
+            change=self.total / STEPS / self.n_images / usual - 1,
             counts=self.n_flagged > self.max_flagged * self.n_images,
         )
