@@ -71,11 +71,13 @@ class PadimSettings(PlaceSettings):
     """The padim family: a Gaussian distribution of a backbone's features at each place of the image. Closed form.
 
     `depths` are the blocks of the backbone by whose features images are scored: deep ones tell defects from harmless
-    differences. Their maps are added, and `top_percent` of the places count. The map has the features of the blocks
-    `map_depths`: shallow ones show where a defect is more precisely, deep ones whether it is one. `defect_weight` is
-    the weight of a head that learns to tell synthetic defects from normal features, relative to the Gaussians; with 0
-    there is none. Where light varies, an image's mean features are subtracted at each place, and of depths that are for
-    the map alone the share `map_mean_share` of them: all of it hides part of a defect that covers much of the image.
+    differences. Their maps are added, and `top_percent` of the places count. The blocks `fine_depths`, less deep ones,
+    show finer defects: the largest 1% of the places of their maps are a second score, and the larger of both counts.
+    The map has the features of the blocks `map_depths`: shallow ones show where a defect is more precisely, deep ones
+    whether it is one. `defect_weight` is the weight of a head that learns to tell synthetic defects from normal
+    features, relative to the Gaussians; with 0 there is none. Where light varies, an image's mean features are
+    subtracted at the blocks `depths`, and at others the share `map_mean_share` of them: all of it hides part of a
+    defect that covers much of the image.
 
     Raises:
         SettingsError: a setting is wrong or unknown.
@@ -92,6 +94,7 @@ class PadimSettings(PlaceSettings):
     family: Literal["padim"] = "padim"
     depths: tuple[Depth, ...] = Field((10, 14), min_length=1, max_length=4)
     map_depths: tuple[Depth, ...] = Field((3, 4, 7, 14), min_length=1, max_length=4)
+    fine_depths: tuple[Depth, ...] = Field((), max_length=4)
     top_percent: float = Field(5.0, gt=0, le=100)
     defect_weight: float = Field(0.0, ge=0, le=10)
     map_mean_share: float = Field(1.0, ge=0, le=1)

@@ -55,6 +55,7 @@ MIN_MEMBER_WEIGHT = 0.2  # a member below it is left out
 PHOTOGRAPH_WEIGHT, GREY_WEIGHT = 3.0, 0.5  # of the features of a backbone, for small images in colour and in grey
 DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
 PLACE_FLOOR = 0.3  # added to the dictionary's distances: that between places which lie three places apart
+FINE_DEPTHS = (7, 10)  # blocks of the backbone that show finer defects than those that padim scores by
 MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
@@ -166,7 +167,11 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     backbone = settings.backbone
     candidate = (
         PadimSettings(
-            light=settings.light, backbone=backbone, defect_weight=DEFECT_WEIGHT, map_mean_share=MAP_MEAN_SHARE
+            light=settings.light,
+            backbone=backbone,
+            fine_depths=FINE_DEPTHS if task.backbone is None else (),
+            defect_weight=DEFECT_WEIGHT,
+            map_mean_share=MAP_MEAN_SHARE,
         )
         if searches
         else FeaturesSettings(backbone=backbone)

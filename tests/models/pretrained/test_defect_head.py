@@ -89,7 +89,8 @@ def test_scores_of_normal_images_of_head_and_gaussians_are_on_one_scale() -> Non
         features = model.describe(model.scale(torch.from_numpy(part_images(100, 1))))
         maps = [gaussian(values) for gaussian, values in zip(model.gaussians, features, strict=False)]
         assert model.head is not None
-        of_gaussians = model.distance_scale(model.distance(maps)[0])
+        assert model.distance_scale is not None
+        of_gaussians = model.distance_scale(model.top_distance(maps, model.scored, SETTINGS.top_percent))
         of_head = model.head_scale(model.evidence_score(model.head(features)))
     for values in (of_gaussians, of_head):
         assert abs(float(values.mean())) < 1.0

@@ -24,6 +24,8 @@ from oddlens.models.pretrained.scale import Scale
 from oddlens.models.registry import register_family
 
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
+FINE_PERCENT = 1.0  # of the places, whose mean is the score of finer defects
+FINE_MARGIN = 0.5  # deviations by which that score must exceed the other one
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
 
@@ -32,15 +34,15 @@ class Padim(PretrainedModel):
     """A Gaussian distribution at each place and depth; see `PadimSettings`.
 
     At each depth, a place has its Mahalanobis distance, relative to that of training images which are left out. The
-    score has the mean over its depths; the map has the geometric mean, which depths must agree on. A head adds its
-    evidence to both, on one scale.
+    score has the mean over its depths, or that over depths for finer defects if it is larger; the map has the geometric
+    mean, which depths must agree on. A head adds its evidence to both, on one scale.
     """
 
     settings: PadimSettings
     light: PlaceGaussians | None
 
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
-        depths = sorted({*settings.depths, *settings.map_depths})
+        depths = sorted({*settings.depths, *settings.map_depths, *settings.fine_depths})
         super().__init__(settings, depths, settings.depths, spec, settings.side)
         self.settings = settings
         shares = [1.0 if depth in settings.depths else settings.map_mean_share for depth in depths]
@@ -49,13 +51,17 @@ class Padim(PretrainedModel):
             for shape, share in zip(self.shapes, shares, strict=True)
         )
         self.light = PlaceGaussians(self.shapes[-1][0], 1, 1) if self.light_varies else None
-        self.scored = [depths.index(depth) for depth in settings.depths]
-        self.mapped = [depths.index(depth) for depth in settings.map_depths]
+        self.scored, self.mapped, self.fine = (
+            [depths.index(depth) for depth in used]
+            for used in (settings.depths, settings.map_depths, settings.fine_depths)
+        )
         self.map_grid = max(self.shapes[i][1:] for i in self.mapped)
         self.head: DefectHead | None = None
+        self.distance_scale = Scale(1.0) if self.fine or settings.defect_weight else None
+        self.fine_scale = Scale(1.0) if self.fine else None
         if settings.defect_weight:
             self.head = DefectHead(self.shapes, self.grid)
-            self.distance_scale, self.map_scale, self.logit_scale, self.head_scale = map(Scale, (1.0, 1.0, 0.0, 0.0))
+            self.map_scale, self.logit_scale, self.head_scale = map(Scale, (1.0, 0.0, 0.0))
 
     def n_closed_form_images(self, count: int) -> int:
         """Number of images whose features are computed: each in all its copies, and those with synthetic defects."""
@@ -68,15 +74,25 @@ class Padim(PretrainedModel):
         left_out = fit_gaussians(self.gaussians, features, len(index))
         if self.light is not None:
             fit_gaussians([self.light], [[mean_features(batch[-1])] for batch in features], len(index))
-        self.fit_head(images[index], index // self.tiles_per_image, features, left_out, seed)
+        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=True)]
+        if len(distances[0]) > 1:
+            self.fit_scales(distances)
+        self.fit_head(images[index], index // self.tiles_per_image, features, distances, seed)
+
+    def fit_scales(self, distances: Sequence[Tensor]) -> None:
+        """Bring the scores to the scale of left-out images, by their distances (n, rows_d, columns_d) at each depth."""
+        if self.distance_scale is not None:
+            self.distance_scale.fit(self.top_distance(distances, self.scored, self.settings.top_percent))
+        if self.fine_scale is not None:
+            self.fine_scale.fit(self.top_distance(distances, self.fine, FINE_PERCENT))
 
     def fit_head(
-        self, images: Tensor, photographs: Tensor, features: list[list[Tensor]], left_out: list[Tensor], seed: int
+        self, images: Tensor, photographs: Tensor, features: list[list[Tensor]], distances: list[Tensor], seed: int
     ) -> None:
         """Train the head on synthetic defects in the images, and bring it to one scale with the Gaussians.
 
-        The scales are those of images that the Gaussians or a network of the head left out. `photographs` (n,) says
-        which photograph each image is a tile of.
+        The scales are those of images that a network of the head left out, and of the `distances` (n, rows_d,
+        columns_d) of images that the Gaussians did. `photographs` (n,) says which photograph each image is a tile of.
         """
         if self.head is None:
             return
@@ -88,10 +104,7 @@ class Padim(PretrainedModel):
             without = "too few images, or too small a region of interest, to learn from synthetic defects"
             self.fitting_remark = "; ".join(filter(None, (self.fitting_remark, without)))
             return
-        distances = [values.reshape(-1, *shape[1:]) for values, shape in zip(left_out, self.shapes, strict=True)]
-        score, anomaly_map = self.distance(distances)
-        self.distance_scale.fit(score)
-        self.map_scale.fit(anomaly_map[:, F.adaptive_max_pool2d(self.roi[None], self.map_grid)[0] > 0])
+        self.map_scale.fit(self.distance_map(distances)[:, F.adaptive_max_pool2d(self.roi[None], self.map_grid)[0] > 0])
         self.logit_scale.fit(logits[:, self.places > 0])
         self.head_scale.fit(self.evidence_score(logits))
 
@@ -99,22 +112,31 @@ class Padim(PretrainedModel):
         """Score a batch (N, C, H, W), and map how far each place is from normal."""
         features = self.describe(batch)
         maps = [gaussian(values) for gaussian, values in zip(self.gaussians, features, strict=True)]
-        score, anomaly_map = self.distance(maps)
+        score, anomaly_map = self.top_distance(maps, self.scored, self.settings.top_percent), self.distance_map(maps)
         if self.light is not None:
             score = score + F.relu(self.light(mean_features(features[-1]))[:, 0, 0] - TOLERATED_LIGHT)
+        if self.distance_scale is not None:
+            score = self.distance_scale(score)
+        if self.fine_scale is not None:
+            fine = self.fine_scale(self.top_distance(maps, self.fine, FINE_PERCENT))
+            score = torch.maximum(score, fine - FINE_MARGIN)
         if self.head is not None:
             logits = self.head(features)
-            of_head = self.head_scale(self.evidence_score(logits))
-            score = squareplus(self.distance_scale(score) + self.settings.defect_weight * of_head)
+            score = score + self.settings.defect_weight * self.head_scale(self.evidence_score(logits))
             evidence = resize_maps(self.logit_scale(logits), self.map_grid)
             anomaly_map = squareplus(self.map_scale(anomaly_map) + evidence)
+        if self.distance_scale is not None:
+            score = squareplus(score)
         return ModelOutput(score, self.full_map(anomaly_map), None)
 
-    def distance(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Score (N,) and map (N, rows, columns) by the distances (N, rows_d, columns_d) at each depth."""
-        scored = torch.stack([resize_maps(maps[i], self.grid) for i in self.scored]).mean(dim=0)
+    def top_distance(self, maps: Sequence[Tensor], depths: Sequence[int], percent: float) -> Tensor:
+        """Score (N,) by the largest `percent` of the mean of the distances (N, rows_d, columns_d) at some depths."""
+        return self.top_mean(torch.stack([resize_maps(maps[i], self.grid) for i in depths]).mean(dim=0), percent)
+
+    def distance_map(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map (N, rows, columns) by the distances (N, rows_d, columns_d) at each depth."""
         logs = torch.stack([resize_maps((maps[i] + MIN_MAP).log(), self.map_grid) for i in self.mapped])
-        return self.top_mean(scored, self.settings.top_percent), logs.mean(dim=0).exp()
+        return logs.mean(dim=0).exp()
 
     def evidence_score(self, logits: Tensor) -> Tensor:
         """Score (N,) by the logits (N, rows, columns) of defects, relative to their mean, which light changes."""
