@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
 
 from oddlens.config.backbones import EFFICIENTNET_LITE0, Backbone, OnnxBackbone
@@ -65,7 +65,9 @@ SingleModel = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_validat
 
 
 class Member(Settings):
-    """One detector of an ensemble, how it is trained, and how much its standardized score counts.
+    """One detector of an ensemble, how it is trained, and how much its standardized score and its map count.
+
+    With `map_only`, its score does not count.
 
     Example: see `EnsembleSettings`.
     """
@@ -73,6 +75,7 @@ class Member(Settings):
     model: SingleModel
     training: TrainingSettings = TrainingSettings()
     weight: float = Field(1.0, gt=0, le=100)
+    map_only: bool = False
 
 
 class EnsembleSettings(FamilySettings):
@@ -94,6 +97,13 @@ class EnsembleSettings(FamilySettings):
 
     family: Literal["ensemble"] = "ensemble"
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
+
+    @field_validator("members")
+    @classmethod
+    def _score(cls, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        if all(member.map_only for member in members):
+            raise ValueError("all members are map_only; at least one must count for the score")
+        return members
 
     @property
     def uses_pretrained(self) -> bool:

