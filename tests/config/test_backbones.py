@@ -108,7 +108,7 @@ def test_another_backbone_reaches_every_part_that_has_one() -> None:
 
 @pytest.mark.parametrize("old", ["efficientnet-lite0", "other.onnx", OWN])
 def test_depths_of_another_backbone_are_dropped_and_all_else_stays(old: Any) -> None:
-    padim = PadimSettings(backbone=old, depths=(0,), map_depths=(0, 3), side=64, light="fixed")
+    padim = PadimSettings(backbone=old, depths=(0,), map_depths=(0, 3), fine_depths=(2,), side=64, light="fixed")
     plan = EnsembleSettings(members=(Member(model=padim, weight=2),))
     (member,) = with_backbone(plan, "own.onnx", "test").planned_members
     assert member.weight == 2

@@ -23,14 +23,17 @@ def sample_images(count: int, seed: int) -> Pixels:
     return rows.clip(0, 255).astype(np.uint8)[..., None]
 
 
-def ensemble(*weights: float) -> Ensemble:
+def ensemble(*weights: float, map_only: tuple[bool, bool] = (False, False)) -> Ensemble:
     """Ensemble of a dictionary and an autoencoder, fitted and standardized."""
     members: tuple[FamilySettings, ...] = (
         DictionarySettings(atoms=8),
         AutoencoderSettings(widths=(4,), latent_dim=4),
     )
     settings = EnsembleSettings(
-        members=tuple(Member(model=model, weight=weight) for model, weight in zip(members, weights, strict=True))
+        members=tuple(
+            Member(model=model, weight=weight, map_only=is_map_only)
+            for model, weight, is_map_only in zip(members, weights, map_only, strict=True)
+        )
     )
     model = registry.build(settings, SPEC, 0)
     assert isinstance(model, Ensemble)
@@ -60,6 +63,20 @@ def test_the_score_orders_by_the_weighted_sum_and_is_positive() -> None:
     expected = ((raw - model.centre) / model.spread) @ torch.tensor([0.25, 0.75])
     torch.testing.assert_close(score, (expected + (expected.square() + 4).sqrt()) / 2)
     assert (score > 0).all()
+
+
+def test_a_member_for_the_map_alone_counts_in_the_map_and_not_in_the_score() -> None:
+    model, both = ensemble(1.0, 3.0, map_only=(False, True)), ensemble(1.0, 3.0)
+    with torch.inference_mode():
+        batch = model.scale(torch.from_numpy(sample_images(30, 2)))
+        result, expected = model(batch), (model.parts[0](batch).anomaly_score - model.centre[0]) / model.spread[0]
+        torch.testing.assert_close(result.anomaly_score, (expected + (expected.square() + 4).sqrt()) / 2)
+        torch.testing.assert_close(result.anomaly_map, both(batch).anomaly_map)
+
+
+def test_a_score_needs_a_member() -> None:
+    with pytest.raises(SettingsError, match="at least one must count for the score"):
+        EnsembleSettings(members=(Member(model=DictionarySettings(), map_only=True),))
 
 
 def test_maps_of_normal_images_have_an_average_maximum_of_one() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from arrow_images import arrow_images, training_task
@@ -18,13 +19,19 @@ from oddlens.config.detectors import (
     DictionarySettings,
     EnsembleSettings,
     FamilySettings,
+    Member,
+    PadimSettings,
     RotationSettings,
 )
+from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.errors import DataError
 from oddlens.models import registry
 from oddlens.models.backbones import efficientnet_lite
+from oddlens.models.base import Model
 from oddlens.training import auto, loop
+from oddlens.training.history import TrainingRecord
+from oddlens.training.members import TrainedMember, TrainingTask
 
 FROM_SCRATCH = AutoSettings(pretrained=False)
 
@@ -187,6 +194,39 @@ def test_a_region_of_interest_that_reveals_the_rotation_excludes_the_rotation_fa
     model = registry.build(RotationSettings(side=16, widths=(8, 8, 16)), task.spec, 0)
     model.set_roi(roi)
     assert "region of interest" in str(model.remark(torch.from_numpy(task.train)))
+
+
+@pytest.mark.parametrize(
+    ("noise", "is_map_only"), [(0.5, False), (30.0, True)], ids=["a member that helps", "a member that does not"]
+)
+def test_a_member_counts_for_the_map_alone_where_the_sum_is_better_without_its_score(
+    noise: float, is_map_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both members see which images have defects, beside noise of their own."""
+    task = training_task(arrow_images(200))
+    rng = np.random.default_rng(0)
+
+    def score_pixels(model: Model, pixels: Pixels, task: TrainingTask) -> npt.NDArray[np.float64]:
+        normal = np.resize(task.standardization, pixels.shape)
+        level = noise if model.settings.family == "dictionary" else 1.0
+        return (pixels != normal).any(axis=(1, 2, 3)) + rng.normal(0, level, len(pixels))
+
+    monkeypatch.setattr(auto, "score_pixels", score_pixels)
+    members = [
+        TrainedMember(
+            Member(model=settings, weight=weight),
+            registry.build(settings, task.spec, 0),
+            [],
+            TrainingRecord(settings.title, 1.0, 1, 0.0),
+        )
+        for settings, weight in ((DictionarySettings(), 1.0), (PadimSettings(), 0.5))
+    ]
+    chosen, reasons = auto.choose_scoring(members, task)
+    assert [(member.member.model.family, member.member.map_only) for member in chosen] == [
+        ("dictionary", is_map_only),
+        ("padim", False),
+    ]
+    assert bool(reasons) == is_map_only
 
 
 def test_without_time_gradient_members_are_left_out() -> None:

@@ -110,7 +110,7 @@ def _with_other_backbone(part: PretrainedSettings, name: str) -> PretrainedSetti
     """The settings of a family with that backbone; depths of another backbone mean nothing in it."""
     if part.backbone == name:
         return part
-    others = part.model_fields_set - {"backbone", "depths", "map_depths"}
+    others = part.model_fields_set - {"backbone", "depths", "map_depths", "fine_depths"}
     return type(part)(backbone=name, **{field: getattr(part, field) for field in others})
 
 

@@ -59,7 +59,8 @@ PLACE_FLOOR = 0.3  # added to the dictionary's distances: that between places wh
 FINE_DEPTHS = (7, 10)  # blocks of the backbone that show finer defects than those that padim scores by
 MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
-MIN_DEFECTIVE_IMAGES = 100  # with synthetic defects, by which it is decided whose scores count
+MIN_DEFECTIVE_IMAGES = 100  # with synthetic defects, by which it is decided whose scores count beside a backbone's
+MIN_GAIN = 0.01  # AUROC on these images, for which a score counts
 USELESS_WEIGHT = 0.001  # weight of a member that detects nothing
 MIN_STANDARDIZATION_IMAGES = 20  # fewer say nothing about mean and spread of scores
 SHORT_BUDGET = 120.0  # seconds, below which the rotation family trains the faster form of its network
@@ -262,9 +263,9 @@ def member_weight(model: Model, task: TrainingTask, *, robust: bool = False) -> 
 
 
 def choose_scoring(members: Sequence[TrainedMember], task: TrainingTask) -> tuple[list[TrainedMember], list[str]]:
-    """The members, of which those without which synthetic defects are ranked better count for the map alone.
+    """The members beside one with a backbone, of which those that hardly help its score count for the map alone.
 
-    The member of the largest weight scores. The others follow in the order of their weights.
+    A score counts where the sum with it ranks synthetic defects in held-out images better by `MIN_GAIN` at least.
     """
     normal = task.standardization[:MAX_WEIGHTING_IMAGES]
     draws = range(1, 1 + -(-MIN_DEFECTIVE_IMAGES // len(normal)))
@@ -272,18 +273,18 @@ def choose_scoring(members: Sequence[TrainedMember], task: TrainingTask) -> tupl
     pixels, labels = np.concatenate([normal, *drawn]), np.repeat([0, 1], [len(normal), len(drawn) * len(normal)])
     total, auroc = np.zeros(len(pixels)), 0.0
     chosen, reasons = list(members), []
-    for i in sorted(range(len(members)), key=lambda i: -members[i].member.weight):
+    for i in sorted(range(len(members)), key=lambda i: not members[i].member.model.uses_pretrained):
+        member = members[i].member
         scores = score_pixels(members[i].model, pixels, task)
-        spread = float(scores[: len(normal)].std()) or 1.0
-        with_it = total + members[i].member.weight * scores / spread
+        with_it = total + member.weight * scores / (float(scores[: len(normal)].std()) or 1.0)
         auroc_with_it = metrics.auroc(labels, with_it)
-        if auroc_with_it >= auroc:
+        if member.model.uses_pretrained or auroc_with_it >= auroc + MIN_GAIN:
             total, auroc = with_it, auroc_with_it
             continue
-        chosen[i] = replace(members[i], member=members[i].member.model_copy(update={"map_only": True}))
+        chosen[i] = replace(members[i], member=member.model_copy(update={"map_only": True}))
         reasons.append(
-            f"{members[i].member.model.title}: for the map alone, because with its score synthetic defects are ranked "
-            f"with AUROC {auroc_with_it:.3f}, and without it {auroc:.3f}"
+            f"{member.model.title}: for the map alone; with its score synthetic defects are ranked with AUROC "
+            f"{auroc_with_it:.3f}, without it {auroc:.3f}"
         )
     return chosen, reasons
 

@@ -146,7 +146,7 @@ def with_depths(settings: PretrainedSettings, backbone: OnnxBackbone) -> Pretrai
 
 def describe_use(settings: PretrainedSettings, backbone: OnnxBackbone, file: BackboneFile) -> str:
     """What a family uses of the backbone, in a remark."""
-    depths = sorted({*settings.depths, *getattr(settings, "map_depths", ())})
+    depths = {*settings.depths, *getattr(settings, "map_depths", ()), *getattr(settings, "fine_depths", ())}
     used = [output for depth, output in enumerate(backbone.outputs) if depth in depths]
     others = sorted({*file.graph.outputs, *file.graph.other_outputs} - {output.name for output in used})
     rest = f"; not used: {', '.join(map(repr, others))}" if others else ""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from disc_images import part_images
 from pretrained_extra import needs_pretrained
 
 from oddlens.config.detectors import PadimSettings
 from oddlens.detector.detector import Detector
+from oddlens.models.layers import squareplus
+from oddlens.models.pretrained.padim import FINE_MARGIN, Padim
 
 pytestmark = needs_pretrained
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
@@ -59,3 +62,25 @@ def test_depths_of_the_map_alone_keep_a_part_of_the_mean_features() -> None:
     np.testing.assert_array_equal(whole, half)
     np.testing.assert_array_equal(whole, none)
     assert maps[0] < maps[1] < maps[2]  # all are darker, which the mean features show most
+
+
+def test_the_score_of_finer_defects_counts_where_it_is_larger_by_the_margin() -> None:
+    settings = PadimSettings(depths=(4,), map_depths=(4,), fine_depths=(2,), side=64)
+    model = Detector(settings).fit(part_images(100, 0)).network
+    assert isinstance(model, Padim)
+    assert model.distance_scale is not None
+    assert model.fine_scale is not None
+    images = part_images(40, 1)
+    images[20:, 30:33, 30:33] -= 40
+    with torch.inference_mode():
+        batch = model.scale(torch.from_numpy(images))
+        features = model.describe(batch)
+        maps = [gaussian(values) for gaussian, values in zip(model.gaussians, features, strict=True)]
+        coarse = model.distance_scale(model.top_distance(maps, model.scored, 5.0))
+        fine = model.fine_scale(model.top_distance(maps, model.fine, 1.0)) - FINE_MARGIN
+        score = model(batch).anomaly_score
+    assert (coarse > fine)[:20].any()
+    assert (fine > coarse)[20:].any()
+    torch.testing.assert_close(score, squareplus(torch.maximum(coarse, fine)))
+    for values in (coarse, fine + FINE_MARGIN):  # of left-out images: on one scale
+        assert abs(float(values[:20].mean())) < 1.0
