@@ -209,7 +209,9 @@ def test_a_member_counts_for_the_map_alone_where_the_sum_is_better_without_its_s
     def score_pixels(model: Model, pixels: Pixels, task: TrainingTask) -> npt.NDArray[np.float64]:
         normal = np.resize(task.standardization, pixels.shape)
         level = noise if model.settings.family == "dictionary" else 1.0
-        return (pixels != normal).any(axis=(1, 2, 3)) + rng.normal(0, level, len(pixels))
+        has_defect: npt.NDArray[np.bool_] = (pixels != normal).any(axis=(1, 2, 3))
+        scores: npt.NDArray[np.float64] = has_defect + rng.normal(0, level, len(pixels))
+        return scores
 
     monkeypatch.setattr(auto, "score_pixels", score_pixels)
     members = [
