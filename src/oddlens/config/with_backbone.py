@@ -77,7 +77,8 @@ class PadimSettings(PlaceSettings):
     whether it is one. `defect_weight` is the weight of a head that learns to tell synthetic defects from normal
     features, relative to the Gaussians; with 0 there is none. Where light varies, an image's mean features are
     subtracted at the blocks `depths`, and at others the share `map_mean_share` of them: all of it hides part of a
-    defect that covers much of the image.
+    defect that covers much of the image. Copies of the training images that are shifted by up to `shift` pixels, and
+    by a 64th of the shorter side at most, are learned as well, so that parts may lie a little differently.
 
     Raises:
         SettingsError: a setting is wrong or unknown.
@@ -98,6 +99,7 @@ class PadimSettings(PlaceSettings):
     top_percent: float = Field(5.0, gt=0, le=100)
     defect_weight: float = Field(0.0, ge=0, le=10)
     map_mean_share: float = Field(1.0, ge=0, le=1)
+    shift: int = Field(0, ge=0, le=64)
 
 
 class PatchcoreSettings(PlaceSettings):

@@ -58,6 +58,7 @@ DEFECT_WEIGHT = 0.33  # of the head of padim that tells synthetic defects
 PLACE_FLOOR = 0.3  # added to the dictionary's distances: that between places which lie three places apart
 FINE_DEPTHS = (7, 10)  # blocks of the backbone that show finer defects than those that padim scores by
 MAP_MEAN_SHARE = 0.5  # of an image's mean features that padim subtracts for its map where light varies
+SHIFT = 3  # pixels by which padim learns shifted copies of the training images
 EPOCHS_BESIDE_BACKBONE = 60  # of rotation beside features, which do most of the work: half of its default
 MIN_DEFECTIVE_IMAGES = 100  # with synthetic defects, by which it is decided whose scores count beside a backbone's
 MIN_GAIN = 0.01  # AUROC on these images, for which a score counts
@@ -182,6 +183,7 @@ def select_pretrained(settings: AutoSettings, task: TrainingTask) -> tuple[list[
             fine_depths=FINE_DEPTHS if task.backbone is None else (),
             defect_weight=DEFECT_WEIGHT,
             map_mean_share=MAP_MEAN_SHARE,
+            shift=SHIFT,
         )
         if is_searched(task)
         else FeaturesSettings(backbone=backbone)

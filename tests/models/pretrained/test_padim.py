@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from disc_images import part_images
 from pretrained_extra import needs_pretrained
 
 from oddlens.config.detectors import PadimSettings
+from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.models.layers import squareplus
 from oddlens.models.pretrained.padim import FINE_MARGIN, Padim
@@ -84,3 +87,19 @@ def test_the_score_of_finer_defects_counts_where_it_is_larger_by_the_margin() ->
     torch.testing.assert_close(score, squareplus(torch.maximum(coarse, fine)))
     for values in (coarse, fine + FINE_MARGIN):  # of left-out images: on one scale
         assert abs(float(values[:20].mean())) < 1.0
+
+
+def enlarged(images: Pixels) -> Pixels:
+    """Images (N, 192, 192, 1) of three times the size."""
+    return images.repeat(3, axis=1).repeat(3, axis=2)
+
+
+@pytest.mark.parametrize("light", ["varies", "fixed"])
+def test_parts_that_lie_a_little_differently_are_normal_if_shifted_copies_are_learned(
+    light: Literal["varies", "fixed"],
+) -> None:
+    images, shifted = enlarged(part_images(150, 0)), np.roll(enlarged(part_images(60, 1)), 3, axis=2)
+    settings = PadimSettings(depths=(4,), map_depths=(4,), light=light)
+    fixed, varying = (Detector(settings.model_copy(update={"shift": shift})).fit(images) for shift in (0, 3))
+    assert fixed.predict(shifted).label.mean() > 0.5
+    assert varying.predict(shifted).label.mean() < 0.3

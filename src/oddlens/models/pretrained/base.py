@@ -26,6 +26,7 @@ MAX_FEATURE_BYTES = 2**31  # of the training features at all depths
 MAX_IMAGES = 20_000  # training images whose features are compared
 MAX_ALIKE = 2  # rows and columns of a grid whose places have the same features, averaged over their neighbours
 MAX_BATCH = 8  # images whose features are computed at a time
+MAX_SHIFT_SHARE = 1 / 64  # of the shorter side, by which copies are shifted, at most
 MAX_LIGHT_CHANGE = 0.15  # by which copies of the training images are darker and brighter, at most, where light varies
 
 
@@ -33,7 +34,7 @@ class PretrainedModel(Model):
     """Base class of the families that compare the features of a frozen backbone at each place of an image.
 
     Where light varies, families subtract the mean features of an image, and the training images are joined by copies
-    that are darker and brighter.
+    that are darker and brighter. These copies may be shifted, too.
 
     Args:
         settings: backbone and light.
@@ -58,6 +59,7 @@ class PretrainedModel(Model):
         super().__init__(spec)
         self.light_varies = settings.light_varies
         self.learns_mirrored = False  # mirrored copies of the training images, too
+        self.max_shift = 0  # pixels of the input by which copies are shifted, each way
         self.backbone = build_backbone(settings, depths)
         self.size = self.backbone.size or enlarged_size(spec, side)
         shapes = [self.backbone.shape(depth, *self.size) for depth in depths]
@@ -103,7 +105,7 @@ class PretrainedModel(Model):
         """Which of the training pixels (N, H, W, C) fit into memory, (n,), and `describe` of batches of this
         process's share of them.
 
-        The batches of all images come first, then those of each copy: darker, brighter and mirrored ones.
+        The batches of all images come first, then those of each copy: darker, brighter, shifted and mirrored ones.
         """
         image_bytes = 4 * len(self.copies) * sum(channels * rows * columns for channels, rows, columns in self.shapes)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
@@ -114,14 +116,19 @@ class PretrainedModel(Model):
             if n_images < len(images)
             else None
         )
-        share = self.ranks.share(len(index))
-        changes = MAX_LIGHT_CHANGE * torch.rand(len(index), generator=torch.Generator().manual_seed(seed))
+        share, generator = self.ranks.share(len(index)), torch.Generator().manual_seed(seed)
+        changes = MAX_LIGHT_CHANGE * torch.rand(len(index), generator=generator)
+        max_shift = min(self.max_shift, int(min(images.shape[1:3]) * MAX_SHIFT_SHARE))
         sample, features = images[index[share]], []
-        for sign, is_mirrored in self.copies:
+        for number, (sign, is_mirrored) in enumerate(self.copies):
             gains = (1 + sign * changes[share]).to(images.device)[:, None, None, None]
+            shifts = torch.randint(-max_shift, max_shift + 1, (len(index), 2), generator=generator)[share]
             start = 0
             for batch in self.batches(sample, MAX_BATCH):
-                copy = (batch.flip(3) if is_mirrored else batch) * gains[start : start + len(batch)]
+                part = slice(start, start + len(batch))
+                copy = (batch.flip(3) if is_mirrored else batch) * gains[part]
+                if number and max_shift:
+                    copy = shift_images(copy, shifts[part], max_shift)
                 features.append(self.describe(copy.clamp(max=1.0)))
                 start += len(batch)
         return index, features
@@ -140,8 +147,11 @@ class PretrainedModel(Model):
 
     @property
     def copies(self) -> list[tuple[int, bool]]:
-        """The forms in which each training image is learned: as it is, darker or brighter (0, -1, 1), and mirrored."""
-        signs = (0, -1, 1) if self.light_varies else (0,)
+        """The forms in which each training image is learned: as it is, darker or brighter (0, -1, 1), and mirrored.
+
+        All but the first are shifted, if images are.
+        """
+        signs = (0, -1, 1) if self.light_varies else (0, 0) if self.max_shift else (0,)
         return [(sign, is_mirrored) for is_mirrored in (False, True)[: 1 + self.learns_mirrored] for sign in signs]
 
     def n_closed_form_images(self, count: int) -> int:
@@ -171,6 +181,17 @@ def build_backbone(settings: PretrainedSettings, depths: Sequence[int]) -> Backb
     if max(depths) > LAST_DEPTH:
         raise SettingsError(f"{settings.backbone}: has the depths 0 to {LAST_DEPTH}; choose among them")
     return EfficientNetLite0(depths, classifies=settings.compares_classes)
+
+
+def shift_images(images: Tensor, shifts: Tensor, max_shift: int) -> Tensor:
+    """Images (N, C, H, W), each shifted by its number of rows and columns (N, 2) of -max_shift..max_shift pixels.
+
+    Pixels at the edge are repeated.
+    """
+    height, width = images.shape[2:]
+    padded = F.pad(images, (max_shift,) * 4, mode="replicate")
+    starts = (max_shift - shifts).tolist()
+    return torch.stack([padded[i, :, y : y + height, x : x + width] for i, (y, x) in enumerate(starts)])
 
 
 def smooth(features: Tensor, stride: int) -> Tensor:

@@ -44,7 +44,7 @@ class Padim(PretrainedModel):
     def __init__(self, settings: PadimSettings, spec: InputSpec) -> None:
         depths = sorted({*settings.depths, *settings.map_depths, *settings.fine_depths})
         super().__init__(settings, depths, settings.depths, spec, settings.side)
-        self.settings = settings
+        self.settings, self.max_shift = settings, settings.shift
         shares = [1.0 if depth in settings.depths else settings.map_mean_share for depth in depths]
         self.gaussians = nn.ModuleList(
             PlaceGaussians(*shape, mean_share=share if self.light_varies else 0.0)
