@@ -14,7 +14,7 @@ from oddlens.config.detectors import PadimSettings
 from oddlens.data.image_io import Pixels
 from oddlens.detector.detector import Detector
 from oddlens.models.layers import squareplus
-from oddlens.models.pretrained.padim import FINE_MARGIN, Padim
+from oddlens.models.pretrained.padim import FINE_MARGIN, FINE_WEIGHT, Padim
 
 pytestmark = needs_pretrained
 SHALLOW = PadimSettings(depths=(2,), map_depths=(2,), side=64)
@@ -80,12 +80,13 @@ def test_the_score_of_finer_defects_counts_where_it_is_larger_by_the_margin() ->
         features = model.describe(batch)
         maps = [gaussian(values) for gaussian, values in zip(model.gaussians, features, strict=True)]
         coarse = model.distance_scale(model.top_distance(maps, model.scored, 5.0))
-        fine = model.fine_scale(model.top_distance(maps, model.fine, 1.0)) - FINE_MARGIN
+        fine = model.fine_scale(model.top_distance(maps, model.fine, 1.0))
         score = model(batch).anomaly_score
-    assert (coarse > fine)[:20].any()
-    assert (fine > coarse)[20:].any()
-    torch.testing.assert_close(score, squareplus(torch.maximum(coarse, fine)))
-    for values in (coarse, fine + FINE_MARGIN):  # of left-out images: on one scale
+    weighted = FINE_WEIGHT * fine - FINE_MARGIN
+    assert (coarse > weighted)[:20].any()
+    assert (weighted > coarse)[20:].any()
+    torch.testing.assert_close(score, squareplus(torch.maximum(coarse, weighted)))
+    for values in (coarse, fine):  # of left-out images: on one scale
         assert abs(float(values[:20].mean())) < 1.0
 
 

@@ -25,7 +25,10 @@ from oddlens.models.registry import register_family
 
 MIN_MAP = 1e-3  # added to distances, so that a distance of 0 has a logarithm
 FINE_PERCENT = 1.0  # of the places, whose mean is the score of finer defects
-FINE_MARGIN = 0.5  # deviations by which that score must exceed the other one
+FINE_WEIGHT, FINE_MARGIN = (
+    0.6,
+    0.2,
+)  # of its deviations, which vary more, and by how much it must exceed the other score
 TOLERATED_LIGHT = 3.0  # distance of an image's mean features, relative to that of normal ones, from which it counts
 
 
@@ -119,7 +122,7 @@ class Padim(PretrainedModel):
             score = self.distance_scale(score)
         if self.fine_scale is not None:
             fine = self.fine_scale(self.top_distance(maps, self.fine, FINE_PERCENT))
-            score = torch.maximum(score, fine - FINE_MARGIN)
+            score = torch.maximum(score, FINE_WEIGHT * fine - FINE_MARGIN)
         if self.head is not None:
             logits = self.head(features)
             score = score + self.settings.defect_weight * self.head_scale(self.evidence_score(logits))
