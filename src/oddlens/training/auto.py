@@ -274,7 +274,7 @@ def choose_scoring(members: Sequence[TrainedMember], task: TrainingTask) -> tupl
     drawn = [add_defects(normal, task.seed + draw, task.spec.value_max)[0] for draw in draws]
     pixels, labels = np.concatenate([normal, *drawn]), np.repeat([0, 1], [len(normal), len(drawn) * len(normal)])
     total, auroc = np.zeros(len(pixels)), 0.0
-    chosen, reasons = list(members), []
+    result, reasons = list(members), []
     for i in sorted(range(len(members)), key=lambda i: not members[i].member.model.uses_pretrained):
         member = members[i].member
         scores = score_pixels(members[i].model, pixels, task)
@@ -283,12 +283,12 @@ def choose_scoring(members: Sequence[TrainedMember], task: TrainingTask) -> tupl
         if member.model.uses_pretrained or auroc_with_it >= auroc + MIN_GAIN:
             total, auroc = with_it, auroc_with_it
             continue
-        chosen[i] = replace(members[i], member=member.model_copy(update={"map_only": True}))
+        result[i] = replace(members[i], member=member.model_copy(update={"map_only": True}))
         reasons.append(
             f"{member.model.title}: for the map alone; with its score synthetic defects are ranked with AUROC "
             f"{auroc_with_it:.3f}, without it {auroc:.3f}"
         )
-    return chosen, reasons
+    return result, reasons
 
 
 def score_pixels(model: Model, pixels: Pixels, task: TrainingTask) -> npt.NDArray[np.float64]:
