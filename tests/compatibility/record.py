@@ -1,6 +1,6 @@
 """What this code computes, as JSON: compared with what was recorded before the code was rearranged.
 
-    OMP_NUM_THREADS=1 python tests/compatibility/record.py scores.json
+    OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python tests/compatibility/record.py scores.json
 
 Everything goes through the command line, which stays the same: `scores` has what each family gives seeded pixels after
 a short training, `files` what the two stored detectors give the same pixels, `eval` the metrics of those two on the
